@@ -1,0 +1,114 @@
+"""Fixtures that several test files use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Tracing a graph makes the first example slow, and machines differ.
+hypothesis.settings.register_profile("unitbox", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("unitbox")
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--data", type=Path, default=DATA, help="folder with fddb, wider, other and vgg16_notop.h5"
+    )
+
+
+def pytest_collection_modifyitems(items):
+    if any(item.get_closest_marker("gpu") for item in items):
+        import tensorflow as tf
+
+        if not tf.config.list_physical_devices("GPU"):
+            for item in items:
+                if item.get_closest_marker("gpu"):
+                    item.add_marker(pytest.mark.skip(reason="needs a GPU; TensorFlow sees none"))
+
+
+@pytest.fixture(scope="session")
+def data(request):
+    """`data("fddb/FDDB-folds")`: that path below --data; skips where it is absent."""
+    root = request.config.getoption("--data")
+
+    def below(name: str) -> Path:
+        path = root / name
+        if not path.exists():
+            pytest.skip(f"needs {path}; name the folder that holds {name} with --data")
+        return path
+
+    return below
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory):
+    """A configuration that trains in seconds."""
+    import dataclasses
+
+    from unitbox_tf.config import PRESETS
+
+    smoke = PRESETS["smoke"]
+    return dataclasses.replace(
+        smoke,
+        data=dataclasses.replace(
+            smoke.data,
+            train_sources=("synthetic:#0-12",),
+            validation_sources=("synthetic:#100-104",),
+            image_size=64,
+        ),
+        train=dataclasses.replace(
+            smoke.train,
+            epochs=2,
+            steps_per_epoch=2,
+            batch_size=2,
+            precision="float32",
+            output=str(tmp_path_factory.mktemp("runs")),
+        ),
+        decode=dataclasses.replace(smoke.decode, max_side=64, max_detections=20),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config):
+    """A finished run of `tiny_config`."""
+    import dataclasses
+
+    from unitbox_tf import train
+
+    settings = dataclasses.replace(tiny_config.train, run="tiny")
+    return train.fit(dataclasses.replace(tiny_config, train=settings))
+
+
+@pytest.fixture(scope="session")
+def untrained_run(tiny_config, tmp_path_factory):
+    """The folder of a run whose network is untrained, and finds something nearly everywhere."""
+    import dataclasses
+
+    from unitbox_tf import detector, export
+    from unitbox_tf.model import unitbox
+
+    folder = tmp_path_factory.mktemp("untrained")
+    config = dataclasses.replace(
+        tiny_config,
+        model=dataclasses.replace(tiny_config.model, head_stddev=0.01, initial_box_size=25.0),
+        decode=dataclasses.replace(tiny_config.decode, score_threshold=0.01),
+    )
+    model = unitbox(config.model, seed=3)
+    (folder / detector.CONFIG_FILE).write_text(config.to_json())
+    model.save_weights(folder / detector.BEST_FILE)
+    names = config.model.class_names
+    export.save(model, config.decode, names, folder / detector.SAVED_MODEL_FOLDER)
+    return folder
