@@ -1,0 +1,36 @@
+"""Stochastic gradient descent as the paper's framework did it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
+class CoupledSGD(keras.optimizers.SGD):
+    """SGD whose weight decay is part of the gradient, as in Caffe, and so passes through the momentum.
+
+        v = momentum * v - learning_rate * (gradient + coupled_weight_decay * w)
+        w = w + v
+
+    `weight_decay` of `keras.optimizers.SGD` is decoupled instead: `w *= 1 - learning_rate *
+    weight_decay`, outside the momentum (Loshchilov and Hutter, ICLR 2019), which with the same
+    number decays `1 / (1 - momentum)` times less. Decay is applied to all variables, biases
+    included, as Caffe does by default. Gradients are clipped before it is added.
+    """
+
+    def __init__(self, *args: Any, coupled_weight_decay: float = 0.0, **kwargs: Any) -> None:
+        """Arguments are those of `keras.optimizers.SGD`, and `coupled_weight_decay`."""
+        super().__init__(*args, **kwargs)
+        self.coupled_weight_decay = coupled_weight_decay
+
+    def update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        gradient = gradient + self.coupled_weight_decay * tf.cast(variable, gradient.dtype)
+        super().update_step(gradient, variable, learning_rate)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "coupled_weight_decay": self.coupled_weight_decay}
