@@ -1,0 +1,166 @@
+"""Random changes of a photo that keep its boxes exact, and the plain resizing where nothing is random.
+
+All functions run in a graph on one photo: `image` uint8 or float `[H, W, 3]` from 0 to 255, and
+`objects`, a dict of `boxes` `xyxy` `[N, 4]` float32, `classes` `[N]` int32 and `ignore` `[N]` bool.
+Random ones take a `seed` `[2]` int32 and are functions of it.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from unitbox_tf import boxes as box_ops
+
+Objects = dict[str, tf.Tensor]
+
+PADDING = (123.68, 116.779, 103.939)  # ImageNet's mean colour, which is 0 once it is subtracted
+MIN_VISIBLE = 0.4  # an object of which less is left in a crop is ignored
+MIN_SHARE = 0.5  # of a crop's side that the photo's long side takes at least
+MIN_SIDE = 1.0  # px; a sliver that is narrower is dropped
+
+
+def select(objects: Objects, keep: tf.Tensor) -> Objects:
+    """Only the objects where `keep` `[N]` bool is True."""
+    return {name: tf.boolean_mask(value, keep) for name, value in objects.items()}
+
+
+def place(
+    image: tf.Tensor, objects: Objects, window: tf.Tensor, scale: tf.Tensor, size: int
+) -> tuple[tf.Tensor, Objects]:
+    """The square window of the photo whose top left is `window` `xy` `[2]`, enlarged by `scale` to `size` pixels.
+
+    The window may reach beyond the photo; what lies there has the mean colour. Objects of which
+    less than `MIN_VISIBLE` is left are ignored, those of which nothing is left are dropped.
+
+    Returns:
+        The image float32 `[size, size, 3]`, and its objects in its pixels.
+    """
+    photo_size = tf.cast(tf.shape(image)[:2], tf.float32)  # height, width
+    # The part of the photo to show, in whole pixels, one more on each side for the interpolation.
+    first = tf.clip_by_value(tf.floor(window[::-1]) - 1, 0, photo_size - 1)
+    last = tf.clip_by_value(tf.math.ceil(window[::-1] + size / scale) + 1, first + 1, photo_size)
+    y0, x0 = tf.unstack(tf.cast(first, tf.int32))
+    y1, x1 = tf.unstack(tf.cast(last, tf.int32))
+    part = image[y0:y1, x0:x1]
+    part_size = tf.maximum(tf.round((last - first) * scale), 1)
+    # Whole pixels again: the scale that the resizing really has, which the boxes must share.
+    true_scale = part_size / (last - first)
+    part = tf.image.resize(part, tf.cast(part_size, tf.int32), antialias=True)
+
+    corner = tf.round((first - window[::-1]) * scale)  # of the part in the result, y and x
+    image = _paste(part, tf.cast(corner, tf.int32), size)
+    shift = tf.reverse(corner - first * true_scale, [0])
+    boxes = objects["boxes"] * tf.tile(true_scale[::-1], [2]) + tf.tile(shift, [2])
+    return image, clip_objects({**objects, "boxes": boxes}, size, size)
+
+
+def _paste(part: tf.Tensor, corner: tf.Tensor, size: int) -> tf.Tensor:
+    """`part` on a square canvas of the mean colour, its top left at `corner` (y, x), cut where it leaves it."""
+    start = tf.maximum(-corner, 0)
+    corner = tf.maximum(corner, 0)
+    part = part[start[0] : start[0] + size - corner[0], start[1] : start[1] + size - corner[1]]
+    shape = tf.shape(part)
+    after = size - corner - shape[:2]
+    padding = [[corner[0], after[0]], [corner[1], after[1]], [0, 0]]
+    image = tf.pad(part - PADDING, padding) + PADDING
+    return tf.ensure_shape(image, [size, size, 3])
+
+
+def clip_objects(objects: Objects, height: int | tf.Tensor, width: int | tf.Tensor) -> Objects:
+    """`objects` cut to an image: ignored where too little of them is visible, dropped where nothing is."""
+    boxes = objects["boxes"]
+    limits = tf.cast(tf.stack([width, height, width, height]), tf.float32)
+    clipped = tf.clip_by_value(boxes, 0.0, limits)
+    visible = box_ops.areas(clipped) / tf.maximum(box_ops.areas(boxes), 1e-6)
+    ignore = objects["ignore"] | (visible < MIN_VISIBLE)
+    side = tf.reduce_min(clipped[:, 2:] - clipped[:, :2], axis=-1)
+    whole = visible > 0.999  # a whole object stays, however narrow
+    return select({**objects, "boxes": clipped, "ignore": ignore}, whole | (side >= MIN_SIDE))
+
+
+def fit(image: tf.Tensor, objects: Objects, size: int) -> tuple[tf.Tensor, Objects]:
+    """The whole photo, shrunk (never enlarged) so that its long side is at most `size`, at the top left of a square."""
+    long_side = tf.cast(tf.reduce_max(tf.shape(image)[:2]), tf.float32)
+    scale = tf.minimum(1.0, size / long_side)
+    return place(image, objects, tf.zeros([2]), scale, size)
+
+
+def random_crop(
+    image: tf.Tensor,
+    objects: Objects,
+    size: int,
+    object_size: tuple[float, float],
+    max_enlargement: float,
+    seed: tf.Tensor,
+) -> tuple[tf.Tensor, Objects]:
+    """A random square of the photo at a random scale, `size` pixels wide.
+
+    One object is chosen; the scale gives it a long side drawn from `object_size` (the logarithm is
+    uniform, at most 90 % of `size`), and the square is laid so that the object is in it. Without
+    objects the scale is between half and twice that which fits the photo.
+    """
+    seeds = tf.random.split(seed, 4)
+    shape = tf.cast(tf.shape(image)[:2], tf.float32)
+    candidates = tf.boolean_mask(objects["boxes"], ~objects["ignore"])
+    num_candidates = tf.shape(candidates)[0]
+    has_object = num_candidates > 0
+    fits = size / tf.reduce_max(shape)
+    # A photo without objects stands for an object as large as the photo, wherever it is.
+    whole = tf.stack([0.0, 0.0, shape[1], shape[0]])
+    candidates = tf.concat([candidates, whole[None]], axis=0)
+    index = tf.random.stateless_uniform([], seeds[0], 0, tf.maximum(num_candidates, 1), tf.int32)
+    box = candidates[index]
+    box_size = box[2:] - box[:2]
+
+    low, high = object_size[0], min(object_size[1], 0.9 * size)
+    wanted = tf.exp(tf.random.stateless_uniform([], seeds[1], tf.math.log(low), tf.math.log(high)))
+    zoom = tf.pow(2.0, tf.random.stateless_uniform([], seeds[1], -1.0, 1.0))
+    scale = tf.where(has_object, wanted / tf.reduce_max(box_size), fits * zoom)
+    # A photo shrunk to a stamp would leave most of the square empty; mosaics make small objects.
+    scale = tf.clip_by_value(scale, tf.minimum(MIN_SHARE * fits, max_enlargement), max_enlargement)
+
+    # Anywhere that has the object's centre half an object away from the border, and then, as far
+    # as that allows, within the photo: padding teaches nothing.
+    side = size / scale
+    margin = tf.minimum(box_size, side) / 2
+    share = tf.random.stateless_uniform([2], seeds[2])
+    window = (box[:2] + box[2:]) / 2 - margin - share * (side - 2 * margin)
+    room = shape[::-1] - side
+    window = tf.where(room > 0, tf.clip_by_value(window, 0.0, tf.maximum(room, 0)), window)
+    return place(image, objects, window, scale, size)
+
+
+def random_flip(image: tf.Tensor, objects: Objects, seed: tf.Tensor) -> tuple[tf.Tensor, Objects]:
+    """The photo or, every other time, its mirror image."""
+    width = tf.cast(tf.shape(image)[1], tf.float32)
+    flip = tf.random.stateless_uniform([], seed) < 0.5
+    x0, y0, x1, y1 = tf.unstack(objects["boxes"], axis=-1)
+    mirrored = tf.stack([width - x1, y0, width - x0, y1], axis=-1)
+    boxes = tf.where(flip, mirrored, objects["boxes"])
+    return tf.where(flip, image[:, ::-1], image), {**objects, "boxes": boxes}
+
+
+def random_colour(image: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tensor:
+    """The photo with brightness, contrast and saturation each changed by up to the share `strength`."""
+    brightness, contrast, saturation = tf.unstack(
+        tf.random.stateless_uniform([3], seed, -strength, strength)
+    )
+    grey = tf.image.rgb_to_grayscale(image)
+    image = grey + (image - grey) * (1 + saturation)
+    mean = tf.reduce_mean(grey)
+    image = mean + (image - mean) * (1 + contrast)
+    return tf.clip_by_value(image * (1 + brightness), 0.0, 255.0)
+
+
+def mosaic(images: tf.Tensor, objects: list[Objects]) -> tuple[tf.Tensor, Objects]:
+    """Four square images `[4, S, S, 3]` as the quarters of one `[2 S, 2 S, 3]`, with the objects of all."""
+    size = tf.shape(images)[1]
+    top = tf.concat([images[0], images[1]], axis=1)
+    bottom = tf.concat([images[2], images[3]], axis=1)
+    step = tf.cast(size, tf.float32)
+    moved = []
+    for quarter, part in enumerate(objects):
+        shift = tf.stack([quarter % 2 * step, quarter // 2 * step] * 2)
+        moved.append({**part, "boxes": part["boxes"] + shift})
+    merged = {name: tf.concat([part[name] for part in moved], axis=0) for name in moved[0]}
+    return tf.concat([top, bottom], axis=0), merged
