@@ -1,0 +1,243 @@
+"""Annotations in, batches for `model.fit` out: `(images, targets, weights)` as a `tf.data.Dataset`.
+
+    annotation ─ read, decode ─ augment (or only fit) ─ mosaic ─ targets.encode ─ batch
+
+Photos are resized before they are labelled, so that heatmaps are exact at the size that the network
+sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from unitbox_tf import augment, targets
+from unitbox_tf.config import DataConfig
+from unitbox_tf.records import Annotation, Problems
+
+EXIF_SEARCHED = 1 << 16  # bytes from the start of a file in which its EXIF header is looked for
+ORIENTATION_TAG = 0x0112
+
+
+def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+    """The RGB image uint8 `[H, W, 3]` in an encoded JPEG, PNG, BMP or GIF (its first frame), as displayed.
+
+    Runs in graphs. The EXIF orientation of a JPEG is applied. Raises
+    `tf.errors.InvalidArgumentError` if it cannot be decoded.
+    """
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    image = tf.ensure_shape(image, [None, None, 3])
+    orientation = exif_orientation(encoded)
+
+    def applied(image: tf.Tensor, orientations: list[int], change: Any) -> tf.Tensor:
+        wanted = tf.reduce_any(orientation == orientations)
+        changed = tf.cond(wanted, lambda: change(image), lambda: image)
+        return tf.ensure_shape(changed, [None, None, 3])
+
+    image = applied(image, [5, 6, 7, 8], lambda x: tf.transpose(x, [1, 0, 2]))
+    image = applied(image, [2, 3, 6, 7], lambda x: x[:, ::-1])
+    return applied(image, [3, 4, 7, 8], lambda x: x[::-1])
+
+
+def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
+    """The EXIF orientation (int32, 1 to 8) in the header of an encoded JPEG; 1 where there is none.
+
+    Source: Exif 2.32, 4.6: the word "Exif", two zeros, a TIFF header (byte order, 42, offset of the first
+        directory), then 12 bytes an entry.
+    """
+    data = tf.io.decode_raw(tf.strings.substr(encoded, 0, EXIF_SEARCHED), tf.uint8)
+    data = tf.cast(tf.concat([data, tf.zeros([16], tf.uint8)], axis=0), tf.int32)
+    last = tf.size(data) - 1
+
+    def byte(position: tf.Tensor) -> tf.Tensor:
+        return tf.gather(data, tf.clip_by_value(position, 0, last))
+
+    marker = [ord(letter) for letter in "Exif\0\0"]
+    hits = tf.reduce_all(
+        tf.stack([data[i : last - 6 + i] == value for i, value in enumerate(marker)]), axis=0
+    )
+    is_jpeg = (data[0] == 0xFF) & (data[1] == 0xD8)
+    tiff = tf.cast(tf.argmax(hits), tf.int32) + len(marker)
+    little = byte(tiff) == ord("I")
+
+    def uint16(position: tf.Tensor) -> tf.Tensor:
+        first, second = byte(position), byte(position + 1)
+        return tf.where(little, first + 256 * second, 256 * first + second)
+
+    def uint32(position: tf.Tensor) -> tf.Tensor:
+        low, high = (
+            tf.where(little, position, position + 2),
+            tf.where(little, position + 2, position),
+        )
+        return uint16(low) + 65536 * tf.minimum(uint16(high), 1)  # no header is longer
+
+    directory = tiff + uint32(tiff + 4)
+    entries = directory + 2 + 12 * tf.range(tf.minimum(uint16(directory), 512))
+    found = (uint16(entries) == ORIENTATION_TAG) & (entries + 12 <= last)
+    value = tf.reduce_max(tf.concat([tf.where(found, uint16(entries + 8), 0), [0]], axis=0))
+    usable = is_jpeg & tf.reduce_any(hits) & (value >= 1) & (value <= 8)
+    return tf.where(usable, value, 1)
+
+
+_decode_eagerly = tf.function(
+    decode_image, input_signature=[tf.TensorSpec([], tf.string)], autograph=False
+)
+
+
+def training_dataset(
+    annotations: Sequence[Annotation],
+    data: DataConfig,
+    *,
+    num_classes: int,
+    batch_size: int,
+    seed: int,
+    problems: Problems,
+    start: int = 0,
+) -> tf.data.Dataset:
+    """Endless batches for training, in a random order that is a function of `seed`.
+
+    Args:
+        annotations: what to draw from.
+        data: size, augmentation and labels.
+        num_classes: of the model.
+        batch_size: images a batch.
+        seed: of order and augmentation.
+        problems: photos that cannot be decoded are added here and left out.
+        start: how many images earlier runs have used, so that a resumed run sees others.
+
+    Returns:
+        Batches of images float32 `[B, S, S, 3]` from 0 to 255, and dicts of targets and weights as
+        `targets.encode` makes them.
+    """
+    size = data.image_size
+    if not data.augment:
+        photos = _photos(annotations, problems, shuffle=seed + start).repeat()
+        examples = photos.map(
+            lambda image, objects: augment.fit(image, objects, size), tf.data.AUTOTUNE
+        )
+    else:
+        single = _augmented(annotations, data, size, seed, start, problems)
+        quarter = _augmented(annotations, data, (size + 1) // 2, seed + 1, start, problems)
+        four = quarter.ragged_batch(4, drop_remainder=True).map(
+            lambda images, objects: _cut(
+                *augment.mosaic(
+                    images, [{name: value[i] for name, value in objects.items()} for i in range(4)]
+                ),
+                size,
+            ),
+            tf.data.AUTOTUNE,
+        )
+        examples = tf.data.Dataset.sample_from_datasets(
+            [single, four], [1 - data.mosaic, data.mosaic], seed=seed + start
+        )
+    return _batches(examples, data, size, num_classes, batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def validation_dataset(
+    annotations: Sequence[Annotation],
+    data: DataConfig,
+    *,
+    size: int,
+    num_classes: int,
+    batch_size: int,
+    problems: Problems,
+) -> tf.data.Dataset:
+    """Each photo once, in order, shrunk to fit `size` x `size` pixels: what `training_dataset` yields otherwise."""
+    photos = _photos(annotations, problems)
+    examples = photos.map(
+        lambda image, objects: augment.fit(image, objects, size), tf.data.AUTOTUNE
+    )
+    return _batches(examples, data, size, num_classes, batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def _augmented(
+    annotations: Sequence[Annotation],
+    data: DataConfig,
+    size: int,
+    seed: int,
+    start: int,
+    problems: Problems,
+) -> tf.data.Dataset:
+    """Endless randomly changed images of `size` x `size` pixels with their objects."""
+
+    def change(count: tf.Tensor, photo: tuple[tf.Tensor, augment.Objects]) -> Any:
+        image, objects = photo
+        seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int64), count]), 3)
+        image, objects = augment.random_crop(
+            image, objects, size, data.object_size, data.max_enlargement, seeds[0]
+        )
+        image, objects = augment.random_flip(image, objects, seeds[1])
+        return augment.random_colour(image, data.colour, seeds[2]), objects
+
+    photos = _photos(annotations, problems, shuffle=seed + start).repeat()
+    counts = tf.data.Dataset.counter(start)
+    return tf.data.Dataset.zip(counts, photos).map(change, tf.data.AUTOTUNE)
+
+
+def _photos(
+    annotations: Sequence[Annotation], problems: Problems, shuffle: int | None = None
+) -> tf.data.Dataset:
+    """Decoded photos and their objects; those that cannot be decoded are left out, reported and counted once each."""
+    broken: set[int] = set()
+
+    def load(index: tf.Tensor) -> tuple[Any, ...]:
+        annotation = annotations[int(index)]
+        try:
+            image = _decode_eagerly(annotation.encoded())
+        except (OSError, tf.errors.InvalidArgumentError) as error:
+            image = tf.zeros([0, 0, 3], tf.uint8)
+            if int(index) not in broken:
+                broken.add(int(index))
+                reason = str(getattr(error, "message", error)).splitlines()[0]
+                problems.add("photo that cannot be decoded", annotation.name, reason)
+            if len(broken) == len(annotations):
+                raise ValueError(f"none of the {len(broken)} photos can be decoded") from error
+        return image, annotation.boxes, annotation.classes, annotation.ignore
+
+    def load_in_graph(index: tf.Tensor) -> tuple[tf.Tensor, augment.Objects]:
+        types = [tf.uint8, tf.float32, tf.int32, tf.bool]
+        # Python, because only Python can catch the error of a photo that is broken.
+        image, boxes, classes, ignore = tf.py_function(load, [index], types)
+        image.set_shape([None, None, 3])
+        boxes.set_shape([None, 4])
+        classes.set_shape([None])
+        ignore.set_shape([None])
+        return image, {"boxes": boxes, "classes": classes, "ignore": ignore}
+
+    indices = tf.data.Dataset.range(len(annotations))
+    if shuffle is not None:
+        indices = indices.shuffle(len(annotations), seed=shuffle)
+    return indices.map(load_in_graph, tf.data.AUTOTUNE).filter(
+        lambda image, objects: tf.size(image) > 0
+    )
+
+
+def _cut(
+    image: tf.Tensor, objects: augment.Objects, size: int
+) -> tuple[tf.Tensor, augment.Objects]:
+    """A mosaic of an odd size without its last row and column."""
+    image = tf.ensure_shape(image[:size, :size], [size, size, 3])
+    return image, augment.clip_objects(objects, size, size)
+
+
+def _batches(
+    examples: tf.data.Dataset, data: DataConfig, size: int, num_classes: int, batch_size: int
+) -> tf.data.Dataset:
+    def encode(image: tf.Tensor, objects: augment.Objects) -> tuple[Any, ...]:
+        boxes = objects["boxes"]
+        small = tf.reduce_max(boxes[:, 2:] - boxes[:, :2], axis=-1) < data.min_object
+        heatmaps, weights = targets.encode(
+            boxes,
+            objects["classes"],
+            objects["ignore"] | small,
+            size,
+            size,
+            num_classes=num_classes,
+            region=data.region,
+            positive_weight=data.positive_weight,
+        )
+        return image, heatmaps, weights
+
+    return examples.map(encode, tf.data.AUTOTUNE).batch(batch_size)

@@ -1,0 +1,134 @@
+"""From heatmaps to detections: the paper's decoder, and one that runs inside a graph.
+
+Both take a batch of what the model predicts, `confidence` `[B, H, W, C]` logits and `distances`
+`[B, H, W, 4]` pixels, and return boxes in pixels of these maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from unitbox_tf import boxes as box_ops
+from unitbox_tf.config import DecodeConfig
+from unitbox_tf.records import Detections
+
+SMOOTHING = 5  # px; side of the square over which confidence is averaged before peaks are sought
+CANDIDATES = 4  # so many times max_detections peaks go into non-maximum suppression
+SCORE_PATCH = (
+    4  # px; side of the patch around an ellipse's centre whose mean confidence is the score
+)
+
+
+def decode_peaks(
+    confidence: tf.Tensor, distances: tf.Tensor, config: DecodeConfig
+) -> dict[str, tf.Tensor]:
+    """Boxes at the local maxima of each class' confidence, thinned by non-maximum suppression. Runs in graphs.
+
+    Returns:
+        Padded with zeros to K = `config.max_detections`, best first: `boxes` `xyxy` `[B, K, 4]`,
+        `scores` `[B, K]`, `classes` `[B, K]` int32 and `num_detections` `[B]` int32.
+    """
+    shape = tf.shape(confidence)
+    num_pixels, num_classes = shape[1] * shape[2], confidence.shape[-1]
+    # Sigmoids of large objects reach 1 in float32 over wide areas: logits still have one maximum.
+    smooth = tf.nn.avg_pool2d(confidence, SMOOTHING, 1, "SAME")
+    peak = smooth >= tf.nn.max_pool2d(smooth, 3, 1, "SAME")
+    scores = tf.where(peak, tf.sigmoid(smooth), 0)  # [B, H, W, C]
+    scores = tf.reshape(scores, [shape[0], num_pixels * num_classes])
+    count = tf.minimum(CANDIDATES * config.max_detections, num_pixels * num_classes)
+    scores, index = tf.math.top_k(scores, count)  # [B, N]
+    pixel = index // num_classes
+
+    centres = tf.reshape(box_ops.pixel_centres(shape[1], shape[2]), [num_pixels, 2])
+    sides = tf.gather(tf.reshape(distances, [shape[0], num_pixels, 4]), pixel, batch_dims=1)
+    boxes = box_ops.distances_to_boxes(sides, tf.gather(centres, pixel))  # [B, N, 4]
+    # A distance head that predicts nothing makes a box of no area, which would never be suppressed.
+    scores = tf.where(box_ops.areas(boxes) > 0, scores, 0)
+    by_class = scores[..., None] * tf.one_hot(index % num_classes, num_classes)
+    kept = tf.image.combined_non_max_suppression(
+        boxes[:, :, None, :],
+        by_class,
+        max_output_size_per_class=config.max_detections,
+        max_total_size=config.max_detections,
+        iou_threshold=config.nms_iou,
+        score_threshold=config.score_threshold,
+        clip_boxes=False,
+    )
+    return {
+        "boxes": kept.nmsed_boxes,
+        "scores": kept.nmsed_scores,
+        "classes": tf.cast(kept.nmsed_classes, tf.int32),
+        "num_detections": kept.valid_detections,
+    }
+
+
+def unpad(padded: dict[str, tf.Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+    """The output of `decode_peaks` as one `Detections` an image; `image_sizes` are heights and widths."""
+    arrays = {name: np.asarray(value) for name, value in padded.items()}
+    return [
+        Detections(
+            box_ops.clip(arrays["boxes"][i, :count], *size),
+            arrays["scores"][i, :count],
+            arrays["classes"][i, :count],
+            size,
+        )
+        for i, (count, size) in enumerate(zip(arrays["num_detections"], image_sizes, strict=True))
+    ]
+
+
+def decode_ellipses(
+    confidence: np.ndarray, distances: np.ndarray, config: DecodeConfig
+) -> list[Detections]:
+    """The paper's decoder (section 3): threshold, fit an ellipse to each blob, read the box at its centre pixel.
+
+    The score, which the paper does not state, is the mean confidence over a small patch around that
+    pixel. Objects whose blobs touch are found as one. No non-maximum suppression is needed: a blob
+    gives one box.
+    """
+    confidence, distances = np.asarray(confidence, np.float32), np.asarray(distances, np.float32)
+    return [_decode_ellipses(c, d, config) for c, d in zip(confidence, distances, strict=True)]
+
+
+def _decode_ellipses(
+    confidence: np.ndarray, distances: np.ndarray, config: DecodeConfig
+) -> Detections:
+    height, width, num_classes = confidence.shape
+    probability = 0.5 * (1 + np.tanh(0.5 * confidence))  # the sigmoid, without overflow
+    rows = []
+    for label in range(num_classes):
+        mask = (probability[..., label] >= config.blob_threshold).astype(np.uint8)
+        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        for contour in contours:
+            x, y = _centre_pixel(contour.reshape(-1, 2))
+            top, bottom, left, right = distances[y, x]
+            box = (x + 0.5 - left, y + 0.5 - top, x + 0.5 + right, y + 0.5 + bottom)
+            half = SCORE_PATCH // 2
+            patch = probability[max(y - half, 0) : y + half, max(x - half, 0) : x + half, label]
+            score = float(patch.mean()) if patch.size else float(probability[y, x, label])
+            if top + bottom > 0 and left + right > 0 and score >= config.score_threshold:
+                rows.append((score, label, box))
+    rows.sort(key=lambda row: -row[0])
+    rows = rows[: config.max_detections]
+    return Detections(
+        box_ops.clip(np.array([box for _, _, box in rows]).reshape(-1, 4), height, width),
+        np.array([score for score, _, _ in rows], np.float32),
+        np.array([label for _, label, _ in rows], np.int32),
+        (height, width),
+    )
+
+
+def _centre_pixel(contour: np.ndarray) -> tuple[int, int]:
+    """Column and row of the centre of the ellipse fitted to a blob's contour `xy` `[N, 2]`."""
+    low, high = contour.min(axis=0), contour.max(axis=0)
+    centre = (low + high) / 2
+    if len(contour) >= 5:  # an ellipse has five parameters
+        fitted = np.array(cv2.fitEllipse(contour.astype(np.float32))[0])
+        # A fit to a thin or ragged blob can lie anywhere; one outside the blob is no centre of it.
+        if np.isfinite(fitted).all() and (fitted >= low).all() and (fitted <= high).all():
+            centre = fitted
+    x, y = np.rint(centre).astype(int)
+    return int(x), int(y)
