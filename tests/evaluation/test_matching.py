@@ -1,0 +1,157 @@
+import contextlib
+import io
+
+import numpy as np
+import pytest
+
+from unitbox_tf.evaluation import matching
+from unitbox_tf.records import Annotation, Detections
+
+SIZE = (200, 200)
+
+
+def detections(boxes, scores, classes=None):
+    scores = np.asarray(scores, np.float32)
+    classes = np.zeros(len(scores), np.int32) if classes is None else np.asarray(classes)
+    return Detections(np.asarray(boxes, np.float32).reshape(-1, 4), scores, classes, SIZE)
+
+
+def random_set(random, num_images=25, num_classes=1, ignored=0.0):
+    found, truth = [], []
+    for number in range(num_images):
+        count = random.integers(0, 6)
+        corner = random.uniform(0, 120, (count, 2))
+        boxes = np.concatenate([corner, corner + random.uniform(8, 70, (count, 2))], axis=1)
+        noisy = boxes + random.normal(0, 5, boxes.shape)
+        stray = random.uniform(0, 100, (3, 2))
+        extra = np.concatenate([stray, stray + random.uniform(8, 70, (3, 2))], axis=1)
+        candidates = np.concatenate([noisy, boxes[: count // 2] + 2, extra])
+        labels = random.integers(0, num_classes, len(candidates))
+        labels[:count] = classes = random.integers(0, num_classes, count)
+        scores = np.round(random.uniform(0, 1, len(candidates)), 2)  # with ties
+        order = np.argsort(-scores, kind="stable")
+        clipped = np.clip(candidates, 0, 200)
+        found.append(detections(clipped[order], scores[order], labels[order]))
+        ignore = random.uniform(size=count) < ignored
+        truth.append(Annotation(str(number), b"", boxes.clip(0, 200), classes, ignore))
+    return found, truth
+
+
+def pycocotools_ap(found, truth, iou_threshold, min_size):
+    """AP of one class by pycocotools. Ignored objects are those outside its range of areas."""
+    coco = pytest.importorskip("pycocotools.coco")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+
+    def rows(boxes, number, areas, **more):
+        for index, (x0, y0, x1, y1) in enumerate(boxes.astype(float)):
+            yield {
+                "image_id": number + 1,
+                "category_id": 1,
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": float(areas[index]),
+                "iscrowd": 0,
+                **{name: value[index] for name, value in more.items()},
+            }
+
+    def side(boxes):
+        return (boxes[:, 2:] - boxes[:, :2]).min(axis=1) if len(boxes) else np.zeros(0)
+
+    objects, results = [], []
+    for number, (f, t) in enumerate(zip(found, truth, strict=True)):
+        area = np.where(t.ignore, -1.0, side(t.boxes))
+        objects.extend(rows(t.boxes, number, area))
+        results.extend(rows(f.boxes, number, side(f.boxes), score=f.scores.astype(float)))
+    with contextlib.redirect_stdout(io.StringIO()):
+        annotated, detected = coco.COCO(), coco.COCO()
+        images = [{"id": n + 1} for n in range(len(truth))]
+        for target, values in ((annotated, objects), (detected, results)):
+            numbered = [{**row, "id": i + 1} for i, row in enumerate(values)]
+            target.dataset = {
+                "images": images,
+                "categories": [{"id": 1}],
+                "annotations": numbered,
+            }
+            target.createIndex()
+        run = cocoeval.COCOeval(annotated, detected, "bbox")
+        run.params.iouThrs = np.array([iou_threshold])
+        run.params.areaRng = [[min_size, 1e9]]
+        run.params.areaRngLbl = ["all"]
+        run.params.maxDets = [1000]
+        run.evaluate()
+        run.accumulate()
+    return float(run.eval["precision"][0, :, 0, 0, 0].mean())
+
+
+@pytest.mark.parametrize("iou_threshold", [0.5, 0.75])
+@pytest.mark.parametrize("min_size", [0.0, 30.0])
+def test_average_precision_is_that_of_pycocotools(random, iou_threshold, min_size):
+    found, truth = random_set(random)
+    ours = matching.match(found, truth, iou_threshold=iou_threshold, min_size=min_size)
+    expected = pycocotools_ap(found, truth, iou_threshold, min_size)
+    assert 0.05 < expected < 0.95
+    assert ours.average_precision() == pytest.approx(expected, abs=1e-9)
+
+
+def test_average_precision_with_ignored_objects_is_that_of_pycocotools(random):
+    found, truth = random_set(random, ignored=0.3)
+    ours = matching.match(found, truth)
+    # With every detection within the range of areas: only the truth is ignored.
+    assert ours.average_precision() == pytest.approx(
+        pycocotools_ap(found, truth, 0.5, 0.0), abs=1e-9
+    )
+
+
+def test_counts_by_hand():
+    truth = [
+        Annotation("a", b"", [[0, 0, 10, 10], [50, 50, 70, 70]]),
+        Annotation("b", b"", [[0, 0, 10, 10]], ignore=[True]),
+    ]
+    found = [
+        detections([[0, 0, 10, 10], [0, 0, 10, 9], [100, 100, 110, 110]], [0.9, 0.8, 0.7]),
+        detections([[0, 0, 10, 10], [20, 20, 30, 30]], [0.95, 0.6]),
+    ]
+    matches = matching.match(found, truth)
+    # The second box finds no free object; that on the ignored one counts neither way.
+    assert matches.scores.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])
+    assert matches.hits.tolist() == [True, False, False, False]
+    assert (matches.recall(), matches.precision(), matches.mean_iou()) == (0.5, 0.25, 1.0)
+    assert matches.threshold_at(0.5) == pytest.approx(0.8)
+    assert matches.threshold_at(0.0) == pytest.approx(0.9)
+    assert matching.match(found[1:], truth[1:]).threshold_at(0.5) == float("inf")
+
+
+def test_a_threshold_takes_all_detections_of_one_score():
+    truth = [Annotation("a", b"", [[0, 0, 10, 10]])]
+    found = [detections([[0, 0, 10, 10], [50, 50, 60, 60]], [0.5, 0.5])]
+    assert matching.match(found, truth).threshold_at(0.0) == float("inf")
+    assert matching.match(found, truth).threshold_at(1.0) == 0.5
+
+
+def test_classes_are_matched_apart(random):
+    found, truth = random_set(random, num_classes=3)
+    per_class = 0
+    for label in range(3):
+        f = [detections(x.boxes[x.classes == label], x.scores[x.classes == label]) for x in found]
+        t = [Annotation(x.name, b"", x.boxes[x.classes == label]) for x in truth]
+        per_class += int(matching.match(f, t).hits.sum())
+    assert int(matching.match(found, truth).hits.sum()) == per_class
+
+
+def test_truth_is_cut_to_the_image():
+    truth = [Annotation("a", b"", [[-100, 0, 20, 200]])]
+    found = [detections([[0, 0, 20, 200]], [0.9])]
+    assert matching.match(found, truth).mean_iou() == 1.0
+
+
+def test_nothing_found_and_nothing_there():
+    none = detections([], [])
+    matches = matching.match([none], [Annotation("a", b"", [])])
+    assert np.isnan(matches.recall())
+    assert np.isnan(matches.average_precision())
+    summary = matching.summarize([none], [Annotation("a", b"", [[0, 0, 9, 9]])])
+    assert (summary["recall"], summary["ap50"], summary["false_positives"]) == (0, 0, 0)
+
+
+def test_a_missing_image_is_refused():
+    with pytest.raises(ValueError, match="detections of 1 images"):
+        matching.match([], [Annotation("a", b"", [])])

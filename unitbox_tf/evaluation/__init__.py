@@ -1,0 +1,1 @@
+"""Judges: detections and annotations in, numbers out. One module a protocol. None of them imports TensorFlow."""

@@ -1,0 +1,175 @@
+"""Recall, precision, average precision and box quality, by greedy matching at one IoU threshold.
+
+The rules are those of the COCO evaluation (Lin et al., ECCV 2014; pycocotools), with which
+`average_precision` agrees exactly:
+within an image and a class, detections take in the order of their scores the free object that they
+overlap most; what overlaps only an ignored object counts neither way; precision is made monotone
+and averaged at 101 recalls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from unitbox_tf import boxes as box_ops
+from unitbox_tf.records import Annotation, Detections
+
+RECALLS = np.linspace(0, 1, 101)
+
+
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """The detections of a set of images, best first, each with what became of it.
+
+    Attributes:
+        scores: `[D]`, descending.
+        hits: `[D]` bool, whether the detection found an object. Detections of ignored objects are
+            left out.
+        overlaps: `[D]` IoU with the object found; 0 where none was.
+        num_objects: objects that are to be found.
+        num_images: images looked at.
+    """
+
+    scores: np.ndarray
+    hits: np.ndarray
+    overlaps: np.ndarray
+    num_objects: int
+    num_images: int
+
+    def recall(self, score_threshold: float = 0.0) -> float:
+        """Share of the objects found by detections with at least this score; NaN without objects."""
+        found = int(self.hits[self.scores >= score_threshold].sum())
+        return found / self.num_objects if self.num_objects else float("nan")
+
+    def precision(self, score_threshold: float = 0.0) -> float:
+        """Share of the detections with at least this score that found an object; NaN without detections."""
+        hits = self.hits[self.scores >= score_threshold]
+        return float(hits.mean()) if len(hits) else float("nan")
+
+    def mean_iou(self, score_threshold: float = 0.0) -> float:
+        """Mean IoU of objects and the detections that found them; NaN where nothing was found."""
+        chosen = self.overlaps[self.hits & (self.scores >= score_threshold)]
+        return float(chosen.mean()) if len(chosen) else float("nan")
+
+    def threshold_at(self, false_positives_per_image: float) -> float:
+        """The lowest score threshold with at most so many false positives an image; infinite where there is none."""
+        false_positives = np.cumsum(~self.hits)
+        # A threshold takes all detections of one score or none: look only at the last of each.
+        last = np.append(self.scores[1:] != self.scores[:-1], True)[: len(self.scores)]
+        allowed = last & (false_positives <= false_positives_per_image * self.num_images)
+        return float(self.scores[allowed].min()) if allowed.any() else float("inf")
+
+    def average_precision(self) -> float:
+        """Area under the precision-recall curve, as COCO computes it; NaN without objects."""
+        if not self.num_objects:
+            return float("nan")
+        found = np.cumsum(self.hits)
+        recall = found / self.num_objects
+        precision = found / np.arange(1, len(found) + 1)
+        precision = np.maximum.accumulate(precision[::-1])[::-1]
+        index = np.searchsorted(recall, RECALLS, side="left")
+        return float(np.append(precision, 0.0)[np.minimum(index, len(precision))].mean())
+
+
+def match(
+    detections: Sequence[Detections],
+    annotations: Sequence[Annotation],
+    *,
+    iou_threshold: float = 0.5,
+    min_size: float = 0.0,
+) -> Matches:
+    """Matches the detections of each image with its objects.
+
+    Args:
+        detections: one an annotation, in the same order.
+        annotations: the truth; its boxes are cut to the image first, as detections are.
+        iou_threshold: an object counts as found from this IoU on.
+        min_size: objects whose shorter side is less, in pixels, are ignored, and so are unmatched
+            detections of that size.
+
+    Raises:
+        ValueError: not one `Detections` an annotation.
+    """
+    if len(detections) != len(annotations):
+        raise ValueError(
+            f"Expected detections of {len(annotations)} images. Received: {len(detections)}"
+        )
+    scores, hits, overlaps, num_objects = [], [], [], 0
+    for found, annotation in zip(detections, annotations, strict=True):
+        truth = box_ops.clip(annotation.boxes, *found.image_size)
+        ignore = annotation.ignore | (_shorter_side(truth) < min_size)
+        num_objects += int((~ignore).sum())
+        for label in np.unique(found.classes):
+            chosen, wanted = found.classes == label, annotation.classes == label
+            order = np.argsort(-found.scores[chosen], kind="stable")
+            boxes = found.boxes[chosen][order]
+            overlap, ignored = _match_image(boxes, truth[wanted], ignore[wanted], iou_threshold)
+            ignored |= (overlap == 0) & (_shorter_side(boxes) < min_size)
+            scores.append(found.scores[chosen][order][~ignored])
+            overlaps.append(overlap[~ignored])
+            hits.append(overlap[~ignored] > 0)
+    all_scores = np.concatenate([np.zeros(0), *scores])
+    order = np.argsort(-all_scores, kind="stable")
+    return Matches(
+        all_scores[order],
+        np.concatenate([np.zeros(0, bool), *hits])[order],
+        np.concatenate([np.zeros(0), *overlaps])[order],
+        num_objects,
+        len(annotations),
+    )
+
+
+def _shorter_side(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+
+
+def _match_image(
+    boxes: np.ndarray, truth: np.ndarray, ignore: np.ndarray, iou_threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each detection, best first: IoU with the object found (else 0), and whether an ignored one was found."""
+    iou = box_ops.pairwise_iou(boxes, truth)
+    free = np.ones(len(truth), bool)
+    overlap, ignored = np.zeros(len(boxes)), np.zeros(len(boxes), bool)
+    for i in range(len(boxes)):
+        # Objects come before ignored ones, however much the detection overlaps those.
+        for candidates in (free & ~ignore, free & ignore):
+            best = int(np.argmax(np.where(candidates, iou[i], -1.0))) if len(truth) else -1
+            if best >= 0 and candidates[best] and iou[i, best] >= iou_threshold:
+                free[best] = False
+                ignored[i] = ignore[best]
+                overlap[i] = 0.0 if ignore[best] else iou[i, best]
+                break
+    return overlap, ignored
+
+
+FALSE_POSITIVES = 0.1  # an image, at which `summarize` states recall and box quality
+EVALUATED_SCORE = 0.05  # detections down to this score are to be judged: a curve needs its length
+
+
+def summarize(
+    detections: Sequence[Detections], annotations: Sequence[Annotation], min_size: float = 0.0
+) -> dict[str, float]:
+    """The figures by which a detector is judged here; the arguments are those of `match`.
+
+    Returns:
+        `images`, `objects`; at the lowest score `threshold` with at most 0.1 false positives an
+        image: `recall` at IoU 0.5, `mean_iou` of objects and what found them, `false_positives` an
+        image; `ap50` and `ap75`, average precision at IoU 0.5 and 0.75.
+    """
+    at50 = match(detections, annotations, iou_threshold=0.5, min_size=min_size)
+    at75 = match(detections, annotations, iou_threshold=0.75, min_size=min_size)
+    threshold = at50.threshold_at(FALSE_POSITIVES)
+    wrong = int((~at50.hits[at50.scores >= threshold]).sum())
+    return {
+        "images": at50.num_images,
+        "objects": at50.num_objects,
+        "threshold": threshold,
+        "recall": at50.recall(threshold),
+        "false_positives": wrong / max(at50.num_images, 1),
+        "mean_iou": at50.mean_iou(threshold),
+        "ap50": at50.average_precision(),
+        "ap75": at75.average_precision(),
+    }

@@ -1,0 +1,138 @@
+"""Pictures: boxes on photos, heatmaps, curves of a run. Images are RGB uint8 `[H, W, 3]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from unitbox_tf.records import Detections
+
+TRUTH_COLOUR = (40, 200, 60)
+IGNORED_COLOUR = (150, 150, 150)
+DETECTION_COLOUR = (255, 60, 40)
+
+
+def draw_boxes(
+    image: np.ndarray, boxes: np.ndarray, colour: tuple[int, int, int], labels: Sequence[str] = ()
+) -> np.ndarray:
+    """A copy of `image` with `boxes` `xyxy` `[N, 4]`, and a label above each box where there are `labels`."""
+    image = image.copy()
+    thickness = max(1, round(max(image.shape[:2]) / 300))
+    scale = max(0.35, max(image.shape[:2]) / 1400)
+    for index, box in enumerate(boxes):
+        x0, y0, x1, y1 = (round(float(value)) for value in box)
+        cv2.rectangle(image, (x0, y0), (x1, y1), colour, thickness)
+        if labels:
+            at = (x0, max(y0 - 3, round(25 * scale)))
+            cv2.putText(
+                image, labels[index], at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness
+            )
+    return image
+
+
+def draw_detections(
+    image: np.ndarray, detections: Detections, class_names: Sequence[str]
+) -> np.ndarray:
+    """`image` with the boxes of `detections`, their scores and, where there are several classes, their names."""
+    names = class_names if len(class_names) > 1 else [""]
+    labels = [
+        f"{names[label]} {score:.2f}".strip()
+        for label, score in zip(detections.classes, detections.scores, strict=True)
+    ]
+    return draw_boxes(image, detections.boxes, DETECTION_COLOUR, labels)
+
+
+def draw_truth(
+    image: np.ndarray, boxes: np.ndarray, ignore: np.ndarray, detections: Detections
+) -> np.ndarray:
+    """`image` with the true boxes (green; grey where ignored) and the detections (red, with scores)."""
+    image = draw_boxes(image, boxes[ignore], IGNORED_COLOUR)
+    image = draw_boxes(image, boxes[~ignore], TRUTH_COLOUR)
+    return draw_detections(image, detections, [""])
+
+
+def heatmap(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """A map `[H, W]` in colours, from `low` (dark) to `high` (bright)."""
+    scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
+    return cv2.applyColorMap(scaled.astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
+
+
+def heatmap_panel(image: np.ndarray, confidence: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """Side by side: `image`, its confidence (sigmoid of the best class' logit), and the long side of each pixel's box.
+
+    Args:
+        image: any size; shown at that of the maps.
+        confidence: logits `[H, W, C]`.
+        distances: `tblr` `[H, W, 4]`.
+    """
+    height, width = confidence.shape[:2]
+    probability = 0.5 * (1 + np.tanh(0.5 * confidence.max(axis=-1)))
+    size = np.maximum(distances[..., 0] + distances[..., 1], distances[..., 2] + distances[..., 3])
+    photo = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    # Where nothing is, the predicted box means nothing: dim it.
+    sizes = heatmap(size, 0, max(height, width)) * (0.25 + 0.75 * probability[..., None])
+    return np.hstack([photo, heatmap(probability, 0, 1), sizes.astype(np.uint8)])
+
+
+def tile(images: Sequence[np.ndarray], columns: int, height: int = 240) -> np.ndarray:
+    """Images of any sizes in rows of `columns`, each `height` pixels high, on white."""
+    cells = [
+        cv2.resize(
+            image,
+            (max(1, round(image.shape[1] * height / image.shape[0])), height),
+            interpolation=cv2.INTER_AREA,
+        )
+        for image in images
+    ]
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    width = max(sum(cell.shape[1] + 4 for cell in row) for row in rows)
+    canvas = np.full((len(rows) * (height + 4), width, 3), 255, np.uint8)
+    for number, row in enumerate(rows):
+        left = 0
+        for cell in row:
+            top = number * (height + 4)
+            canvas[top : top + height, left : left + cell.shape[1]] = cell
+            left += cell.shape[1] + 4
+    return canvas
+
+
+def save_image(image: np.ndarray, path: Path) -> None:
+    """Writes an image; the suffix of `path` gives the format. Raises `OSError` if it cannot be written."""
+    ok, encoded = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))
+    if not ok:
+        raise OSError(f"{path}: could not be encoded")
+    path.write_bytes(encoded.tobytes())
+
+
+def save_history(history: Sequence[dict[str, Any]], steps_per_epoch: int, path: Path) -> None:
+    """Plots the curves of a run (a dict of figures an epoch) over training steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    steps = [(row["epoch"] + 1) * steps_per_epoch for row in history]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
+    panels = (
+        (left, "loss", ("loss", "confidence_loss", "distances_loss", "val_loss")),
+        (
+            right,
+            "validation",
+            ("val_recall", "val_precision", "val_box_iou", "val_ap50", "val_ap75"),
+        ),
+    )
+    for axes, title, names in panels:
+        for name in names:
+            if any(name in row for row in history):
+                axes.plot(steps, [row.get(name, np.nan) for row in history], label=name, marker=".")
+        axes.set(title=title, xlabel="training step")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    right.set_ylim(0, 1.01)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
