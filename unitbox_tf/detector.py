@@ -1,0 +1,185 @@
+"""A trained detector for Python programs: photo in, `Detections` out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from unitbox_tf import boxes as box_ops
+from unitbox_tf import config as configs
+from unitbox_tf import export, input_pipeline, postprocess
+from unitbox_tf.config import DecodeConfig
+from unitbox_tf.model import unitbox
+from unitbox_tf.records import Annotation, Detections, Problems
+
+CONFIG_FILE = "config.json"
+BEST_FILE = "best.weights.h5"
+LAST_FILE = "last.keras"
+SAVED_MODEL_FOLDER = "saved_model"
+
+Image = np.ndarray | bytes | str | Path
+
+
+class Detector:
+    """Finds objects in photos. Made by `load`.
+
+    Attributes:
+        class_names: of the classes in `Detections.classes`.
+        decode: how heatmaps become detections.
+    """
+
+    def __init__(
+        self,
+        detect: Callable[[np.ndarray], Detections],
+        class_names: tuple[str, ...],
+        decode: DecodeConfig,
+    ) -> None:
+        """`detect` maps an RGB image uint8 `[H, W, 3]` to detections in its pixels."""
+        self._detect = detect
+        self.class_names = class_names
+        self.decode = decode
+
+    def __call__(self, image: Image) -> Detections:
+        """Detections in one photo.
+
+        Args:
+            image: an RGB array uint8 `[H, W, 3]`, an encoded photo, or the path of one. The EXIF
+                orientation of a JPEG is applied, so boxes are in pixels of the photo as displayed.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is no photo, or the array has another shape or type.
+        """
+        return self._detect(read_image(image))
+
+    def many(self, images: Iterable[Image]) -> Iterator[Detections]:
+        """Detections of one photo after the other."""
+        return map(self, images)
+
+
+def read_image(image: Image) -> np.ndarray:
+    """The RGB image uint8 `[H, W, 3]`; see `Detector.__call__` for what it may be given as, and its errors."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(
+                f"Expected an RGB image uint8 [H, W, 3]. Received: {image.dtype} {list(image.shape)}"
+            )
+        return image
+    name = "encoded photo" if isinstance(image, bytes) else str(image)
+    encoded = image if isinstance(image, bytes) else Path(image).read_bytes()
+    try:
+        return input_pipeline.decode_image(encoded).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(
+            f"{name}: expected a JPEG or PNG photo, which these {len(encoded)} bytes are not: "
+            f"{str(error.message).splitlines()[0]}"
+        ) from error
+
+
+def detect_annotated(
+    detector: Detector, annotations: Iterable[Annotation], problems: Problems
+) -> tuple[list[Detections], list[Annotation]]:
+    """Detections in the photos of `annotations`, and the annotations of those photos.
+
+    Photos that cannot be read are left out of both and added to `problems`.
+    """
+    detections, seen = [], []
+    for annotation in annotations:
+        try:
+            found = detector(annotation.encoded())
+        except (OSError, ValueError) as error:
+            problems.add("photo that cannot be decoded", annotation.name, str(error))
+        else:
+            detections.append(found)
+            seen.append(annotation)
+    return detections, seen
+
+
+def from_model(model: Any, config: configs.Config) -> Detector:
+    """A detector around a Keras model, with `config.decode` and its choice of decoder."""
+    decode = config.decode
+    module = export.InferenceModule(model, decode, config.model.class_names)
+
+    def peaks(image: np.ndarray) -> Detections:
+        return postprocess.unpad(module.detect(image[None]), [image.shape[:2]])[0]
+
+    def ellipses(image: np.ndarray) -> Detections:
+        maps = module.heatmaps(image[None])
+        confidence, distances = maps["confidence"].numpy(), maps["distances"].numpy()
+        found = postprocess.decode_ellipses(confidence, distances, decode)[0]
+        height, width = image.shape[:2]
+        scale = np.array([width / confidence.shape[2], height / confidence.shape[1]] * 2)
+        boxes = box_ops.clip(found.boxes * scale, height, width)
+        return dataclasses.replace(found, boxes=boxes, image_size=(height, width))
+
+    detect = {"peaks": peaks, "ellipse": ellipses}[decode.decoder]
+    return Detector(detect, config.model.class_names, decode)
+
+
+def load(path: str | Path, **decode: Any) -> Detector:
+    """The detector in `path`: a run's folder, or an exported SavedModel.
+
+    Args:
+        path: the folder.
+        decode: fields of `DecodeConfig` to change, such as `decoder="ellipse"`. An exported
+            SavedModel has its decoding inside:
+            of it only `score_threshold` can be changed, upwards.
+
+    Raises:
+        ValueError: the folder holds neither, or a field is unknown or cannot be changed.
+    """
+    path = Path(path)
+    unknown = sorted(set(decode) - {field.name for field in dataclasses.fields(DecodeConfig)})
+    if unknown:
+        raise ValueError(f"Unknown field of DecodeConfig: {unknown[0]!r}")
+    if (path / "saved_model.pb").is_file():
+        return _load_saved_model(path, decode)
+    if (path / CONFIG_FILE).is_file():
+        config = configs.load(path / CONFIG_FILE)
+        config = dataclasses.replace(config, decode=dataclasses.replace(config.decode, **decode))
+        return from_model(load_model(path, config), config)
+    raise ValueError(
+        f"{path}: expected the folder of a run (with {CONFIG_FILE}) or of a SavedModel (with saved_model.pb)"
+        + ("" if path.exists() else "; it does not exist")
+    )
+
+
+def load_model(run: Path, config: configs.Config) -> Any:
+    """The Keras model of a run with its best weights, or the last ones where no best were stored."""
+    weights = next((run / name for name in (BEST_FILE, LAST_FILE) if (run / name).is_file()), None)
+    if weights is None:
+        raise ValueError(
+            f"{run}: expected {BEST_FILE} or {LAST_FILE}: the run has stored no weights yet"
+        )
+    model = unitbox(dataclasses.replace(config.model, weights=None))
+    try:
+        model.load_weights(weights)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{weights}: not the weights of the model in {run / CONFIG_FILE}: {error}"
+        ) from error
+    return model
+
+
+def _load_saved_model(path: Path, decode: dict[str, Any]) -> Detector:
+    if set(decode) - {"score_threshold"}:
+        raise ValueError(
+            f"{path} is an exported SavedModel, whose decoding is fixed: only score_threshold can be changed, "
+            f"and {sorted(decode)} were given. Open the run's folder instead."
+        )
+    loaded = tf.saved_model.load(str(path))
+    signature = loaded.signatures["images"]
+    settings = dataclasses.replace(DecodeConfig(), **decode)
+    threshold = decode.get("score_threshold", 0.0)
+
+    def detect(image: np.ndarray) -> Detections:
+        padded = signature(images=tf.constant(image[None]))
+        return postprocess.unpad(padded, [image.shape[:2]])[0].above(threshold)
+
+    names = tuple(name.decode() for name in loaded.class_names().numpy())
+    return Detector(detect, names, settings)

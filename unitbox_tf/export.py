@@ -1,0 +1,120 @@
+"""The detector as one graph: images or encoded photos in, boxes in pixels of the original out; saved as a SavedModel.
+
+The same functions serve `detector.Detector`, so that a detector in Python and its exported file
+agree.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from unitbox_tf import input_pipeline, postprocess
+from unitbox_tf.config import DecodeConfig
+
+Outputs = dict[str, tf.Tensor]
+
+
+def shown_size(height: tf.Tensor, width: tf.Tensor, max_side: int) -> tf.Tensor:
+    """Height and width int32 `[2]` at which an image is shown to the network: at most `max_side` pixels."""
+    size = tf.cast(tf.stack([height, width]), tf.float32)
+    scale = tf.minimum(1.0, max_side / tf.reduce_max(size))
+    return tf.maximum(tf.cast(tf.round(size * scale), tf.int32), 1)
+
+
+class InferenceModule(tf.Module):
+    """A model with everything around it: resizing before, decoding after.
+
+    Each function returns a dict, padded with zeros to K = `decode.max_detections`, best first:
+    `boxes` `xyxy` `[B, K, 4]` in pixels of the original image and cut to it, `scores` `[B, K]`,
+    `classes` `[B, K]` int32, `num_detections` `[B]` int32.
+    """
+
+    def __init__(
+        self, model: keras.Model, decode: DecodeConfig, class_names: Sequence[str]
+    ) -> None:
+        """`class_names` are those of the model's confidence maps."""
+        super().__init__(name="unitbox")
+        self.model = model
+        self._decode = decode
+        self._class_names = list(class_names)
+
+    @tf.function(input_signature=[])
+    def class_names(self) -> tf.Tensor:
+        """Names `[C]` of the classes."""
+        return tf.constant(self._class_names)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
+    def heatmaps(self, images: tf.Tensor) -> Outputs:
+        """What the network predicts, at the size at which it is shown `images`: `confidence` logits and `distances`."""
+        shape = tf.shape(images)
+        size = shown_size(shape[1], shape[2], self._decode.max_side)
+        return self.model(tf.image.resize(images, size, antialias=True), training=False)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
+    def detect(self, images: tf.Tensor) -> Outputs:
+        """Detections in RGB images uint8 `[B, H, W, 3]` of one size."""
+        shape = tf.shape(images)
+        maps = self.heatmaps(images)
+        found = postprocess.decode_peaks(maps["confidence"], maps["distances"], self._decode)
+        size = tf.cast(shape[1:3], tf.float32)
+        shown = tf.cast(tf.shape(maps["confidence"])[1:3], tf.float32)
+        scale = tf.tile(tf.reverse(size / shown, [0]), [2])  # x, y, x, y
+        limits = tf.tile(tf.reverse(size, [0]), [2])
+        return {**found, "boxes": tf.clip_by_value(found["boxes"] * scale, 0.0, limits)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "encoded")])
+    def detect_encoded(self, encoded: tf.Tensor) -> Outputs:
+        """Detections in encoded JPEG or PNG photos `[B]` of any sizes; a JPEG's EXIF orientation is applied first.
+
+        One photo after the other, so that what is found in one does not depend on which others come
+        with it.
+        """
+        k = self._decode.max_detections
+
+        def detect_one(photo: tf.Tensor) -> Outputs:
+            image = input_pipeline.decode_image(photo)
+            return {name: value[0] for name, value in self.detect(image[None]).items()}
+
+        return tf.map_fn(
+            detect_one,
+            encoded,
+            fn_output_signature={
+                "boxes": tf.TensorSpec([k, 4], tf.float32),
+                "scores": tf.TensorSpec([k], tf.float32),
+                "classes": tf.TensorSpec([k], tf.int32),
+                "num_detections": tf.TensorSpec([], tf.int32),
+            },
+        )
+
+
+def save(
+    model: keras.Model, decode: DecodeConfig, class_names: Sequence[str], path: str | Path
+) -> None:
+    """Writes `model` as a SavedModel, decoding (`peaks`) included, that opens where this package is not installed.
+
+    Signatures: `serving_default` and `images` take uint8 RGB images `[B, H, W, 3]` of any size,
+    `encoded` takes encoded JPEG or PNG photos `[B]`; both return what `InferenceModule` describes.
+    The function `class_names` tells what classes mean. The folder appears complete or not at all;
+    an existing one is replaced.
+    """
+    path = Path(path)
+    module = InferenceModule(model, decode, class_names)
+    signatures = {
+        "serving_default": module.detect,
+        "images": module.detect,
+        "encoded": module.detect_encoded,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        complete = Path(folder) / path.name
+        tf.saved_model.save(module, str(complete), signatures=signatures)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(complete, path)
