@@ -1,0 +1,208 @@
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.test_input_pipeline import exif_jpeg
+from unitbox_tf import cli
+from unitbox_tf.config import PRESETS
+from unitbox_tf.datasets import synthetic
+from unitbox_tf.records import Annotation, Detections
+
+
+def test_fit_takes_a_preset_and_fields():
+    name, options = cli.parse_fit(["faces", "--epochs", "3", "--data", "photos", "--no-augment"])
+    config = options.config
+    assert (name, config.train.epochs, config.data.data) == ("faces", 3, "photos")
+    assert not config.data.augment
+    assert config.train.batch_size == PRESETS["faces"].train.batch_size
+    assert options.resume is None
+
+
+def test_fit_takes_lists_and_none():
+    sources = ["coco:a", "fddb:b#1-7"]
+    _, options = cli.parse_fit(
+        [
+            "--train-sources",
+            *sources,
+            "--clip-norm",
+            "5",
+            "--weights",
+            "None",
+            "--object-size",
+            "9",
+            "99",
+        ]
+    )
+    assert options.config.data.train_sources == tuple(sources)
+    assert options.config.train.clip_norm == 5
+    assert options.config.data.object_size == (9, 99)
+
+
+def test_the_default_preset_is_smoke():
+    assert cli.parse_fit([])[0] == "smoke"
+    assert cli.parse_fit(["--epochs", "1"])[0] == "smoke"
+
+
+def test_an_unknown_preset_is_named(capsys):
+    assert cli.main(["fit", "fases"]) == 1
+    error = capsys.readouterr().err
+    assert (
+        "Unknown preset 'fases'. Expected one of ['smoke', 'faces', 'paper', 'paper_l2']" in error
+    )
+
+
+def test_an_unknown_field_is_named(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        cli.parse_fit(["smoke", "--epoch", "3"])
+    assert exit_info.value.code == 2
+    printed = capsys.readouterr()
+    assert "--epoch" in printed.err + printed.out
+
+
+def test_an_unusable_value_is_named(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(["fit", "smoke", "--epochs", "0"])
+    assert exit_info.value.code == 2
+    assert "epochs of at least 1. Received: 0" in capsys.readouterr().err
+
+
+def test_resuming_takes_the_configuration_of_the_run(untrained_run, tiny_config, tmp_path):
+    _, options = cli.parse_fit(["--resume", str(untrained_run), "--epochs", "7"])
+    assert options.resume == untrained_run
+    assert options.config.train.epochs == 7
+    assert options.config.data == tiny_config.data
+    with pytest.raises(ValueError, match=r"config\.json: no such file"):
+        cli.parse_fit(["--resume", str(tmp_path)])
+
+
+def test_help_answers_without_tensorflow():
+    code = "import sys; from unitbox_tf.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert 'tensorflow' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for command in ("fit", "detect", "evaluate", "export"):
+        assert command in result.stdout
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with a PNG, an upside-down JPEG and a broken photo."""
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.png").write_bytes(synthetic.draw(0).image)
+    image = cv2.imdecode(np.frombuffer(synthetic.draw(1).image, np.uint8), cv2.IMREAD_COLOR)
+    image = np.ascontiguousarray(image[:60, :, ::-1])
+    (folder / "deep" / "turned.jpg").write_bytes(exif_jpeg(image, 6, "big"))
+    return folder
+
+
+def test_detect_writes_coco_results_and_pictures(untrained_run, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    status = cli.main(
+        [
+            "detect",
+            str(untrained_run),
+            str(photos),
+            "--output",
+            str(out),
+            "--score-threshold",
+            "0.01",
+        ]
+    )
+    assert status == 0
+    rows = json.loads((out / "detections.json").read_text())
+    assert rows
+    for row in rows:
+        assert set(row) == {"file_name", "bbox", "score", "category_id"}
+        x, y, width, height = row["bbox"]
+        # The turned photo is displayed 60 wide and 96 high.
+        right, bottom = (60, 96) if row["file_name"].endswith("turned.jpg") else (96, 96)
+        assert 0 <= x <= x + width <= right + 0.01
+        assert 0 <= y <= y + height <= bottom + 0.01
+        assert row["category_id"] == 1
+    assert {row["file_name"] for row in rows} <= {
+        (photos / "a.png").as_posix(),
+        (photos / "deep/turned.jpg").as_posix(),
+    }
+    assert cv2.imread(str(out / "turned.jpg")).shape == (96, 60, 3)
+    assert "2 photos" in capsys.readouterr().out
+
+
+def test_detect_goes_on_after_a_broken_photo(untrained_run, photos, tmp_path, capsys):
+    (photos / "b.jpg").write_bytes(b"")
+    out = tmp_path / "out"
+    assert cli.main(["detect", str(untrained_run), str(photos), "--output", str(out)]) == 1
+    printed = capsys.readouterr()
+    assert "b.jpg: expected a JPEG or PNG photo" in printed.err
+    assert "1 of 3 photos could not be read" in printed.err
+    assert (out / "a.png").is_file()
+    assert (out / "detections.json").is_file()
+
+
+def test_detect_never_overwrites_photos(untrained_run, photos):
+    before = (photos / "a.png").read_bytes()
+    other = photos / "deep" / "a.png"
+    other.write_bytes(before)
+    assert cli.main(["detect", str(untrained_run), str(photos), "--output", str(photos)]) == 0
+    assert (photos / "a.png").read_bytes() == before
+    assert (photos / "a-2.png").is_file()
+    assert (photos / "a-3.png").is_file()
+
+
+def test_detect_says_what_is_missing(untrained_run, tmp_path, capsys):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    out = ["--output", str(tmp_path / "out")]
+    assert cli.main(["detect", str(tmp_path / "gone"), "x.jpg", *out]) == 1
+    assert "gone: expected the folder of a run" in capsys.readouterr().err
+    assert cli.main(["detect", str(untrained_run), str(empty), *out]) == 1
+    assert "no JPEG or PNG file in this folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["", "saved_model"])
+def test_evaluate_prints_a_table_and_writes_results(untrained_run, tmp_path, capsys, folder):
+    out = tmp_path / "out"
+    model = str(untrained_run / folder)
+    assert cli.main(["evaluate", model, "synthetic:#200-204", "--output", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "4 validation photos" in printed
+    results = json.loads((out / "results.json").read_text())
+    assert set(results) == ({"peaks"} if folder else {"peaks", "ellipse"})
+    assert len(list((out / "peaks").glob("*.jpg"))) == 4
+
+
+def test_export_writes_a_saved_model(untrained_run, tmp_path, capsys):
+    assert cli.main(["export", str(untrained_run), str(tmp_path / "model")]) == 0
+    assert (tmp_path / "model" / "saved_model.pb").is_file()
+    assert cli.main(["export", str(tmp_path / "gone"), str(tmp_path / "other")]) == 1
+    assert "gone" in capsys.readouterr().err
+
+
+def test_the_worst_photos_come_first():
+    box = np.float32([[0, 0, 10, 10]])
+
+    def found(boxes):
+        count = len(boxes)
+        return Detections(
+            np.float32(boxes).reshape(-1, 4), np.ones(count), np.zeros(count), (20, 20)
+        )
+
+    truth = [Annotation(name, b"", box) for name in "abc"]
+    detections = [found(box), found([]), found([[0, 0, 10, 8]])]
+    assert cli.worst_first(detections, truth) == [1, 2, 0]
+
+
+@pytest.mark.slow
+def test_the_first_command_of_the_readme_gives_a_detector_that_finds_objects(tmp_path):
+    """What `make fit` runs, judged on pictures that training has not seen."""
+    fit = [sys.executable, "training/fit.py", "--output", str(tmp_path), "--run", "smoke"]
+    subprocess.run(fit, check=True)
+    evaluate = ["evaluate", str(tmp_path / "smoke"), "synthetic:#5000000-5000300"]
+    assert cli.main([*evaluate, "--output", str(tmp_path / "judged")]) == 0
+    results = json.loads((tmp_path / "judged" / "results.json").read_text())
+    assert results["peaks"]["false_positives"] <= 0.1
+    assert results["peaks"]["recall"] >= 0.95

@@ -1,0 +1,224 @@
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from unitbox_tf import callbacks, train
+from unitbox_tf.config import PRESETS, Config
+from unitbox_tf.optimizers import CoupledSGD
+
+
+def changed(config, **settings):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **settings))
+
+
+def test_a_run_holds_what_is_needed_to_go_on_and_to_use_it(tiny_run):
+    names = {path.name for path in tiny_run.folder.iterdir()}
+    assert names == {
+        "best.weights.h5",
+        "config.json",
+        "detections.jpg",
+        "history.json",
+        "history.png",
+        "last.keras",
+        "problems.txt",
+        "results.json",
+        "saved_model",
+        "tensorboard",
+    }
+    assert set(tiny_run.results) == {"peaks", "ellipse"}
+    assert tiny_run.results["peaks"]["images"] == 4
+    assert json.loads((tiny_run.folder / "results.json").read_text()).keys() == {"peaks", "ellipse"}
+    stored = json.loads((tiny_run.folder / "history.json").read_text())
+    assert [row["epoch"] for row in stored] == [0, 1]
+    for name in ("loss", "distances_iou", "val_loss", "val_recall", "val_precision", "val_ap50"):
+        assert np.isfinite(stored[1][name])
+    assert stored[1]["loss"] < stored[0]["loss"]
+
+
+def test_tensorboard_has_curves_and_pictures(tiny_run):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    tags = {"train": set(), "validation": set()}
+    for part, found in tags.items():
+        for path in (tiny_run.folder / "tensorboard" / part).glob("events.*"):
+            events = loader.EventAccumulator(str(path), {"images": 0, "tensors": 0})
+            events.Reload()
+            found.update(events.Tags()["tensors"])
+    assert {"epoch_loss", "epoch_learning_rate", "epoch_distances_iou"} <= tags["train"]
+    assert {"epoch_recall", "epoch_precision", "validation/0"} <= tags["validation"]
+
+
+def test_resuming_continues_weights_optimiser_and_epochs(tiny_config, tmp_path):
+    first = train.fit(changed(tiny_config, epochs=1, output=str(tmp_path), run="a"))
+    middle = keras.saving.load_model(first.folder / "last.keras")
+    second = train.fit(changed(tiny_config, epochs=2, output="elsewhere"), resume=first.folder)
+    assert second.folder == first.folder
+    assert [row["epoch"] for row in second.history] == [0, 1]
+    assert second.history[0] == first.history[0]
+    last = keras.saving.load_model(second.folder / "last.keras")
+    assert int(middle.optimizer.iterations) == 2
+    assert int(last.optimizer.iterations) == 4
+    momentum = [v.numpy() for v in middle.optimizer.variables if v.shape == (3, 3, 512, 4)]
+    assert any(m.any() for m in momentum)
+
+
+def test_a_resumed_run_starts_from_the_stored_state(tiny_config, tiny_run):
+    run = tiny_run
+    stored = keras.saving.load_model(run.folder / "last.keras")
+    model = train.models.unitbox(tiny_config.model, seed=99)
+    train._compile(model, tiny_config, False)
+    history = train._restore(model, run.folder, tiny_config.train)
+    assert history == run.history
+    for a, b in zip(model.get_weights(), stored.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(model.optimizer.variables, stored.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_ctrl_c_keeps_what_was_learned(tiny_config, tmp_path, monkeypatch):
+    validate = callbacks.ValidateDetections.on_epoch_end
+
+    def interrupted(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        validate(self, epoch, logs)
+
+    monkeypatch.setattr(callbacks.ValidateDetections, "on_epoch_end", interrupted)
+    run = train.fit(changed(tiny_config, epochs=5, output=str(tmp_path), run="a"))
+    assert len(run.history) == 1
+    assert (run.folder / "saved_model" / "saved_model.pb").is_file()
+    stored = keras.saving.load_model(run.folder / "last.keras")
+    assert int(stored.optimizer.iterations) == 4  # the second epoch's steps are kept
+
+    monkeypatch.undo()
+    again = train.fit(changed(tiny_config, epochs=2, output=str(tmp_path)), resume=run.folder)
+    assert [row["epoch"] for row in again.history] == [0, 1]
+
+
+def test_a_run_that_is_killed_leaves_whole_files(tmp_path):
+    """Killed while a checkpoint is written: the one before it is still there."""
+    (tmp_path / "last.keras").write_bytes(b"whole")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path):
+        path.write_bytes(b"half")
+        raise Killed
+
+    store = callbacks.StoreRun(tmp_path, [])
+    store.set_model(type("Model", (), {"save": staticmethod(killed)})())
+    with pytest.raises(Killed):
+        store.store_last()
+    assert (tmp_path / "last.keras").read_bytes() == b"whole"
+
+
+def test_a_corrupt_photo_is_survived_and_counted(tiny_config, tmp_path):
+    from unitbox_tf.datasets import synthetic
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    images, objects = [], []
+    for number in range(6):
+        annotation = synthetic.draw(number)
+        name = f"{number}.png"
+        (photos / name).write_bytes(annotation.image if number != 2 else b"")
+        images.append({"id": number, "file_name": name})
+        for x0, y0, x1, y1 in annotation.boxes.tolist():
+            objects.append(
+                {"image_id": number, "category_id": 1, "bbox": [x0, y0, x1 - x0, y1 - y0]}
+            )
+    objects.append({"image_id": 0, "category_id": 1, "bbox": [5, 5, 0, 9]})
+    images.append({"id": 9, "file_name": "absent.png"})
+    content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "x"}]}
+    (photos / "instances.json").write_text(json.dumps(content))
+    config = dataclasses.replace(
+        changed(tiny_config, output=str(tmp_path / "runs"), run="a"),
+        data=dataclasses.replace(
+            tiny_config.data,
+            data=str(tmp_path),
+            train_sources=("coco:photos",),
+            validation_sources=("coco:photos",),
+        ),
+    )
+    run = train.fit(config)
+    assert len(run.history) == 2
+    assert run.results["peaks"]["images"] == 5
+    report = (run.folder / "problems.txt").read_text()
+    assert "photo that cannot be decoded\t2.png" in report
+    assert "photo listed but absent" in report
+    assert "absent.png" in report
+    assert "box without area" in report
+
+
+def test_a_missing_data_folder_says_what_to_do(tiny_config, tmp_path):
+    data = dataclasses.replace(
+        tiny_config.data, data=str(tmp_path / "gone"), train_sources=("fddb:fddb#1-7",)
+    )
+    with pytest.raises(ValueError, match=r"gone/fddb: no such file or folder.*--data"):
+        train.fit(dataclasses.replace(tiny_config, data=data))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_existing_run_is_not_overwritten(tiny_config, tiny_run):
+    with pytest.raises(ValueError, match=r"exists already\. Choose another --run"):
+        train.fit(changed(tiny_config, run=tiny_run.folder.name))
+
+
+def test_a_run_without_checkpoint_cannot_be_resumed(tiny_config, tmp_path):
+    with pytest.raises(ValueError, match=r"last\.keras: no such file"):
+        train.fit(tiny_config, resume=tmp_path)
+
+
+def test_a_gpu_that_is_not_there_is_an_error(tiny_config, monkeypatch):
+    monkeypatch.setattr(train.tf.config, "list_physical_devices", lambda kind: [])
+    with pytest.raises(ValueError, match=r"device='gpu', but TensorFlow sees none.*--device cpu"):
+        train.fit(changed(tiny_config, device="gpu"))
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [((9, 0), "mixed_bfloat16"), ((7, 5), "mixed_float16"), ((6, 1), "float32")],
+)
+def test_precision_on_a_gpu_is_what_it_computes_natively(monkeypatch, capability, expected):
+    monkeypatch.setattr(
+        train.tf.config.experimental,
+        "get_device_details",
+        lambda gpu: {"compute_capability": capability},
+    )
+    assert train.best_precision(["gpu"]) == expected
+
+
+def test_the_policy_is_restored_after_training(tiny_run):
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_the_paper_presets_train_with_the_papers_optimiser():
+    built = train.optimizer(PRESETS["paper"].train)
+    assert isinstance(built, CoupledSGD)
+    assert built.coupled_weight_decay == 2e-4
+    assert built.momentum == 0.9
+    assert float(built.learning_rate) == pytest.approx(1e-8)
+
+
+def test_the_cosine_schedule_warms_up_and_ends_at_zero():
+    settings = dataclasses.replace(
+        Config().train,
+        schedule="cosine",
+        warmup=0.1,
+        epochs=5,
+        steps_per_epoch=20,
+        learning_rate=0.5,
+    )
+    rate = train.optimizer(settings)._learning_rate
+    assert [float(rate(step)) for step in (0, 5, 10, 100)] == pytest.approx([0, 0.25, 0.5, 0])
+
+
+@pytest.mark.gpu
+def test_training_runs_on_a_gpu(tiny_config, tmp_path):
+    run = train.fit(
+        changed(tiny_config, device="gpu", precision="auto", output=str(tmp_path), run="gpu")
+    )
+    assert np.isfinite(run.history[-1]["loss"])

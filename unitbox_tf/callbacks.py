@@ -1,0 +1,125 @@
+"""What happens after each epoch: validation photos are judged and shown, and everything learned is stored."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from unitbox_tf import detector as detectors
+from unitbox_tf import export, visualize
+from unitbox_tf.config import Config
+from unitbox_tf.evaluation import matching
+from unitbox_tf.records import Annotation, Detections, Problems
+
+PICTURES = 4  # validation photos shown in TensorBoard
+
+
+class ValidateDetections(keras.callbacks.Callback):
+    """Adds what detection in validation photos reaches to the logs, and shows a few photos in TensorBoard.
+
+    Logs: `val_recall`, `val_precision` and `val_box_iou` (at IoU 0.5 and the config's score
+    threshold), `val_ap50`, `val_ap75`. Must stand before the callbacks that read the logs.
+    """
+
+    def __init__(
+        self, annotations: Sequence[Annotation], config: Config, log_dir: Path, problems: Problems
+    ) -> None:
+        """Of `annotations` at most `config.train.validation_images` are used, evenly spread."""
+        super().__init__()
+        count = min(len(annotations), config.train.validation_images)
+        chosen = np.linspace(0, len(annotations) - 1, count).round().astype(int)
+        self.annotations = [annotations[i] for i in chosen]
+        self._config = config
+        self._log_dir = log_dir
+        self._problems = problems
+        self._reported = False
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        # Made once: each would trace its graphs anew. They read the model's variables as they are.
+        self._detector = detectors.from_model(model, self._config)
+        self._heatmaps = export.InferenceModule(
+            model, self._config.decode, self._config.model.class_names
+        ).heatmaps
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        # A photo that is broken now is broken in every epoch: one report is enough.
+        problems = Problems() if self._reported else self._problems
+        detections, annotations = detectors.detect_annotated(
+            self._detector, self.annotations, problems
+        )
+        self._reported = True
+        at50 = matching.match(detections, annotations, iou_threshold=0.5)
+        at75 = matching.match(detections, annotations, iou_threshold=0.75)
+        reached = {
+            "val_recall": at50.recall(),
+            "val_precision": at50.precision(),
+            "val_box_iou": at50.mean_iou(),
+            "val_ap50": at50.average_precision(),
+            "val_ap75": at75.average_precision(),
+        }
+        if logs is not None:
+            # Before anything is found, precision and IoU are undefined; in a curve they are 0.
+            logs.update({k: 0.0 if math.isnan(v) else v for k, v in reached.items()})
+        writer = tf.summary.create_file_writer(str(self._log_dir / "validation"))
+        with writer.as_default(step=epoch):
+            for index in range(min(PICTURES, len(annotations))):
+                panel = self._panel(annotations[index], detections[index])
+                tf.summary.image(f"validation/{index}", panel[None])
+        writer.close()
+
+    def _panel(self, annotation: Annotation, found: Detections) -> np.ndarray:
+        image = detectors.read_image(annotation.encoded())
+        maps = self._heatmaps(image[None])
+        drawn = visualize.draw_truth(image, annotation.boxes, annotation.ignore, found)
+        return visualize.heatmap_panel(
+            drawn, maps["confidence"][0].numpy(), maps["distances"][0].numpy()
+        )
+
+
+class StoreRun(keras.callbacks.Callback):
+    """Stores the run after each epoch: `history.json`, `best.weights.h5` and `last.keras` (weights and optimiser).
+
+    Each file is written under another name and then renamed, so that a run that is stopped at any
+    moment leaves whole files. The best epoch is the one with the highest mean of `val_ap50` and
+    `val_ap75`.
+    """
+
+    def __init__(self, run: Path, history: list[dict[str, Any]]) -> None:
+        """`history` holds the logs of earlier epochs, and is added to."""
+        super().__init__()
+        self._run = run
+        self.history = history
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        row = {"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}}
+        best = max((score(old) for old in self.history), default=-1.0)
+        self.history.append(row)
+        text = json.dumps(self.history, indent=1)
+        _write(self._run / "history.json", lambda path: path.write_text(text, encoding="utf-8"))
+        if score(row) > best:
+            _write(self._run / detectors.BEST_FILE, self.model.save_weights)
+        self.store_last()
+
+    def store_last(self) -> None:
+        """Stores weights and optimiser as they are now."""
+        _write(self._run / detectors.LAST_FILE, self.model.save)
+
+
+def score(row: dict[str, Any]) -> float:
+    """How good the epoch with these logs is: the mean of AP at IoU 0.5 and 0.75."""
+    return (row.get("val_ap50", 0.0) + row.get("val_ap75", 0.0)) / 2
+
+
+def _write(path: Path, write: Callable[[Path], Any]) -> None:
+    partial = path.with_name(f"partial-{path.name}")
+    write(partial)
+    os.replace(partial, path)

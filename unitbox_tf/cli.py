@@ -1,0 +1,305 @@
+"""The console script `unitbox`: `fit`, `detect`, `evaluate`, `export`.
+
+Modules that import TensorFlow are imported by the command that needs them, so that `--help` and
+wrong options answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unitbox_tf import config as configs
+from unitbox_tf import datasets
+from unitbox_tf.datasets import checks
+from unitbox_tf.records import Annotation, Detections, Problems
+
+if TYPE_CHECKING:
+    pass
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PRESET = "smoke"
+WORST_AND_BEST = 12  # pictures that `evaluate --output` draws, half of them the worst
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 1 where something failed, 2 where it was asked for wrongly."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for noisy in ("absl", "tensorflow", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        if arguments[:1] == ["fit"]:  # its options are the fields of the configuration
+            return _fit(arguments[1:])
+        options = _parser().parse_args(arguments)
+        return options.command(options)
+    except (ValueError, OSError) as error:
+        print(f"unitbox: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="unitbox", description="UnitBox object detection.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser(
+        "fit", help="train: unitbox fit [PRESET] [--field value ...]; see unitbox fit --help"
+    )
+
+    detect = commands.add_parser("detect", help="find objects in photos")
+    detect.set_defaults(command=_detect)
+    detect.add_argument("model", type=Path, help="folder of a run, or of an exported SavedModel")
+    detect.add_argument(
+        "photos", type=Path, nargs="+", help="JPEG or PNG files, or folders of them"
+    )
+    detect.add_argument("--output", type=Path, required=True, help="folder for what is found")
+    detect.add_argument("--score-threshold", type=float, help="lowest score of a detection")
+    detect.add_argument("--decoder", choices=["peaks", "ellipse"], help="default: the run's")
+    detect.add_argument("--max-side", type=int, help="photos are shrunk to this, in pixels")
+
+    evaluate = commands.add_parser("evaluate", help="judge a detector on annotated photos")
+    evaluate.set_defaults(command=_evaluate)
+    evaluate.add_argument("model", type=Path, help="folder of a run, or of an exported SavedModel")
+    evaluate.add_argument("sources", nargs="+", help="annotated photos as READER:PATH#SPLIT")
+    evaluate.add_argument("--data", default=".", help="folder that relative paths start from")
+    evaluate.add_argument("--decoder", choices=["peaks", "ellipse", "both"], default="both")
+    evaluate.add_argument("--max-side", type=int, help="photos are shrunk to this, in pixels")
+    evaluate.add_argument(
+        "--min-size", type=float, default=0.0, help="ignore objects with a shorter side below; px"
+    )
+    evaluate.add_argument("--output", type=Path, help="folder for results.json and pictures")
+
+    export = commands.add_parser("export", help="write a run's detector as a SavedModel")
+    export.set_defaults(command=_export)
+    export.add_argument("model", type=Path, help="folder of a run")
+    export.add_argument("output", type=Path, help="folder to write")
+    return parser
+
+
+@dataclasses.dataclass(frozen=True)
+class FitOptions:
+    """Trains a detector: unitbox fit [PRESET] [--field value ...].
+
+    PRESET is smoke (the default: synthetic pictures, minutes), faces, paper or paper_l2. Each field
+    of its configuration can be changed; defaults shown are those of the preset.
+    """
+
+    config: configs.Config
+    resume: Path | None = None  # folder of an earlier run to go on with, with its configuration
+
+
+def parse_fit(arguments: Sequence[str]) -> tuple[str, FitOptions]:
+    """The name of the preset and the options in the arguments of `unitbox fit`.
+
+    Raises:
+        ValueError: the preset is unknown, or the run to resume has no configuration.
+        SystemExit: a field is unknown or its value unusable; a message has been printed.
+    """
+    import tyro
+
+    name, rest = DEFAULT_PRESET, list(arguments)
+    if rest and not rest[0].startswith("-"):
+        name = rest.pop(0)
+    if name not in configs.PRESETS:
+        raise ValueError(f"Unknown preset {name!r}. Expected one of {list(configs.PRESETS)}.")
+    default = configs.PRESETS[name]
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--resume", type=Path)
+    resume = early.parse_known_args(rest)[0].resume
+    if resume is not None:
+        file = resume / "config.json"
+        if not file.is_file():
+            raise ValueError(f"{file}: no such file. Expected the folder of a run to resume.")
+        default = configs.load(file)
+    options = tyro.cli(
+        FitOptions,
+        args=rest,
+        prog="unitbox fit [PRESET]",
+        default=FitOptions(config=default),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    return name, options
+
+
+def _fit(arguments: Sequence[str]) -> int:
+    name, options = parse_fit(arguments)
+
+    from unitbox_tf import train
+
+    run = train.fit(options.config, name, options.resume)
+    print(f"\n{_table(run.results)}\n")
+    counts = ", ".join(f"{count} x {kind}" for kind, count in run.problems.counts.items())
+    for title, what in (
+        ("run", run.folder),
+        ("exported model", run.folder / "saved_model"),
+        ("pictures", run.folder / "detections.jpg"),
+        ("curves", f"{run.folder / 'history.png'}, or: tensorboard --logdir {run.folder}"),
+        ("left out", f"{counts} (see problems.txt)" if counts else "nothing"),
+        ("detect", f"unitbox detect {run.folder} PHOTO... --output found"),
+    ):
+        print(f"{title:>15}  {what}")
+    return 0
+
+
+def _table(results: dict[str, dict[str, float]]) -> str:
+    columns = ("recall", "false_positives", "mean_iou", "threshold", "ap50", "ap75")
+    any_row = next(iter(results.values()))
+    lines = [
+        f"{any_row['images']:.0f} validation photos, {any_row['objects']:.0f} objects; recall at IoU 0.5 with at most "
+        "0.1 false positives a photo",
+        "  ".join(["decoder".ljust(10), *(column.rjust(15) for column in columns)]),
+    ]
+    for decoder, row in results.items():
+        lines.append("  ".join([decoder.ljust(10), *(f"{row[c]:15.3f}" for c in columns)]))
+    return "\n".join(lines)
+
+
+def _decode_options(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    names = ("decoder", "max_side", "score_threshold")
+    given = {name: getattr(options, name, None) for name in names} | more
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _detect(options: argparse.Namespace) -> int:
+    from unitbox_tf import detector, visualize
+
+    photos = _photos(options.photos)
+    model = detector.load(options.model, **_decode_options(options))
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    failed = 0
+    for photo in photos:
+        try:
+            image = detector.read_image(photo)
+        except (OSError, ValueError) as error:
+            failed += 1
+            print(f"unitbox: left out: {error}", file=sys.stderr)
+            continue
+        found = model(image)
+        rows.extend(_coco_rows(photo, found))
+        picture = visualize.draw_detections(image, found, model.class_names)
+        visualize.save_image(picture, _free_name(options.output, photo))
+        print(f"{photo}: {len(found)} found")
+    (options.output / "detections.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    print(
+        f"{len(rows)} objects in {len(photos) - failed} photos: {options.output / 'detections.json'}"
+    )
+    if failed:
+        print(f"unitbox: {failed} of {len(photos)} photos could not be read", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _photos(paths: Sequence[Path]) -> list[Path]:
+    photos: list[Path] = []
+    for path in paths:
+        found = checks.photos(path) if path.is_dir() else [path]
+        if not found:
+            raise ValueError(f"{path}: no JPEG or PNG file in this folder")
+        photos.extend(found)
+    return photos
+
+
+def _coco_rows(photo: Path, found: Detections) -> list[dict[str, Any]]:
+    """COCO results: `bbox` is x, y, width, height in pixels of the photo; category ids start at 1."""
+    rows = []
+    for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True):
+        x0, y0, x1, y1 = (float(value) for value in box)
+        rows.append(
+            {
+                "file_name": photo.as_posix(),
+                "category_id": int(label) + 1,
+                "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)],
+                "score": round(float(score), 5),
+            }
+        )
+    return rows
+
+
+def _free_name(folder: Path, photo: Path) -> Path:
+    """Where the picture of `photo` goes: photos of one name from several folders must not overwrite each other."""
+    path, number = folder / photo.name, 1
+    while path.exists() or path.resolve() == photo.resolve():
+        number += 1
+        path = folder / f"{photo.stem}-{number}{photo.suffix}"
+    return path
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from unitbox_tf import detector
+    from unitbox_tf.evaluation import matching
+
+    problems = Problems()
+    truth = datasets.load(options.sources, options.data, problems)
+    decoders = ["peaks", "ellipse"] if options.decoder == "both" else [options.decoder]
+    exported = (options.model / "saved_model.pb").is_file()
+    if exported:  # its decoding is inside, and is that of peaks
+        decoders = ["peaks"]
+    results = {}
+    for decoder in decoders:
+        inside = {"decoder": None, "score_threshold": None} if exported else {}
+        chosen_decode = {"decoder": decoder, "score_threshold": matching.EVALUATED_SCORE, **inside}
+        model = detector.load(options.model, **_decode_options(options, **chosen_decode))
+        detections, annotations = detector.detect_annotated(model, truth, problems)
+        results[decoder] = matching.summarize(detections, annotations, options.min_size)
+        if options.output:
+            threshold = results[decoder]["threshold"]
+            chosen = [found.above(threshold) for found in detections]
+            _draw_worst_and_best(chosen, annotations, options.output / decoder)
+    problems.log_counts()
+    print(_table(results))
+    if options.output:
+        text = json.dumps(results, indent=1)
+        (options.output / "results.json").write_text(text, encoding="utf-8")
+    return 0
+
+
+def _draw_worst_and_best(
+    detections: Sequence[Detections], annotations: Sequence[Annotation], folder: Path
+) -> None:
+    from unitbox_tf import detector, visualize
+
+    folder.mkdir(parents=True, exist_ok=True)
+    order = worst_first(detections, annotations)
+    half = WORST_AND_BEST // 2
+    chosen = {"worst": order[:half], "best": order[max(half, len(order) - half) :]}
+    for kind, indices in chosen.items():
+        for rank, index in enumerate(indices):
+            annotation = annotations[index]
+            picture = visualize.draw_truth(
+                detector.read_image(annotation.encoded()),
+                annotation.boxes,
+                annotation.ignore,
+                detections[index],
+            )
+            visualize.save_image(picture, folder / f"{kind}-{rank + 1}.jpg")
+
+
+def worst_first(detections: Sequence[Detections], annotations: Sequence[Annotation]) -> list[int]:
+    """Indices of the images, by the mean IoU of objects and detections, where what is missed or made up counts 0."""
+    from unitbox_tf.evaluation import matching
+
+    quality = []
+    for found, annotation in zip(detections, annotations, strict=True):
+        matches = matching.match([found], [annotation])
+        wrong = int((~matches.hits).sum())
+        count = matches.num_objects + wrong
+        quality.append(float(matches.overlaps.sum()) / count if count else 1.0)
+    return sorted(range(len(quality)), key=lambda index: quality[index])
+
+
+def _export(options: argparse.Namespace) -> int:
+    from unitbox_tf import detector, export
+
+    config = configs.load(options.model / detector.CONFIG_FILE)
+    model = detector.load_model(options.model, config)
+    export.save(model, config.decode, config.model.class_names, options.output)
+    print(f"SavedModel written to {options.output}")
+    return 0
