@@ -1,0 +1,39 @@
+# Two commands on a fresh machine with Python 3.10 to 3.13: `make fit` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: fit test lint slow clean
+
+fit: $(VENV)/installed
+	$(BIN)/python training/fit.py
+
+test: $(VENV)/installed-dev lint
+	$(BIN)/pytest -m "not slow"
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+slow: $(VENV)/installed-dev
+	$(BIN)/pytest -m slow
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 13))' || \
+		{ echo "Expected Python 3.10 to 3.13 as '$(PYTHON)'; found $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install --editable .
+	touch $@
+
+$(VENV)/installed-dev: setup.cfg pyproject.toml | $(VENV)/installed
+	$(BIN)/python -m pip install --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)
