@@ -14,10 +14,12 @@ from unitbox_tf.records import Annotation, Detections
 
 
 def test_fit_takes_a_preset_and_fields():
-    name, options = cli.parse_fit(["faces", "--epochs", "3", "--data", "photos", "--no-augment"])
+    name, options = cli.parse_fit(
+        ["faces", "--epochs", "3", "--data", "photos", "--no-random-crop"]
+    )
     config = options.config
     assert (name, config.train.epochs, config.data.data) == ("faces", 3, "photos")
-    assert not config.data.augment
+    assert not config.data.random_crop
     assert config.train.batch_size == PRESETS["faces"].train.batch_size
     assert options.resume is None
 
@@ -77,6 +79,8 @@ def test_resuming_takes_the_configuration_of_the_run(untrained_run, tiny_config,
     assert options.config.data == tiny_config.data
     with pytest.raises(ValueError, match=r"config\.json: no such file"):
         cli.parse_fit(["--resume", str(tmp_path)])
+    with pytest.raises(ValueError, match=r"Expected a preset or --resume.*not both: 'faces'"):
+        cli.parse_fit(["faces", "--resume", str(untrained_run)])
 
 
 def test_help_answers_without_tensorflow():
@@ -123,7 +127,7 @@ def test_detect_writes_coco_results_and_pictures(untrained_run, photos, tmp_path
         right, bottom = (60, 96) if row["file_name"].endswith("turned.jpg") else (96, 96)
         assert 0 <= x <= x + width <= right + 0.01
         assert 0 <= y <= y + height <= bottom + 0.01
-        assert row["category_id"] == 1
+        assert row["category_id"] in (1, 2)
     assert {row["file_name"] for row in rows} <= {
         (photos / "a.png").as_posix(),
         (photos / "deep/turned.jpg").as_posix(),
@@ -143,14 +147,35 @@ def test_detect_goes_on_after_a_broken_photo(untrained_run, photos, tmp_path, ca
     assert (out / "detections.json").is_file()
 
 
-def test_detect_never_overwrites_photos(untrained_run, photos):
+def test_detect_never_overwrites_photos(untrained_run, photos, tmp_path):
     before = (photos / "a.png").read_bytes()
     other = photos / "deep" / "a.png"
     other.write_bytes(before)
-    assert cli.main(["detect", str(untrained_run), str(photos), "--output", str(photos)]) == 0
-    assert (photos / "a.png").read_bytes() == before
-    assert (photos / "a-2.png").is_file()
-    assert (photos / "a-3.png").is_file()
+    detect = ["detect", str(untrained_run), str(photos)]
+    assert cli.main([*detect, "--output", str(photos)]) == 1  # the photos' own folder
+    inside = photos / "found"
+    for _ in range(2):  # the second time, pictures of the first are replaced and not searched
+        assert cli.main([*detect, "--output", str(inside)]) == 0
+        assert {p.name for p in inside.iterdir()} == {
+            "a.png",
+            "a-2.png",
+            "turned.jpg",
+            "detections.json",
+        }
+    assert cli.main(["detect", str(untrained_run), str(other), "--output", str(other.parent)]) == 0
+    assert other.read_bytes() == before
+    assert (other.parent / "a-2.png").is_file()
+
+
+def test_detect_takes_photos_of_any_name(untrained_run, photos, tmp_path):
+    for name in ("photo.jfif", "photo"):
+        (tmp_path / name).write_bytes((photos / "deep" / "turned.jpg").read_bytes())
+        out = tmp_path / "out"
+        assert (
+            cli.main(["detect", str(untrained_run), str(tmp_path / name), "--output", str(out)])
+            == 0
+        )
+        assert (out / "photo.jpg").is_file()
 
 
 def test_detect_says_what_is_missing(untrained_run, tmp_path, capsys):
@@ -173,6 +198,9 @@ def test_evaluate_prints_a_table_and_writes_results(untrained_run, tmp_path, cap
     results = json.loads((out / "results.json").read_text())
     assert set(results) == ({"peaks"} if folder else {"peaks", "ellipse"})
     assert len(list((out / "peaks").glob("*.jpg"))) == 4
+    if folder:
+        assert cli.main(["evaluate", model, "synthetic:#200-204", "--decoder", "ellipse"]) == 1
+        assert "its decoder is 'peaks'" in capsys.readouterr().err
 
 
 def test_export_writes_a_saved_model(untrained_run, tmp_path, capsys):

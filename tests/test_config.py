@@ -18,7 +18,9 @@ def test_the_paper_preset_is_section_4_of_the_paper():
     assert (train.learning_rate, train.weight_decay, train.clip_norm) == (1e-8, 2e-4, None)
     assert train.schedule == "constant"
     assert (loss.distance_loss, loss.reduction) == ("iou", "sum")
-    assert not PRESETS["paper"].data.augment
+    data = PRESETS["paper"].data
+    changes = (data.random_crop, data.flip, data.colour, data.mosaic)
+    assert changes == (False, False, 0.0, 0.0)
     assert (model.weights, model.initial_box_size, model.stage4_scale) == ("imagenet", 0.0, 1.0)
 
 
@@ -47,7 +49,12 @@ def test_field_names_are_unique_so_that_each_can_be_an_option():
         ("train", "clip_norm", "x", "clip_norm: expected .*received 'x'"),
         ("data", "object_size", [1.0], "object_size: expected .*received \\[1.0\\]"),
         ("data", "object_size", [9.0, 1.0], "two growing numbers"),
-        ("model", "class_names", [], "at least one class name"),
+        ("model", "class_names", [], "at least one of class_names"),
+        ("data", "train_sources", [], "at least one of train_sources"),
+        ("data", "mosaic", 1.5, "mosaic from 0 to 1. Received: 1.5"),
+        ("train", "schedule", "constant", "'cosine' where there is a warmup"),
+        ("train", "weight_decay", 0.1, "'sgd' where there is a weight_decay"),
+        ("decode", "max_detections", 0, "max_detections of at least 1"),
     ],
 )
 def test_unusable_settings_are_named(group, field, value, message):

@@ -4,6 +4,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import unitbox_tf
 from unitbox_tf import detector
@@ -63,7 +64,7 @@ def test_each_decoder_can_be_chosen(untrained_run):
 def test_an_exported_model_is_opened_alike(untrained_run):
     exported = unitbox_tf.load(untrained_run / "saved_model")
     run = unitbox_tf.load(untrained_run)
-    assert exported.class_names == run.class_names == ("object",)
+    assert exported.class_names == run.class_names == ("object", "other")
     for number in range(5):
         image = synthetic.draw(number).image
         a, b = exported(image), run(image)
@@ -73,9 +74,21 @@ def test_an_exported_model_is_opened_alike(untrained_run):
 
 def test_what_an_exported_model_cannot_change_is_refused(untrained_run):
     folder = untrained_run / "saved_model"
-    assert len(unitbox_tf.load(folder, score_threshold=1.1)(synthetic.draw(0).image)) == 0
-    with pytest.raises(ValueError, match="only score_threshold can be changed"):
-        unitbox_tf.load(folder, decoder="ellipse")
+    image = synthetic.draw(0).image
+    everything, few = (unitbox_tf.load(folder, **c)(image) for c in ({}, {"score_threshold": 0.9}))
+    assert 0 < len(few) < len(everything)
+    assert few.scores.min() >= 0.9
+    for change in ({"decoder": "ellipse"}, {"score_threshold": 0.005}):
+        with pytest.raises(
+            ValueError, match=r"only score_threshold can be changed, from 0\.01 upw"
+        ):
+            unitbox_tf.load(folder, **change)
+
+
+def test_a_saved_model_of_others_is_named(tmp_path):
+    tf.saved_model.save(tf.Module(), str(tmp_path / "other"))
+    with pytest.raises(ValueError, match="other: a SavedModel, but none that unitbox_tf exported"):
+        unitbox_tf.load(tmp_path / "other")
 
 
 def test_folders_that_hold_no_detector_are_named(untrained_run, tmp_path):

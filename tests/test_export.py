@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.test_input_pipeline import exif_jpeg
+from unitbox_tf import boxes as box_ops
 from unitbox_tf import detector, export
 from unitbox_tf.config import DecodeConfig, ModelConfig
 from unitbox_tf.datasets import synthetic
@@ -71,6 +73,83 @@ def test_the_exported_graph_finds_what_the_python_path_finds(model, saved, photo
             assert not found["boxes"][0, count:].numpy().any()
 
 
+def plain_detections(model, photo):
+    """Resize, network, sigmoid, local maxima and suppression, written plainly: no code of the package's."""
+    height, width = photo.shape[:2]
+    scale = min(1.0, DECODE.max_side / max(height, width))
+    size = [max(1, round(height * scale)), max(1, round(width * scale))]
+    maps = model(tf.image.resize(photo[None], size, antialias=True))
+    logits, sides = maps["confidence"][0].numpy(), maps["distances"][0].numpy()
+    padded = np.pad(logits, [(2, 2), (2, 2), (0, 0)], constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(0, 1))
+    smooth = np.nanmean(windows, axis=(-2, -1))
+    found = []
+    for i, j, label in np.ndindex(smooth.shape):
+        around = smooth[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2, label]
+        score = 1 / (1 + np.exp(-smooth[i, j, label]))
+        if smooth[i, j, label] >= around.max() and score > DECODE.score_threshold:
+            t, b, l, r = sides[i, j]  # noqa: E741
+            box = np.array([j + 0.5 - l, i + 0.5 - t, j + 0.5 + r, i + 0.5 + b])
+            found.append((score, label, box))
+    found.sort(key=lambda row: -row[0])
+    kept = []
+    for score, label, box in found:
+        same = [other for _, other_label, other in kept if other_label == label]
+        if not same or box_ops.pairwise_iou(box[None], np.array(same)).max() <= DECODE.nms_iou:
+            kept.append((score, label, box))
+    stretch = np.array([width / size[1], height / size[0]] * 2)
+    boxes = [
+        np.clip(b * stretch, 0, [width, height] * 2) for _, _, b in kept[: DECODE.max_detections]
+    ]
+    return np.array(boxes), np.array([score for score, _, _ in kept[: DECODE.max_detections]])
+
+
+class BrightSpots(tf.Module):
+    """Stands for a network that finds something at each bright spot, with sides of its own."""
+
+    def __call__(self, images, training=False):
+        light = tf.reduce_mean(images, axis=-1, keepdims=True)
+        sides = tf.concat([light / 30 + n for n in (1.0, 2.0, 3.0, 4.0)], axis=-1)
+        return {"confidence": light / 16 - 8, "distances": sides}
+
+
+def test_the_graph_finds_what_a_plain_decoder_finds(random):
+    """On encoded JPEG photos of many sizes and orientations, larger than max_side and smaller."""
+    model = BrightSpots()
+    module = export.InferenceModule(model, DECODE, ["spot"])
+    compared = 0
+    for number in range(24):
+        height, width = random.integers(20, 150, 2)
+        coarse = random.integers(0, 256, (5, 5, 3), np.uint8)
+        photo = cv2.resize(coarse, (int(width), int(height)), interpolation=cv2.INTER_CUBIC)
+        encoded = exif_jpeg(photo, 1 + number % 8, "little")
+        decoded = detector.read_image(encoded)
+        assert decoded.shape[:2] == ((width, height) if number % 8 >= 4 else (height, width))
+        boxes, scores = plain_detections(model, decoded)
+        found = module.detect_encoded(tf.constant([encoded]))
+        count = int(found["num_detections"][0])
+        assert count == len(boxes)
+        np.testing.assert_allclose(found["scores"][0, :count], scores, atol=1e-3)
+        np.testing.assert_allclose(found["boxes"][0, :count], boxes, atol=0.5)
+        compared += count
+    assert compared > 50
+
+
+def test_real_photos_give_the_same_from_bytes_and_arrays(saved, data):
+    photos = sorted(data("fddb/originalPics").rglob("*.jpg"))[:50]
+    signatures = tf.saved_model.load(str(saved)).signatures
+    sizes = set()
+    for path in photos:
+        encoded = path.read_bytes()
+        image = detector.read_image(encoded)
+        sizes.add(image.shape)
+        a = signatures["encoded"](encoded=tf.constant([encoded]))
+        b = signatures["images"](images=tf.constant(image[None]))
+        np.testing.assert_allclose(a["boxes"], b["boxes"], atol=0.5)
+        np.testing.assert_allclose(a["scores"], b["scores"], atol=1e-3)
+    assert len(sizes) > 10
+
+
 def test_photos_of_mixed_sizes_go_in_one_batch(saved, photos):
     encoded = [cv2.imencode(".png", photo[..., ::-1])[1].tobytes() for photo in photos[2:8]]
     signature = tf.saved_model.load(str(saved)).signatures["encoded"]
@@ -130,10 +209,14 @@ def test_signatures_take_what_they_say(saved):
     assert (encoded.dtype, encoded.shape.as_list()) == (tf.string, [None])
 
 
-def test_saving_again_replaces_the_folder_whole(model, tmp_path):
+def test_saving_again_replaces_an_export_and_nothing_else(model, tmp_path):
     path = tmp_path / "saved_model"
     path.mkdir()
-    (path / "leftover").write_text("of an earlier export")
+    (path / "leftover").write_text("a user's file")
+    with pytest.raises(ValueError, match="exists and is no SavedModel: it is left as it is"):
+        export.save(model, DECODE, NAMES, path)
+    assert (path / "leftover").read_text() == "a user's file"
+    (path / "saved_model.pb").write_text("an earlier export")
     export.save(model, DECODE, NAMES, path)
     assert not (path / "leftover").exists()
     assert (path / "saved_model.pb").is_file()

@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import input_pipeline
@@ -13,7 +15,13 @@ from unitbox_tf.records import Annotation, Problems
 
 SIZE = 75  # no multiple of 32, and odd
 AUGMENTED = DataConfig(
-    image_size=SIZE, augment=True, mosaic=0.5, object_size=(16.0, 60.0), min_object=5.0
+    image_size=SIZE,
+    random_crop=True,
+    object_size=(16.0, 60.0),
+    flip=True,
+    colour=0.3,
+    mosaic=0.5,
+    min_object=5.0,
 )
 
 
@@ -87,28 +95,42 @@ def test_png_of_any_number_of_channels_is_rgb(channels, random):
     np.testing.assert_array_equal(decoded, expected)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [AUGMENTED, DataConfig(image_size=SIZE), dataclasses.replace(AUGMENTED, region="box")],
-    ids=["augmented", "plain", "box"],
-)
-def test_every_heatmap_decodes_back_to_boxes(data):
-    for images, targets, weights in batches(data):
-        assert images.shape == (4, SIZE, SIZE, 3)
-        assert targets["confidence"].shape == (4, SIZE, SIZE, 1)
-        assert weights["distances"].shape == weights["confidence"].shape == (4, SIZE, SIZE)
-        assert 0 <= images.min() <= images.max() <= 256
-        points = box_ops.pixel_centres(SIZE, SIZE)
-        boxes = box_ops.distances_to_boxes(targets["distances"], points).numpy()
-        for i in range(4):
-            positive = weights["distances"][i] > 0
-            np.testing.assert_array_equal(positive, targets["confidence"][i, ..., 0] > 0)
-            assert positive.any()
-            # Few boxes, each with many pixels that agree on it to a hundredth of a pixel.
-            found = np.unique(np.round(boxes[i][positive], 1), axis=0)
-            assert len(found) <= 4 * 3 * 4
-            assert found.min() > -0.1
-            assert found.max() < SIZE + 0.1
+@st.composite
+def annotated_photos(draw):
+    """A photo of any size, and boxes that do not touch; some leave it."""
+    height, width = draw(st.integers(40, 150)), draw(st.integers(40, 150))
+    boxes = []
+    for left in range(0, width - 30, 40):
+        if draw(st.booleans()):
+            x, y = left + draw(st.integers(-3, 5)), draw(st.integers(-10, height - 25))
+            boxes.append((x, y, x + draw(st.integers(20, 30)), y + draw(st.integers(20, 60))))
+    png = cv2.imencode(".png", np.zeros((height, width), np.uint8))[1].tobytes()
+    return Annotation("photo", png, boxes), height, width
+
+
+@settings(max_examples=25)
+@given(annotated_photos(), st.integers(33, 130), st.sampled_from(["ellipse", "box"]))
+def test_every_heatmap_decodes_to_the_boxes_it_was_made_from(photo, size, region):
+    annotation, height, width = photo
+    dataset = input_pipeline.validation_dataset(
+        [annotation],
+        DataConfig(region=region),
+        size=size,
+        num_classes=1,
+        batch_size=1,
+        problems=Problems(),
+    )
+    ((_, targets, weights),) = dataset.as_numpy_iterator()
+    scale = min(1.0, size / max(height, width))
+    shown = np.array([round(width * scale) / width, round(height * scale) / height] * 2)
+    truth = box_ops.clip(annotation.boxes, height, width) * shown
+    points = box_ops.pixel_centres(size, size)
+    positive = weights["distances"][0] > 0
+    decoded = box_ops.distances_to_boxes(targets["distances"][0], points).numpy()[positive]
+    for box in decoded:
+        assert np.abs(truth - box).max(axis=1).min() < 0.01
+    for box in truth:
+        assert np.abs(decoded - box).max(axis=1).min() < 0.01
 
 
 def test_boxes_lie_on_the_objects_after_all_augmentation():
@@ -174,9 +196,32 @@ def test_photos_that_cannot_be_decoded_are_left_out_and_reported(data, tmp_path)
     problems = Problems()
     found = batches(data, count=12, source=good + broken, problems=problems)
     assert all(batch[0].shape == (4, SIZE, SIZE, 3) for batch in found)
-    assert {p.where for p in problems.found} == {"truncated", "empty", "gone", "half a png"}
-    per_branch = 2 if data.augment else 1  # single images and mosaics read on their own
-    assert problems.counts["photo that cannot be decoded"] <= 4 * per_branch
+    gone = str(tmp_path / "gone.jpg")
+    assert {p.where for p in problems.found} == {str(truncated), str(empty), gone, "half a png"}
+    assert problems.counts == {input_pipeline.UNDECODABLE: 4}
+
+
+@pytest.mark.parametrize(
+    "data", [AUGMENTED, DataConfig(image_size=SIZE)], ids=["augmented", "plain"]
+)
+def test_boxes_that_leave_the_photo_are_cut_and_those_outside_are_reported(data):
+    png = annotations(1)[0].image
+    boxes = [[-200, 0, -100, 50], [10, -90, 50, -20], [60, 50, 300, 400], [-9, -9, 30, 20]]
+    problems = Problems()
+    source = [Annotation("photo", png, boxes)]
+    found = batches(data, count=10, source=source, problems=problems)
+    assert any(targets["confidence"].any() for _, targets, _ in found)
+    assert [p.where for p in problems.found] == ["photo, object 1", "photo, object 2"]
+    kept = input_pipeline.within(source[0], 96, 96, problems)
+    assert kept.boxes.tolist() == [[60, 50, 96, 96], [0, 0, 30, 20]]
+
+
+@pytest.mark.parametrize("change", [{"flip": True}, {"colour": 0.5}, {"mosaic": 1.0}])
+def test_each_change_is_optional_by_itself(change):
+    plain = DataConfig(image_size=96)
+    (a, *_), (b, *_) = batches(plain, 1)[0], batches(dataclasses.replace(plain, **change), 1)[0]
+    assert a.shape == b.shape
+    assert np.abs(a - b).mean() > 1
 
 
 def test_if_no_photo_can_be_decoded_it_is_an_error_and_no_endless_search():

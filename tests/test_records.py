@@ -31,6 +31,7 @@ def test_problems_are_all_kept_but_not_all_logged(caplog, tmp_path):
         for line in range(10):
             problems.add("malformed line", f"list.txt:{line}", "expected 4 numbers")
         assert len(caplog.records) == LOGGED_PER_KIND
+        problems.add("malformed line", "list.txt:3", "met by another part of the program")
         problems.log_counts()
     assert "10 x malformed line" in caplog.text
     problems.save(tmp_path / "problems.txt")

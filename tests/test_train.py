@@ -50,6 +50,12 @@ def test_tensorboard_has_curves_and_pictures(tiny_run):
     assert {"epoch_recall", "epoch_precision", "validation/0"} <= tags["validation"]
 
 
+def test_best_weights_are_stored_without_the_optimiser(tiny_run):
+    sizes = [(tiny_run.folder / name).stat().st_size for name in ("best.weights.h5", "last.keras")]
+    assert sizes[0] == pytest.approx(14_742_342 * 4, rel=0.01)  # 4,609 more for the second class
+    assert sizes[1] > 1.9 * sizes[0]
+
+
 def test_resuming_continues_weights_optimiser_and_epochs(tiny_config, tmp_path):
     first = train.fit(changed(tiny_config, epochs=1, output=str(tmp_path), run="a"))
     middle = keras.saving.load_model(first.folder / "last.keras")
@@ -69,7 +75,7 @@ def test_a_resumed_run_starts_from_the_stored_state(tiny_config, tiny_run):
     stored = keras.saving.load_model(run.folder / "last.keras")
     model = train.models.unitbox(tiny_config.model, seed=99)
     train._compile(model, tiny_config, False)
-    history = train._restore(model, run.folder, tiny_config.train)
+    history = train._restore(model, run.folder)
     assert history == run.history
     for a, b in zip(model.get_weights(), stored.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -127,12 +133,11 @@ def test_a_corrupt_photo_is_survived_and_counted(tiny_config, tmp_path):
         (photos / name).write_bytes(annotation.image if number != 2 else b"")
         images.append({"id": number, "file_name": name})
         for x0, y0, x1, y1 in annotation.boxes.tolist():
-            objects.append(
-                {"image_id": number, "category_id": 1, "bbox": [x0, y0, x1 - x0, y1 - y0]}
-            )
+            box = [x0, y0, x1 - x0, y1 - y0]
+            objects.append({"image_id": number, "category_id": 1 + number % 2, "bbox": box})
     objects.append({"image_id": 0, "category_id": 1, "bbox": [5, 5, 0, 9]})
     images.append({"id": 9, "file_name": "absent.png"})
-    content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "x"}]}
+    content = {"images": images, "annotations": objects, "categories": [{"id": 1}, {"id": 2}]}
     (photos / "instances.json").write_text(json.dumps(content))
     config = dataclasses.replace(
         changed(tiny_config, output=str(tmp_path / "runs"), run="a"),
@@ -147,10 +152,30 @@ def test_a_corrupt_photo_is_survived_and_counted(tiny_config, tmp_path):
     assert len(run.history) == 2
     assert run.results["peaks"]["images"] == 5
     report = (run.folder / "problems.txt").read_text()
-    assert "photo that cannot be decoded\t2.png" in report
+    assert f"photo that cannot be decoded\t{photos / '2.png'}" in report
+    assert run.problems.counts["photo that cannot be decoded"] == 1
     assert "photo listed but absent" in report
     assert "absent.png" in report
     assert "box without area" in report
+
+
+def test_if_no_photo_can_be_decoded_training_says_so(tiny_config, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(b"no photo")
+    data = dataclasses.replace(
+        tiny_config.data, data=str(tmp_path), train_sources=("negatives:photos",)
+    )
+    config = changed(tiny_config, output=str(tmp_path / "runs"))
+    with pytest.raises(ValueError, match=r"none of the 3 training photos can be decoded; .*0\.jpg"):
+        train.fit(dataclasses.replace(config, data=data))
+
+
+def test_a_loss_that_diverges_ends_training_before_it_is_stored(tiny_config, tmp_path):
+    config = changed(tiny_config, learning_rate=1e30, clip_norm=None, output=str(tmp_path), run="a")
+    with pytest.raises(ValueError, match=r"the loss became .*Lower --learning-rate"):
+        train.fit(config)
+    assert not (tmp_path / "a" / "last.keras").exists()
 
 
 def test_a_missing_data_folder_says_what_to_do(tiny_config, tmp_path):
@@ -160,6 +185,20 @@ def test_a_missing_data_folder_says_what_to_do(tiny_config, tmp_path):
     with pytest.raises(ValueError, match=r"gone/fddb: no such file or folder.*--data"):
         train.fit(dataclasses.replace(tiny_config, data=data))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_of_another_model_or_optimiser_is_not_resumed(tiny_config, tiny_run):
+    other = dataclasses.replace(tiny_config.model, class_names=("a", "b", "c"))
+    with pytest.raises(ValueError, match=r"last\.keras: was trained with another model"):
+        train.fit(dataclasses.replace(tiny_config, model=other), resume=tiny_run.folder)
+    adam = changed(tiny_config, optimizer="adam", weight_decay=0.0)
+    with pytest.raises(ValueError, match=r"last\.keras: was trained with another optimizer"):
+        train.fit(adam, resume=tiny_run.folder)
+
+
+def test_xla_and_bfloat16_are_not_asked_for_together(tiny_config):
+    with pytest.raises(ValueError, match="XLA cannot compile"):
+        train.fit(changed(tiny_config, jit="on", precision="mixed_bfloat16"))
 
 
 def test_an_existing_run_is_not_overwritten(tiny_config, tiny_run):

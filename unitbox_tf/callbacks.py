@@ -46,9 +46,9 @@ class ValidateDetections(keras.callbacks.Callback):
         super().set_model(model)
         # Made once: each would trace its graphs anew. They read the model's variables as they are.
         self._detector = detectors.from_model(model, self._config)
-        self._heatmaps = export.InferenceModule(
+        self._module = export.InferenceModule(
             model, self._config.decode, self._config.model.class_names
-        ).heatmaps
+        )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # A photo that is broken now is broken in every epoch: one report is enough.
@@ -78,8 +78,9 @@ class ValidateDetections(keras.callbacks.Callback):
 
     def _panel(self, annotation: Annotation, found: Detections) -> np.ndarray:
         image = detectors.read_image(annotation.encoded())
-        maps = self._heatmaps(image[None])
-        drawn = visualize.draw_truth(image, annotation.boxes, annotation.ignore, found)
+        maps = self._module.heatmaps(image[None])
+        names = self._config.model.class_names
+        drawn = visualize.draw_truth(image, annotation.boxes, annotation.ignore, found, names)
         return visualize.heatmap_panel(
             drawn, maps["confidence"][0].numpy(), maps["distances"][0].numpy()
         )
@@ -100,18 +101,40 @@ class StoreRun(keras.callbacks.Callback):
         self.history = history
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        row = {"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}}
+        iterations = int(inner_optimizer(self.model.optimizer).iterations)
+        row: dict[str, Any] = {"epoch": epoch, "iterations": iterations}
+        row |= {name: float(value) for name, value in (logs or {}).items()}
         best = max((score(old) for old in self.history), default=-1.0)
         self.history.append(row)
         text = json.dumps(self.history, indent=1)
         _write(self._run / "history.json", lambda path: path.write_text(text, encoding="utf-8"))
-        if score(row) > best:
-            _write(self._run / detectors.BEST_FILE, self.model.save_weights)
+        # Of equally good epochs the last: while nothing is found yet, it has learned the most.
+        if score(row) >= best:
+            # A compiled model stores its optimiser with its weights, which doubles the file.
+            plain = keras.Model(self.model.inputs, self.model.outputs, name=self.model.name)
+            _write(self._run / detectors.BEST_FILE, plain.save_weights)
         self.store_last()
 
     def store_last(self) -> None:
         """Stores weights and optimiser as they are now."""
         _write(self._run / detectors.LAST_FILE, self.model.save)
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends training with an error as soon as the loss is no number, before anything of it is stored."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the loss became {loss} at step {batch + 1} of the epoch: training diverged. Lower "
+                "--learning-rate, or limit the gradient with --clip-norm. The last whole epoch is stored."
+            )
+
+
+def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimiser that counts the steps: with mixed float16, Keras wraps it to scale the loss."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def score(row: dict[str, Any]) -> float:

@@ -14,15 +14,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from unitbox_tf import config as configs
 from unitbox_tf import datasets
 from unitbox_tf.datasets import checks
 from unitbox_tf.records import Annotation, Detections, Problems
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ WORST_AND_BEST = 12  # pictures that `evaluate --output` draws, half of them the
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 1 where something failed, 2 where it was asked for wrongly."""
+    """Runs one command; returns the exit status: 0, or 1 where something failed, with a message on standard error."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -115,6 +114,10 @@ def parse_fit(arguments: Sequence[str]) -> tuple[str, FitOptions]:
     early.add_argument("--resume", type=Path)
     resume = early.parse_known_args(rest)[0].resume
     if resume is not None:
+        if len(rest) < len(arguments):
+            raise ValueError(
+                f"Expected a preset or --resume, which has its own configuration, not both: {name!r}"
+            )
         file = resume / "config.json"
         if not file.is_file():
             raise ValueError(f"{file}: no such file. Expected the folder of a run to resume.")
@@ -171,12 +174,12 @@ def _decode_options(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
 def _detect(options: argparse.Namespace) -> int:
     from unitbox_tf import detector, visualize
 
-    photos = _photos(options.photos)
+    photos = _photos(options.photos, options.output)
     model = detector.load(options.model, **_decode_options(options))
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     failed = 0
-    for photo in photos:
+    for photo, name in zip(photos, _picture_names(photos, options.output), strict=True):
         try:
             image = detector.read_image(photo)
         except (OSError, ValueError) as error:
@@ -186,7 +189,7 @@ def _detect(options: argparse.Namespace) -> int:
         found = model(image)
         rows.extend(_coco_rows(photo, found))
         picture = visualize.draw_detections(image, found, model.class_names)
-        visualize.save_image(picture, _free_name(options.output, photo))
+        visualize.save_image(picture, name)
         print(f"{photo}: {len(found)} found")
     (options.output / "detections.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
     print(
@@ -197,13 +200,17 @@ def _detect(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _photos(paths: Sequence[Path]) -> list[Path]:
+def _photos(paths: Sequence[Path], output: Path) -> list[Path]:
+    """The photos that `paths` name, those in folders included, without those in the folder `output`."""
     photos: list[Path] = []
     for path in paths:
+        if path.is_dir() and path.resolve() == output.resolve():
+            raise ValueError(f"{output}: expected another folder for --output than the photos'")
         found = checks.photos(path) if path.is_dir() else [path]
-        if not found:
+        found = [photo for photo in found if output.resolve() not in photo.resolve().parents]
+        if path.is_dir() and not found:
             raise ValueError(f"{path}: no JPEG or PNG file in this folder")
-        photos.extend(found)
+        photos.extend(found if path.is_dir() else [path])
     return photos
 
 
@@ -223,63 +230,87 @@ def _coco_rows(photo: Path, found: Detections) -> list[dict[str, Any]]:
     return rows
 
 
-def _free_name(folder: Path, photo: Path) -> Path:
-    """Where the picture of `photo` goes: photos of one name from several folders must not overwrite each other."""
-    path, number = folder / photo.name, 1
-    while path.exists() or path.resolve() == photo.resolve():
-        number += 1
-        path = folder / f"{photo.stem}-{number}{photo.suffix}"
-    return path
+def _picture_names(photos: Sequence[Path], folder: Path) -> list[Path]:
+    """Where the pictures of `photos` go: each has a name of its own, and none is that of a photo."""
+    taken = {photo.resolve() for photo in photos}
+    names = []
+    for photo in photos:
+        suffix = photo.suffix if photo.suffix.lower() in checks.IMAGE_SUFFIXES else ".jpg"
+        path, number = folder / f"{photo.stem}{suffix}", 1
+        while path.resolve() in taken:
+            number += 1
+            path = folder / f"{photo.stem}-{number}{suffix}"
+        taken.add(path.resolve())
+        names.append(path)
+    return names
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     from unitbox_tf import detector
     from unitbox_tf.evaluation import matching
 
-    problems = Problems()
-    truth = datasets.load(options.sources, options.data, problems)
-    decoders = ["peaks", "ellipse"] if options.decoder == "both" else [options.decoder]
     exported = (options.model / "saved_model.pb").is_file()
-    if exported:  # its decoding is inside, and is that of peaks
-        decoders = ["peaks"]
-    results = {}
-    for decoder in decoders:
-        inside = {"decoder": None, "score_threshold": None} if exported else {}
-        chosen_decode = {"decoder": decoder, "score_threshold": matching.EVALUATED_SCORE, **inside}
-        model = detector.load(options.model, **_decode_options(options, **chosen_decode))
+    changes = _decode_options(options)
+    chosen = changes.pop("decoder")
+    if exported:
+        if chosen == "ellipse":
+            raise ValueError(f"{options.model} is an exported SavedModel: its decoder is 'peaks'")
+        models = {"peaks": detector.load(options.model, **changes)}
+        lowest = models["peaks"].decode.score_threshold
+        logger.info("the model gives scores from %g on: average precision lacks the rest", lowest)
+    else:
+        changes["score_threshold"] = matching.EVALUATED_SCORE
+        models = {
+            decoder: detector.load(options.model, decoder=decoder, **changes)
+            for decoder in (["peaks", "ellipse"] if chosen == "both" else [chosen])
+        }
+    problems, results = Problems(), {}
+    num_classes = len(next(iter(models.values())).class_names)
+    truth = datasets.load(options.sources, options.data, problems, num_classes)
+    for decoder, model in models.items():
         detections, annotations = detector.detect_annotated(model, truth, problems)
         results[decoder] = matching.summarize(detections, annotations, options.min_size)
         if options.output:
             threshold = results[decoder]["threshold"]
-            chosen = [found.above(threshold) for found in detections]
-            _draw_worst_and_best(chosen, annotations, options.output / decoder)
+            best = [found.above(threshold) for found in detections]
+            names = model.class_names
+            _draw_worst_and_best(best, annotations, names, options.output / decoder)
     problems.log_counts()
     print(_table(results))
     if options.output:
-        text = json.dumps(results, indent=1)
-        (options.output / "results.json").write_text(text, encoding="utf-8")
+        options.output.mkdir(parents=True, exist_ok=True)
+        matching.save(results, options.output / "results.json")
     return 0
 
 
 def _draw_worst_and_best(
-    detections: Sequence[Detections], annotations: Sequence[Annotation], folder: Path
+    detections: Sequence[Detections],
+    annotations: Sequence[Annotation],
+    class_names: Sequence[str],
+    folder: Path,
 ) -> None:
+    """Draws the worst and the best photos, and all their boxes once more without the photos.
+
+    The latter may be published where the photos may not.
+    """
     from unitbox_tf import detector, visualize
 
     folder.mkdir(parents=True, exist_ok=True)
     order = worst_first(detections, annotations)
-    half = WORST_AND_BEST // 2
-    chosen = {"worst": order[:half], "best": order[max(half, len(order) - half) :]}
-    for kind, indices in chosen.items():
-        for rank, index in enumerate(indices):
-            annotation = annotations[index]
-            picture = visualize.draw_truth(
-                detector.read_image(annotation.encoded()),
-                annotation.boxes,
-                annotation.ignore,
-                detections[index],
-            )
-            visualize.save_image(picture, folder / f"{kind}-{rank + 1}.jpg")
+    half = min(WORST_AND_BEST // 2, len(order))
+    chosen = [("worst", i, order[i]) for i in range(half)]
+    chosen += [("best", i, order[-1 - i]) for i in range(min(half, len(order) - half))]
+    blank = []
+    for kind, rank, index in chosen:
+        annotation, found = annotations[index], detections[index]
+        image = detector.read_image(annotation.encoded())
+        boxes = (annotation.boxes, annotation.ignore, found, class_names)
+        picture = visualize.draw_truth(image, *boxes)
+        visualize.save_image(picture, folder / f"{kind}-{rank + 1}.jpg")
+        blank.append(visualize.draw_truth(np.full_like(image, 238), *boxes))
+    if blank:
+        tiles = visualize.tile(blank, WORST_AND_BEST // 2)
+        visualize.save_image(tiles, folder / "boxes.png")
 
 
 def worst_first(detections: Sequence[Detections], annotations: Sequence[Annotation]) -> list[int]:

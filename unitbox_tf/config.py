@@ -29,11 +29,12 @@ class DataConfig:
     train_sources: tuple[str, ...] = ("synthetic:#0-2000",)
     validation_sources: tuple[str, ...] = ("synthetic:#1000000-1000200",)
     image_size: int = 96  # side of the square training images, in pixels
-    augment: bool = False  # flip, scale, crop and colour; else the photo is only shrunk to fit
-    object_size: tuple[float, float] = (16.0, 128.0)  # long side of an object after scaling; px
-    max_enlargement: float = 2.0  # a photo is never enlarged more than this
+    random_crop: bool = False  # squares at random scales; else the photo is only shrunk to fit
+    object_size: tuple[float, float] = (16.0, 128.0)  # of random_crop: long side of an object; px
+    max_enlargement: float = 2.0  # of random_crop: a photo is never enlarged more than this
+    flip: bool = False  # every other image is mirrored
+    colour: float = 0.0  # strength of random changes of brightness, contrast and saturation
     mosaic: float = 0.0  # share of training images put together from four
-    colour: float = 0.3  # strength of the random changes of brightness, contrast and saturation
     min_object: float = 0.0  # objects with a shorter long side are ignored; px after scaling
     region: Literal["ellipse", "box"] = "ellipse"  # which pixels of a box are positive (figure 2)
     positive_weight: float = 1.0  # weight of a positive pixel in the confidence loss
@@ -92,7 +93,7 @@ class DecodeConfig:
 
     decoder: Decoder = "peaks"
     max_side: int = 416  # a larger photo is shrunk to this before it is shown to the network; px
-    score_threshold: float = 0.3  # lowest score of a detection
+    score_threshold: float = 0.5  # lowest score of a detection
     blob_threshold: float = 0.5  # ellipse decoder: lowest confidence of a pixel of a blob
     nms_iou: float = 0.4  # peaks decoder: of two boxes that overlap more, the better one is kept
     max_detections: int = 300
@@ -109,26 +110,52 @@ class Config:
     decode: DecodeConfig = DecodeConfig()
 
     def __post_init__(self) -> None:
+        data, model, train, decode = self.data, self.model, self.train, self.decode
         for expected, value, meaning in (
-            (self.data.image_size >= 1, self.data.image_size, "image_size of at least 1"),
-            (0 <= self.data.mosaic <= 1, self.data.mosaic, "mosaic from 0 to 1"),
+            (len(data.train_sources) > 0, data.train_sources, "at least one of train_sources"),
             (
-                0 < self.data.object_size[0] <= self.data.object_size[1],
-                self.data.object_size,
+                len(data.validation_sources) > 0,
+                data.validation_sources,
+                "at least one of validation_sources",
+            ),
+            (data.image_size >= 1, data.image_size, "image_size of at least 1"),
+            (
+                0 < data.object_size[0] <= data.object_size[1],
+                data.object_size,
                 "object_size as two growing numbers above 0",
             ),
-            (len(self.model.class_names) > 0, self.model.class_names, "at least one class name"),
-            (self.train.epochs >= 1, self.train.epochs, "epochs of at least 1"),
-            (self.train.steps_per_epoch >= 1, self.train.steps_per_epoch, "steps_per_epoch >= 1"),
-            (self.train.batch_size >= 1, self.train.batch_size, "batch_size of at least 1"),
-            (0 <= self.train.warmup < 1, self.train.warmup, "warmup from 0 to below 1"),
-            (self.train.learning_rate > 0, self.train.learning_rate, "learning_rate above 0"),
-            (self.decode.max_side >= 1, self.decode.max_side, "max_side of at least 1"),
+            (data.max_enlargement > 0, data.max_enlargement, "max_enlargement above 0"),
+            (0 <= data.colour <= 1, data.colour, "colour from 0 to 1"),
+            (0 <= data.mosaic <= 1, data.mosaic, "mosaic from 0 to 1"),
+            (data.positive_weight > 0, data.positive_weight, "positive_weight above 0"),
+            (len(model.class_names) > 0, model.class_names, "at least one of class_names"),
+            (train.epochs >= 1, train.epochs, "epochs of at least 1"),
+            (train.steps_per_epoch >= 1, train.steps_per_epoch, "steps_per_epoch of at least 1"),
+            (train.batch_size >= 1, train.batch_size, "batch_size of at least 1"),
+            (train.learning_rate > 0, train.learning_rate, "learning_rate above 0"),
+            (0 <= train.momentum < 1, train.momentum, "momentum from 0 to below 1"),
+            (0 <= train.warmup < 1, train.warmup, "warmup from 0 to below 1"),
             (
-                0 < self.decode.blob_threshold < 1,
-                self.decode.blob_threshold,
-                "0 < blob_threshold < 1",
+                train.warmup == 0 or train.schedule == "cosine",
+                train.schedule,
+                "schedule 'cosine' where there is a warmup",
             ),
+            (
+                train.weight_decay == 0 or train.optimizer == "sgd",
+                train.optimizer,
+                "optimizer 'sgd' where there is a weight_decay",
+            ),
+            (
+                train.clip_norm is None or train.clip_norm > 0,
+                train.clip_norm,
+                "clip_norm above 0 or None",
+            ),
+            (train.validation_images >= 1, train.validation_images, "validation_images >= 1"),
+            (decode.max_side >= 1, decode.max_side, "max_side of at least 1"),
+            (0 <= decode.score_threshold <= 1, decode.score_threshold, "score_threshold, 0 to 1"),
+            (0 < decode.blob_threshold < 1, decode.blob_threshold, "0 < blob_threshold < 1"),
+            (0 <= decode.nms_iou <= 1, decode.nms_iou, "nms_iou from 0 to 1"),
+            (decode.max_detections >= 1, decode.max_detections, "max_detections of at least 1"),
         ):
             if not expected:
                 raise ValueError(f"Expected {meaning}. Received: {value}")
@@ -205,11 +232,12 @@ _FACES = Config(
         train_sources=("fddb:fddb#1-7", "coco:other/multiface", "negatives:other/nonface_scenes"),
         validation_sources=("fddb:fddb#8",),
         image_size=192,
-        augment=True,
-        object_size=(14.0, 160.0),
+        random_crop=True,
+        object_size=(14.0, 170.0),
+        flip=True,
+        colour=0.3,
         mosaic=0.3,
         min_object=10.0,
-        positive_weight=2.0,
     ),
     model=ModelConfig(
         class_names=("face",),
@@ -218,18 +246,20 @@ _FACES = Config(
         initial_box_size=40.0,
         head_stddev=1e-3,
     ),
+    # In 100 steps of this recipe at 160 px, mean IoU at face pixels of fold 8 was .70 with SGD
+    # (learning rate 2e-3), .74 with Adam at 1e-4 and .69 at 3e-4.
     train=TrainConfig(
         epochs=12,
         steps_per_epoch=100,
         batch_size=8,
-        learning_rate=2e-3,
+        optimizer="adam",
+        learning_rate=1e-4,
         schedule="cosine",
         warmup=0.04,
-        weight_decay=2e-4,
         clip_norm=20.0,
         validation_images=64,
     ),
-    decode=DecodeConfig(max_side=256),
+    decode=DecodeConfig(max_side=224),
 )
 
 # Section 4 of the paper. Where it is silent: one image size of 640 px, pooled taps (as everyone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def detect_annotated(
         try:
             found = detector(annotation.encoded())
         except (OSError, ValueError) as error:
-            problems.add("photo that cannot be decoded", annotation.name, str(error))
+            problems.add(input_pipeline.UNDECODABLE, annotation.where, str(error))
         else:
             detections.append(found)
             seen.append(annotation)
@@ -166,20 +167,26 @@ def load_model(run: Path, config: configs.Config) -> Any:
     return model
 
 
-def _load_saved_model(path: Path, decode: dict[str, Any]) -> Detector:
-    if set(decode) - {"score_threshold"}:
-        raise ValueError(
-            f"{path} is an exported SavedModel, whose decoding is fixed: only score_threshold can be changed, "
-            f"and {sorted(decode)} were given. Open the run's folder instead."
-        )
+def _load_saved_model(path: Path, changes: dict[str, Any]) -> Detector:
     loaded = tf.saved_model.load(str(path))
-    signature = loaded.signatures["images"]
-    settings = dataclasses.replace(DecodeConfig(), **decode)
-    threshold = decode.get("score_threshold", 0.0)
+    try:
+        signature = loaded.signatures["images"]
+        names = tuple(name.decode() for name in loaded.class_names().numpy())
+        decode = DecodeConfig(**json.loads(loaded.decode_config().numpy()))
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path}: a SavedModel, but none that unitbox_tf exported: {error}"
+        ) from error
+    threshold = changes.get("score_threshold", decode.score_threshold)
+    if set(changes) - {"score_threshold"} or threshold < decode.score_threshold:
+        raise ValueError(
+            f"{path} is an exported SavedModel, whose decoding is fixed: only score_threshold can be "
+            f"changed, from {decode.score_threshold} upwards. Received: {changes}. Open the run's "
+            "folder instead."
+        )
 
     def detect(image: np.ndarray) -> Detections:
         padded = signature(images=tf.constant(image[None]))
         return postprocess.unpad(padded, [image.shape[:2]])[0].above(threshold)
 
-    names = tuple(name.decode() for name in loaded.class_names().numpy())
-    return Detector(detect, names, settings)
+    return Detector(detect, names, dataclasses.replace(decode, **changes))

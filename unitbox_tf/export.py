@@ -6,6 +6,8 @@ agree.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import shutil
 import tempfile
@@ -49,6 +51,11 @@ class InferenceModule(tf.Module):
     def class_names(self) -> tf.Tensor:
         """Names `[C]` of the classes."""
         return tf.constant(self._class_names)
+
+    @tf.function(input_signature=[])
+    def decode_config(self) -> tf.Tensor:
+        """The settings of the decoding inside, as JSON text."""
+        return tf.constant(json.dumps(dataclasses.asdict(self._decode)))
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
     def heatmaps(self, images: tf.Tensor) -> Outputs:
@@ -101,10 +108,18 @@ def save(
 
     Signatures: `serving_default` and `images` take uint8 RGB images `[B, H, W, 3]` of any size,
     `encoded` takes encoded JPEG or PNG photos `[B]`; both return what `InferenceModule` describes.
-    The function `class_names` tells what classes mean. The folder appears complete or not at all;
-    an existing one is replaced.
+    The functions `class_names` and `decode_config` tell what classes mean and how decoding is set.
+    The folder appears complete or not at all; an earlier export in its place is replaced.
+
+    Raises:
+        ValueError: `path` holds something else, which is left as it is.
     """
     path = Path(path)
+    is_export = (path / "saved_model.pb").is_file()
+    if path.exists() and not is_export and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(
+            f"{path} exists and is no SavedModel: it is left as it is. Name a new folder."
+        )
     module = InferenceModule(model, decode, class_names)
     signatures = {
         "serving_default": module.detect,

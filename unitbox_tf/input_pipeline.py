@@ -8,17 +8,21 @@ sees.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from unitbox_tf import augment, targets
+from unitbox_tf import boxes as box_ops
 from unitbox_tf.config import DataConfig
 from unitbox_tf.records import Annotation, Problems
 
 EXIF_SEARCHED = 1 << 16  # bytes from the start of a file in which its EXIF header is looked for
 ORIENTATION_TAG = 0x0112
+UNDECODABLE = "photo that cannot be decoded"  # the kind of problem
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
@@ -112,15 +116,10 @@ def training_dataset(
         `targets.encode` makes them.
     """
     size = data.image_size
-    if not data.augment:
-        photos = _photos(annotations, problems, shuffle=seed + start).repeat()
-        examples = photos.map(
-            lambda image, objects: augment.fit(image, objects, size), tf.data.AUTOTUNE
-        )
-    else:
-        single = _augmented(annotations, data, size, seed, start, problems)
-        quarter = _augmented(annotations, data, (size + 1) // 2, seed + 1, start, problems)
-        four = quarter.ragged_batch(4, drop_remainder=True).map(
+    examples = _changed(annotations, data, size, seed, start, problems)
+    if data.mosaic:
+        quarters = _changed(annotations, data, (size + 1) // 2, seed + 1, start, problems)
+        four = quarters.ragged_batch(4, drop_remainder=True).map(
             lambda images, objects: _cut(
                 *augment.mosaic(
                     images, [{name: value[i] for name, value in objects.items()} for i in range(4)]
@@ -130,7 +129,7 @@ def training_dataset(
             tf.data.AUTOTUNE,
         )
         examples = tf.data.Dataset.sample_from_datasets(
-            [single, four], [1 - data.mosaic, data.mosaic], seed=seed + start
+            [examples, four], [1 - data.mosaic, data.mosaic], seed=seed + start
         )
     return _batches(examples, data, size, num_classes, batch_size).prefetch(tf.data.AUTOTUNE)
 
@@ -152,7 +151,7 @@ def validation_dataset(
     return _batches(examples, data, size, num_classes, batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def _augmented(
+def _changed(
     annotations: Sequence[Annotation],
     data: DataConfig,
     size: int,
@@ -160,20 +159,44 @@ def _augmented(
     start: int,
     problems: Problems,
 ) -> tf.data.Dataset:
-    """Endless randomly changed images of `size` x `size` pixels with their objects."""
+    """Endless images of `size` x `size` pixels with their objects, changed at random as `data` says."""
 
     def change(count: tf.Tensor, photo: tuple[tf.Tensor, augment.Objects]) -> Any:
         image, objects = photo
         seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int64), count]), 3)
-        image, objects = augment.random_crop(
-            image, objects, size, data.object_size, data.max_enlargement, seeds[0]
-        )
-        image, objects = augment.random_flip(image, objects, seeds[1])
-        return augment.random_colour(image, data.colour, seeds[2]), objects
+        if data.random_crop:
+            image, objects = augment.random_crop(
+                image, objects, size, data.object_size, data.max_enlargement, seeds[0]
+            )
+        else:
+            image, objects = augment.fit(image, objects, size)
+        if data.flip:
+            image, objects = augment.random_flip(image, objects, seeds[1])
+        if data.colour:
+            image = augment.random_colour(image, data.colour, seeds[2])
+        return image, objects
 
     photos = _photos(annotations, problems, shuffle=seed + start).repeat()
     counts = tf.data.Dataset.counter(start)
     return tf.data.Dataset.zip(counts, photos).map(change, tf.data.AUTOTUNE)
+
+
+def within(annotation: Annotation, height: int, width: int, problems: Problems) -> Annotation:
+    """`annotation` with its boxes cut to its photo of `height` x `width`; those outside are left out and reported."""
+    boxes = box_ops.clip(annotation.boxes, height, width)
+    inside = box_ops.areas(boxes) > 0
+    for index in np.flatnonzero(~inside):
+        problems.add(
+            "box outside its photo",
+            f"{annotation.where}, object {index + 1}",
+            f"expected a box in {width} x {height} pixels, received {annotation.boxes[index]}",
+        )
+    return dataclasses.replace(
+        annotation,
+        boxes=boxes[inside],
+        classes=annotation.classes[inside],
+        ignore=annotation.ignore[inside],
+    )
 
 
 def _photos(
@@ -188,12 +211,13 @@ def _photos(
             image = _decode_eagerly(annotation.encoded())
         except (OSError, tf.errors.InvalidArgumentError) as error:
             image = tf.zeros([0, 0, 3], tf.uint8)
-            if int(index) not in broken:
-                broken.add(int(index))
-                reason = str(getattr(error, "message", error)).splitlines()[0]
-                problems.add("photo that cannot be decoded", annotation.name, reason)
+            broken.add(int(index))
+            reason = str(getattr(error, "message", error)).splitlines()[0]
+            problems.add(UNDECODABLE, annotation.where, reason)
             if len(broken) == len(annotations):
                 raise ValueError(f"none of the {len(broken)} photos can be decoded") from error
+        else:
+            annotation = within(annotation, image.shape[0], image.shape[1], problems)
         return image, annotation.boxes, annotation.classes, annotation.ignore
 
     def load_in_graph(index: tf.Tensor) -> tuple[tf.Tensor, augment.Objects]:

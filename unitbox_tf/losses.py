@@ -17,8 +17,8 @@ import tensorflow as tf
 
 # A predicted box narrower (lower) than this share of the true one is treated as that narrow (low).
 # -ln IoU is infinite for a box of no width, and its gradient vanishes for one of neither width nor
-# height; with the floor the loss is at most 2 ln(1 / RELATIVE_FLOOR) = 18.4 and the gradient, taken
-# at the floor, is finite and asks every side to grow. Being relative, it keeps the loss independent
+# height; with the floor such a box loses at most 2 ln(1 / RELATIVE_FLOOR) = 18.4, and the gradient,
+# taken at the floor, is finite and asks every side to grow. Being relative, it keeps the loss independent
 # of scale.
 RELATIVE_FLOOR = 1e-4
 
@@ -78,9 +78,10 @@ def iou_loss(y_true: Any, y_pred: Any) -> tf.Tensor:
 
     The gradient with respect to `y_pred` is the paper's, equations 3 to 7, with the paper's rule at
     the kink: a side that is exactly right is not asked to grow (strict `<`). There is no gradient
-    with respect to `y_true`. 0 where `y_true` describes no box. Independent of scale; from 0 to
-    18.4: a predicted height or width below `RELATIVE_FLOOR` of the true one counts as that much,
-    which keeps value and gradient finite and, from a box of no size, pointing outwards.
+    with respect to `y_true`. 0 where `y_true` describes no box. Independent of scale; from 0 on,
+    growing as the logarithm of the area of a box that is too large. A predicted height or width
+    below `RELATIVE_FLOOR` of the true one counts as that much: a box that is too small, or of no
+    size, loses at most 18.4, and the gradient there is finite and points outwards.
     """
     y_true, y_pred = _checked(y_true, y_pred)
     return _iou_loss(y_true, y_pred)

@@ -54,6 +54,11 @@ class Annotation:
                 )
             object.__setattr__(self, name, array)
 
+    @property
+    def where(self) -> str:
+        """The image's file, or its name where it has none: for messages."""
+        return self.name if isinstance(self.image, bytes) else str(self.image)
+
     def encoded(self) -> bytes:
         """The encoded image. Raises `OSError` if its file cannot be read."""
         return self.image if isinstance(self.image, bytes) else self.image.read_bytes()
@@ -108,10 +113,17 @@ class Problems:
     def __init__(self) -> None:
         """Starts empty."""
         self.found: list[Problem] = []
+        self._seen: set[tuple[str, str]] = set()
         self.counts: Counter[str] = Counter()
 
     def add(self, kind: str, where: str, message: str) -> None:
-        """Records one problem; `where` is a file, with its line where there is one (`path:line`)."""
+        """Records one problem; `where` is a file, with its line where there is one (`path:line`).
+
+        One that is known is not counted again: a photo may be read by several parts of a program.
+        """
+        if (kind, where) in self._seen:
+            return
+        self._seen.add((kind, where))
         problem = Problem(kind, where, message)
         self.found.append(problem)
         self.counts[kind] += 1

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from unitbox_tf import datasets, detector, export, input_pipeline, losses, visualize
 from unitbox_tf import model as models
-from unitbox_tf.callbacks import StoreRun, ValidateDetections
+from unitbox_tf.callbacks import StopOnNaN, StoreRun, ValidateDetections, inner_optimizer
 from unitbox_tf.config import Config, TrainConfig
 from unitbox_tf.evaluation import matching
 from unitbox_tf.optimizers import CoupledSGD
@@ -63,9 +63,9 @@ def fit(config: Config, name: str = "run", resume: Path | None = None) -> Run:
     """
     with _hardware(config.train) as jit:
         problems = Problems()
-        data = config.data
-        train = datasets.load(data.train_sources, data.data, problems)
-        validation = datasets.load(data.validation_sources, data.data, problems)
+        data, num_classes = config.data, len(config.model.class_names)
+        train = datasets.load(data.train_sources, data.data, problems, num_classes)
+        validation = datasets.load(data.validation_sources, data.data, problems, num_classes)
         problems.log_counts()
         logger.info("%d training photos, %d validation photos", len(train), len(validation))
 
@@ -74,12 +74,18 @@ def fit(config: Config, name: str = "run", resume: Path | None = None) -> Run:
         model = models.unitbox(model_config, seed=config.train.seed)
         _compile(model, config, jit)
         run = resume or _new_folder(config.train, name)
-        history = _restore(model, run, config.train) if resume else []
+        history = _restore(model, run) if resume else []
         (run / detector.CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
 
         store = StoreRun(run, history)
         try:
             _fit(model, config, train, validation, store, run, problems)
+        except tf.errors.InvalidArgumentError as error:
+            if problems.counts[input_pipeline.UNDECODABLE] < len(train):
+                raise
+            raise ValueError(
+                f"none of the {len(train)} training photos can be decoded; the first: {problems.found[0]}"
+            ) from error
         except KeyboardInterrupt:
             logger.warning("Interrupted: storing what was learned. Go on with --resume %s", run)
             store.store_last()
@@ -126,7 +132,7 @@ def _fit(
         callbacks=[
             watched,
             keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False),
-            keras.callbacks.TerminateOnNaN(raise_error=True),
+            StopOnNaN(),
             store,
         ],
         verbose=1 if sys.stdout.isatty() else 2,
@@ -145,12 +151,20 @@ def _hardware(settings: TrainConfig) -> Iterator[bool | str]:
     if settings.device == "cpu" and gpus:
         tf.config.set_visible_devices([], "GPU")
         gpus = []
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
+    try:
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError:  # TensorFlow is in use already, as in a notebook
+        logger.warning("TensorFlow has started: it keeps all memory of the GPU")
     precision = best_precision(gpus) if settings.precision == "auto" else settings.precision
     jit: bool | str = settings.jit == "on"
+    if jit and precision == "mixed_bfloat16":
+        raise ValueError(
+            "XLA cannot compile the gradient of VGG-16's ReLU in bfloat16. Expected --jit off, or "
+            "--precision float32 beside --jit on."
+        )
     if settings.jit == "auto":
-        # XLA slows VGG-16 on CPUs, and cannot compile its ReLU's gradient in bfloat16.
+        # It also slows VGG-16 on CPUs.
         jit = "auto" if gpus and precision != "mixed_bfloat16" else False
     logger.info("%s, %s", f"{len(gpus)} GPU" if gpus else "CPU", precision)
     before = keras.config.dtype_policy()
@@ -223,7 +237,7 @@ def _new_folder(settings: TrainConfig, name: str) -> Path:
     return folder
 
 
-def _restore(model: keras.Model, run: Path, settings: TrainConfig) -> list[dict[str, Any]]:
+def _restore(model: keras.Model, run: Path) -> list[dict[str, Any]]:
     """Gives `model` the weights and the optimiser of `run`; returns the logs of its finished epochs."""
     path = run / detector.LAST_FILE
     if not path.is_file():
@@ -231,19 +245,24 @@ def _restore(model: keras.Model, run: Path, settings: TrainConfig) -> list[dict[
             f"{path}: no such file. Expected the folder of a run that has stored a checkpoint."
         )
     stored = keras.saving.load_model(path)
-    model.set_weights(stored.get_weights())
     model.optimizer.build(model.trainable_variables)
-    if len(model.optimizer.variables) != len(stored.optimizer.variables):
-        raise ValueError(f"{path}: was trained with another optimiser than {settings.optimizer!r}")
-    for variable, value in zip(model.optimizer.variables, stored.optimizer.variables, strict=True):
-        variable.assign(value)
+    for what, into, values in (
+        ("model", model.variables, stored.variables),
+        ("optimizer", model.optimizer.variables, stored.optimizer.variables),
+    ):
+        if [v.shape for v in into] != [v.shape for v in values]:
+            raise ValueError(
+                f"{path}: was trained with another {what}. Resume with the configuration of the run."
+            )
+        for variable, value in zip(into, values, strict=True):
+            variable.assign(value)
     history_file = run / "history.json"
     history = json.loads(history_file.read_text(encoding="utf-8")) if history_file.is_file() else []
     # A run that was interrupted within an epoch does that epoch again, with its learning rates.
-    iterations = getattr(model.optimizer, "inner_optimizer", model.optimizer).iterations
-    epoch = min(int(iterations) // settings.steps_per_epoch, len(history))
-    iterations.assign(epoch * settings.steps_per_epoch)
-    return history[:epoch]
+    iterations = inner_optimizer(model.optimizer).iterations
+    history = [row for row in history if row["iterations"] <= int(iterations)]
+    iterations.assign(history[-1]["iterations"] if history else 0)
+    return history
 
 
 def _finish(
@@ -253,15 +272,16 @@ def _finish(
     history: list[dict[str, Any]],
     problems: Problems,
 ) -> Run:
-    """Judges the best weights with each decoder, exports them, and draws."""
-    model = detector.load_model(run, config)
-    results = {}
+    """Exports the best weights, judges them with each decoder, and draws: what matters most comes first."""
+    model, names = detector.load_model(run, config), config.model.class_names
+    export.save(model, config.decode, names, run / detector.SAVED_MODEL_FOLDER)
+    results, pictures = {}, []
     for decoder in ("peaks", "ellipse"):
         decode = dataclasses.replace(
             config.decode, decoder=decoder, score_threshold=matching.EVALUATED_SCORE
         )
         judged = detector.from_model(model, dataclasses.replace(config, decode=decode))
-        detections, annotations = detector.detect_annotated(judged, validation, Problems())
+        detections, annotations = detector.detect_annotated(judged, validation, problems)
         results[decoder] = matching.summarize(detections, annotations)
         if decoder == config.decode.decoder:
             pictures = [
@@ -270,15 +290,14 @@ def _finish(
                     annotation.boxes,
                     annotation.ignore,
                     found.above(config.decode.score_threshold),
+                    names,
                 )
-                for found, annotation in zip(
-                    detections[:PICTURES], annotations[:PICTURES], strict=True
-                )
+                for found, annotation in zip(detections, annotations[:PICTURES], strict=False)
             ]
-            visualize.save_image(visualize.tile(pictures, 6), run / "detections.jpg")
-    export.save(model, config.decode, config.model.class_names, run / detector.SAVED_MODEL_FOLDER)
-    if history:
-        visualize.save_history(history, config.train.steps_per_epoch, run / "history.png")
-    (run / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    matching.save(results, run / "results.json")
     problems.save(run / "problems.txt")
+    if history:
+        visualize.save_history(history, run / "history.png")
+    if pictures:
+        visualize.save_image(visualize.tile(pictures, 6), run / "detections.jpg")
     return Run(run, results, history, problems)

@@ -47,12 +47,16 @@ def draw_detections(
 
 
 def draw_truth(
-    image: np.ndarray, boxes: np.ndarray, ignore: np.ndarray, detections: Detections
+    image: np.ndarray,
+    boxes: np.ndarray,
+    ignore: np.ndarray,
+    detections: Detections,
+    class_names: Sequence[str],
 ) -> np.ndarray:
-    """`image` with the true boxes (green; grey where ignored) and the detections (red, with scores)."""
+    """`image` with the true boxes (green; grey where ignored) and the detections (red, labelled)."""
     image = draw_boxes(image, boxes[ignore], IGNORED_COLOUR)
     image = draw_boxes(image, boxes[~ignore], TRUTH_COLOUR)
-    return draw_detections(image, detections, [""])
+    return draw_detections(image, detections, class_names)
 
 
 def heatmap(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -79,15 +83,15 @@ def heatmap_panel(image: np.ndarray, confidence: np.ndarray, distances: np.ndarr
 
 
 def tile(images: Sequence[np.ndarray], columns: int, height: int = 240) -> np.ndarray:
-    """Images of any sizes in rows of `columns`, each `height` pixels high, on white."""
-    cells = [
-        cv2.resize(
-            image,
-            (max(1, round(image.shape[1] * height / image.shape[0])), height),
-            interpolation=cv2.INTER_AREA,
-        )
-        for image in images
-    ]
+    """Images of any sizes in rows of `columns`, each `height` pixels high, on white.
+
+    Very wide ones are squeezed to four times their height.
+    """
+    cells = []
+    for image in images:
+        width = round(image.shape[1] * height / image.shape[0])
+        size = (min(max(1, width), 4 * height), height)
+        cells.append(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     width = max(sum(cell.shape[1] + 4 for cell in row) for row in rows)
     canvas = np.full((len(rows) * (height + 4), width, 3), 255, np.uint8)
@@ -108,14 +112,14 @@ def save_image(image: np.ndarray, path: Path) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-def save_history(history: Sequence[dict[str, Any]], steps_per_epoch: int, path: Path) -> None:
+def save_history(history: Sequence[dict[str, Any]], path: Path) -> None:
     """Plots the curves of a run (a dict of figures an epoch) over training steps."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    steps = [(row["epoch"] + 1) * steps_per_epoch for row in history]
+    steps = [row["iterations"] for row in history]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
     panels = (
         (left, "loss", ("loss", "confidence_loss", "distances_loss", "val_loss")),

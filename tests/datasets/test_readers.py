@@ -33,7 +33,7 @@ def test_fddb(tmp_path, problems):
     (folds / "FDDB-fold-02-ellipseList.txt").write_text(
         "2002/one\n3\n30 20 0 100 50  1\n30 x 0 100 50  1\n0 0 0 9 9 1\n"
         "2002/two\n1\n30 20 0 100 50  1\n"
-        "2002/lost\nmany\n30 20 0 100 50  1\n"
+        "2002/lost\nmany\n30 20 0 100 50  1\n2002/minus\n-2\n"
         "2002/three\n1\n30 20 1.5707963 100 50  1\n"
     )
     found = list(fddb.read(tmp_path, "2", problems))
@@ -45,6 +45,7 @@ def test_fddb(tmp_path, problems):
         ("box without area", "FDDB-fold-02-ellipseList.txt:5"),
         ("photo listed but absent", "FDDB-fold-02-ellipseList.txt:6"),
         ("malformed line", "FDDB-fold-02-ellipseList.txt:10"),
+        ("malformed line", "FDDB-fold-02-ellipseList.txt:13"),
     ]
 
 
@@ -63,10 +64,10 @@ def test_fddb_splits_that_are_none(split):
 
 def test_fddb_reads_the_real_folds(data, problems):
     root = data("fddb")
-    annotations = datasets.load([f"fddb:{root}#1-7"], ".", problems)
+    annotations = datasets.load([f"fddb:{root}#1-7"], ".", problems, 1)
     assert len(annotations) == 1064
     assert sum(len(a.boxes) for a in annotations) == 1064
-    assert len(datasets.load([f"fddb:{root}#8"], ".", problems)) == 140
+    assert len(datasets.load([f"fddb:{root}#8"], ".", problems, 1)) == 140
     assert set(problems.counts) == {"photo listed but absent"}
 
 
@@ -94,7 +95,7 @@ def test_wider_face(tmp_path, problems):
 
 
 def test_wider_face_reads_the_real_list(data, problems):
-    found = datasets.load([f"wider_face:{data('wider/val_416')}#val"], ".", problems)
+    found = datasets.load([f"wider_face:{data('wider/val_416')}#val"], ".", problems, 1)
     assert len(found) == 110
     # Counted with grep: 1769 lines of boxes, one of which has no width.
     assert sum(len(a.boxes) for a in found) == 1768
@@ -153,7 +154,7 @@ def test_coco_names_what_is_wrong_with_the_file(tmp_path, problems):
 
 
 def test_coco_reads_the_real_file(data, problems):
-    annotations = datasets.load([f"coco:{data('other/multiface')}"], ".", problems)
+    annotations = datasets.load([f"coco:{data('other/multiface')}"], ".", problems, 1)
     assert len(annotations) == 736
     assert sum(int((~a.ignore).sum()) for a in annotations) == 2250
     assert sum(int(a.ignore.sum()) for a in annotations) == 366
@@ -169,8 +170,8 @@ def test_negatives(tmp_path, problems):
 
 
 def test_synthetic_pictures_are_functions_of_their_number(problems):
-    first = datasets.load(["synthetic:#3-6"], ".", problems)
-    again = datasets.load(["synthetic:#5-6"], ".", problems)
+    first = datasets.load(["synthetic:#3-6"], ".", problems, 1)
+    again = datasets.load(["synthetic:#5-6"], ".", problems, 1)
     assert first[2].image == again[0].image
     assert first[0].image != first[1].image
     np.testing.assert_array_equal(first[2].boxes, again[0].boxes)
@@ -196,10 +197,48 @@ def test_synthetic_ranges_that_are_none(split, tmp_path, problems):
         list(synthetic.read(tmp_path, split, problems))
 
 
+def test_a_list_that_ends_early_is_reported(tmp_path, problems):
+    photo(tmp_path / "originalPics/2002/one.jpg")
+    (tmp_path / "FDDB-folds").mkdir()
+    path = tmp_path / "FDDB-folds/FDDB-fold-01-ellipseList.txt"
+    path.write_text("2002/one\n1000000000\n30 20 0 100 50  1\n")
+    (annotation,) = fddb.read(tmp_path, "1", problems)
+    assert len(annotation.boxes) == 1
+    assert where(problems) == [("file ends early", "FDDB-fold-01-ellipseList.txt:2")]
+    assert "expected 1000000000 lines of objects, the file ends after 1" in str(problems.found[0])
+
+
+def test_coco_in_its_own_layout(tmp_path, problems):
+    photo(tmp_path / "val2017/a.jpg")
+    (tmp_path / "annotations").mkdir()
+    path = tmp_path / "annotations/instances_val2017.json"
+    path.write_text(json.dumps(coco_content()))
+    (annotation,) = datasets.READERS["coco"](tmp_path, "val2017", problems)
+    assert annotation.image == tmp_path / "val2017/a.jpg"
+    with pytest.raises(ValueError, match=r"expected .*train\.json or .*instances_train\.json: no"):
+        list(datasets.READERS["coco"](tmp_path, "train", problems))
+
+
 def test_load_names_what_is_wrong_with_a_source(tmp_path, problems):
     with pytest.raises(ValueError, match=r"Expected a source as READER:PATH#SPLIT .*'nonsense'"):
-        datasets.load(["nonsense"], ".", problems)
+        datasets.load(["nonsense"], ".", problems, 1)
     with pytest.raises(ValueError, match=r"gone: no such file or folder.*--data"):
-        datasets.load(["coco:gone"], tmp_path, problems)
+        datasets.load(["coco:gone"], tmp_path, problems, 1)
+
+
+def test_an_empty_source_is_fatal_only_if_nothing_is_left(tmp_path, problems):
+    found = datasets.load(["negatives:", "synthetic:#0-2"], tmp_path, problems, 1)
+    assert len(found) == 2
+    assert where(problems) == [("source without anything usable", "negatives:")]
     with pytest.raises(ValueError, match="nothing usable was found"):
-        datasets.load(["negatives:"], tmp_path, problems)
+        datasets.load(["negatives:"], tmp_path, problems, 1)
+
+
+def test_more_classes_than_the_model_has_are_refused(tmp_path, problems):
+    photo(tmp_path / "a.jpg")
+    (tmp_path / "instances.json").write_text(json.dumps(coco_content()))
+    assert len(datasets.load(["coco:"], tmp_path, problems, 2)) == 1
+    with pytest.raises(
+        ValueError, match=r"at least 2 classes, but the model has 1\. .*--class-names"
+    ):
+        datasets.load(["coco:"], tmp_path, problems, 1)

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import json
 
 import numpy as np
 import pytest
@@ -38,15 +39,15 @@ def random_set(random, num_images=25, num_classes=1, ignored=0.0):
 
 
 def pycocotools_ap(found, truth, iou_threshold, min_size):
-    """AP of one class by pycocotools. Ignored objects are those outside its range of areas."""
+    """AP by pycocotools. Ignored objects are those outside its range of areas."""
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
 
-    def rows(boxes, number, areas, **more):
-        for index, (x0, y0, x1, y1) in enumerate(boxes.astype(float)):
+    def rows(item, number, areas, **more):
+        for index, (x0, y0, x1, y1) in enumerate(item.boxes.astype(float)):
             yield {
                 "image_id": number + 1,
-                "category_id": 1,
+                "category_id": int(item.classes[index]) + 1,
                 "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "area": float(areas[index]),
                 "iscrowd": 0,
@@ -59,8 +60,8 @@ def pycocotools_ap(found, truth, iou_threshold, min_size):
     objects, results = [], []
     for number, (f, t) in enumerate(zip(found, truth, strict=True)):
         area = np.where(t.ignore, -1.0, side(t.boxes))
-        objects.extend(rows(t.boxes, number, area))
-        results.extend(rows(f.boxes, number, side(f.boxes), score=f.scores.astype(float)))
+        objects.extend(rows(t, number, area))
+        results.extend(rows(f, number, side(f.boxes), score=f.scores.astype(float)))
     with contextlib.redirect_stdout(io.StringIO()):
         annotated, detected = coco.COCO(), coco.COCO()
         images = [{"id": n + 1} for n in range(len(truth))]
@@ -68,7 +69,9 @@ def pycocotools_ap(found, truth, iou_threshold, min_size):
             numbered = [{**row, "id": i + 1} for i, row in enumerate(values)]
             target.dataset = {
                 "images": images,
-                "categories": [{"id": 1}],
+                "categories": [
+                    {"id": n + 1} for n in range(max(t.classes.max(initial=0) for t in truth) + 1)
+                ],
                 "annotations": numbered,
             }
             target.createIndex()
@@ -79,16 +82,17 @@ def pycocotools_ap(found, truth, iou_threshold, min_size):
         run.params.maxDets = [1000]
         run.evaluate()
         run.accumulate()
-    return float(run.eval["precision"][0, :, 0, 0, 0].mean())
+    return float(run.eval["precision"][0, :, :, 0, 0].mean())
 
 
 @pytest.mark.parametrize("iou_threshold", [0.5, 0.75])
 @pytest.mark.parametrize("min_size", [0.0, 30.0])
-def test_average_precision_is_that_of_pycocotools(random, iou_threshold, min_size):
-    found, truth = random_set(random)
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_average_precision_is_that_of_pycocotools(random, iou_threshold, min_size, num_classes):
+    found, truth = random_set(random, num_classes=num_classes)
     ours = matching.match(found, truth, iou_threshold=iou_threshold, min_size=min_size)
     expected = pycocotools_ap(found, truth, iou_threshold, min_size)
-    assert 0.05 < expected < 0.95
+    assert 0.02 < expected < 0.98
     assert ours.average_precision() == pytest.approx(expected, abs=1e-9)
 
 
@@ -141,6 +145,20 @@ def test_truth_is_cut_to_the_image():
     truth = [Annotation("a", b"", [[-100, 0, 20, 200]])]
     found = [detections([[0, 0, 20, 200]], [0.9])]
     assert matching.match(found, truth).mean_iou() == 1.0
+
+
+def test_what_lies_outside_the_photo_is_not_to_be_found():
+    truth = [Annotation("a", b"", [[-30, 0, -10, 20], [0, 0, 20, 20]])]
+    found = [detections([[0, 0, 20, 20]], [0.9])]
+    assert matching.match(found, truth).recall() == 1.0
+
+
+def test_results_are_stored_as_valid_json(tmp_path):
+    matching.save(
+        {"peaks": {"recall": 0.5, "ap50": float("nan"), "threshold": float("inf")}}, tmp_path / "r"
+    )
+    stored = json.loads((tmp_path / "r").read_text(), parse_constant=pytest.fail)
+    assert stored == {"peaks": {"recall": 0.5, "ap50": None, "threshold": None}}
 
 
 def test_nothing_found_and_nothing_there():

@@ -28,30 +28,43 @@ READERS: dict[str, Reader] = {
 }
 
 
-def load(sources: Iterable[str], data: str | Path, problems: Problems) -> list[Annotation]:
+def load(
+    sources: Iterable[str], data: str | Path, problems: Problems, num_classes: int
+) -> list[Annotation]:
     """All annotations of `sources`, each written `READER:PATH#SPLIT`; relative paths start at `data`.
 
+    A source of which nothing is usable is a problem like others, unless nothing is left at all.
+
     Raises:
-        ValueError: a source is not of that form, its reader is unknown, its path does not exist, or
-            nothing in it is usable.
+        ValueError: a source is not of that form, its reader is unknown, its path does not exist, it has more classes
+            than `num_classes`, or none of them has anything usable.
     """
     annotations: list[Annotation] = []
     for source in sources:
         name, colon, rest = source.partition(":")
         if not colon or name not in READERS:
             raise ValueError(
-                f"Expected a source as READER:PATH#SPLIT with a reader of {sorted(READERS)}. Received: {source!r}"
+                "Expected a source as READER:PATH#SPLIT with a reader of "
+                f"{sorted(READERS)}. Received: {source!r}"
             )
         path, _, split = rest.partition("#")
         root = Path(data) / path
         if path and not root.exists():
             raise ValueError(
-                f"{root}: no such file or folder, needed for the source {source!r}. "
-                "Give the folder that relative paths start from with --data, or another source."
+                f"{root}: no such file or folder, needed for the source {source!r}. Give the "
+                "folder that relative paths start from with --data, or another source."
             )
-        before = len(annotations)
-        annotations.extend(READERS[name](root, split, problems))
-        if len(annotations) == before:
-            problems.log_counts()
-            raise ValueError(f"{source!r}: nothing usable was found in {root}")
+        found = list(READERS[name](root, split, problems))
+        if not found:
+            problems.add("source without anything usable", source, f"nothing found in {root}")
+        most = max((int(a.classes.max()) + 1 for a in found if len(a.classes)), default=0)
+        if most > num_classes:
+            raise ValueError(
+                f"{source!r} has objects of at least {most} classes, but the model has {num_classes}. "
+                "Name as many with --class-names, in the order of the data set's category ids."
+            )
+        annotations.extend(found)
+    if not annotations:
+        problems.log_counts()
+        raise ValueError(f"nothing usable was found in {list(sources)}, looked for below {data}")
     return annotations

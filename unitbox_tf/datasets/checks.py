@@ -24,6 +24,23 @@ def numbers(text: str, counts: Sequence[int], where: str, problems: Problems) ->
     return None
 
 
+def listed_lines(lines: Sequence[str], at: int, path: Path, problems: Problems) -> range | None:
+    """The indices of the lines that belong to a photo whose count of objects is line `at` of the file `path`.
+
+    None, and a problem, where there is no count; up to the end of the file, and a problem, where it ends early.
+    """
+    text = lines[at].strip() if at < len(lines) else ""
+    if not text.isdecimal():
+        where = f"{path}:{at + 1}"
+        problems.add("malformed line", where, f"expected a count of objects, received {text!r}")
+        return None
+    first, last = at + 1, at + 1 + int(text)
+    if last > len(lines):
+        missing = f"expected {text} lines of objects, the file ends after {len(lines) - first}"
+        problems.add("file ends early", f"{path}:{at + 1}", missing)
+    return range(first, min(last, len(lines)))
+
+
 def has_area(box: Sequence[float], where: str, problems: Problems) -> bool:
     """Whether the `xyxy` box has a positive width and height; else a problem."""
     width, height = box[2] - box[0], box[3] - box[1]

@@ -1,8 +1,12 @@
 """A folder of images with boxes in COCO's object detection json (Lin et al., ECCV 2014).
 
-`root` is the json file, or a folder with one json file in it. Images lie in the folder of the json
-file or in `images` below it. Boxes are `x y w h`. An annotation with `"iscrowd": 1` or `"ignore":
-1` is kept and ignored. Classes are numbered by ascending category id.
+Two layouts are known: a json file with its images beside it or in `images`, and COCO's own:
+
+    instances.json                 annotations/instances_val2017.json
+    images/1.jpg ...               val2017/000000000139.jpg ...
+
+Boxes are `x y w h`. An annotation with `"iscrowd": 1` or `"ignore": 1` is kept and ignored. Classes
+are numbered by ascending category id.
 """
 
 from __future__ import annotations
@@ -20,11 +24,11 @@ from unitbox_tf.records import Annotation, Problems
 
 
 def read(root: Path, split: str, problems: Problems) -> Iterator[Annotation]:
-    """The images of the json file `root`, or of `root / split.json`, or of the only json file in `root`."""
+    """The images of the json file `root`, or of that which `split` names, or of the only one in `root`."""
     path = _json_file(root, split)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        images, objects = content["images"], content["annotations"]
+        images, objects = content["images"], list(content["annotations"])
         classes = {
             c["id"]: i for i, c in enumerate(sorted(content["categories"], key=lambda c: c["id"]))
         }
@@ -55,7 +59,9 @@ def read(root: Path, split: str, problems: Problems) -> Iterator[Annotation]:
         elif checks.has_area(box, where, problems):
             by_image[image].append((box, label, ignore))
 
-    folder = path.parent / "images" if (path.parent / "images").is_dir() else path.parent
+    beside = path.parent
+    candidates = [beside / "images", beside.parent / split if split else beside, beside]
+    folder = next(folder for folder in candidates if folder.is_dir())
     for key, name in names.items():
         photo = folder / name
         if checks.is_there(photo, folder, f"{path}: image {name!r}", problems):
@@ -70,13 +76,15 @@ def read(root: Path, split: str, problems: Problems) -> Iterator[Annotation]:
 
 
 def _json_file(root: Path, split: str) -> Path:
+    """The file that `root` and `split` name, where it lies in one of the two layouts."""
     if root.is_file():
         return root
     if split:
-        path = root / f"{split}.json"
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file")
-        return path
+        named = [root / f"{split}.json", root / "annotations" / f"instances_{split}.json"]
+        found = [path for path in named if path.is_file()]
+        if not found:
+            raise ValueError(f"expected {' or '.join(map(str, named))}: no such file")
+        return found[0]
     found = sorted(root.glob("*.json"))
     if len(found) != 1:
         names = [path.name for path in found]

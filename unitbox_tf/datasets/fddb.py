@@ -61,23 +61,19 @@ def _read_fold(path: Path, photos: Path, problems: Problems) -> Iterator[Annotat
         at += 1
         if not name:
             continue
-        count = checks.numbers(
-            lines[at] if at < len(lines) else "", [1], f"{path}:{at + 1}", problems
-        )
-        if count is None:  # without its count the photo's faces are unknown: go on to the next name
+        listed = checks.listed_lines(lines, at, path, problems)
+        if listed is None:  # the photo's faces are unknown: go on to the next name
             while at < len(lines) and "/" not in lines[at]:
                 at += 1
             continue
-        at += 1
-        ellipses = []
-        for number in range(at, at + int(count[0])):
-            text = lines[number] if number < len(lines) else ""
-            values = checks.numbers(text, [5, 6], f"{path}:{number + 1}", problems)
+        boxes = []
+        for number in listed:
+            values = checks.numbers(lines[number], [5, 6], f"{path}:{number + 1}", problems)
             if values is not None:
                 box = box_ops.ellipses_to_boxes(np.array([values[:5]]))[0]
                 if checks.has_area(box, f"{path}:{number + 1}", problems):
-                    ellipses.append(box)
-        at += int(count[0])
+                    boxes.append(box)
+        at = listed.stop
         photo = photos / f"{name}.jpg"
         if checks.is_there(photo, photos, where, problems):
-            yield Annotation(name, photo, np.array(ellipses))
+            yield Annotation(name, photo, np.array(boxes))

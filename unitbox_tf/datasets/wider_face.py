@@ -40,19 +40,14 @@ def read(root: Path, split: str, problems: Problems) -> Iterator[Annotation]:
         at += 1
         if not name:
             continue
-        count = checks.numbers(
-            lines[at] if at < len(lines) else "", [1], f"{listing}:{at + 1}", problems
-        )
-        if count is None:  # without its count the photo's faces are unknown: go on to the next name
+        listed = checks.listed_lines(lines, at, listing, problems)
+        if listed is None:  # the photo's faces are unknown: go on to the next name
             while at < len(lines) and not lines[at].rstrip().endswith(".jpg"):
                 at += 1
             continue
-        at += 1
-        num_faces = int(count[0])
         boxes, ignore = [], []
-        for number in range(at, at + num_faces):
-            text = lines[number] if number < len(lines) else ""
-            values = checks.numbers(text, [4, 10], f"{listing}:{number + 1}", problems)
+        for number in listed:
+            values = checks.numbers(lines[number], [4, 10], f"{listing}:{number + 1}", problems)
             if values is None:
                 continue
             x, y, width, height = values[:4]
@@ -60,8 +55,8 @@ def read(root: Path, split: str, problems: Problems) -> Iterator[Annotation]:
             if checks.has_area(box, f"{listing}:{number + 1}", problems):
                 boxes.append(box)
                 ignore.append(len(values) > INVALID and values[INVALID] == 1)
-        at += num_faces
-        if num_faces == 0 and at < len(lines) and set(lines[at].split()) <= {"0"}:
+        at = listed.stop
+        if not listed and at < len(lines) and set(lines[at].split()) <= {"0"}:
             at += 1  # the dummy line of a photo without a face
         photo = photos / name
         if checks.is_there(photo, photos, where, problems):

@@ -10,7 +10,10 @@ and averaged at 101 recalls.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -29,15 +32,22 @@ class Matches:
         hits: `[D]` bool, whether the detection found an object. Detections of ignored objects are
             left out.
         overlaps: `[D]` IoU with the object found; 0 where none was.
-        num_objects: objects that are to be found.
+        classes: `[D]`.
+        objects: for each class how many objects are to be found.
         num_images: images looked at.
     """
 
     scores: np.ndarray
     hits: np.ndarray
     overlaps: np.ndarray
-    num_objects: int
+    classes: np.ndarray
+    objects: Mapping[int, int]
     num_images: int
+
+    @property
+    def num_objects(self) -> int:
+        """Objects of all classes that are to be found."""
+        return sum(self.objects.values())
 
     def recall(self, score_threshold: float = 0.0) -> float:
         """Share of the objects found by detections with at least this score; NaN without objects."""
@@ -63,15 +73,19 @@ class Matches:
         return float(self.scores[allowed].min()) if allowed.any() else float("inf")
 
     def average_precision(self) -> float:
-        """Area under the precision-recall curve, as COCO computes it; NaN without objects."""
-        if not self.num_objects:
-            return float("nan")
-        found = np.cumsum(self.hits)
-        recall = found / self.num_objects
-        precision = found / np.arange(1, len(found) + 1)
-        precision = np.maximum.accumulate(precision[::-1])[::-1]
-        index = np.searchsorted(recall, RECALLS, side="left")
-        return float(np.append(precision, 0.0)[np.minimum(index, len(precision))].mean())
+        """Area under the precision-recall curve, as COCO computes it: the mean over classes; NaN without objects."""
+        present = [label for label, count in self.objects.items() if count]
+        each = [_average_precision(self.hits[self.classes == c], self.objects[c]) for c in present]
+        return float(np.mean(each)) if each else float("nan")
+
+
+def _average_precision(hits: np.ndarray, num_objects: int) -> float:
+    found = np.cumsum(hits)
+    recall = found / num_objects
+    precision = found / np.arange(1, len(found) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    index = np.searchsorted(recall, RECALLS, side="left")
+    return float(np.append(precision, 0.0)[np.minimum(index, len(precision))].mean())
 
 
 def match(
@@ -97,11 +111,13 @@ def match(
         raise ValueError(
             f"Expected detections of {len(annotations)} images. Received: {len(detections)}"
         )
-    scores, hits, overlaps, num_objects = [], [], [], 0
+    scores, hits, overlaps, classes = [], [], [], []
+    objects: Counter[int] = Counter()
     for found, annotation in zip(detections, annotations, strict=True):
         truth = box_ops.clip(annotation.boxes, *found.image_size)
-        ignore = annotation.ignore | (_shorter_side(truth) < min_size)
-        num_objects += int((~ignore).sum())
+        # What lies outside the photo cannot be found.
+        ignore = annotation.ignore | (_shorter_side(truth) < min_size) | (box_ops.areas(truth) <= 0)
+        objects.update(annotation.classes[~ignore].tolist())
         for label in np.unique(found.classes):
             chosen, wanted = found.classes == label, annotation.classes == label
             order = np.argsort(-found.scores[chosen], kind="stable")
@@ -111,13 +127,15 @@ def match(
             scores.append(found.scores[chosen][order][~ignored])
             overlaps.append(overlap[~ignored])
             hits.append(overlap[~ignored] > 0)
+            classes.append(np.full((~ignored).sum(), label))
     all_scores = np.concatenate([np.zeros(0), *scores])
     order = np.argsort(-all_scores, kind="stable")
     return Matches(
         all_scores[order],
         np.concatenate([np.zeros(0, bool), *hits])[order],
         np.concatenate([np.zeros(0), *overlaps])[order],
-        num_objects,
+        np.concatenate([np.zeros(0, int), *classes])[order],
+        objects,
         len(annotations),
     )
 
@@ -173,3 +191,12 @@ def summarize(
         "ap50": at50.average_precision(),
         "ap75": at75.average_precision(),
     }
+
+
+def save(results: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """Writes what `summarize` says of several detectors as JSON; figures that are undefined become null."""
+    rows = {
+        name: {key: value if np.isfinite(value) else None for key, value in row.items()}
+        for name, row in results.items()
+    }
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
