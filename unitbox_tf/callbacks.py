@@ -26,7 +26,8 @@ class ValidateDetections(keras.callbacks.Callback):
     """Adds what detection in validation photos reaches to the logs, and shows a few photos in TensorBoard.
 
     Logs: `val_recall`, `val_precision` and `val_box_iou` (at IoU 0.5 and the config's score
-    threshold), `val_ap50`, `val_ap75`. Must stand before the callbacks that read the logs.
+    threshold), `val_ap50`, `val_ap75` (of the detections from that threshold on). Must stand before
+    the callbacks that read the logs.
     """
 
     def __init__(

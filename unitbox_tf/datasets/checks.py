@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from unitbox_tf.records import Problems
@@ -24,21 +24,41 @@ def numbers(text: str, counts: Sequence[int], where: str, problems: Problems) ->
     return None
 
 
-def listed_lines(lines: Sequence[str], at: int, path: Path, problems: Problems) -> range | None:
-    """The indices of the lines that belong to a photo whose count of objects is line `at` of the file `path`.
+def listed_photos(
+    path: Path, is_name: Callable[[str], bool], problems: Problems
+) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
+    """The photos in a list that repeats: a photo's name, the number of its objects, a line for each of them.
 
-    None, and a problem, where there is no count; up to the end of the file, and a problem, where it ends early.
+    This is how FDDB and WIDER FACE list their photos. Where the number is missing, the photo's
+    objects are unknown: a problem, and the next line that `is_name` begins the next photo. A list
+    that ends early is a problem, too. The one line of zeros that WIDER FACE has for a photo without
+    a face is skipped.
+
+    Yields:
+        The name, its place (`path:line`), and for each object its place and its line.
     """
-    text = lines[at].strip() if at < len(lines) else ""
-    if not text.isdecimal():
-        where = f"{path}:{at + 1}"
-        problems.add("malformed line", where, f"expected a count of objects, received {text!r}")
-        return None
-    first, last = at + 1, at + 1 + int(text)
-    if last > len(lines):
-        missing = f"expected {text} lines of objects, the file ends after {len(lines) - first}"
-        problems.add("file ends early", f"{path}:{at + 1}", missing)
-    return range(first, min(last, len(lines)))
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    at = 0
+    while at < len(lines):
+        name, where = lines[at].strip(), f"{path}:{at + 1}"
+        at += 1
+        if not name:
+            continue
+        text, count_where = (lines[at].strip() if at < len(lines) else ""), f"{path}:{at + 1}"
+        if not text.isdecimal():
+            message = f"expected a count of objects, received {text!r}"
+            problems.add("malformed line", count_where, message)
+            while at < len(lines) and not is_name(lines[at].strip()):
+                at += 1
+            continue
+        first, last = at + 1, at + 1 + int(text)
+        if last > len(lines):
+            message = f"expected {text} lines of objects, the file ends after {len(lines) - first}"
+            problems.add("file ends early", count_where, message)
+        at = min(last, len(lines))
+        yield name, where, [(f"{path}:{n + 1}", lines[n]) for n in range(first, at)]
+        if first == last and at < len(lines) and set(lines[at].split()) == {"0"}:
+            at += 1
 
 
 def has_area(box: Sequence[float], where: str, problems: Problems) -> bool:

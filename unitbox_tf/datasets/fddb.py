@@ -54,26 +54,14 @@ def read(root: Path, split: str, problems: Problems) -> Iterator[Annotation]:
 
 
 def _read_fold(path: Path, photos: Path, problems: Problems) -> Iterator[Annotation]:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    at = 0
-    while at < len(lines):
-        name, where = lines[at].strip(), f"{path}:{at + 1}"
-        at += 1
-        if not name:
-            continue
-        listed = checks.listed_lines(lines, at, path, problems)
-        if listed is None:  # the photo's faces are unknown: go on to the next name
-            while at < len(lines) and "/" not in lines[at]:
-                at += 1
-            continue
+    for name, where, rows in checks.listed_photos(path, lambda line: "/" in line, problems):
         boxes = []
-        for number in listed:
-            values = checks.numbers(lines[number], [5, 6], f"{path}:{number + 1}", problems)
+        for row_where, row in rows:
+            values = checks.numbers(row, [5, 6], row_where, problems)
             if values is not None:
                 box = box_ops.ellipses_to_boxes(np.array([values[:5]]))[0]
-                if checks.has_area(box, f"{path}:{number + 1}", problems):
+                if checks.has_area(box, row_where, problems):
                     boxes.append(box)
-        at = listed.stop
         photo = photos / f"{name}.jpg"
         if checks.is_there(photo, photos, where, problems):
             yield Annotation(name, photo, np.array(boxes))

@@ -33,31 +33,19 @@ def read(root: Path, split: str, problems: Problems) -> Iterator[Annotation]:
             f"{root}: expected the list of faces as {' or '.join(map(str, candidates))}"
         )
     photos = root / f"WIDER_{split}" / "images"
-    lines = listing.read_text(encoding="utf-8", errors="replace").splitlines()
-    at = 0
-    while at < len(lines):
-        name, where = lines[at].strip(), f"{listing}:{at + 1}"
-        at += 1
-        if not name:
-            continue
-        listed = checks.listed_lines(lines, at, listing, problems)
-        if listed is None:  # the photo's faces are unknown: go on to the next name
-            while at < len(lines) and not lines[at].rstrip().endswith(".jpg"):
-                at += 1
-            continue
+    for name, where, rows in checks.listed_photos(
+        listing, lambda line: line.endswith(".jpg"), problems
+    ):
         boxes, ignore = [], []
-        for number in listed:
-            values = checks.numbers(lines[number], [4, 10], f"{listing}:{number + 1}", problems)
+        for row_where, row in rows:
+            values = checks.numbers(row, [4, 10], row_where, problems)
             if values is None:
                 continue
             x, y, width, height = values[:4]
             box = (x, y, x + width, y + height)
-            if checks.has_area(box, f"{listing}:{number + 1}", problems):
+            if checks.has_area(box, row_where, problems):
                 boxes.append(box)
                 ignore.append(len(values) > INVALID and values[INVALID] == 1)
-        at = listed.stop
-        if not listed and at < len(lines) and set(lines[at].split()) <= {"0"}:
-            at += 1  # the dummy line of a photo without a face
         photo = photos / name
         if checks.is_there(photo, photos, where, problems):
             yield Annotation(name, photo, np.array(boxes), ignore=np.array(ignore))
