@@ -45,6 +45,8 @@ def test_what_is_no_photo_is_named(found, tmp_path):
         ValueError, match=r"notes\.jpg: expected a JPEG or PNG photo, which these 11"
     ):
         found(path)
+    with pytest.raises(ValueError, match=r"notes\.jpg.*: Unknown image file format"):
+        found(path)
     with pytest.raises(ValueError, match="encoded photo: expected"):
         found(b"")
     with pytest.raises(FileNotFoundError):

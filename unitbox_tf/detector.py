@@ -74,12 +74,9 @@ def read_image(image: Image) -> np.ndarray:
     name = "encoded photo" if isinstance(image, bytes) else str(image)
     encoded = image if isinstance(image, bytes) else Path(image).read_bytes()
     try:
-        return input_pipeline.decode_image(encoded).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(
-            f"{name}: expected a JPEG or PNG photo, which these {len(encoded)} bytes are not: "
-            f"{str(error.message).splitlines()[0]}"
-        ) from error
+        return input_pipeline.decode_photo(encoded).numpy()
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def detect_annotated(

@@ -9,6 +9,7 @@ sees.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,9 +86,20 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
     return tf.where(usable, value, 1)
 
 
-_decode_eagerly = tf.function(
-    decode_image, input_signature=[tf.TensorSpec([], tf.string)], autograph=False
-)
+_decode = tf.function(decode_image, input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+
+
+def decode_photo(encoded: bytes) -> tf.Tensor:
+    """`decode_image` for Python: raises `ValueError`, with the reason, if `encoded` is no photo."""
+    try:
+        return _decode(encoded)
+    except tf.errors.InvalidArgumentError as error:
+        # The last line that does not name a node of the graph says what is wrong with the photo.
+        lines = [line for line in error.message.splitlines() if line and "[[{{node" not in line]
+        reason = re.sub(r"^\{\{.*?\}\} | \[Op:\w+\]$", "", lines[-1])
+        raise ValueError(
+            f"expected a JPEG or PNG photo, which these {len(encoded)} bytes are not: {reason}"
+        ) from error
 
 
 def training_dataset(
@@ -208,12 +220,11 @@ def _photos(
     def load(index: tf.Tensor) -> tuple[Any, ...]:
         annotation = annotations[int(index)]
         try:
-            image = _decode_eagerly(annotation.encoded())
-        except (OSError, tf.errors.InvalidArgumentError) as error:
+            image = decode_photo(annotation.encoded())
+        except (OSError, ValueError) as error:
             image = tf.zeros([0, 0, 3], tf.uint8)
             broken.add(int(index))
-            reason = str(getattr(error, "message", error)).splitlines()[0]
-            problems.add(UNDECODABLE, annotation.where, reason)
+            problems.add(UNDECODABLE, annotation.where, str(error))
             if len(broken) == len(annotations):
                 raise ValueError(f"none of the {len(broken)} photos can be decoded") from error
         else:
