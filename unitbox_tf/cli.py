@@ -204,13 +204,15 @@ def _photos(paths: Sequence[Path], output: Path) -> list[Path]:
     """The photos that `paths` name, those in folders included, without those in the folder `output`."""
     photos: list[Path] = []
     for path in paths:
-        if path.is_dir() and path.resolve() == output.resolve():
+        if not path.is_dir():
+            photos.append(path)
+            continue
+        if path.resolve() == output.resolve():
             raise ValueError(f"{output}: expected another folder for --output than the photos'")
-        found = checks.photos(path) if path.is_dir() else [path]
-        found = [photo for photo in found if output.resolve() not in photo.resolve().parents]
-        if path.is_dir() and not found:
+        within = [p for p in checks.photos(path) if output.resolve() not in p.resolve().parents]
+        if not within:
             raise ValueError(f"{path}: no JPEG or PNG file in this folder")
-        photos.extend(found if path.is_dir() else [path])
+        photos.extend(within)
     return photos
 
 
