@@ -87,6 +87,19 @@ def test_the_smallest_box_owns_a_pixel(random, region):
     np.testing.assert_allclose(decoded[positive], boxes[expected[positive]], atol=1e-3)
 
 
+def test_the_weights_of_equal_objects_add_up_to_one_each(random):
+    boxes = np.float32([[2, 2, 40, 30], [20, 10, 30, 24], [45, 5, 48, 8], [-9, -9, -1, -1]])
+    ignore = np.array([False, False, False, False])
+    _, weights = encode(boxes, ignore, 41, 53, equal_objects=True)
+    owner = owners(boxes, ignore, 41, 53, "ellipse")
+    sums = [weights["distances"][owner == n].sum() for n in range(4)]
+    np.testing.assert_allclose(sums, [1, 1, 1, 0], rtol=1e-5)  # the last lies outside
+    assert np.unique(weights["distances"][owner == 0]).size == 1
+    assert not weights["distances"][owner < 0].any()
+    _, ignored = encode(boxes, ~ignore, 41, 53, equal_objects=True)
+    assert not ignored["distances"].any()
+
+
 def test_each_class_has_its_map():
     boxes = np.float32([[0, 0, 10, 10], [20, 0, 30, 10]])
     heatmaps, _ = encode(

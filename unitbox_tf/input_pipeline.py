@@ -107,6 +107,7 @@ def training_dataset(
     data: DataConfig,
     *,
     num_classes: int,
+    equal_objects: bool = False,
     batch_size: int,
     seed: int,
     problems: Problems,
@@ -118,6 +119,7 @@ def training_dataset(
         annotations: what to draw from.
         data: size, augmentation and labels.
         num_classes: of the model.
+        equal_objects: whether each object has the same weight in the distance loss, or each pixel.
         batch_size: images a batch.
         seed: of order and augmentation.
         problems: photos that cannot be decoded are added here and left out.
@@ -143,7 +145,9 @@ def training_dataset(
         examples = tf.data.Dataset.sample_from_datasets(
             [examples, four], [1 - data.mosaic, data.mosaic], seed=seed + start
         )
-    return _batches(examples, data, size, num_classes, batch_size).prefetch(tf.data.AUTOTUNE)
+    return _batches(examples, data, size, num_classes, equal_objects, batch_size).prefetch(
+        tf.data.AUTOTUNE
+    )
 
 
 def validation_dataset(
@@ -152,6 +156,7 @@ def validation_dataset(
     *,
     size: int,
     num_classes: int,
+    equal_objects: bool = False,
     batch_size: int,
     problems: Problems,
 ) -> tf.data.Dataset:
@@ -160,7 +165,9 @@ def validation_dataset(
     examples = photos.map(
         lambda image, objects: augment.fit(image, objects, size), tf.data.AUTOTUNE
     )
-    return _batches(examples, data, size, num_classes, batch_size).prefetch(tf.data.AUTOTUNE)
+    return _batches(examples, data, size, num_classes, equal_objects, batch_size).prefetch(
+        tf.data.AUTOTUNE
+    )
 
 
 def _changed(
@@ -258,7 +265,12 @@ def _cut(
 
 
 def _batches(
-    examples: tf.data.Dataset, data: DataConfig, size: int, num_classes: int, batch_size: int
+    examples: tf.data.Dataset,
+    data: DataConfig,
+    size: int,
+    num_classes: int,
+    equal_objects: bool,
+    batch_size: int,
 ) -> tf.data.Dataset:
     def encode(image: tf.Tensor, objects: augment.Objects) -> tuple[Any, ...]:
         boxes = objects["boxes"]
@@ -272,6 +284,7 @@ def _batches(
             num_classes=num_classes,
             region=data.region,
             positive_weight=data.positive_weight,
+            equal_objects=equal_objects,
         )
         return image, heatmaps, weights
 

@@ -22,6 +22,7 @@ def encode(
     num_classes: int = 1,
     region: Region = "ellipse",
     positive_weight: float = 1.0,
+    equal_objects: bool = False,
 ) -> tuple[Heatmaps, Heatmaps]:
     """Heatmaps of an image of `height` x `width` pixels, and their weights.
 
@@ -40,11 +41,13 @@ def encode(
         num_classes: C, the number of confidence maps.
         region: which pixels of a box are positive.
         positive_weight: weight of positive pixels in the confidence loss; the others have 1.
+        equal_objects: the weights of the distance loss of each object add up to 1, whatever its
+            size; else each of its pixels has weight 1.
 
     Returns:
         Two dicts with the keys `"confidence"` and `"distances"`. Targets: `[H, W, C]`, 1 where an
         object of that class has the pixel, and `[H, W, 4]` `tblr` in pixels, 0 where no object has
-        it. Weights: `[H, W]` each.
+        it. Weights: `[H, W]` each, 0 at pixels that do not count.
     """
     points = box_ops.pixel_centres(height, width)
     owner = _paint_owners(boxes, ignore, points, region)  # [H, W], -1 where nobody is
@@ -58,9 +61,12 @@ def encode(
     confidence = tf.one_hot(label, num_classes) * weight[..., None]
     distances = box_ops.boxes_to_distances(tf.gather(painted, index), points)
     targets = {"confidence": confidence, "distances": distances * weight[..., None]}
+    pixels = tf.math.unsorted_segment_sum(weight, index, tf.shape(painted)[0])  # [N + 1]
     weights = {
         "confidence": tf.where(ignored, 0.0, tf.where(positive, positive_weight, 1.0)),
-        "distances": weight,
+        "distances": tf.math.divide_no_nan(weight, tf.gather(pixels, index))
+        if equal_objects
+        else weight,
     }
     return targets, weights
 
