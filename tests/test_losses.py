@@ -1,3 +1,16 @@
+"""The losses against formulas written apart, other libraries, and in every place where they may run.
+
+`CASES` lists every public function with the options that change it, and drives the tests that hold
+for all; `test_every_public_loss_is_tested` fails when one is missing.
+"""
+
+import inspect
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -6,82 +19,412 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from unitbox_tf import losses
+from unitbox_tf import config, losses
 
-sides = hnp.arrays(np.float64, (6, 4), elements=st.floats(0.5, 500))
+OVERLAP = ("linear_iou_loss", "giou_loss", "diou_loss", "ciou_loss", "eiou_loss", "siou_loss")
+CASES = {
+    "iou_loss tblr": (losses.iou_loss, {"box_format": "tblr"}),
+    "iou_loss xyxy": (losses.iou_loss, {"box_format": "xyxy"}),
+    **{
+        f"{name} {box_format} {alpha}": (
+            getattr(losses, name),
+            {"box_format": box_format, "alpha": alpha},
+        )
+        for name in OVERLAP
+        for box_format in ("tblr", "xyxy")
+        for alpha in (1.0, 3.0)
+    },
+    "l2_loss": (losses.l2_loss, {}),
+    "smooth_l1_loss": (losses.smooth_l1_loss, {}),
+    "smooth_l1_loss 0.1": (losses.smooth_l1_loss, {"beta": 0.1}),
+    "iou tblr": (losses.iou, {"box_format": "tblr"}),
+    "iou xyxy": (losses.iou, {"box_format": "xyxy"}),
+}
+LOSSES = {name: case for name, case in CASES.items() if not name.startswith("iou ")}
+OF_OVERLAP = {name: case for name, case in LOSSES.items() if "box_format" in case[1]}
+
+FAMILY = [losses.iou_loss, *(getattr(losses, name) for name in OVERLAP)]
+
+each_of_family = pytest.mark.parametrize("function", FAMILY)
+each = pytest.mark.parametrize("case", CASES)
+each_loss = pytest.mark.parametrize("case", LOSSES)
+each_loss_of_overlap = pytest.mark.parametrize("case", OF_OVERLAP)
 
 
-def random_distances(random, count):
-    """Boxes from 1 to 1000 px; no side of one is as long as that of the other, where min has a kink."""
-    y_true, y_pred = random.uniform(0.5, 500, (2, count, 4))
+def test_every_public_loss_is_tested():
+    public = {
+        name
+        for name, value in vars(losses).items()
+        if inspect.isfunction(value)
+        and value.__module__ == losses.__name__
+        and not name.startswith("_")
+    }
+    assert public == {function.__name__ for function, _ in CASES.values()}
+    classes = {
+        value
+        for value in vars(losses).values()
+        if inspect.isclass(value) and issubclass(value, losses.BoxLoss)
+    }
+    assert set(losses.DISTANCE_LOSSES.values()) == classes - {losses.BoxLoss}
+    assert set(losses.DISTANCE_LOSSES) == set(config.DistanceLoss.__args__)
+    for name, loss in losses.DISTANCE_LOSSES.items():
+        assert loss().function.__name__ == f"{name}_loss"
+
+
+# Formulas, plainly from corners, for autodiff: nothing of the module's code.
+
+
+def edges(y, box_format):
+    """x0, y0, x1, y1."""
+    if box_format == "xyxy":
+        return y[..., 0], y[..., 1], y[..., 2], y[..., 3]
+    return -y[..., 2], -y[..., 0], y[..., 3], y[..., 1]
+
+
+def plain(function, y_true, y_pred, box_format="tblr", alpha=1.0, beta=1.0):
+    name = function.__name__
+    if name == "l2_loss":
+        return tf.add_n([(y_pred[..., i] - y_true[..., i]) ** 2 for i in range(4)])
+    if name == "smooth_l1_loss":
+        d = tf.abs(y_true - y_pred)
+        return tf.reduce_sum(tf.where(d < beta, d**2 / (2 * beta), d - beta / 2), -1)
+    (x0, y0, x1, y1), (X0, Y0, X1, Y1) = edges(y_pred, box_format), edges(y_true, box_format)
+    w, h, W, H = x1 - x0, y1 - y0, X1 - X0, Y1 - Y0
+    inner_w = tf.nn.relu(tf.minimum(x1, X1) - tf.maximum(x0, X0))
+    inner_h = tf.nn.relu(tf.minimum(y1, Y1) - tf.maximum(y0, Y0))
+    outer_w = tf.maximum(x1, X1) - tf.minimum(x0, X0)
+    outer_h = tf.maximum(y1, Y1) - tf.minimum(y0, Y0)
+    dx, dy = (X0 + X1 - x0 - x1) / 2, (Y0 + Y1 - y0 - y1) / 2
+    intersection = inner_w * inner_h
+    union = w * h + W * H - intersection
+    iou = intersection / union
+    if name == "iou":
+        return iou
+    if name == "iou_loss":
+        return -tf.math.log(iou)
+    closeness = (dx**2 + dy**2) / (outer_w**2 + outer_h**2)
+    loss = 1 - iou**alpha
+    if name == "giou_loss":
+        enclosure = outer_w * outer_h
+        return loss + tf.maximum((enclosure - union) / enclosure, 0) ** alpha
+    if name == "diou_loss":
+        return loss + closeness**alpha
+    if name == "ciou_loss":
+        v = (2 / math.pi * (tf.atan(W / H) - tf.atan(w / h))) ** 2
+        weight = tf.stop_gradient(v / (1 - iou + v))
+        return loss + closeness**alpha + (weight * v) ** alpha
+    if name == "eiou_loss":
+        sides = ((w - W) ** 2 / outer_w**2) ** alpha + ((h - H) ** 2 / outer_h**2) ** alpha
+        return loss + closeness**alpha + sides
+    if name == "siou_loss":
+        # The paper's arcsin of |dy| over the distance, where it is as exact as the rest.
+        theta = tf.atan2(tf.abs(dy), tf.abs(dx))
+        angle = 1 - 2 * tf.sin(theta - math.pi / 4) ** 2
+        gamma = 2 - angle
+        distance = (1 - tf.exp(-gamma * (dx / outer_w) ** 2)) + (
+            1 - tf.exp(-gamma * (dy / outer_h) ** 2)
+        )
+        omega_w = tf.abs(w - W) / tf.maximum(w, W)
+        omega_h = tf.abs(h - H) / tf.maximum(h, H)
+        shape = (1 - tf.exp(-omega_w)) ** 4 + (1 - tf.exp(-omega_h)) ** 4
+        return loss + ((distance + shape) / 2) ** alpha
+    assert name == "linear_iou_loss"
+    return loss
+
+
+def gradient(function, y_true, y_pred, **options):
+    """Value and gradient with respect to `y_pred`."""
+    y_pred = tf.convert_to_tensor(y_pred)
+    with tf.GradientTape() as tape:
+        tape.watch(y_pred)
+        value = function(y_true, y_pred, **options)
+    return value, tape.gradient(value, y_pred)
+
+
+def random_boxes(random, count, box_format="tblr"):
+    """Truth and prediction, 1 to 1000 px, float64; corner boxes meet or not. No side equals its counterpart."""
+    if box_format == "tblr":
+        y_true, y_pred = random.uniform(0.5, 500, (2, count, 4))
+    else:
+        corner = random.uniform(0, 400, (2, count, 2))
+        y_true, y_pred = np.concatenate(
+            [corner, corner + random.uniform(1, 600, corner.shape)], axis=-1
+        )
     assert np.abs(y_true - y_pred).min() > 0
     return tf.constant(y_true), tf.constant(y_pred)
 
 
-def plain_iou_loss(y_true, y_pred):
-    """-ln IoU of corner boxes, for autodiff: nothing of the module's code."""
-
-    def edges(y):
-        return -y[..., 2], -y[..., 0], y[..., 3], y[..., 1]
-
-    (x0, y0, x1, y1), (X0, Y0, X1, Y1) = edges(y_pred), edges(y_true)
-    height = tf.minimum(y1, Y1) - tf.maximum(y0, Y0)
-    width = tf.minimum(x1, X1) - tf.maximum(x0, X0)
-    union = (x1 - x0) * (y1 - y0) + (X1 - X0) * (Y1 - Y0) - height * width
-    return -tf.math.log(height * width / union)
+def boxes_for(case, random, count):
+    """`random_boxes`; only boxes that meet where the plain formula is infinite for the others."""
+    function, options = CASES[case]
+    y_true, y_pred = random_boxes(random, count, options.get("box_format", "tblr"))
+    if function is losses.iou_loss:
+        meet = plain(losses.iou, y_true, y_pred, **options) > 1e-3
+        y_true, y_pred = y_true[meet], y_pred[meet]
+    return y_true, y_pred
 
 
-def gradient(function, y_true, y_pred):
-    with tf.GradientTape() as tape:
-        tape.watch(y_pred)
-        value = function(y_true, y_pred)
-    return value, tape.gradient(value, y_pred)
+# Values and gradients
 
 
-def test_iou_gradient_is_that_of_autodiff(random):
-    y_true, y_pred = random_distances(random, 10_000)
-    value, written = gradient(losses.iou_loss, y_true, y_pred)
-    expected_value, expected = gradient(plain_iou_loss, y_true, y_pred)
-    np.testing.assert_allclose(value, expected_value, rtol=1e-10, atol=1e-12)
+@each
+def test_values_and_gradients_are_those_of_the_plain_formula(case, random):
+    function, options = CASES[case]
+    y_true, y_pred = boxes_for(case, random, 10_000)
+    value, written = gradient(function, y_true, y_pred, **options)
+    expected_value, expected = gradient(
+        lambda t, p: plain(function, t, p, **options), y_true, y_pred
+    )
+    np.testing.assert_allclose(value, expected_value, rtol=1e-9, atol=1e-12)
+    # Relative to the box: a side may have a gradient of 0 as the difference of larger terms.
+    scale = np.abs(expected).max(axis=-1, keepdims=True) + 1e-12
+    np.testing.assert_allclose(written / scale, expected / scale, rtol=0, atol=1e-8)
+
+
+def test_the_gradient_of_the_paper_is_that_of_autodiff_side_by_side(random):
+    y_true, y_pred = random_boxes(random, 10_000)
+    _, written = gradient(losses.iou_loss, y_true, y_pred)
+    _, expected = gradient(lambda t, p: plain(losses.iou_loss, t, p), y_true, y_pred)
     np.testing.assert_allclose(written, expected, rtol=1e-10)
 
 
-def test_iou_gradient_is_that_of_finite_differences(random):
-    y_true, y_pred = random_distances(random, 20)
-    away = np.abs(y_true - y_pred).min(axis=1) > 0.01
-    y_true, y_pred = y_true[away], y_pred[away]
-    theory, numeric = tf.test.compute_gradient(
-        lambda y: losses.iou_loss(y_true, y), [y_pred], delta=1e-4
-    )
-    np.testing.assert_allclose(theory[0], numeric[0], rtol=1e-6, atol=1e-9)
+@each_loss
+def test_gradients_are_those_of_finite_differences(case, random):
+    function, options = CASES[case]
+    y_true, y_pred = boxes_for(case, random, 60)
+    # Away from kinks: equal sides, and the change from square to line of smooth L1.
+    difference = np.abs(y_true - y_pred)
+    beta = options.get("beta", 1.0)
+    away = (difference > 0.05).all(-1) & (np.abs(difference - beta) > 0.05).all(-1)
+    if options.get("box_format") == "xyxy":
+        x0, y0, x1, y1 = np.moveaxis(np.stack([y_true, y_pred]), -1, 0)
+        gap_x = np.minimum(x1[0], x1[1]) - np.maximum(x0[0], x0[1])
+        gap_y = np.minimum(y1[0], y1[1]) - np.maximum(y0[0], y0[1])
+        away &= (np.abs(gap_x) > 0.05) & (np.abs(gap_y) > 0.05)
+    y_true, y_pred = y_true[away][:25], y_pred[away][:25]
+    assert len(y_true) == 25
+
+    fixed = y_pred
+
+    def values(y):
+        value = function(y_true, y, **options)
+        if function is losses.ciou_loss:  # the weight is a constant of the differentiation
+            return value - penalty(y) + penalty(y, weight_at=fixed)
+        return value
+
+    def penalty(y, weight_at=None):
+        at = y if weight_at is None else weight_at
+        iou = losses.iou(y_true, at, options["box_format"])
+        v, v_at = aspect(y), aspect(at)
+        return (v_at / (1 - iou + v_at) * v) ** options["alpha"]
+
+    def aspect(y):
+        (x0, y0, x1, y1), (X0, Y0, X1, Y1) = (edges(z, options["box_format"]) for z in (y, y_true))
+        return (
+            4 / math.pi**2 * (tf.atan((X1 - X0) / (Y1 - Y0)) - tf.atan((x1 - x0) / (y1 - y0))) ** 2
+        )
+
+    _, written = gradient(function, y_true, y_pred, **options)
+    # Each row alone, so that differences are taken at the scale of its own value.
+    step, numeric = 1e-3, np.zeros(written.shape)
+    for i in range(4):
+        for k, factor in ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12)):
+            moved = y_pred.numpy()
+            moved[:, i] += k * step
+            numeric[:, i] += factor * values(tf.constant(moved)).numpy() / step
+    scale = np.abs(numeric).max(axis=-1, keepdims=True)
+    # Values are near 1, so differences know slopes to 1e-16 / step.
+    assert (np.abs(written - numeric) <= 1e-6 * scale + 1e-12).all()
+
+
+@each_loss
+def test_second_derivatives_are_those_of_the_plain_formula(case, random):
+    function, options = CASES[case]
+    y_true, y_pred = boxes_for(case, random, 50)
+
+    def hessian(f, y):
+        with tf.GradientTape(persistent=True) as outer:
+            outer.watch(y)
+            _, first = gradient(f, y_true, y, **options)
+        return outer.batch_jacobian(first, y, experimental_use_pfor=False)
+
+    written = hessian(function, y_pred)
+    expected = hessian(lambda t, p, **o: plain(function, t, p, **o), y_pred)
+    scale = np.abs(expected).max(axis=(1, 2), keepdims=True) + 1e-9
+    np.testing.assert_allclose(written / scale, expected / scale, atol=1e-7)
 
 
 def test_iou_loss_by_hand():
     # Boxes of 4 x 4 and 4 x 2, one within the other: IoU 8 / 16.
-    loss = losses.iou_loss([[2.0, 2.0, 2.0, 2.0]], [[2.0, 2.0, 1.0, 1.0]])
-    assert loss.numpy() == pytest.approx(np.log(2))
+    y_true, y_pred = tf.constant([[2.0, 2, 2, 2]]), tf.constant([[2.0, 2, 1, 1]])
     # Equation 7 with X = 8, I = 8, U = 16: dL/dx_t = 2/16 - 0; dL/dx_l = 4/16 - (24/128) 4 = -1/2.
-    _, g = gradient(
-        losses.iou_loss, tf.constant([[2.0, 2, 2, 2]]), tf.constant([[2.0, 2.0, 1.0, 1.0]])
-    )
+    value, g = gradient(losses.iou_loss, y_true, y_pred)
+    assert value.numpy().item() == pytest.approx(np.log(2))
     assert g.numpy().tolist() == [[0.125, 0.125, -0.5, -0.5]]
 
 
+def test_the_family_by_hand():
+    # 2 x 2 at the origin and 2 x 4 moved by (1, 1): I = 1, U = 11, C = 3 x 5 = 15; offset of the
+    # centres (1, 2), diagonal^2 34.
+    boxes = [[0.0, 0, 2, 2]], [[1.0, 1, 3, 5]]
+    base = 1 - 1 / 11
+    v = 4 / math.pi**2 * (math.atan(1) - math.atan(0.5)) ** 2
+    gamma = 2 - math.sin(2 * math.atan2(2, 1))
+    distance = 2 - math.exp(-gamma / 9) - math.exp(-gamma * 4 / 25)
+    for loss, expected in (
+        (losses.iou_loss, math.log(11)),
+        (losses.linear_iou_loss, base),
+        (losses.giou_loss, base + 4 / 15),
+        (losses.diou_loss, base + 5 / 34),
+        (losses.ciou_loss, base + 5 / 34 + v * v / (base + v)),
+        (losses.eiou_loss, base + 5 / 34 + 0 / 9 + 4 / 25),
+        (losses.siou_loss, base + (distance + (1 - math.exp(-0.5)) ** 4) / 2),
+        (losses.iou, 1 / 11),
+    ):
+        assert loss(*boxes, "xyxy").numpy().item() == pytest.approx(expected, rel=1e-6)
+    assert losses.l2_loss(*boxes).numpy().item() == 1 + 1 + 1 + 9
+    assert losses.smooth_l1_loss(*boxes).numpy().item() == 0.5 * 3 + 2.5
+    assert losses.smooth_l1_loss(*boxes, beta=4.0).numpy().item() == 3 / 8 + 9 / 8
+
+
+# Other libraries: the golden files, how they were made and what is known of them are in
+# tests/references. Each library adds its own small number to denominators.
+
+REFERENCES = Path(__file__).parent / "references"
+GOLDENS = {
+    "tfa/giou_loss(iou)": (losses.linear_iou_loss, 1e-8),
+    "keras_cv/IoULoss(linear)": (losses.linear_iou_loss, 5e-7),  # float32
+    "mmdet/iou_loss(linear)": (losses.linear_iou_loss, 1e-8),
+    "keras_cv/IoULoss(log)": (losses.iou_loss, 5e-7),
+    "mmdet/iou_loss(log)": (losses.iou_loss, 1e-8),
+    "torchvision/generalized_box_iou_loss": (losses.giou_loss, 1e-8),
+    "tfa/giou_loss(giou)": (losses.giou_loss, 1e-8),
+    "keras_cv/GIoULoss": (losses.giou_loss, 5e-7),
+    "mmdet/giou_loss": (losses.giou_loss, 1e-8),
+    "mmyolo/bbox_overlaps(giou)": (losses.giou_loss, 1e-8),
+    "torchvision/distance_box_iou_loss": (losses.diou_loss, 1e-8),
+    "mmdet/diou_loss": (losses.diou_loss, 1e-8),
+    "easycv/YOLOX_IOULoss(diou)": (losses.diou_loss, 1e-8),
+    "torchvision/complete_box_iou_loss": (losses.ciou_loss, 1e-7),
+    "mmyolo/bbox_overlaps(ciou)": (losses.ciou_loss, 1e-7),
+    "easycv/YOLOX_IOULoss(ciou)": (losses.ciou_loss, 1e-7),
+    "mmdet/ciou_loss": (losses.ciou_loss, 1e-7),
+    "easycv/YOLOX_IOULoss(eiou)": (losses.eiou_loss, 1e-7),
+    "yolov6/IOUloss(siou)": (losses.siou_loss, 1e-8),
+    "mmyolo/bbox_overlaps(siou)": (losses.siou_loss, 1e-8),
+    "mmdet/siou_loss": (losses.siou_loss, 1e-8),
+}
+# Golden values that are not of the published formula; versions.json says why.
+DEVIATING = {"keras_cv/CIoULoss", "easycv/YOLOX_IOULoss(siou)"}
+
+
+@pytest.fixture(scope="module")
+def goldens():
+    return np.load(REFERENCES / "box_losses.npz")
+
+
+def test_every_golden_value_is_compared(goldens):
+    calls = json.loads((REFERENCES / "versions.json").read_text(encoding="utf-8"))["calls"]
+    assert set(GOLDENS) | DEVIATING == set(calls)
+    assert set(calls) < set(goldens.files)
+    assert len(goldens["truth"]) == 10_000 + len(goldens["edge_names"])
+    for loss in FAMILY:
+        libraries = {
+            key.split("/")[0] for key, (function, _) in GOLDENS.items() if function is loss
+        }
+        # Efficient IoU was found in one library only.
+        assert len(libraries) >= (1 if loss is losses.eiou_loss else 2)
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_values_and_gradients_are_those_of_other_libraries(goldens, name):
+    function, tolerance = GOLDENS[name]
+    y_true, y_pred = (goldens[key].astype(np.float64) for key in ("truth", "prediction"))
+    value, g = (tensor.numpy() for tensor in gradient(function, y_true, y_pred, box_format="xyxy"))
+    expected, rows = goldens[name], goldens["gradient_rows"]
+    same = np.ones(len(value), bool)
+    if function is losses.iou_loss:  # they are infinite, or cut off, where boxes are apart
+        same = losses.iou(y_true, y_pred, "xyxy").numpy() > 0
+    elif name == "mmdet/ciou_loss":  # the weight of CIoU's second paper
+        same = losses.iou(y_true, y_pred, "xyxy").numpy() > 0.5
+    elif name == "easycv/YOLOX_IOULoss(eiou)":
+        same = expected < 2
+        assert (value[~same] >= 2 - tolerance).all()
+    assert same.mean() > 0.3
+    np.testing.assert_allclose(value[same], expected[same], rtol=tolerance, atol=tolerance)
+    if f"{name}/gradient" in goldens:
+        # Edge cases, which come last, sit on kinks, where each library has its own rule.
+        rows = rows[rows < 10_000]
+        kept = same[rows]
+        assert kept.sum() > 300
+        np.testing.assert_allclose(
+            g[rows][kept],
+            goldens[f"{name}/gradient"][: len(rows)][kept],
+            rtol=10 * tolerance,
+            atol=10 * tolerance,
+        )
+
+
+# Properties
+
+sides = hnp.arrays(np.float64, (6, 4), elements=st.floats(0.5, 500))
+
+
+@st.composite
+def corner_boxes(draw):
+    elements = st.floats(0.5, 500)
+    corner, size = (draw(hnp.arrays(np.float64, (6, 2), elements=elements)) for _ in range(2))
+    return np.concatenate([corner, corner + size], axis=1)
+
+
+@each_of_family
 @given(sides, sides, st.floats(0.01, 100))
-def test_iou_loss_is_unchanged_by_scale(y_true, y_pred, scale):
+def test_losses_are_unchanged_by_scale(function, y_true, y_pred, scale):
     np.testing.assert_allclose(
-        losses.iou_loss(y_true * scale, y_pred * scale),
-        losses.iou_loss(y_true, y_pred),
+        function(y_true * scale, y_pred * scale),
+        function(y_true, y_pred),
         rtol=1e-9,
         atol=1e-9,
     )
 
 
+@each_of_family
+@given(corner_boxes(), corner_boxes(), st.floats(-1000, 1000))
+def test_losses_of_corners_are_unchanged_by_shifts(function, y_true, y_pred, shift):
+    np.testing.assert_allclose(
+        function(y_true + shift, y_pred + shift, "xyxy"),
+        function(y_true, y_pred, "xyxy"),
+        rtol=1e-9,
+        atol=1e-9,
+    )
+
+
+@each_of_family
 @given(sides, sides)
-def test_iou_loss_is_symmetric_and_zero_at_equality(a, b):
+def test_losses_are_symmetric_and_zero_at_equality(function, a, b):
     # Within the floor: boxes here differ by a factor of 1000 in a side at most.
-    np.testing.assert_allclose(losses.iou_loss(a, b), losses.iou_loss(b, a), rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(losses.iou_loss(a, a), 0, atol=1e-12)
+    np.testing.assert_allclose(function(a, b), function(b, a), rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(function(a, a), 0)
+
+
+@given(sides, sides)
+def test_distances_and_corners_give_the_same(a, b):
+    """Distances are taken from one point, corners from (0, 0)."""
+    point = np.float64([300, 200])
+    for function in FAMILY:
+        corners = [
+            np.stack(
+                [
+                    point[0] - y[:, 2],
+                    point[1] - y[:, 0],
+                    point[0] + y[:, 3],
+                    point[1] + y[:, 1],
+                ],
+                axis=1,
+            )
+            for y in (a, b)
+        ]
+        np.testing.assert_allclose(function(a, b), function(*corners, "xyxy"), rtol=1e-9, atol=1e-9)
 
 
 @given(sides, sides)
@@ -89,105 +432,429 @@ def test_iou_loss_is_minus_the_logarithm_of_the_metric(a, b):
     np.testing.assert_allclose(np.exp(-losses.iou_loss(a, b)), losses.iou(a, b), rtol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(corner_boxes(), corner_boxes())
+def test_bounds(dtype, a, b):
+    a, b, rounding = a.astype(dtype), b.astype(dtype), 3 * np.finfo(dtype).eps
+    iou = losses.iou(a, b, "xyxy").numpy()
+    assert (iou >= 0).all()
+    assert (iou <= 1).all()
+    value = {function: function(a, b, "xyxy").numpy() for function in FAMILY}
+    assert (value[losses.iou_loss] >= 0).all()
+    for function, upper in zip(FAMILY[1:], (1, 2, 2, 3, 4, 2.1), strict=True):
+        assert (value[function] >= -rounding).all()
+        assert (value[function] <= upper).all()
+    # GIoU <= IoU, and the others, too: they add to 1 - IoU.
+    for function in FAMILY[2:]:
+        assert (1 - value[function] <= iou + rounding).all()
+
+
+@given(sides, sides)
+def test_iou_loss_shrinks_on_the_straight_way_to_the_truth(y_true, y_pred):
+    """I / X and I / G grow with every step, so 1 / IoU = X / I + G / I - 1 shrinks."""
+    way = [y_pred + share * (y_true - y_pred) for share in np.linspace(0, 1, 21)]
+    values = np.stack([losses.iou_loss(y_true, y) for y in way])
+    assert (np.diff(values, axis=0) <= 1e-12).all()
+
+
+# Ties
+
+
 def test_a_side_that_is_exactly_right_is_not_asked_to_grow():
     y = tf.constant([[3.0, 4.0, 5.0, 6.0]])
-    _, g = gradient(losses.iou_loss, y, y)
-    # Strict < in equations 5 and 6: what is left is dX / U > 0.
-    assert (g.numpy() > 0).all()
+    for function in FAMILY:
+        _, g = gradient(function, y, y)
+        # Strict < in equations 5 and 6, in the whole family: what is left of each is dX / U > 0.
+        # GIoU also gains what the union gains, dX / C.
+        expected = 0 if function is losses.giou_loss else [[1 / 7, 1 / 7, 1 / 11, 1 / 11]]
+        np.testing.assert_allclose(g, np.broadcast_to(expected, (1, 4)), rtol=1e-6)
+    # One side too short, the others right: it alone is asked to grow.
+    _, g = gradient(losses.iou_loss, y, y - [[1.0, 0, 0, 0]])
+    assert (np.sign(g) == [[-1, 1, 1, 1]]).all()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+# Safety
+
+EDGES = {
+    "all zero": [0.0, 0, 0, 0],
+    "no height": [0.0, 0, 1, 1],
+    "no width": [1.0, 1, 0, 0],
+    "one side each": [0.0, 1, 0, 1],
+    "one side": [1.0, 0, 1, 1],
+    "exact": [1.0, 2, 3, 1],
+    "large": [50.0, 60, 70, 80],
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize("size", [1e-3, 1.0, 30.0, 1e4])
-@pytest.mark.parametrize(
-    "sides", [(0, 0, 0, 0), (0, 0, 1, 1), (1, 1, 0, 0), (0, 1, 0, 1), (1, 0, 1, 1)]
-)
-def test_where_sides_are_zero_the_loss_is_finite_and_asks_them_to_grow(dtype, size, sides):
-    y_true = tf.constant([[size, 2 * size, 3 * size, size]], dtype)
-    y_pred = tf.constant([sides], dtype) * tf.cast(size / 2, dtype)
-    value, g = gradient(losses.iou_loss, y_true, y_pred)
-    assert np.isfinite(value).all()
-    assert 0 < value.numpy().item() < 18.5
-    assert np.isfinite(g).all()
-    assert (g.numpy()[y_pred.numpy() == 0] < 0).all()
+def test_values_and_gradients_are_finite_at_the_edges(edge, size, dtype):
+    if dtype == "float16" and np.max(EDGES[edge]) * size > np.finfo(np.float16).max:
+        pytest.skip("float16 holds no such box")
+    y_true = tf.cast([np.float64([1, 2, 3, 1]) * size], dtype)
+    y_pred = tf.cast([np.float64(EDGES[edge]) * size], dtype)
+    for function, options in LOSSES.values():
+        if options.get("box_format") == "xyxy":
+            continue
+        value, g = gradient(function, y_true, y_pred, **options)
+        assert np.isfinite(value).all(), (function.__name__, options)
+        assert np.isfinite(tf.cast(g, tf.float64)).all(), (function.__name__, options)
+        assert g.dtype == y_pred.dtype
+        assert value.dtype == (tf.float64 if dtype == "float64" else tf.float32)
+        if edge == "exact":
+            assert value.numpy().item() == 0
+        elif (
+            function in FAMILY
+            and edge != "large"
+            and options.get("alpha", 1.0) == 1  # IoU^3 is flat at 0
+            and dtype != "float16"  # which has no number for the smallest of these slopes
+        ):
+            # Something is missing, so something is asked to grow.
+            assert (np.asarray(tf.cast(g, tf.float64)) < 0).any(), (function.__name__, options)
 
 
-def test_plain_descent_from_no_box_at_all_finds_the_box(random):
-    y_true = tf.constant(random.uniform(5, 80, (200, 4)), tf.float32)
-    y_pred = tf.zeros_like(y_true)
-    reached = []
-    for _ in range(300):
-        _, g = gradient(losses.iou_loss, y_true, y_pred)
-        y_pred = tf.nn.relu(y_pred - tf.clip_by_value(50 * g, -1.0, 1.0))  # at most a pixel a step
-        reached.append(losses.iou(y_true, y_pred).numpy())
-    assert (np.diff([step.mean() for step in reached[:100]]) > 0).all()
-    assert reached[-1].min() > 0.8
+CORNER_EDGES = {
+    "exact": [10.0, 10, 20, 30],
+    "touching a side": [20.0, 10, 40, 30],
+    "touching a corner": [20.0, 30, 40, 50],
+    "apart": [25.0, 12, 40, 28],
+    "far apart": [500.0, 700, 600, 900],
+    "a point": [15.0, 15, 15, 15],
+    "a point outside": [0.0, 0, 0, 0],
+    "a line": [10.0, 15, 20, 15],
+    "inside out": [20.0, 30, 10, 10],
+    "same centre": [14.0, 18, 16, 22],
+}
 
 
-def test_pixels_without_an_object_have_neither_loss_nor_gradient():
-    value, g = gradient(losses.iou_loss, tf.zeros([2, 4]), tf.constant([[0.0] * 4, [1, 2, 3, 4]]))
-    assert value.numpy().tolist() == [0, 0]
-    assert not g.numpy().any()
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("edge", CORNER_EDGES)
+@pytest.mark.parametrize("size", [1e-3, 1.0, 30.0])
+def test_corner_boxes_that_do_not_meet_are_finite(edge, size, dtype):
+    y_true = tf.cast([np.float64([10, 10, 20, 30]) * size], dtype)
+    y_pred = tf.cast([np.float64(CORNER_EDGES[edge]) * size], dtype)
+    for function, options in LOSSES.values():
+        if options.get("box_format") == "xyxy":
+            value, g = gradient(function, y_true, y_pred, **options)
+            assert np.isfinite(value).all(), (function.__name__, options)
+            assert np.isfinite(tf.cast(g, tf.float64)).all(), (function.__name__, options)
+
+
+@pytest.mark.parametrize("function", [losses.iou_loss, *FAMILY[2:]])
+def test_boxes_apart_are_asked_to_approach(function):
+    value, g = gradient(
+        function,
+        tf.constant([[10.0, 10, 20, 30]]),
+        tf.constant([[32.0, 12, 40, 28]]),
+        box_format="xyxy",
+    )
+    assert value.numpy().item() > 1
+    assert g.numpy()[0, 0] > 0  # its left side is too far right
+
+
+def test_the_loss_of_a_box_of_no_size_is_bounded():
+    value = losses.iou_loss([[5.0, 5, 5, 5]], [[0.0] * 4])
+    assert value.numpy().item() == pytest.approx(-2 * math.log(losses.RELATIVE_FLOOR), rel=1e-3)
+
+
+@each_of_family
+def test_descent_from_no_box_at_all_finds_the_box(function, random):
+    """Ten steps of plain gradient descent from zero raise every IoU, and more of them go on."""
+    y_true = tf.constant(random.uniform(5, 80, (200, 4)))
+    g_h, g_w = y_true[:, :1] + y_true[:, 1:2], y_true[:, 2:3] + y_true[:, 3:]
+    rate = 0.02 * tf.concat([g_h, g_h, g_w, g_w], axis=1) ** 2  # gradients go as 1 / size
+
+    @tf.function(autograph=False)
+    def step(y_pred):
+        _, g = gradient(function, y_true, y_pred)
+        # No step leaves the scale of the box, as with the clipped gradients of training.
+        y_pred = tf.nn.relu(y_pred - tf.clip_by_value(rate * g, -0.1 * y_true, 0.1 * y_true))
+        return y_pred, losses.iou(y_true, y_pred)
+
+    y_pred, reached = tf.zeros_like(y_true), []
+    for _ in range(1000):
+        y_pred, iou = step(y_pred)
+        reached.append(iou.numpy())
+    assert (reached[9] > 0).all()
+    assert reached[-1].mean() > 0.8
+
+
+@each_loss_of_overlap
+def test_where_there_is_no_true_box_there_is_neither_loss_nor_gradient(case):
+    function, options = CASES[case]
+    nan = np.nan
+    y_pred = tf.constant([[0.0] * 4, [1, 2, 3, 4], [nan] * 4, [nan, 1, np.inf, 2]])
+    for y_true in (
+        [0.0] * 4,
+        [0.0, 0, 1, 1] if options["box_format"] == "tblr" else [3.0, 3, 3, 9],
+    ):
+        value, g = gradient(function, tf.constant([y_true] * 4), y_pred, **options)
+        assert value.numpy().tolist() == [0] * 4
+        assert not g.numpy().any()
     assert losses.iou(np.zeros((1, 4)), np.ones((1, 4))).numpy().tolist() == [0]
 
 
-def test_l2_loss_is_the_plain_sum_of_squares():
-    assert losses.l2_loss([[1.0, 2, 3, 4]], [[2.0, 2, 1, 0]]).numpy().tolist() == [1 + 0 + 4 + 16]
+def test_only_the_prediction_has_a_gradient():
+    y_true, y_pred = tf.constant([[2.0, 2, 2, 2]]), tf.constant([[2.0, 3, 1, 1]])
+    for function, options in LOSSES.values():
+        with tf.GradientTape() as tape:
+            tape.watch([y_true, y_pred])
+            value = function(y_true, y_pred, **options)
+        by_true, by_pred = tape.gradient(value, [y_true, y_pred])
+        assert by_true is None
+        assert by_pred is not None
 
 
-@pytest.mark.parametrize("loss", ["iou_loss", "l2_loss", "iou"])
-def test_shapes_that_would_broadcast_are_refused(loss):
+@each
+def test_shapes_that_would_broadcast_are_refused(case):
+    function, options = CASES[case]
     with pytest.raises(ValueError, match=r"Expected y_true and y_pred of one shape \[..., 4\]"):
-        getattr(losses, loss)(np.ones((1, 4)), np.ones((3, 4)))
+        function(np.ones((1, 4)), np.ones((3, 4)), **options)
     with pytest.raises(ValueError, match="one shape"):
-        getattr(losses, loss)(np.ones((3, 1)), np.ones((3, 1)))
+        function(np.ones((3, 1)), np.ones((3, 1)), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"box_format": "xywh"}, "Expected box_format 'tblr' or 'xyxy'. Received: .*'xywh'"),
+        ({"alpha": 0.5}, "Expected alpha of at least 1.*Received: alpha=0.5"),
+        ({"alpha": math.nan}, "Expected alpha of at least 1"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        losses.giou_loss(np.ones((1, 4)), np.ones((1, 4)), **options)
+    with pytest.raises(ValueError, match=message):
+        losses.GIoULoss(**options)
+
+
+def test_smooth_l1_refuses_a_beta_of_zero():
+    with pytest.raises(ValueError, match="Expected beta above 0"):
+        losses.SmoothL1Loss(beta=0)
+
+
+# The same everywhere
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """For each case float32 inputs, and the value and gradient that Python gives eagerly."""
+    random, result = np.random.default_rng(5), {}
+    for case, (function, options) in CASES.items():
+        y_true, y_pred = (tf.cast(y, tf.float32) for y in boxes_for(case, random, 100))
+        result[case] = y_true, y_pred, *gradient(function, y_true, y_pred, **options)
+    return result
+
+
+def assert_same(actual, expected):
+    for a, b in zip(actual, expected, strict=True):
+        scale = np.abs(b).max(axis=-1, keepdims=True) if np.ndim(b) == 2 else 1.0
+        np.testing.assert_allclose(a / scale, b / scale, rtol=3e-5, atol=3e-5)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@each
+def test_graphs_give_what_eager_gives(case, jit_compile, expected):
+    function, options = CASES[case]
+    y_true, y_pred, *result = expected[case]
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def graph(t, p):
+        return gradient(function, t, p, **options)
+
+    assert_same(graph(y_true, y_pred), result)
+
+
+@each
+def test_data_pipelines_give_what_eager_gives(case, expected):
+    function, options = CASES[case]
+    y_true, y_pred, *result = expected[case]
+    pipeline = tf.data.Dataset.from_tensors((y_true, y_pred)).map(
+        lambda t, p: gradient(function, t, p, **options)
+    )
+    assert_same(next(iter(pipeline)), result)
+
+
+def test_saved_models_give_what_eager_gives(expected, tmp_path):
+    module = tf.Module()
+    signature = [tf.TensorSpec([None, 4], tf.float32)] * 2
+    names = {case: f"case_{index}" for index, case in enumerate(CASES)}
+
+    def stored(function, options, with_gradient):
+        def call(t, p):
+            if with_gradient:
+                return gradient(function, t, p, **options)
+            return function(t, p, **options)
+
+        return tf.function(call, input_signature=signature, autograph=False)
+
+    for case, name in names.items():
+        setattr(module, name, stored(*CASES[case], True))
+        # Without its gradient, which is then taken of what was loaded.
+        setattr(module, f"{name}_value", stored(*CASES[case], False))
+    tf.saved_model.save(module, tmp_path)
+    loaded = tf.saved_model.load(tmp_path)
+    for case, name in names.items():
+        y_true, y_pred, *result = expected[case]
+        assert_same(getattr(loaded, name)(y_true, y_pred), result)
+        assert_same(gradient(getattr(loaded, f"{name}_value"), y_true, y_pred), result)
+
+
+def test_two_devices_give_what_one_gives(expected, tmp_path):
+    """`MirroredStrategy` needs its devices before TensorFlow starts, so it has a process of its own."""
+    np.savez(
+        tmp_path / "boxes.npz",
+        **{case: np.stack(values[:2]) for case, values in expected.items()},
+    )
+    subprocess.run(
+        [sys.executable, "-m", "tests.losses_on_two_devices", str(tmp_path)],
+        check=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    found = np.load(tmp_path / "found.npz")
+    for case, (_, _, *result) in expected.items():
+        assert_same([found[f"{case}/value"], found[f"{case}/gradient"]], result)
+    for name in losses.DISTANCE_LOSSES:
+        # Both halves are added up; means are those of two means.
+        assert found[f"{name}/sum"] == pytest.approx(found[f"{name}/sum of all"], rel=1e-4)
+        assert found[f"{name}/mean"] == pytest.approx(found[f"{name}/mean of halves"], rel=1e-4)
+
+
+# Classes
 
 
 def heatmaps(random):
     y_true, y_pred = random.uniform(1, 50, (2, 2, 5, 7, 4)).astype(np.float32)
-    weight = (random.uniform(size=(2, 5, 7)) < 0.3).astype(np.float32)
-    return y_true * weight[..., None], y_pred, weight
+    weight = (random.uniform(size=(2, 5, 7)) < 0.3) * random.uniform(0.5, 2, (2, 5, 7))
+    return y_true * (weight > 0)[..., None].astype(np.float32), y_pred, weight.astype(np.float32)
 
 
-@pytest.mark.parametrize("name", losses.DISTANCE_LOSSES)
-def test_reductions_sum_over_pixels_or_average_over_positive_ones(random, name):
+each_class = pytest.mark.parametrize("name", losses.DISTANCE_LOSSES)
+
+
+@pytest.mark.parametrize("gather", [True, False])
+@each_class
+def test_reductions_sum_over_pixels_or_average_over_positive_ones(random, name, gather):
     y_true, y_pred, weight = heatmaps(random)
     loss = losses.DISTANCE_LOSSES[name]
-    function = {"iou": losses.iou_loss, "l2": losses.l2_loss}[name]
-    total = float((function(y_true, y_pred).numpy() * weight).sum())
-    summed = loss(reduction="sum")(y_true, y_pred, sample_weight=weight)
-    assert float(summed) == pytest.approx(total, rel=1e-5)
-    mean = loss(reduction="mean_with_sample_weight")(y_true, y_pred, sample_weight=weight)
-    assert float(mean) == pytest.approx(total / weight.sum(), rel=1e-5)
+    total = float((getattr(losses, f"{name}_loss")(y_true, y_pred).numpy() * weight).sum())
+    for reduction, expected in (
+        ("sum", total),
+        ("mean_with_sample_weight", total / weight.sum()),
+        ("sum_over_batch_size", total / weight.size),
+    ):
+        made = loss(reduction=reduction, gather=gather)
+        value = made(y_true, y_pred, sample_weight=weight)
+        assert float(value) == pytest.approx(expected, rel=1e-5)
+        assert float(made(y_true, y_pred, weight[..., None])) == pytest.approx(expected, rel=1e-5)
+    each = loss(reduction="none", gather=gather)(y_true, y_pred, weight)
+    assert each.shape == weight.shape
+    assert float(tf.reduce_sum(each)) == pytest.approx(total, rel=1e-5)
+    unweighted = loss(gather=gather)(y_true + 1, y_pred)
+    assert float(unweighted) == pytest.approx(
+        getattr(losses, f"{name}_loss")(y_true + 1, y_pred).numpy().mean(), rel=1e-5
+    )
 
 
-def test_a_batch_without_positive_pixels_has_no_loss():
-    zeros = np.zeros((1, 4, 4, 4), np.float32)
-    loss = losses.IoULoss(reduction="mean_with_sample_weight")
-    assert float(loss(zeros, zeros + 3, sample_weight=np.zeros((1, 4, 4)))) == 0
+def test_weights_of_images_hold_for_their_pixels(random):
+    y_true, y_pred, _ = heatmaps(random)
+    loss = losses.L2Loss(reduction="sum")
+    expected = float(tf.reduce_sum(losses.l2_loss(y_true[1], y_pred[1]))) * 3
+    assert float(loss(y_true, y_pred, sample_weight=[0.0, 3.0])) == pytest.approx(
+        expected, rel=1e-5
+    )
+    with pytest.raises(ValueError, match=r"Expected sample_weight of shape \(2, 5, 7\).*\(7, 5\)"):
+        loss(y_true, y_pred, sample_weight=np.ones((7, 5)))
+
+
+@pytest.mark.parametrize("jit_compile", [None, False, True])
+@pytest.mark.parametrize("gather", [True, False])
+@each_class
+def test_nan_at_pixels_without_weight_does_no_harm(random, name, gather, jit_compile):
+    y_true, y_pred, weight = heatmaps(random)
+    loss = losses.DISTANCE_LOSSES[name](gather=gather)
+    weight[:, 0] = 0
+
+    def step(t, p, w):
+        return gradient(lambda t, p: loss(t, p, sample_weight=w), t, p)
+
+    if jit_compile is not None:
+        step = tf.function(step, jit_compile=jit_compile, autograph=False)
+    clean = step(*map(tf.constant, (y_true, y_pred, weight)))
+    assert np.isfinite(clean[0]).all()
+    y_true[:, 0, 0], y_pred[:, 0, 1], y_pred[:, 0, 2] = np.nan, np.nan, np.inf
+    for a, b in zip(step(*map(tf.constant, (y_true, y_pred, weight))), clean, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    assert not clean[1].numpy()[weight == 0].any()
+    metric = losses.MeanIoU()
+    metric.update_state(y_true, y_pred, sample_weight=weight)
+    assert 0 < float(metric.result()) < 1
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+@pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
+@each_class
+def test_batches_with_no_or_only_positive_pixels(random, name, reduction, in_graph):
+    y_true, y_pred = (
+        tf.constant(y) for y in random.uniform(1, 50, (2, 2, 5, 7, 4)).astype(np.float32)
+    )
+    loss = losses.DISTANCE_LOSSES[name](reduction=reduction)
+
+    def step(t, p, w):
+        return gradient(lambda t, p: loss(t, p, sample_weight=w), t, p)
+
+    if in_graph:
+        step = tf.function(step, autograph=False)
+    value, g = step(tf.zeros_like(y_true), y_pred, tf.zeros([2, 5, 7]))
+    assert float(value) == 0
+    assert not g.numpy().any()
+    value, g = step(y_true, y_pred, tf.ones([2, 5, 7]))
+    assert np.isfinite(float(value))
+    assert np.isfinite(g).all()
+    assert g.numpy().any(axis=-1).all()
+
+
+def test_each_object_weighs_the_same_by_its_weights():
+    """Mean over objects: the weights of `targets.encode(equal_objects=True)`, by hand."""
+    y_true = np.full((1, 1, 10, 4), 5, np.float32)
+    y_pred = np.where(np.arange(10)[:, None] < 8, y_true, 4).astype(np.float32)
+    weight = np.where(np.arange(10) < 8, 1 / 8, 1 / 2).astype(np.float32)[None, None]
+    loss = losses.L2Loss()
+    # The object of eight pixels is right, that of two is wrong by 1 px at each side.
+    assert float(loss(y_true, y_pred, sample_weight=weight)) == pytest.approx((0 + 4) / 2)
+    assert float(loss(y_true, y_pred, sample_weight=np.ones((1, 1, 10)))) == pytest.approx(8 / 10)
 
 
 def test_mean_iou_is_the_mean_over_positive_pixels(random):
     y_true, y_pred, weight = heatmaps(random)
+    weight = (weight > 0).astype(np.float32)
     metric = losses.MeanIoU()
     metric.update_state(y_true, y_pred, sample_weight=weight)
     expected = losses.iou(y_true, y_pred).numpy()[weight > 0].mean()
     assert float(metric.result()) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_graphs_give_what_eager_gives(random, jit_compile):
-    y_true, y_pred = (tf.cast(y, tf.float32) for y in random_distances(random, 100))
-    eager = gradient(losses.iou_loss, y_true, y_pred)
-    graph = tf.function(
-        lambda t, p: gradient(losses.iou_loss, t, p), jit_compile=jit_compile, autograph=False
-    )(y_true, y_pred)
-    for a, b in zip(eager, graph, strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+OPTIONS = {
+    "iou": {"box_format": "xyxy"},
+    **{name: {"box_format": "xyxy", "alpha": 2.0} for name in ("linear_iou", "giou", "diou")},
+    **{name: {"box_format": "xyxy", "alpha": 3.0} for name in ("ciou", "eiou", "siou")},
+    "l2": {},
+    "smooth_l1": {"beta": 2.0},
+}
 
 
-@pytest.mark.parametrize("name", losses.DISTANCE_LOSSES)
-def test_losses_are_saved_by_name(name):
-    loss = losses.DISTANCE_LOSSES[name](reduction="sum")
-    again = keras.losses.deserialize(keras.losses.serialize(loss))
+@each_class
+def test_losses_are_saved_with_models(name, tmp_path):
+    loss = losses.DISTANCE_LOSSES[name](reduction="sum", gather=False, **OPTIONS[name])
+    inputs = keras.Input([4])
+    model = keras.Model(inputs, keras.layers.Dense(4)(inputs))
+    model.compile("sgd", loss=loss)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras").loss
     assert type(again) is type(loss)
-    assert again.reduction == "sum"
+    assert again.get_config() == loss.get_config()
+    assert (again.reduction, again.gather, again.options) == ("sum", False, OPTIONS[name])
+    boxes = np.float32([[1, 1, 5, 5]]), np.float32([[2, 1, 5, 9]])
+    assert float(again(*boxes)) == float(loss(*boxes))

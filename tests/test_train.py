@@ -5,9 +5,11 @@ import keras
 import numpy as np
 import pytest
 
-from unitbox_tf import callbacks, train
-from unitbox_tf.config import PRESETS, Config
+from unitbox_tf import callbacks, datasets, input_pipeline, losses, train
+from unitbox_tf import model as models
+from unitbox_tf.config import PRESETS, Config, LossConfig
 from unitbox_tf.optimizers import CoupledSGD
+from unitbox_tf.records import Problems
 
 
 def changed(config, **settings):
@@ -241,6 +243,78 @@ def test_precision_on_a_gpu_is_what_it_computes_natively(monkeypatch, capability
         lambda gpu: {"compute_capability": capability},
     )
     assert train.best_precision(["gpu"]) == expected
+
+
+@pytest.fixture(scope="module")
+def small_model(tiny_config):
+    return models.unitbox(tiny_config.model)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("reduction", ["sum", "mean", "object_mean"])
+@pytest.mark.parametrize(
+    ("distance_loss", "alpha"), [("iou", 1.0), ("siou", 2.0), ("smooth_l1", 1.0)]
+)
+def test_what_is_minimised(tiny_config, small_model, distance_loss, alpha, reduction, jit):
+    """The distance loss as Keras reports it, against one that is added up by hand."""
+    config = dataclasses.replace(
+        tiny_config, loss=LossConfig(distance_loss, alpha=alpha, reduction=reduction)
+    )
+    train._compile(small_model, config, jit)
+    batches = input_pipeline.training_dataset(
+        datasets.load(("synthetic:#0-4",), ".", Problems(), 2),
+        config.data,
+        num_classes=2,
+        equal_objects=reduction == "object_mean",
+        batch_size=4,
+        seed=0,
+        problems=Problems(),
+    )
+    images, heatmaps, weights = next(iter(batches))
+    reported = small_model.test_on_batch(images, heatmaps, weights, return_dict=True)
+
+    function = getattr(losses, f"{distance_loss}_loss")
+    options = {} if alpha == 1 else {"alpha": alpha}
+    predicted = small_model(images)["distances"]
+    values = function(heatmaps["distances"], predicted, **options).numpy()
+    true = heatmaps["distances"].numpy()
+    positive = (true > 0).all(axis=-1)
+    i, j = np.indices(positive.shape[1:])
+    # Pixels of one object agree about where its sides are.
+    sides = np.stack(
+        [i - true[..., 0], i + true[..., 1], j - true[..., 2], j + true[..., 3]], axis=-1
+    )
+    objects = [
+        values[n][positive[n] & (np.abs(sides[n] - side) < 0.01).all(axis=-1)]
+        for n in range(4)
+        for side in np.unique(sides[n][positive[n]].round(2), axis=0)
+    ]
+    assert len(objects) > 4
+    assert sum(map(len, objects)) == positive.sum()
+    expected = {
+        "sum": values[positive].sum(),
+        "mean": values[positive].mean(),
+        "object_mean": np.mean([pixels.mean() for pixels in objects]),
+    }[reduction]
+    assert reported["distances_loss"] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("reduction", "equal"), [("mean", False), ("object_mean", True)])
+def test_objects_are_equal_where_their_mean_is_asked_for(
+    tiny_config, tmp_path, unfinished, monkeypatch, reduction, equal
+):
+    asked = []
+    for name in ("training_dataset", "validation_dataset"):
+        made = getattr(input_pipeline, name)
+
+        def spy(*args, made=made, **options):
+            asked.append(options["equal_objects"])
+            return made(*args, **options)
+
+        monkeypatch.setattr(input_pipeline, name, spy)
+    config = changed(tiny_config, epochs=1, steps_per_epoch=1, output=str(tmp_path), run="run")
+    train.fit(dataclasses.replace(config, loss=LossConfig(reduction=reduction)))
+    assert asked == [equal, equal]
 
 
 def test_the_policy_is_restored_after_training(tiny_run):

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 Decoder = Literal["peaks", "ellipse"]
+DistanceLoss = Literal[
+    "iou", "linear_iou", "giou", "diou", "ciou", "eiou", "siou", "l2", "smooth_l1"
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +61,11 @@ class ModelConfig:
 class LossConfig:
     """What is minimised (section 2 of the paper)."""
 
-    distance_loss: Literal["iou", "l2"] = "iou"
-    reduction: Literal["sum", "mean"] = "mean"  # over all pixels (the paper) or the weighted mean
+    distance_loss: DistanceLoss = "iou"  # see docs/losses.md
+    alpha: float = 1.0  # power of Alpha-IoU, in the losses from linear_iou to siou
+    # Both losses are added up over the pixels of a batch ("sum", the paper) or averaged over the
+    # pixels that count ("mean"). "object_mean" averages the distance loss over each object first.
+    reduction: Literal["sum", "mean", "object_mean"] = "mean"
     confidence_weight: float = 1.0
     distance_weight: float = 1.0
 
@@ -110,7 +116,8 @@ class Config:
     decode: DecodeConfig = DecodeConfig()
 
     def __post_init__(self) -> None:
-        data, model, train, decode = self.data, self.model, self.train, self.decode
+        data, model, loss = self.data, self.model, self.loss
+        train, decode = self.train, self.decode
         for expected, value, meaning in (
             (len(data.train_sources) > 0, data.train_sources, "at least one of train_sources"),
             (
@@ -129,6 +136,12 @@ class Config:
             (0 <= data.mosaic <= 1, data.mosaic, "mosaic from 0 to 1"),
             (data.positive_weight > 0, data.positive_weight, "positive_weight above 0"),
             (len(model.class_names) > 0, model.class_names, "at least one of class_names"),
+            (loss.alpha >= 1, loss.alpha, "alpha of at least 1"),
+            (
+                loss.alpha == 1 or loss.distance_loss not in ("iou", "l2", "smooth_l1"),
+                loss.distance_loss,
+                "a distance_loss from linear_iou to siou where alpha is not 1",
+            ),
             (train.epochs >= 1, train.epochs, "epochs of at least 1"),
             (train.steps_per_epoch >= 1, train.steps_per_epoch, "steps_per_epoch of at least 1"),
             (train.batch_size >= 1, train.batch_size, "batch_size of at least 1"),

@@ -1,148 +1,677 @@
-"""The losses of section 2 of the paper, with the gradient of the IoU loss written out, and the mean IoU as a metric.
+"""Box losses: the IoU loss of the paper with its gradient written out, its descendants, and the mean IoU as a metric.
 
-Functions are elementwise, `[..., 4], [..., 4] -> [...]`, on distances `tblr` in pixels (see
-`boxes.py`), truth first. Which pixels count, and how they are added up, is Keras' business: pass
-`sample_weight` (1 at positive pixels, 0 elsewhere) and
-choose a `reduction`: `"sum"` is the paper's (over all pixels of the batch),
-`"mean_with_sample_weight"` the mean over positive pixels.
+Functions are elementwise, `[..., 4], [..., 4] -> [...]`, truth first, in pixels. `box_format` says
+what the four numbers are: `"tblr"`, the distances from a pixel to the four sides of its box, none
+negative, or `"xyxy"`, corners, which may describe boxes that do not meet. `DISTANCE_LOSSES` names
+the Keras classes. Which pixels count is said with `sample_weight`, how they are added up with
+`reduction`: `"sum"` is the paper's, `"mean_with_sample_weight"` the mean over the pixels that
+count. `docs/losses.md` sets the family side by side.
+
+Common to all functions:
+
+* Computed in float32, in float64 for float64 input; the value has that type. The gradient has the
+  type of `y_pred`, cut to its finite range.
+* Only `y_pred` has a gradient.
+* Where sides are equal, `min` and `max` have a kink: a side that is exactly right is not asked to
+  grow (strict `<` in equations 5 and 6 of the paper, in the whole family).
+* Losses of overlap are 0, with no gradient, where `y_true` is a box without area: no object.
+* `ValueError` for shapes that are not equal or do not end in 4: broadcasting is the classic silent
+  error of losses.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-# A predicted box narrower (lower) than this share of the true one is treated as that narrow (low).
-# -ln IoU is infinite for a box of no width, and its gradient vanishes for one of neither width nor
-# height; with the floor such a box loses at most 2 ln(1 / RELATIVE_FLOOR) = 18.4, and the gradient,
-# taken at the floor, is finite and asks every side to grow. Being relative, it keeps the loss independent
-# of scale.
+BoxFormat = Literal["tblr", "xyxy"]
+
+# -ln IoU is infinite for boxes that share nothing, and the gradient of any IoU vanishes for a box of
+# neither width nor height. A width (height) of less than this share of the true one is therefore
+# taken for this share: in the value of the logarithm, and in the gradient of the area of every
+# intersection. So it is finite and asks every side to grow. Being relative, it keeps losses
+# independent of scale.
 RELATIVE_FLOOR = 1e-4
+# Offsets below this share of the diagonal have no angle: SIoU divides by the offset.
+_NO_OFFSET = 1e-6
 
 
 class _Overlap:
-    """The quantities of Algorithm 1 for two boxes that share a pixel, under the paper's names.
+    """What two boxes have in common, each `[N]`: the one helper from which every loss reads as its formula.
 
-    `X` predicted area, `G` true area (the paper's X with a tilde), `I_h`, `I_w` height and width of
-    the intersection, `I` its area, `U` the area of the union; `x_h`, `x_w` height and width of the
-    predicted box. All `[...]`. Where the truth has no area (no object at the pixel) everything is
-    1, so that what is computed from it stays finite.
+    Made from `[4, N]` `tblr`, truth first: columns of their own are three times as fast as slices of
+    `[N, 4]`. Corners are distances to the sides from the point (0, 0), so they need no case of
+    their own; they can be negative, and the boxes apart.
+
+    `h`, `w` are the predicted height and width, `g_h`, `g_w` the true ones, `C_h`, `C_w` those of
+    the smallest box around both, `d_y`, `d_x` the offset of the centres. `inner_h`, `inner_w` are
+    those of the intersection, negative by the gap where boxes are apart.
     """
 
     def __init__(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> None:
-        g_h, g_w = y_true[..., 0] + y_true[..., 1], y_true[..., 2] + y_true[..., 3]
-        self.valid = (g_h > 0) & (g_w > 0)
-        g_h, g_w = tf.where(self.valid, g_h, 1), tf.where(self.valid, g_w, 1)
-        inner = tf.minimum(y_true, y_pred)
+        self._true, self._pred = y_true, y_pred
+        self.h, self.w = _height_and_width(y_pred)
+        self.g_h, self.g_w = _height_and_width(y_true)
+        # Truth first: where both are equal, min and max pass the gradient to their first argument.
+        self.inner_h, self.inner_w = _height_and_width(tf.minimum(y_true, y_pred))
+        self.least_h, self.least_w = RELATIVE_FLOOR * self.g_h, RELATIVE_FLOOR * self.g_w
 
-        def floored(size: tf.Tensor, true_size: tf.Tensor) -> tf.Tensor:
-            return tf.where(self.valid, tf.maximum(size, RELATIVE_FLOOR * true_size), 1)
+    @functools.cached_property
+    def I(self) -> tf.Tensor:  # noqa: E743
+        """Area of the intersection."""
+        return _area(self.inner_h, self.inner_w, self.least_h, self.least_w)
 
-        self.I_h = floored(inner[..., 0] + inner[..., 1], g_h)
-        self.I_w = floored(inner[..., 2] + inner[..., 3], g_w)
-        self.x_h = floored(y_pred[..., 0] + y_pred[..., 1], g_h)
-        self.x_w = floored(y_pred[..., 2] + y_pred[..., 3], g_w)
-        self.X = self.x_h * self.x_w
-        self.G = g_h * g_w
-        self.I = self.I_h * self.I_w
-        self.U = self.X + self.G - self.I
+    @functools.cached_property
+    def U(self) -> tf.Tensor:
+        """Area of the union."""
+        X = _area(self.h, self.w, self.least_h, self.least_w)
+        return X + self.g_h * self.g_w - self.I
+
+    @functools.cached_property
+    def IoU(self) -> tf.Tensor:
+        return self.I / self.U
+
+    @functools.cached_property
+    def _outer(self) -> tuple[tf.Tensor, tf.Tensor]:
+        return _height_and_width(tf.maximum(self._true, self._pred))
+
+    @property
+    def C_h(self) -> tf.Tensor:
+        return self._outer[0]
+
+    @property
+    def C_w(self) -> tf.Tensor:
+        return self._outer[1]
+
+    @functools.cached_property
+    def C(self) -> tf.Tensor:
+        """Area of the smallest box around both."""
+        return self.C_h * self.C_w
+
+    @functools.cached_property
+    def c2(self) -> tf.Tensor:
+        """Square of the diagonal of the smallest box around both."""
+        return tf.square(self.C_h) + tf.square(self.C_w)
+
+    @functools.cached_property
+    def _offset(self) -> tf.Tensor:
+        return (self._pred - self._true) / 2  # [4, N]
+
+    @functools.cached_property
+    def d_y(self) -> tf.Tensor:
+        return self._offset[1] - self._offset[0]
+
+    @functools.cached_property
+    def d_x(self) -> tf.Tensor:
+        return self._offset[3] - self._offset[2]
+
+    @functools.cached_property
+    def rho2(self) -> tf.Tensor:
+        """Square of the distance of the centres."""
+        return tf.square(self.d_x) + tf.square(self.d_y)
+
+
+def _height_and_width(y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    t, b, l, r = tf.unstack(y)  # noqa: E741
+    return t + b, l + r
+
+
+@tf.custom_gradient
+def _area(
+    height: tf.Tensor, width: tf.Tensor, least_h: tf.Tensor, least_w: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[Any, ...]]]:
+    """Height times width, 0 where one is negative; its gradient is taken at `least_h` and `least_w` at least."""
+    exists = (height >= 0) & (width >= 0)
+
+    def gradient(upstream: tf.Tensor) -> tuple[Any, ...]:
+        upstream = tf.where(exists, upstream, 0)
+        return (
+            upstream * tf.maximum(width, least_w),
+            upstream * tf.maximum(height, least_h),
+            None,
+            None,
+        )
+
+    return tf.where(exists, height * width, 0), gradient
+
+
+@tf.custom_gradient
+def _at_least(
+    size: tf.Tensor, least: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, None]]]:
+    """`max(size, least)`, whose gradient asks `size` to change below `least`, too."""
+    return tf.maximum(size, least), lambda upstream: (upstream, None)
 
 
 @tf.custom_gradient
 def _iou_loss(
     y_true: tf.Tensor, y_pred: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[None, tf.Tensor]]]:
-    o = _Overlap(y_true, y_pred)
-    loss = -tf.math.log(o.I / o.U)
+    """-ln IoU `[N]` of `tblr` `[4, N]` and its gradient, under the paper's names."""
+
+    def areas() -> tuple[tf.Tensor, ...]:
+        o = _Overlap(y_true, y_pred)
+        x_h, x_w = tf.maximum(o.h, o.least_h), tf.maximum(o.w, o.least_w)
+        I_h, I_w = tf.maximum(o.inner_h, o.least_h), tf.maximum(o.inner_w, o.least_w)
+        I = I_h * I_w  # noqa: E741
+        return x_h, x_w, I_h, I_w, I, x_h * x_w + o.g_h * o.g_w - I
 
     def gradient(upstream: tf.Tensor) -> tuple[None, tf.Tensor]:
-        grows = tf.cast(y_pred < y_true, y_pred.dtype)  # (5), (6): strictly smaller
-        # (3): dX/dx_t = dX/dx_b = x_l + x_r.   (4): dX/dx_l = dX/dx_r = x_t + x_b.
-        dX = tf.stack([o.x_w, o.x_w, o.x_h, o.x_h], axis=-1)
-        # (5): dI/dx_t = I_w if x_t < true x_t else 0, likewise b.   (6): dI/dx_l = I_h, likewise r.
-        dI = tf.stack([o.I_w, o.I_w, o.I_h, o.I_h], axis=-1) * grows
+        # Computed again instead of kept: cheaper than the memory, and what is differentiated here
+        # can be differentiated once more.
+        x_h, x_w, I_h, I_w, I, U = areas()  # noqa: E741
         # (7): dL/dx = dX / U - (U + I) / (U I) dI.
-        U, I = o.U[..., None], o.I[..., None]  # noqa: E741
-        dL = dX / U - (U + I) / (U * I) * dI
-        weight = tf.where(o.valid, upstream, 0)[..., None]
-        return None, weight * tf.where(o.valid[..., None], dL, 0)
+        for_X, for_I = upstream / U, upstream * (1 / U + 1 / I)
+        # (3): dX/dx_t = dX/dx_b = x_l + x_r.   (4): dX/dx_l = dX/dx_r = x_t + x_b.
+        # (5): dI/dx_t = I_w if x_t < true x_t else 0, likewise b.   (6): dI/dx_l = I_h, likewise r.
+        dX = tf.stack([for_X * x_w] * 2 + [for_X * x_h] * 2)
+        dI = tf.stack([for_I * I_w] * 2 + [for_I * I_h] * 2)
+        return None, dX - tf.where(y_pred < y_true, dI, 0)  # strictly smaller
 
-    return loss, gradient
+    *_, I, U = areas()  # noqa: E741
+    return tf.math.log(U / I), gradient
 
 
-def iou_loss(y_true: Any, y_pred: Any) -> tf.Tensor:
-    """-ln IoU `[...]` of the boxes that the distances `tblr` `[..., 4]` describe (Algorithm 1).
+def iou_loss(y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr") -> tf.Tensor:
+    """-ln IoU `[...]`, the IoU loss of the paper (Algorithm 1), with its gradient (equations 3 to 7).
 
-    The gradient with respect to `y_pred` is the paper's, equations 3 to 7, with the paper's rule at
-    the kink: a side that is exactly right is not asked to grow (strict `<`). There is no gradient
-    with respect to `y_true`. 0 where `y_true` describes no box. Independent of scale; from 0 on,
-    growing as the logarithm of the area of a box that is too large. A predicted height or width
-    below `RELATIVE_FLOOR` of the true one counts as that much: a box that is too small, or of no
-    size, loses at most 18.4, and the gradient there is finite and points outwards.
+    From 0 on, growing as the logarithm of the area of a box that is too large. A predicted or
+    common height or width below `RELATIVE_FLOOR` of the true one counts as that much: a box that is
+    too small, of no size, or apart from the true one loses as if it met it in 1e-4 of its height
+    (width): 9.2, or 18.4 in both, and more if it is large. The gradient there is the one at the
+    floor: it asks the sides that are wrong to move towards the truth.
+
+    Source: Yu et al., UnitBox: An Advanced Object Detection Network, ACM MM 2016.
     """
     y_true, y_pred = _checked(y_true, y_pred)
-    return _iou_loss(y_true, y_pred)
+    return _shaped(_iou_loss(*_as_tblr(y_true, y_pred, box_format)), y_pred)
+
+
+def linear_iou_loss(
+    y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr", alpha: float = 1.0
+) -> tf.Tensor:
+    """1 - IoU^alpha `[...]`, 0 to 1; boxes apart lose 1 and have no gradient.
+
+    A box of no size has next to none: IoU itself grows from 0 with the area.
+
+    Source: `alpha` is the power of He et al., Alpha-IoU, NeurIPS 2021 (3 there), in all losses.
+    """
+    o, shaped = _overlap(y_true, y_pred, box_format, alpha)
+    return shaped(1 - _power(o.IoU, alpha))
+
+
+def giou_loss(
+    y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr", alpha: float = 1.0
+) -> tf.Tensor:
+    """1 - GIoU `[...]`, 0 to 2: 1 - IoU^alpha + ((C - U) / C)^alpha.
+
+    C is the area of the smallest box around both. Boxes apart approach each other.
+
+    Source: Rezatofighi et al., Generalized Intersection over Union, CVPR 2019, Algorithm 1.
+    """
+    o, shaped = _overlap(y_true, y_pred, box_format, alpha)
+    return shaped(1 - _power(o.IoU, alpha) + _power((o.C - o.U) / o.C, alpha))
+
+
+def diou_loss(
+    y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr", alpha: float = 1.0
+) -> tf.Tensor:
+    """1 - DIoU `[...]`, 0 to 2: 1 - IoU^alpha + (rho^2 / c^2)^alpha.
+
+    rho is the distance of the centres, c the diagonal of the smallest box around both.
+
+    Source: Zheng et al., Distance-IoU Loss, AAAI 2020, equation 7.
+    """
+    o, shaped = _overlap(y_true, y_pred, box_format, alpha)
+    return shaped(1 - _power(o.IoU, alpha) + _power(o.rho2 / o.c2, alpha))
+
+
+def ciou_loss(
+    y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr", alpha: float = 1.0
+) -> tf.Tensor:
+    """1 - CIoU `[...]`, 0 to 3: 1 - IoU^alpha + (rho^2 / c^2)^alpha + (beta v)^alpha.
+
+    v, 0 to 1, compares the aspects (equation 9). Its weight beta = v / (1 - IoU + v) (equation 11;
+    alpha there) is a constant under differentiation, as in the authors' code. They also leave out
+    1 / (w^2 + h^2) from the gradient of v; here it is the true one. In v, a side below
+    `RELATIVE_FLOOR` of the true one counts as that much.
+
+    Source: Zheng et al., Distance-IoU Loss, AAAI 2020, equations 8 to 11.
+    """
+    o, shaped = _overlap(y_true, y_pred, box_format, alpha)
+    aspect = tf.math.atan2(_at_least(o.w, o.least_w), _at_least(o.h, o.least_h))
+    v = 4 / math.pi**2 * tf.square(tf.math.atan2(o.g_w, o.g_h) - aspect)
+    beta = tf.stop_gradient(tf.math.divide_no_nan(v, 1 - o.IoU + v))
+    return shaped(1 - _power(o.IoU, alpha) + _power(o.rho2 / o.c2, alpha) + _power(beta * v, alpha))
+
+
+def eiou_loss(
+    y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr", alpha: float = 1.0
+) -> tf.Tensor:
+    """1 - IoU^alpha + (rho^2 / c^2)^alpha + ((w - w~)^2 / C_w^2)^alpha + the same of h; `[...]`, 0 to 4.
+
+    C_w is the width of the smallest box around both.
+
+    Source: Zhang et al., Focal and Efficient IOU Loss, Neurocomputing 2022, without its focal weight.
+    """
+    o, shaped = _overlap(y_true, y_pred, box_format, alpha)
+    width = tf.square((o.w - o.g_w) / o.C_w)
+    height = tf.square((o.h - o.g_h) / o.C_h)
+    terms = sum(_power(term, alpha) for term in (o.rho2 / o.c2, width, height))
+    return shaped(1 - _power(o.IoU, alpha) + terms)
+
+
+def siou_loss(
+    y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr", alpha: float = 1.0
+) -> tf.Tensor:
+    """1 - IoU^alpha + ((Delta + Omega) / 2)^alpha `[...]`, 0 to 2.1.
+
+    Distance cost Delta = sum over x, y of 1 - exp(-gamma d^2 / C^2), with gamma = 2 - Lambda and the
+    angle cost Lambda = sin(2 theta), theta the direction from centre to centre. Shape cost Omega =
+    sum over w, h of (1 - exp(-|w - w~| / max(w, w~)))^4.
+
+    Source: Gevorgyan, SIoU Loss, arXiv 2205.12740. Lambda is printed there as 1 - 2 sin^2(arcsin x -
+    pi / 4), the same.
+    """
+    o, shaped = _overlap(y_true, y_pred, box_format, alpha)
+    square = tf.maximum(o.rho2, _NO_OFFSET**2 * o.c2)
+    gamma = 2 - 2 * tf.abs(o.d_x * o.d_y) / square
+    distance = 2 - sum(
+        tf.exp(-gamma * tf.square(d / size)) for d, size in ((o.d_x, o.C_w), (o.d_y, o.C_h))
+    )
+    shape = sum(
+        (1 - tf.exp(-tf.abs(size - true) / tf.maximum(true, size))) ** 4
+        for size, true in ((o.w, o.g_w), (o.h, o.g_h))
+    )
+    return shaped(1 - _power(o.IoU, alpha) + _power((distance + shape) / 2, alpha))
 
 
 def l2_loss(y_true: Any, y_pred: Any) -> tf.Tensor:
-    """Sum `[...]` of the squared differences of the four distances `tblr` `[..., 4]` (equation 2): no 1/2, no mean."""
+    """Sum `[...]` of the squared differences of the four numbers `[..., 4]` of either format: no 1/2, no mean.
+
+    Source: UnitBox, equation 2.
+    """
     y_true, y_pred = _checked(y_true, y_pred)
     return tf.reduce_sum(tf.math.squared_difference(y_pred, y_true), axis=-1)
 
 
-def iou(y_true: Any, y_pred: Any) -> tf.Tensor:
-    """IoU `[...]`, 0 to 1, of the boxes that the distances `tblr` `[..., 4]` describe; 0 where there is no true box."""
+def smooth_l1_loss(y_true: Any, y_pred: Any, beta: float = 1.0) -> tf.Tensor:
+    """Sum `[...]` over the four numbers `[..., 4]` of either format: d^2 / (2 beta) if |d| < beta, else |d| - beta / 2.
+
+    Source: Girshick, Fast R-CNN, ICCV 2015, equations 2 and 3, with `beta` = 1 pixel.
+    """
+    _check_options(beta=beta)
     y_true, y_pred = _checked(y_true, y_pred)
-    inner = tf.minimum(y_true, y_pred)
+    size = tf.abs(y_pred - y_true)
+    inner = tf.minimum(tf.cast(beta, size.dtype), size)
+    return tf.reduce_sum(tf.square(inner) / (2 * beta) + (size - inner), axis=-1)
 
-    def area(distances: tf.Tensor) -> tf.Tensor:
-        t, b, l, r = tf.unstack(distances, axis=-1)  # noqa: E741
-        return (t + b) * (l + r)
 
-    intersection = area(inner)
-    return tf.math.divide_no_nan(intersection, area(y_true) + area(y_pred) - intersection)
+def iou(y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr") -> tf.Tensor:
+    """IoU `[...]`, 0 to 1, of `[..., 4]` each; 0 where there is no true box."""
+    y_true, y_pred = _checked(y_true, y_pred)
+    o = _Overlap(*(_to_tblr(y, box_format) for y in (y_true, y_pred)))
+    value = tf.where(_has_area(o.g_h, o.g_w), tf.math.divide_no_nan(o.I, o.U), 0)
+    return _shaped(value, y_pred)
+
+
+def _overlap(
+    y_true: Any, y_pred: Any, box_format: BoxFormat, alpha: float
+) -> tuple[_Overlap, Callable[[tf.Tensor], tf.Tensor]]:
+    """The overlap, and what gives a loss `[N]` the shape `[...]` of the input."""
+    _check_options(alpha=alpha)
+    y_true, y_pred = _checked(y_true, y_pred)
+    overlap = _Overlap(*_as_tblr(y_true, y_pred, box_format))
+    return overlap, functools.partial(_shaped, y_pred=y_pred)
+
+
+def _check_options(box_format: str = "tblr", alpha: float = 1.0, beta: float = 1.0) -> None:
+    if box_format not in ("tblr", "xyxy"):
+        raise ValueError(
+            f"Expected box_format 'tblr' or 'xyxy'. Received: box_format={box_format!r}"
+        )
+    if not 1 <= alpha < math.inf:
+        raise ValueError(
+            "Expected alpha of at least 1: below, the gradient of a power is infinite at 0. "
+            f"Received: alpha={alpha}"
+        )
+    if not 0 < beta < math.inf:
+        raise ValueError(f"Expected beta above 0. Received: beta={beta}")
+
+
+def _power(x: tf.Tensor, alpha: float) -> tf.Tensor:
+    # Rounding can make 0 negative, as C - U where one box holds the other. Clipping is right only
+    # here, where the slope at 0 is 0: else XLA, which rounds anew wherever it needs a number, may
+    # clip one half of a gradient and not the other.
+    return x if alpha == 1 else tf.maximum(x, 0) ** alpha
+
+
+def _as_tblr(
+    y_true: tf.Tensor, y_pred: tf.Tensor, box_format: BoxFormat
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Both `[..., 4]` as `[4, N]` `tblr`. Where there is no true box, both are one box: no loss, no gradient."""
+    y_true, y_pred = _to_tblr(y_true, box_format), _to_tblr(y_pred, box_format)
+    valid = _has_area(*_height_and_width(y_true))
+    # The prediction is replaced, not only its loss, or else NaN in it would make the gradient NaN.
+    return tf.where(valid, y_true, 1), tf.where(valid, y_pred, 1)
+
+
+def _has_area(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    return (height > 0) & (width > 0)
+
+
+def _to_tblr(y: tf.Tensor, box_format: BoxFormat) -> tf.Tensor:
+    _check_options(box_format)
+    columns = tf.transpose(tf.reshape(y, [-1, 4]))
+    if box_format == "tblr":
+        return columns
+    x0, y0, x1, y1 = tf.unstack(columns)
+    return tf.stack([-y0, y1, -x0, x1])
+
+
+def _shaped(value: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+    """`value` `[N]` in the shape `[...]` that belongs to `y_pred` `[..., 4]`."""
+    return tf.ensure_shape(tf.reshape(value, tf.shape(y_pred)[:-1]), y_pred.shape[:-1])
 
 
 def _checked(y_true: Any, y_pred: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Both as tensors of one floating type; broadcasting, the classic silent error of losses, is refused."""
-    y_pred = tf.convert_to_tensor(y_pred)
-    y_true = tf.cast(tf.convert_to_tensor(y_true), y_pred.dtype)
+    """Both in the type that is computed in, of one shape `[..., 4]`."""
+    y_pred, y_true = tf.convert_to_tensor(y_pred), tf.convert_to_tensor(y_true)
+    _check_shapes(y_true, y_pred)
+    if y_pred.dtype not in (tf.float32, tf.float64):
+        y_pred = _widened(y_pred)
+    return tf.stop_gradient(tf.cast(y_true, y_pred.dtype)), y_pred
+
+
+def _check_shapes(y_true: tf.Tensor, y_pred: tf.Tensor) -> None:
     if not y_true.shape.is_compatible_with(y_pred.shape) or y_pred.shape[-1] != 4:
         raise ValueError(
             "Expected y_true and y_pred of one shape [..., 4]. "
             f"Received: y_true.shape={y_true.shape}, y_pred.shape={y_pred.shape}"
         )
-    return y_true, y_pred
+
+
+@tf.custom_gradient
+def _widened(y: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """`y` as float32; its gradient, which float16 may not hold, is cut to the finite range of its type."""
+    return tf.cast(y, tf.float32), lambda upstream: tf.saturate_cast(upstream, y.dtype)
+
+
+class BoxLoss(keras.losses.Loss):
+    """Base of the Keras losses of this module, for `[..., 4]`, such as distance heatmaps `[B, H, W, 4]`.
+
+    Pixels whose `sample_weight` is 0 are kept out: they cost nothing, and NaN there does no harm.
+    `sample_weight` is `[...]`, or `[..., 1]`, or its leading axes, such as `[B]`.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., tf.Tensor],
+        options: dict[str, Any],
+        reduction: str,
+        name: str | None,
+        dtype: Any,
+        gather: bool,
+    ) -> None:
+        """A loss that is `function(y_true, y_pred, **options)`; the rest is explained in `IoULoss`."""
+        _check_options(**options)
+        super().__init__(name=name or function.__name__, reduction=reduction, dtype=dtype)
+        self.function, self.options, self.gather = function, options, gather
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        return self.function(y_true, y_pred, **self.options)
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
+        if sample_weight is None:
+            return super().__call__(y_true, y_pred)
+        selected = _gather if self.gather and self.reduction in _OF_WEIGHTED_PIXELS else _mask
+        return super().__call__(*selected(y_true, y_pred, sample_weight))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.options, "gather": self.gather}
+
+
+_OF_WEIGHTED_PIXELS = ("sum", "mean_with_sample_weight")  # reductions that ask for no other pixels
+
+
+def _weights_of_pixels(y_pred: tf.Tensor, sample_weight: Any) -> tf.Tensor:
+    """`sample_weight` as `[...]`, for `y_pred` `[..., 4]`."""
+    weight = tf.cast(tf.convert_to_tensor(sample_weight), y_pred.dtype)
+    if weight.shape.rank == y_pred.shape.rank and weight.shape[-1] == 1:
+        weight = weight[..., 0]
+    missing = y_pred.shape.rank - 1 - weight.shape.rank
+    if missing < 0 or not y_pred.shape[: weight.shape.rank].is_compatible_with(weight.shape):
+        raise ValueError(
+            f"Expected sample_weight of shape {y_pred.shape[:-1]}, with or without a last axis of "
+            f"1, or of its leading axes. Received: sample_weight.shape={weight.shape}"
+        )
+    if missing:
+        weight = tf.reshape(weight, tf.concat([tf.shape(weight), [1] * missing], axis=0))
+        weight = tf.broadcast_to(weight, tf.shape(y_pred)[:-1])
+    return weight
+
+
+def _gather(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[tf.Tensor, ...]:
+    """The pixels that count: `[N, 4]`, `[N, 4]` and their weights `[N]`."""
+    y_true, y_pred = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
+    _check_shapes(y_true, y_pred)
+    weight = tf.reshape(_weights_of_pixels(y_pred, sample_weight), [-1])
+    pixels = tf.where(weight)[:, 0]
+    if pixels.shape[0] == 0:  # known only eagerly, where Keras does not reduce the loss of no pixel
+        return _mask(y_true, y_pred, sample_weight)
+    rows = (tf.reshape(y, [-1, 4]) for y in (y_true, y_pred))
+    return *(_rows_at(y, pixels) for y in rows), tf.gather(weight, pixels)
+
+
+@tf.custom_gradient
+def _rows_at(
+    y: tf.Tensor, pixels: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, None]]]:
+    """`tf.gather`, whose gradient is dense at once and needs no sum, as no row is taken twice."""
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+        return tf.scatter_nd(pixels[:, None], upstream, tf.shape(y, out_type=pixels.dtype)), None
+
+    return tf.gather(y, pixels), gradient
+
+
+def _mask(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[tf.Tensor, ...]:
+    """All pixels; those that do not count are a constant."""
+    y_true, y_pred = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
+    _check_shapes(y_true, y_pred)
+    weight = _weights_of_pixels(y_pred, sample_weight)
+    counts = (weight != 0)[..., None]
+    return *(tf.where(counts, y, tf.zeros([], y.dtype)) for y in (y_true, y_pred)), weight
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
-class IoULoss(keras.losses.Loss):
-    """`iou_loss` as a Keras loss for distance heatmaps `[B, H, W, 4]`, with `sample_weight` `[B, H, W]`."""
+class IoULoss(BoxLoss):
+    """`iou_loss` as a Keras loss."""
 
-    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        return iou_loss(y_true, y_pred)
+    def __init__(
+        self,
+        box_format: BoxFormat = "tblr",
+        reduction: str = "mean_with_sample_weight",
+        name: str | None = None,
+        dtype: Any = None,
+        gather: bool = True,
+    ) -> None:
+        """A loss for `model.compile` or to be called.
+
+        Args:
+            box_format: see the module.
+            reduction: `"sum"`, `"mean_with_sample_weight"` (the sum divided by the sum of the
+                weights) or another of Keras.
+            name: in logs.
+            dtype: that Keras casts both to, `floatx` unless given.
+            gather: gather the pixels that count and compute only those; else compute all and
+                mask, which is the faster under XLA (`jit_compile`).
+        """
+        options = {"box_format": box_format}
+        super().__init__(iou_loss, options, reduction, name, dtype, gather)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
-class L2Loss(keras.losses.Loss):
-    """`l2_loss` as a Keras loss for distance heatmaps `[B, H, W, 4]`, with `sample_weight` `[B, H, W]`."""
+class LinearIoULoss(BoxLoss):
+    """`linear_iou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
 
-    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        return l2_loss(y_true, y_pred)
+    def __init__(
+        self,
+        box_format: BoxFormat = "tblr",
+        alpha: float = 1.0,
+        reduction: str = "mean_with_sample_weight",
+        name: str | None = None,
+        dtype: Any = None,
+        gather: bool = True,
+    ) -> None:
+        options = {"box_format": box_format, "alpha": alpha}
+        super().__init__(linear_iou_loss, options, reduction, name, dtype, gather)
 
 
-DISTANCE_LOSSES: dict[str, type[keras.losses.Loss]] = {"iou": IoULoss, "l2": L2Loss}
+@keras.saving.register_keras_serializable("unitbox_tf")
+class GIoULoss(BoxLoss):
+    """`giou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
+
+    def __init__(
+        self,
+        box_format: BoxFormat = "tblr",
+        alpha: float = 1.0,
+        reduction: str = "mean_with_sample_weight",
+        name: str | None = None,
+        dtype: Any = None,
+        gather: bool = True,
+    ) -> None:
+        options = {"box_format": box_format, "alpha": alpha}
+        super().__init__(giou_loss, options, reduction, name, dtype, gather)
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
+class DIoULoss(BoxLoss):
+    """`diou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
+
+    def __init__(
+        self,
+        box_format: BoxFormat = "tblr",
+        alpha: float = 1.0,
+        reduction: str = "mean_with_sample_weight",
+        name: str | None = None,
+        dtype: Any = None,
+        gather: bool = True,
+    ) -> None:
+        options = {"box_format": box_format, "alpha": alpha}
+        super().__init__(diou_loss, options, reduction, name, dtype, gather)
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
+class CIoULoss(BoxLoss):
+    """`ciou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
+
+    def __init__(
+        self,
+        box_format: BoxFormat = "tblr",
+        alpha: float = 1.0,
+        reduction: str = "mean_with_sample_weight",
+        name: str | None = None,
+        dtype: Any = None,
+        gather: bool = True,
+    ) -> None:
+        options = {"box_format": box_format, "alpha": alpha}
+        super().__init__(ciou_loss, options, reduction, name, dtype, gather)
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
+class EIoULoss(BoxLoss):
+    """`eiou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
+
+    def __init__(
+        self,
+        box_format: BoxFormat = "tblr",
+        alpha: float = 1.0,
+        reduction: str = "mean_with_sample_weight",
+        name: str | None = None,
+        dtype: Any = None,
+        gather: bool = True,
+    ) -> None:
+        options = {"box_format": box_format, "alpha": alpha}
+        super().__init__(eiou_loss, options, reduction, name, dtype, gather)
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
+class SIoULoss(BoxLoss):
+    """`siou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
+
+    def __init__(
+        self,
+        box_format: BoxFormat = "tblr",
+        alpha: float = 1.0,
+        reduction: str = "mean_with_sample_weight",
+        name: str | None = None,
+        dtype: Any = None,
+        gather: bool = True,
+    ) -> None:
+        options = {"box_format": box_format, "alpha": alpha}
+        super().__init__(siou_loss, options, reduction, name, dtype, gather)
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
+class L2Loss(BoxLoss):
+    """`l2_loss` as a Keras loss; arguments are those of `IoULoss`."""
+
+    def __init__(
+        self,
+        reduction: str = "mean_with_sample_weight",
+        name: str | None = None,
+        dtype: Any = None,
+        gather: bool = True,
+    ) -> None:
+        super().__init__(l2_loss, {}, reduction, name, dtype, gather)
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
+class SmoothL1Loss(BoxLoss):
+    """`smooth_l1_loss` as a Keras loss; arguments are those of `IoULoss` and `beta`, in pixels."""
+
+    def __init__(
+        self,
+        beta: float = 1.0,
+        reduction: str = "mean_with_sample_weight",
+        name: str | None = None,
+        dtype: Any = None,
+        gather: bool = True,
+    ) -> None:
+        options = {"beta": beta}
+        super().__init__(smooth_l1_loss, options, reduction, name, dtype, gather)
+
+
+DISTANCE_LOSSES: dict[str, Callable[..., BoxLoss]] = {
+    "iou": IoULoss,
+    "linear_iou": LinearIoULoss,
+    "giou": GIoULoss,
+    "diou": DIoULoss,
+    "ciou": CIoULoss,
+    "eiou": EIoULoss,
+    "siou": SIoULoss,
+    "l2": L2Loss,
+    "smooth_l1": SmoothL1Loss,
+}
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class MeanIoU(keras.metrics.MeanMetricWrapper):
-    """Mean IoU of predicted and true box over pixels, weighted by `sample_weight` (1 at positive pixels)."""
+    """Mean IoU of predicted and true box over pixels, weighted by `sample_weight`; those of weight 0 are kept out."""
 
     def __init__(self, name: str = "iou", dtype: Any = None) -> None:
         super().__init__(fn=iou, name=name, dtype=dtype)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        if sample_weight is not None:
+            y_true, y_pred, sample_weight = _mask(y_true, y_pred, sample_weight)
+        super().update_state(y_true, y_pred, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": self.dtype}

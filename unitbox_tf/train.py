@@ -106,6 +106,7 @@ def _fit(
     warnings.filterwarnings("ignore", "`shuffle=True` was passed", UserWarning)
     warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
     settings, num_classes = config.train, len(config.model.class_names)
+    equal_objects = config.loss.reduction == "object_mean"
     epochs_done = len(store.history)
     watched = ValidateDetections(validation, config, run / "tensorboard", problems)
     model.fit(
@@ -113,6 +114,7 @@ def _fit(
             train,
             config.data,
             num_classes=num_classes,
+            equal_objects=equal_objects,
             batch_size=settings.batch_size,
             seed=settings.seed,
             problems=problems,
@@ -123,6 +125,7 @@ def _fit(
             config.data,
             size=config.decode.max_side,
             num_classes=num_classes,
+            equal_objects=equal_objects,
             batch_size=settings.batch_size,
             problems=Problems(),  # a broken photo is reported where detections are judged
         ),
@@ -189,12 +192,17 @@ def best_precision(gpus: Sequence[Any]) -> str:
 
 
 def _compile(model: keras.Model, config: Config, jit: bool | str) -> None:
-    reduction = {"sum": "sum", "mean": "mean_with_sample_weight"}[config.loss.reduction]
+    # The pixels' weights make the difference between "mean" and "object_mean".
+    reduction = "sum" if config.loss.reduction == "sum" else "mean_with_sample_weight"
+    options: dict[str, Any] = {} if config.loss.alpha == 1 else {"alpha": config.loss.alpha}
+    distance_loss = losses.DISTANCE_LOSSES[config.loss.distance_loss](
+        reduction=reduction, gather=jit is False, **options
+    )
     model.compile(
         optimizer(config.train),
         loss={
             "confidence": keras.losses.BinaryCrossentropy(from_logits=True, reduction=reduction),
-            "distances": losses.DISTANCE_LOSSES[config.loss.distance_loss](reduction=reduction),
+            "distances": distance_loss,
         },
         loss_weights={
             "confidence": config.loss.confidence_weight,
