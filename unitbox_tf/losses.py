@@ -422,6 +422,8 @@ class BoxLoss(keras.losses.Loss):
         _check_options(**options)
         super().__init__(name=name or function.__name__, reduction=reduction, dtype=dtype)
         self.function, self.options, self.gather = function, options, gather
+        # Losses of overlap do not look at the prediction where there is no true box.
+        self._looks_everywhere = "box_format" not in options
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         return self.function(y_true, y_pred, **self.options)
@@ -429,8 +431,9 @@ class BoxLoss(keras.losses.Loss):
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
         if sample_weight is None:
             return super().__call__(y_true, y_pred)
-        selected = _gather if self.gather and self.reduction in _OF_WEIGHTED_PIXELS else _mask
-        return super().__call__(*selected(y_true, y_pred, sample_weight))
+        if self.gather and self.reduction in _OF_WEIGHTED_PIXELS:
+            return super().__call__(*_gather(y_true, y_pred, sample_weight))
+        return super().__call__(*_mask(y_true, y_pred, sample_weight, self._looks_everywhere))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.options, "gather": self.gather}
@@ -463,7 +466,7 @@ def _gather(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[tf.Tensor, ..
     weight = tf.reshape(_weights_of_pixels(y_pred, sample_weight), [-1])
     pixels = tf.where(weight)[:, 0]
     if pixels.shape[0] == 0:  # known only eagerly, where Keras does not reduce the loss of no pixel
-        return _mask(y_true, y_pred, sample_weight)
+        return _mask(y_true, y_pred, sample_weight, prediction=True)
     rows = (tf.reshape(y, [-1, 4]) for y in (y_true, y_pred))
     return *(_rows_at(y, pixels) for y in rows), tf.gather(weight, pixels)
 
@@ -480,13 +483,16 @@ def _rows_at(
     return tf.gather(y, pixels), gradient
 
 
-def _mask(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[tf.Tensor, ...]:
-    """All pixels; those that do not count are a constant."""
+def _mask(y_true: Any, y_pred: Any, sample_weight: Any, prediction: bool) -> tuple[tf.Tensor, ...]:
+    """All pixels; at those that do not count there is no true box, and if asked no `prediction` either."""
     y_true, y_pred = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
     _check_shapes(y_true, y_pred)
     weight = _weights_of_pixels(y_pred, sample_weight)
     counts = (weight != 0)[..., None]
-    return *(tf.where(counts, y, tf.zeros([], y.dtype)) for y in (y_true, y_pred)), weight
+    y_true = tf.where(counts, y_true, tf.zeros([], y_true.dtype))
+    if prediction:
+        y_pred = tf.where(counts, y_pred, tf.zeros([], y_pred.dtype))
+    return y_true, y_pred, weight
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
@@ -670,7 +676,7 @@ class MeanIoU(keras.metrics.MeanMetricWrapper):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         if sample_weight is not None:
-            y_true, y_pred, sample_weight = _mask(y_true, y_pred, sample_weight)
+            y_true, y_pred, sample_weight = _mask(y_true, y_pred, sample_weight, prediction=False)
         super().update_state(y_true, y_pred, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
