@@ -1,0 +1,418 @@
+"""WIDER FACE: average precision at IoU 0.5 on its easy, medium and hard faces.
+
+The protocol of Yang et al., CVPR 2016, as the authors' MATLAB code (`wider_eval_tools`, 2015)
+carries it out; where paper and code differ, the code counts, for it made the published figures. Its
+unusual rules, all reproduced here, row by row of the curves:
+
+* The faces of the other difficulties, and all of an image that has none of this difficulty, are
+  ignored: what finds them counts neither way, however often.
+* A detection looks at one face only, found already or not; a second one of a face is false.
+* Scores are stretched to 0 to 1 over the whole set, in single precision. 1,000 thresholds.
+* The truth is of class int32, and so is all arithmetic with it: corners of the intersection, areas
+  and the *quotient* are rounded, half away from zero. IoU is 0 or 1 (2 and more for tiny boxes with
+  fractions), and of several faces with IoU of at least 0.5 the first in the file is taken, not the
+  best. `iou="exact"` computes in floating point and takes the best.
+* Widths are x1 - x0 + 1, in both.
+
+Rows of detections are `x y w h score` `[K, 5]` in pixels of the image, images are `event/image.jpg`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import scipy.io
+
+logger = logging.getLogger(__name__)
+
+DIFFICULTIES = ("easy", "medium", "hard")
+NUM_THRESHOLDS = 1000
+THRESHOLDS = 1 - np.arange(1, NUM_THRESHOLDS + 1) / NUM_THRESHOLDS  # of stretched scores
+IOU_THRESHOLD = 0.5
+SINGLE = np.finfo(np.float32)
+INT32 = np.iinfo(np.int32)
+PAIRS_AT_ONCE = 2**18  # of a detection and a face: 2 MB a matrix, whatever the number of boxes
+LISTED = 5  # names in a message
+# No folder above, no drive, no line break: names become paths, and lines of files.
+NAME = re.compile(r"(?!\.{1,2}/)[^/\\:\x00-\x1f]+/[^/\\:\x00-\x1f]+\.jpg")
+
+
+@dataclasses.dataclass(frozen=True)
+class GroundTruth:
+    """The annotated faces.
+
+    Attributes:
+        names: `event/image.jpg`, in the official order.
+        boxes: for each image all its faces, `x y w h` `[N, 4]` int32, in the order of the file.
+        counted: for each difficulty and image which of them count, `[N]` bool; others are ignored.
+    """
+
+    names: tuple[str, ...]
+    boxes: tuple[np.ndarray, ...]
+    counted: Mapping[str, tuple[np.ndarray, ...]]
+
+    def __post_init__(self) -> None:
+        if set(self.counted) != set(DIFFICULTIES):
+            raise ValueError(f"Expected faces of {DIFFICULTIES}. Received: {tuple(self.counted)}")
+        for what in (self.boxes, *self.counted.values()):
+            if len(what) != len(self.names):
+                raise ValueError(f"Expected {len(self.names)} images. Received: {len(what)}")
+        for name in self.names:
+            _check_name(name)
+        if len(set(self.names)) < len(self.names):
+            twice = next(n for n in self.names if self.names.count(n) > 1)
+            raise ValueError(f"Expected each image once. Received twice: {twice}")
+        for i, (name, boxes) in enumerate(zip(self.names, self.boxes, strict=True)):
+            if boxes.dtype != np.int32 or boxes.shape != (len(boxes), 4):
+                raise ValueError(
+                    f"{name}: expected boxes [N, 4] of int32, on which the official arithmetic "
+                    f"rests; received {list(boxes.shape)} of {boxes.dtype}"
+                )
+            for difficulty, masks in self.counted.items():
+                if masks[i].dtype != np.bool_ or masks[i].shape != (len(boxes),):
+                    raise ValueError(
+                        f"{name}: expected a bool for each of {len(boxes)} faces ({difficulty}), "
+                        f"received {list(masks[i].shape)} of {masks[i].dtype}"
+                    )
+
+    def num_faces(self, difficulty: str) -> int:
+        """Faces that count."""
+        return sum(int(mask.sum()) for mask in self.counted[difficulty])
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Precision and recall of one difficulty at falling thresholds.
+
+    Attributes:
+        precision: `[1000]`; NaN where there is no detection yet.
+        recall: `[1000]`, not falling; NaN if no face counts.
+        num_faces: faces that count; None where a file does not say.
+    """
+
+    precision: np.ndarray
+    recall: np.ndarray
+    num_faces: int | None = None
+
+    @property
+    def average_precision(self) -> float:
+        """Area under the curve whose precision is made monotone, the sum over all steps of recall (VOCap)."""
+        recall = np.concatenate([[0.0], self.recall, [1.0]])
+        precision = np.concatenate([[0.0], self.precision, [0.0]])
+        precision = np.fmax.accumulate(precision[::-1])[::-1]  # as MATLAB's max, it passes over NaN
+        step = np.flatnonzero(recall[1:] != recall[:-1]) + 1
+        return float(((recall[step] - recall[step - 1]) * precision[step]).sum())
+
+
+# Truth -------------------------------------------------------------------------------------------
+
+
+def read_ground_truth(folder: Path) -> GroundTruth:
+    """The official annotations of the validation images: `wider_face_val.mat` and one file a difficulty.
+
+    Args:
+        folder: holds `wider_face_val.mat`, `wider_easy_val.mat`, `wider_medium_val.mat`,
+            `wider_hard_val.mat`.
+
+    Raises:
+        ValueError: a file is missing or is not what it should be; names the file.
+    """
+    path = folder / "wider_face_val.mat"
+    events, files, faces = _load(path, ["event_list", "file_list", "face_bbx_list"])
+    names, boxes = _names(path, events, files), _boxes(path, faces)
+    if len(names) != len(boxes):
+        raise ValueError(f"{path}: expected faces of {len(names)} images, received {len(boxes)}")
+    counted = {}
+    for difficulty in DIFFICULTIES:
+        other = folder / f"wider_{difficulty}_val.mat"
+        # The original takes names and faces from each file anew.
+        events, files, faces, listed = _load(
+            other, ["event_list", "file_list", "face_bbx_list", "gt_list"]
+        )
+        if _names(other, events, files) != names:
+            raise ValueError(f"{other}: expected the images of {path.name}, received others")
+        same = [np.array_equal(a, b) for a, b in zip(_boxes(other, faces), boxes, strict=False)]
+        if len(same) != len(boxes) or not all(same):
+            raise ValueError(f"{other}: expected the faces of {path.name}, received others")
+        counted[difficulty] = _masks(other, listed, names, boxes)
+    try:
+        return GroundTruth(names, boxes, counted)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _load(path: Path, variables: Sequence[str]) -> list[np.ndarray]:
+    """Variables of a .mat file, all of which must be cell arrays."""
+    content = _load_mat(path, variables)
+    for name in variables:
+        if name not in content:
+            raise ValueError(f"{path}: expected a variable {name}, found none")
+        if not _is_cell(content[name]):
+            raise ValueError(f"{path}: expected {name} to be a cell array of events")
+    return [content[name].ravel() for name in variables]
+
+
+def _load_mat(path: Path, variables: Sequence[str]) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a .mat file, found none")
+    try:
+        return scipy.io.loadmat(path, appendmat=False, variable_names=list(variables))
+    except Exception as error:  # what a damaged file raises is anything from KeyError to zlib.error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: expected a MATLAB file (version 5 to 7), {reason}") from error
+
+
+def _is_cell(value: object) -> bool:
+    """Whether it is a cell array with one row or one column."""
+    if not isinstance(value, np.ndarray) or value.dtype != object:
+        return False
+    return value.size == max(value.shape, default=0)
+
+
+def _by_image(path: Path, events: np.ndarray, name: str) -> Iterator[tuple[int, Any]]:
+    """The number of the event and the content of each cell of a cell array of cell arrays."""
+    for event, images in enumerate(events):
+        if not _is_cell(images) and np.size(images):
+            raise ValueError(f"{path}: expected {name}{{{event + 1}}} to be a cell array of images")
+        for image in np.ravel(images):
+            yield event, image
+
+
+def _names(path: Path, events: np.ndarray, files: np.ndarray) -> tuple[str, ...]:
+    if len(events) != len(files):
+        raise ValueError(f"{path}: expected {len(events)} events in file_list, found {len(files)}")
+
+    def text(value: Any) -> str:
+        if isinstance(value, np.ndarray) and value.dtype.kind == "U" and value.size == 1:
+            return str(value.item())
+        raise ValueError(f"{path}: expected the name of an event or image, received {value!r}")
+
+    pairs = _by_image(path, files, "file_list")
+    names = tuple(f"{text(events[event])}/{text(image)}.jpg" for event, image in pairs)
+    if not names:
+        raise ValueError(f"{path}: expected images in file_list, found none")
+    for name in names:
+        _check_name(name, f"{path}: ")
+    return names
+
+
+def _boxes(path: Path, faces: np.ndarray) -> tuple[np.ndarray, ...]:
+    boxes = []
+    for _, value in _by_image(path, faces, "face_bbx_list"):
+        if not isinstance(value, np.ndarray) or value.dtype != np.int32:
+            kind = getattr(value, "dtype", type(value).__name__)
+            raise ValueError(f"{path}: expected face_bbx_list to hold int32, received {kind}")
+        if value.size and (value.ndim != 2 or value.shape[1] != 4):
+            raise ValueError(f"{path}: expected faces as N x 4, received {list(value.shape)}")
+        boxes.append(np.ascontiguousarray(value).reshape(-1, 4))
+    return tuple(boxes)
+
+
+def _masks(
+    path: Path, listed: np.ndarray, names: Sequence[str], boxes: Sequence[np.ndarray]
+) -> tuple[np.ndarray, ...]:
+    indices = [value for _, value in _by_image(path, listed, "gt_list")]
+    if len(indices) != len(boxes):
+        raise ValueError(f"{path}: expected {len(boxes)} images in gt_list, found {len(indices)}")
+    masks = []
+    for name, value, faces in zip(names, indices, boxes, strict=True):
+        mask = np.zeros(len(faces), bool)
+        numbers = np.ravel(value)
+        if numbers.size:
+            valid = numbers.dtype.kind in "uif" and np.isin(numbers, np.arange(1, len(faces) + 1))
+            # A repeated index would count a face twice in the denominator.
+            if not np.all(valid) or len(np.unique(numbers)) < len(numbers):
+                raise ValueError(
+                    f"{path}: {name}: expected different faces from 1 to {len(faces)} in gt_list, "
+                    f"received {numbers.tolist()}"
+                )
+            mask[numbers.astype(int) - 1] = True
+        masks.append(mask)
+    return tuple(masks)
+
+
+def _check_name(name: str, where: str = "") -> None:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{where}expected an image as event/image.jpg, received {name!r}")
+
+
+def _rows(name: str, value: np.ndarray) -> np.ndarray:
+    """`[K, 5]` float64, or a `ValueError`."""
+    rows = np.asarray(value, np.float64)
+    if not rows.size:
+        return np.zeros((0, 5))
+    if rows.ndim != 2 or rows.shape[1] != 5:
+        raise ValueError(f"{name}: expected x y w h score [K, 5], received {list(rows.shape)}")
+    bad = np.flatnonzero(~(np.abs(rows) <= SINGLE.max).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{name}: expected finite numbers, received {rows[bad[0]].tolist()} in row {bad[0]}"
+        )
+    return rows
+
+
+# Evaluation --------------------------------------------------------------------------------------
+
+
+def evaluate(
+    detections: Mapping[str, np.ndarray],
+    truth: GroundTruth,
+    iou: Literal["official", "exact"] = "official",
+) -> dict[str, Curve]:
+    """The curves of one detector.
+
+    Args:
+        detections: rows `x y w h score` `[K, 5]` by image, in any order, at any scale of scores. An
+            image that is not there has no detections; its faces are to be found all the same.
+        truth: the faces.
+        iou: "official" rounds as the original does; "exact" is floating point, and takes the best
+            face, not the first.
+
+    Returns:
+        A curve for "easy", "medium", "hard". If all scores are one positive number, stretching them
+        is 0/0, and as in the original nothing is ever found: average precision 0.
+
+    Raises:
+        ValueError: detections of an image that `truth` does not have, or rows of another shape, or
+            numbers that are not finite in single precision.
+    """
+    if iou not in ("official", "exact"):
+        raise ValueError(f"Expected iou to be 'official' or 'exact'. Received: {iou!r}")
+    unknown = sorted(set(detections) - set(truth.names))
+    if unknown:
+        raise ValueError(
+            f"Expected detections of the {len(truth.names)} images of the ground truth, such as "
+            f"{truth.names[0]}. Received {len(unknown)} others: {', '.join(unknown[:LISTED])}"
+        )
+    scores = [np.zeros(0)]
+    proposals, hits = ([np.zeros((len(DIFFICULTIES), 0), bool)] for _ in range(2))
+    for i, name in enumerate(truth.names):
+        rows = _rows(name, detections.get(name, np.zeros((0, 5))))
+        rows = rows[np.argsort(-rows[:, 4], kind="stable")]
+        counted = np.stack([truth.counted[difficulty][i] for difficulty in DIFFICULTIES])
+        proposed, hit = _match_image(rows[:, :4], truth.boxes[i], counted, iou)
+        scores.append(rows[:, 4])
+        proposals.append(proposed)
+        hits.append(hit)
+    stretched = _stretch(np.concatenate(scores))
+    order = np.argsort(-stretched, kind="stable")
+    # In each image scores fall with the rows: "up to the last row with at least this score" is
+    # "all with at least this score", and the sum over images needs no images.
+    taken = np.searchsorted(-stretched[order], -THRESHOLDS, side="right")
+    num_proposals, num_hits = (
+        np.concatenate([np.zeros((len(DIFFICULTIES), 1), int), flags.cumsum(axis=1)], axis=1)
+        for flags in (np.concatenate(x, axis=1)[:, order] for x in (proposals, hits))
+    )
+    curves = {}
+    for i, difficulty in enumerate(DIFFICULTIES):
+        num_faces = truth.num_faces(difficulty)
+        found = num_hits[i, taken]
+        with np.errstate(invalid="ignore"):
+            precision, recall = found / num_proposals[i, taken], found / np.float64(num_faces)
+        curves[difficulty] = Curve(precision, recall, num_faces)
+    return curves
+
+
+def _match_image(
+    found: np.ndarray, faces: np.ndarray, counted: np.ndarray, iou: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which detections count as proposals, and which are the first to find a face that counts, `[D, K]` both.
+
+    Args:
+        found: `x y w h` `[K, 4]`, best first.
+        faces: `[N, 4]` int32.
+        counted: for each difficulty `[D, N]`.
+        iou: as in `evaluate`.
+    """
+    if not len(faces):  # an image without any face, which WIDER FACE does not have, takes no part
+        return (np.zeros((len(counted), len(found)), bool),) * 2
+    best, overlap = _best_faces(found, faces, iou)
+    counts = counted[:, best]  # [D, K]
+    matched = overlap >= IOU_THRESHOLD
+    index = np.flatnonzero(matched)
+    first = np.zeros(len(found), bool)
+    first[index[np.unique(best[index], return_index=True)[1]]] = True
+    return ~matched | counts, first & counts
+
+
+def _best_faces(found: np.ndarray, faces: np.ndarray, iou: str) -> tuple[np.ndarray, np.ndarray]:
+    """For each detection the face of the largest overlap, the first of several, and that overlap: `[K]`."""
+    best, overlap = np.zeros(len(found), int), np.zeros(len(found))
+    step = max(1, PAIRS_AT_ONCE // len(faces))
+    for start in range(0, len(found), step):
+        part = slice(start, start + step)
+        overlaps = (_int32_overlaps if iou == "official" else _overlaps)(found[part], faces)
+        best[part] = overlaps.argmax(axis=1)
+        overlap[part] = overlaps.max(axis=1)
+    return best, overlap
+
+
+def _overlaps(found: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """IoU `[K, N]`, where a box from 0 to 9 has the width 10."""
+    x, y, w, h = found.T[:, :, None]  # [K, 1]
+    face_x, face_y, face_w, face_h = faces.astype(np.float64).T
+    common_w = np.minimum(x + w, face_x + face_w) - np.maximum(x, face_x) + 1
+    common_h = np.minimum(y + h, face_y + face_h) - np.maximum(y, face_y) + 1
+    common = common_w * common_h
+    union = (face_w + 1) * (face_h + 1) + (w + 1) * (h + 1) - common
+    # Where they have pixels in common, both areas are positive and the union is at least as large.
+    return np.divide(
+        common, union, out=np.zeros_like(common), where=(common_w > 0) & (common_h > 0)
+    )
+
+
+def _int32_overlaps(found: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """IoU `[K, N]` in the arithmetic of MATLAB's int32: after each operation rounded, and cut to its range.
+
+    Float64 holds every sum and quotient of two int32 well enough to round it right, and of the
+    products those that are not cut.
+    """
+    x0, y0, w, h = found.T[:, :, None]  # [K, 1]
+    x1, y1 = x0 + w, y0 + h
+    area = (x1 - x0 + 1) * (y1 - y0 + 1)  # of class double, which is not rounded
+    face_x0, face_y0, face_w, face_h = faces.astype(np.float64).T
+    face_x1, face_y1 = _int32(face_x0 + face_w), _int32(face_y0 + face_h)
+    face_area = _int32(_size(face_x0, face_x1) * _size(face_y0, face_y1))
+    # To round before the maximum or after is the same, and [K] is less than [K, N].
+    common_w = _size(np.maximum(face_x0, _int32(x0)), np.minimum(face_x1, _int32(x1)))
+    common_h = _size(np.maximum(face_y0, _int32(y0)), np.minimum(face_y1, _int32(y1)))
+    common = _int32(common_w * common_h)
+    union = _int32(_int32(face_area + area) - common)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a union of 0 gives the largest int32
+        quotient = _int32(common / union)
+    return np.where((common_w > 0) & (common_h > 0), quotient, 0.0)
+
+
+def _size(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return _int32(_int32(high - low) + 1)
+
+
+def _int32(values: np.ndarray) -> np.ndarray:
+    """To integers, half away from zero, within the range of int32; float64 all the same."""
+    whole = np.trunc(values)
+    # Not floor(x + 0.5), which takes the number before 0.5 to 1.
+    rounded = whole + np.copysign(np.abs(values - whole) >= 0.5, values)
+    return np.clip(rounded, INT32.min, INT32.max)
+
+
+def _stretch(scores: np.ndarray) -> np.ndarray:
+    """From 0 for the lowest to 1 for the highest, computed in single precision; float64."""
+    single = scores.astype(np.float32)
+    # Where the original starts looking: the highest is above 0, whatever the scores.
+    lowest = single.min(initial=SINGLE.max)
+    highest = single.max(initial=SINGLE.tiny)
+    if len(scores) and highest == lowest:
+        logger.warning("All scores are %g: the official stretching makes NaN of them", highest)
+    with np.errstate(invalid="ignore", over="ignore"):
+        spread = highest - lowest
+        if np.isinf(spread):
+            raise ValueError(
+                f"Expected scores that span at most {SINGLE.max:g}. Received: {lowest:g} to {highest:g}"
+            )
+        return ((single - lowest) / spread).astype(np.float64)
