@@ -8,11 +8,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import scipy.io
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from unitbox_tf.evaluation import wider_face
 from unitbox_tf.evaluation.wider_face import DIFFICULTIES, Curve, GroundTruth
+from unitbox_tf.records import Detections, Problems
 
 IOUS = ("official", "exact")
 
@@ -592,3 +593,173 @@ def test_a_damaged_annotation_file_is_refused_by_name_or_still_whole(mat_truth, 
         assert_same_truth(truth, mat_truth)  # the damage is in what is not read
     assert refused + whole == len(damaged)
     assert refused > len(damaged) / 2
+
+
+# Result files ------------------------------------------------------------------------------------
+
+
+def result(folder, text, name="0--Event/0"):
+    path = folder / f"{name}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0\n2\n1 2 3 4 0.5\n5 6 7 8.25 1e-3\n",
+        "0\r\n2\r\n1 2 3 4 0.5\r\n5 6 7 8.25 1e-3",
+        "0.jpg\n 2 \n\n1,2,3,4,0.5\n 5\t6  7 8.25 0.001 99 nan \n\n\n",
+        b"0--Event/0.jpg\n2\n+1 2.0 3. 4 .5\n5 6 7 8.25 0.001",
+    ],
+)
+def test_well_formed_results_are_read_without_a_problem(tmp_path, text):
+    result(tmp_path, text)
+    problems = Problems()
+    found = wider_face.read_detections(tmp_path, ["0--Event/0.jpg"], problems)
+    expected = [[1, 2, 3, 4, 0.5], [5, 6, 7, 8.25, 0.001]]
+    np.testing.assert_array_equal(found["0--Event/0.jpg"], expected)
+    assert problems.found == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("", 2, "expected the number of detections, received ''"),
+        ("0\n", 2, "expected the number of detections, received ''"),
+        ("0\nmany\n1 2 3 4 5\n", 2, "expected the number of detections, received 'many'"),
+        ("0\n1.5\n1 2 3 4 5\n", 2, "expected the number of detections, received '1.5'"),
+        ("0\n-1\n", 2, "expected the number of detections, received '-1'"),
+        ("0\nnan\n", 2, "expected the number of detections, received 'nan'"),
+        ("1 2 3 4 5\n1 2 3 4 5\n", 2, "expected the number of detections, received '1 2 3 4 5'"),
+        ("0\n2\n1 2 3 4 5\n", 3, "expected 2 detections, the file ends after 1"),
+        ("0\n1e18\n1 2 3 4 5\n", 3, "expected 1000000000000000000 detections, the file ends"),
+        ("0\n1\n1 2 3 4\n", 3, "expected x y w h score, finite numbers, received '1 2 3 4'"),
+        ("0\n2\n1 2 3 4 5\n1 2 x 4 5\n", 4, "expected x y w h score, finite numbers, received"),
+        ("0\n1\n1 2 3 4 nan\n", 3, "expected x y w h score, finite numbers"),
+        ("0\n1\ninf 2 3 4 1\n", 3, "expected x y w h score, finite numbers"),
+        ("0\n1\n1_0 2 3 4 1\n", 3, "expected x y w h score, finite numbers"),
+        ("0\n1\n٣ 2 3 4 1\n", 3, "expected x y w h score, finite numbers"),
+        ("0\n1\n1 2 3 4 5\n".encode("utf-16"), 2, "expected the number of detections"),
+        (bytes(range(256)), 3, "expected the number of detections"),
+    ],
+)
+def test_a_malformed_result_file_gives_no_detections_and_a_message(tmp_path, text, line, message):
+    path = result(tmp_path, text)
+    problems = Problems()
+    assert wider_face.read_detections(tmp_path, ["0--Event/0.jpg"], problems) == {}
+    assert problems.counts["malformed result file"] == 1
+    problem = problems.found[0]
+    assert problem.where == f"{path}:{line}"
+    assert message in problem.message
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "line", "message"),
+    [
+        ("0\n1\n1 2 3 4 5\n6\n", "lines after the last detection", 4, "after 1 detections"),
+        ("0\n0\n1 2 3 4 5\n", "lines after the last detection", 3, "after 0 detections"),
+        ("other\n1\n1 2 3 4 5\n", "result file with another name inside", 1, "'other'"),
+        ("0\n1\n1 2 -3 4 5\n", "negative size", 3, "'1 2 -3 4 5' is kept"),
+    ],
+)
+def test_what_is_odd_in_a_result_file_is_reported_and_the_rest_is_used(
+    tmp_path, text, kind, line, message
+):
+    path = result(tmp_path, text)
+    problems = Problems()
+    found = wider_face.read_detections(tmp_path, ["0--Event/0.jpg"], problems)
+    assert len(found["0--Event/0.jpg"]) == int(text.split("\n")[1])
+    assert [(p.kind, p.where) for p in problems.found] == [(kind, f"{path}:{line}")]
+    assert message in problems.found[0].message
+
+
+def test_missing_and_superfluous_result_files_are_reported(tmp_path):
+    result(tmp_path, "0\n0\n")
+    result(tmp_path, "9\n0\n", "0--Event/9")
+    problems = Problems()
+    names = ["0--Event/0.jpg", "0--Event/1.jpg"]
+    found = wider_face.read_detections(tmp_path, names, problems)
+    assert {name: rows.shape for name, rows in found.items()} == {"0--Event/0.jpg": (0, 5)}
+    assert [(p.kind, p.where) for p in problems.found] == [
+        ("no result file", str(tmp_path / "0--Event/1.txt")),
+        ("result file of no image", str(tmp_path / "0--Event/9.txt")),
+    ]
+
+
+def test_a_folder_without_any_result_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected result files such as 0--Event/0\.txt, found"):
+        wider_face.read_detections(tmp_path, ["0--Event/0.jpg"], Problems())
+
+
+def test_nothing_outside_the_folder_of_results_is_read(tmp_path):
+    outside = result(tmp_path, "0\n0\n", "secret/0")
+    folder = tmp_path / "results"
+    result(folder, "0\n0\n")
+    (folder / "0--Event/1.txt").symlink_to(outside)
+    problems = Problems()
+    names = ["0--Event/0.jpg", "0--Event/1.jpg"]
+    assert list(wider_face.read_detections(folder, names, problems)) == names[:1]
+    assert list(problems.counts) == ["path outside the results"]
+    for name in (
+        "../secret/0.jpg",
+        "secret/../../x.jpg",
+        "/secret/0.jpg",
+        "a.jpg",
+        "a\\..\\b/c.jpg",
+    ):
+        with pytest.raises(ValueError, match=r"expected an image as event/image\.jpg"):
+            wider_face.read_detections(folder, [name], Problems())
+
+
+finite = st.floats(-1e38, 1e38, allow_subnormal=True)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.lists(st.tuples(*[finite] * 5), max_size=4), min_size=1, max_size=3))
+def test_results_are_read_as_they_were_written_bit_by_bit(tmp_path_factory, images):
+    folder = tmp_path_factory.mktemp("results") / "detector"
+    written = {f"{i % 2}--Event/{i}.jpg": np.array(r).reshape(-1, 5) for i, r in enumerate(images)}
+    wider_face.write_detections(written, folder)
+    problems = Problems()
+    read = wider_face.read_detections(folder, written, problems)
+    assert list(read) == list(written)
+    for name, rows in written.items():
+        assert read[name].tobytes() == rows.tobytes()
+    assert set(problems.counts) <= {"negative size"}
+
+
+def test_results_are_written_in_the_official_layout(tmp_path):
+    folder = tmp_path / "results"
+    rows = {"0--Event/0_a.jpg": [[1, 2, 3.5, 4, 0.1], [5, 6, 7, 8, 1e-7]], "1--E/b.jpg": []}
+    wider_face.write_detections(rows, folder)
+    files = {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*.txt")}
+    assert files == {
+        "0--Event/0_a.txt": "0_a\n2\n1 2 3.5 4 0.1\n5 6 7 8 1e-07\n",
+        "1--E/b.txt": "b\n0\n",
+    }
+
+
+def test_results_are_written_completely_or_not_at_all(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        wider_face.write_detections({"a/b.jpg": [[1, 2, 3, 4, math.nan]]}, tmp_path / "results")
+    monkeypatch.setattr(wider_face, "_text", lambda value: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        wider_face.write_detections({"a/b.jpg": [], "c/d.jpg": np.ones((1, 5))}, tmp_path / "r")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_not_mixed_with_older_ones(tmp_path):
+    result(tmp_path, "0\n0\n")
+    with pytest.raises(ValueError, match="expected an empty folder, or none"):
+        wider_face.write_detections({"a/b.jpg": []}, tmp_path)
+    (tmp_path / "empty").mkdir()
+    wider_face.write_detections({"a/b.jpg": []}, tmp_path / "empty")
+    assert (tmp_path / "empty/a/b.txt").is_file()
+
+
+def test_the_records_of_a_detector_become_rows():
+    boxes = np.array([[1, 2, 4, 8]], np.float32)
+    found = Detections(boxes, np.array([0.5], np.float32), np.zeros(1, np.int32), (10, 10))
+    assert wider_face.detections_to_rows(found).tolist() == [[1, 2, 3, 6, 0.5]]

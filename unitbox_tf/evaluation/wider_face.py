@@ -20,14 +20,19 @@ Rows of detections are `x y w h score` `[K, 5]` in pixels of the image, images a
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import scipy.io
+
+from unitbox_tf.records import Detections, Problems
 
 logger = logging.getLogger(__name__)
 
@@ -237,9 +242,167 @@ def _masks(
     return tuple(masks)
 
 
+# Results -----------------------------------------------------------------------------------------
+
+
+def detections_to_rows(detections: Detections) -> np.ndarray:
+    """`x y w h score` `[K, 5]` float64, in pixels of the image."""
+    boxes = detections.boxes.astype(np.float64)
+    return np.concatenate(
+        [boxes[:, :2], boxes[:, 2:] - boxes[:, :2], detections.scores[:, None]], axis=1
+    )
+
+
+def read_detections(
+    folder: Path, names: Iterable[str], problems: Problems
+) -> dict[str, np.ndarray]:
+    """Results in the official layout: a file `<event>/<image>.txt` an image.
+
+    Line 1 is a name, line 2 the number of detections, then a line each: `x y w h score`, in any
+    order. As the original does it: line 1 counts for nothing, numbers after the fifth and lines after
+    the last detection are left out, and an image whose file is missing, malformed or ends early has
+    no detections. All this goes to `problems`, as do files that belong to no image. Numbers that are
+    not finite in single precision make a file malformed; the original would take them in.
+
+    Args:
+        folder: holds a folder an event.
+        names: the images, `GroundTruth.names`.
+        problems: what was left out.
+
+    Returns:
+        Rows `[K, 5]` float64 for each image with a usable file.
+
+    Raises:
+        ValueError: there is not one result file, so that `folder` must be another.
+    """
+    files = {_result_file(name): name for name in names}
+    root = folder.resolve()
+    found: dict[str, np.ndarray] = {}
+    any_there = False
+    for file, name in files.items():
+        path = folder / file
+        if not path.is_file():
+            problems.add("no result file", str(path), f"{name} has no detections")
+            continue
+        any_there = True
+        if not path.resolve().is_relative_to(root):
+            problems.add("path outside the results", str(path), f"it is not below {folder}")
+            continue
+        rows = _read_rows(path, problems)
+        if rows is not None:
+            found[name] = rows
+    if not any_there:
+        raise ValueError(
+            f"{folder}: expected result files such as {next(iter(files), '<event>/<image>.txt')}, "
+            "found none"
+        )
+    for path in sorted(folder.glob("*/*.txt")):
+        if path.relative_to(folder).as_posix() not in files:
+            problems.add("result file of no image", str(path), "the ground truth has no such image")
+    return found
+
+
+def _read_rows(path: Path, problems: Problems) -> np.ndarray | None:
+    """Rows `[K, 5]` of one file; None, and a problem, where the original finds its format invalid."""
+    kind = "malformed result file"
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            # MATLAB's textscan passes over blank lines.
+            lines = ((n, line.strip()) for n, line in enumerate(file, 1) if line.strip())
+            _, title = next(lines, (1, ""))
+            line, text = next(lines, (2, ""))
+            count = _numbers(text)
+            if count is None or len(count) != 1 or not count[0].is_integer() or count[0] < 0:
+                message = f"expected the number of detections, received {text[:80]!r}"
+                problems.add(kind, f"{path}:{line}", message)
+                return None
+            rows = []
+            # The count may be any number; what bounds memory is the file.
+            for line, text in itertools.islice(lines, min(int(count[0]), 2**62)):
+                row = _numbers(text)
+                if row is None or len(row) < 5:
+                    message = f"expected x y w h score, finite numbers, received {text[:80]!r}"
+                    problems.add(kind, f"{path}:{line}", message)
+                    return None
+                if min(row[2:4]) < 0:
+                    message = f"expected a width and height of at least 0: {text[:80]!r} is kept"
+                    problems.add("negative size", f"{path}:{line}", message)
+                rows.append(row[:5])
+            if len(rows) < count[0]:
+                message = f"expected {count[0]:.0f} detections, the file ends after {len(rows)}"
+                problems.add(kind, f"{path}:{line}", message)
+                return None
+            line, text = next(lines, (0, ""))
+            if line:
+                message = f"expected the end after {len(rows)} detections, received {text[:80]!r}"
+                problems.add("lines after the last detection", f"{path}:{line}", message)
+    except OSError as error:
+        problems.add("result file cannot be read", str(path), str(error))
+        return None
+    # Other tools write the image with or without event and suffix.
+    if re.split(r"[/\\]", title)[-1].removesuffix(".jpg") != path.stem:
+        message = f"expected the name of the image {path.stem}, received {title[:80]!r}"
+        problems.add("result file with another name inside", f"{path}:1", message)
+    return np.array(rows, np.float64).reshape(-1, 5)
+
+
+def _numbers(text: str) -> list[float] | None:
+    """The numbers of a line, apart by blanks or commas; None unless all are, and the first five are finite."""
+    if not text.isascii() or "_" in text:  # which Python's float accepts
+        return None
+    try:
+        values = [float(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        return None
+    return values if all(abs(value) <= SINGLE.max for value in values[:5]) else None
+
+
+def write_detections(detections: Mapping[str, np.ndarray], folder: Path) -> None:
+    """Writes the official layout, a file an image; reading it gives the same numbers, bit by bit.
+
+    Args:
+        detections: rows `x y w h score` `[K, 5]` by image `event/image.jpg`. Give images without
+            detections an empty array, else they have no file.
+        folder: absent or empty, so that no result of another run is among the new ones. It appears
+            when it is complete.
+
+    Raises:
+        ValueError: `folder` holds something; a name or rows are not as said above.
+    """
+    folder = folder.absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: expected an empty folder, or none")
+    rows = {_result_file(name): _rows(name, value) for name, value in detections.items()}
+    partial = folder.with_name(f".{folder.name}-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        for file, values in rows.items():
+            path = partial / file
+            path.parent.mkdir(exist_ok=True)
+            lines = [path.stem, str(len(values)), *(" ".join(map(_text, v)) for v in values)]
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _text(value: float) -> str:
+    """The shortest digits that read as the same number."""
+    return repr(float(value)).removesuffix(".0")
+
+
 def _check_name(name: str, where: str = "") -> None:
     if not NAME.fullmatch(name):
         raise ValueError(f"{where}expected an image as event/image.jpg, received {name!r}")
+
+
+def _result_file(name: str) -> str:
+    _check_name(name)
+    return f"{name.removesuffix('.jpg')}.txt"
 
 
 def _rows(name: str, value: np.ndarray) -> np.ndarray:
