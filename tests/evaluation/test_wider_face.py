@@ -763,3 +763,79 @@ def test_the_records_of_a_detector_become_rows():
     boxes = np.array([[1, 2, 4, 8]], np.float32)
     found = Detections(boxes, np.array([0.5], np.float32), np.zeros(1, np.int32), (10, 10))
     assert wider_face.detections_to_rows(found).tolist() == [[1, 2, 3, 6, 0.5]]
+
+
+# Curves ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def curves(random):
+    truth, detections = large_set(random)
+    return wider_face.evaluate(detections, truth)
+
+
+def test_curves_are_read_as_they_were_written(curves, tmp_path):
+    curves["easy"].precision[0] = np.nan
+    wider_face.save_curves(curves, tmp_path, "ours")
+    assert_same(wider_face.read_curves(tmp_path), curves)
+    text = (tmp_path / "wider_pr_info_ours_easy_val.txt").read_text().split("\n")
+    assert text[0] == f"NaN {curves['easy'].recall[0]:.17g}"
+    assert len(text) == 1001
+
+
+def test_curves_of_the_original_code_are_read_from_either_kind_of_mat_file(curves, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    for difficulty, curve in curves.items():
+        path = tmp_path / f"wider_pr_info_Ours_{difficulty}_val.mat"
+        values = np.column_stack([curve.precision, curve.recall])
+        if difficulty == "easy":  # as save(..., '-v7.3') does
+            with h5py.File(path, "w", userblock_size=512) as file:
+                file["pr_cruve"] = values.T
+            with path.open("r+b") as file:
+                file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(128))
+        else:
+            scipy.io.savemat(path, {"pr_cruve": values, "legend_name": "Ours"})
+    assert_same(wider_face.read_curves(tmp_path), curves)
+
+
+def test_what_is_no_curve_is_refused_by_name(curves, tmp_path):
+    with pytest.raises(ValueError, match=r"expected one file wider_pr_info_.*, found none"):
+        wider_face.read_curves(tmp_path)
+    wider_face.save_curves(curves, tmp_path, "a")
+    path = tmp_path / "wider_pr_info_a_easy_val.txt"
+    for text, message in [
+        ("1 2 3\n", r"expected rows of precision and recall, received \[1, 3\]"),
+        ("0.5 2\n", "expected precision and recall from 0 to 1"),
+        ("a b\n", "expected a precision-recall curve"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"wider_pr_info_a_easy_val\.txt: {message}"):
+            wider_face.read_curves(tmp_path)
+    path.unlink()
+    for content in (b"", b"nonsense" * 50, b"MATLAB 7.3 MAT-file".ljust(600)):
+        path.with_suffix(".mat").write_bytes(content)
+        with pytest.raises(ValueError, match=r"wider_pr_info_a_easy_val\.mat: expected"):
+            wider_face.read_curves(tmp_path)
+    wider_face.save_curves(curves, tmp_path, "b")
+    with pytest.raises(ValueError, match=r"found wider_pr_info_a_easy_val\.mat, wider_pr_info_b_"):
+        wider_face.read_curves(tmp_path)
+
+
+def test_the_plot_shows_every_detector_with_its_average_precision_cut_not_rounded(
+    curves, tmp_path, monkeypatch
+):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    others = {d: Curve(np.full(1000, 0.9239), np.linspace(0, 1, 1000)) for d in DIFFICULTIES}
+    wider_face.plot(curves, tmp_path / "plot.png", "ours", {"S3FD": others})
+    for axes, difficulty in zip(drawn[0].axes, DIFFICULTIES, strict=True):
+        labels = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert labels == ["S3FD 0.923", f"ours {curves[difficulty].average_precision:.9f}"[:10]]
+        assert axes.get_title().startswith(difficulty)
+
+
+def test_the_plot_is_a_picture(curves, tmp_path):
+    wider_face.plot(curves, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

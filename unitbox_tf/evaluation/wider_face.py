@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import math
 import os
 import re
 import shutil
@@ -579,3 +580,111 @@ def _stretch(scores: np.ndarray) -> np.ndarray:
                 f"Expected scores that span at most {SINGLE.max:g}. Received: {lowest:g} to {highest:g}"
             )
         return ((single - lowest) / spread).astype(np.float64)
+
+
+# Curves ------------------------------------------------------------------------------------------
+
+
+def save_curves(curves: Mapping[str, Curve], folder: Path, name: str) -> None:
+    """Writes `wider_pr_info_<name>_<difficulty>_val.txt` for each: rows `precision recall`, 17 digits.
+
+    Args:
+        curves: by difficulty.
+        folder: made if absent; older files are replaced.
+        name: of the detector.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for difficulty, curve in curves.items():
+        rows = zip(curve.precision.tolist(), curve.recall.tolist(), strict=True)
+        text = "".join(" ".join(_digits(value) for value in row) + "\n" for row in rows)
+        path = folder / f"wider_pr_info_{name}_{difficulty}_val.txt"
+        path.write_text(text, encoding="utf-8")
+
+
+def _digits(value: float) -> str:
+    return "NaN" if math.isnan(value) else f"{value:.17g}"
+
+
+def read_curves(folder: Path) -> dict[str, Curve]:
+    """The curves of one detector: files `wider_pr_info_<name>_<difficulty>_val`, one a difficulty.
+
+    Either `.txt` as `save_curves` writes them, or `.mat` as the original does (`pr_cruve`
+    `[1000, 2]`; version 7.3, which it asks for, or older).
+
+    Raises:
+        ValueError: not one file a difficulty, or one that is not a curve; names it.
+    """
+    curves = {}
+    for difficulty in DIFFICULTIES:
+        pattern = f"wider_pr_info_*_{difficulty}_val"
+        paths = [path for suffix in ("txt", "mat") for path in folder.glob(f"{pattern}.{suffix}")]
+        if len(paths) != 1:
+            found = ", ".join(sorted(path.name for path in paths)) or "none"
+            raise ValueError(f"{folder}: expected one file {pattern}.txt or .mat, found {found}")
+        values = _read_curve(paths[0])
+        if values.ndim != 2 or values.shape[1] != 2 or not len(values):
+            shape = list(values.shape)
+            raise ValueError(f"{paths[0]}: expected rows of precision and recall, received {shape}")
+        finite = values[~np.isnan(values)]
+        if ((finite < 0) | (finite > 1)).any():
+            raise ValueError(f"{paths[0]}: expected precision and recall from 0 to 1")
+        curves[difficulty] = Curve(values[:, 0], values[:, 1])
+    return curves
+
+
+def _read_curve(path: Path) -> np.ndarray:
+    try:
+        if path.suffix == ".txt":
+            return np.loadtxt(path, ndmin=2)
+        with path.open("rb") as file:
+            is_hdf5 = b"MATLAB 7.3" in file.read(128)
+        if is_hdf5:
+            import h5py  # the only thing here that needs it
+
+            with h5py.File(path, "r") as content:
+                return np.asarray(content["pr_cruve"][()], np.float64).T
+        return np.asarray(_load_mat(path, ["pr_cruve"])["pr_cruve"], np.float64)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected a precision-recall curve, {error}") from error
+
+
+def plot(
+    curves: Mapping[str, Curve],
+    path: Path,
+    name: str = "ours",
+    others: Mapping[str, Mapping[str, Curve]] | None = None,
+) -> None:
+    """Draws precision over recall, a panel a difficulty, the best detector first in the legend.
+
+    As in the original's plot, average precision is cut, not rounded, to three decimals.
+
+    Args:
+        curves: by difficulty.
+        path: of the picture; its suffix says which format.
+        name: of the detector.
+        others: curves of other detectors (`read_curves`), by name.
+    """
+    from matplotlib.figure import Figure  # slow to import, and only pictures need it
+
+    others = {label: other for label, other in (others or {}).items() if label != name}
+    # A detector has one colour in all panels, though not one place in the legends.
+    colors = {label: f"C{i}" for i, label in enumerate(others)} | {name: "black"}
+    figure = Figure(figsize=(5.5 * len(curves), 4.5), layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
+    for axes, (difficulty, own) in zip(panels, curves.items(), strict=True):
+        drawn = {name: own} | {label: other[difficulty] for label, other in others.items()}
+        for label, curve in sorted(drawn.items(), key=lambda item: -item[1].average_precision):
+            axes.plot(
+                curve.recall,
+                curve.precision,
+                label=f"{label} {f'{curve.average_precision:.9f}'[:5]}",
+                color=colors[label],
+                linewidth=2.5 if label == name else 1.5,
+                zorder=3 if label == name else 2,
+            )
+        faces = "" if own.num_faces is None else f", {own.num_faces:,} faces"
+        axes.set(title=f"{difficulty}{faces}", xlabel="recall", xlim=(0, 1), ylim=(0, 1))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower left", fontsize="small")
+    panels[0].set_ylabel("precision")
+    figure.savefig(path, dpi=120)
