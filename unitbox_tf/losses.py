@@ -10,13 +10,14 @@ count. `docs/losses.md` sets the family side by side.
 Common to all functions:
 
 * Computed in float32, in float64 for float64 input; the value has that type. The gradient has the
-  type of `y_pred`, cut to its finite range.
+  type of `y_pred`, cut to its finite range (float16 ends at 65,504).
 * Only `y_pred` has a gradient.
 * Where sides are equal, `min` and `max` have a kink: a side that is exactly right is not asked to
   grow (strict `<` in equations 5 and 6 of the paper, in the whole family).
 * Losses of overlap are 0, with no gradient, where `y_true` is a box without area: no object.
-* `ValueError` for shapes that are not equal or do not end in 4: broadcasting is the classic silent
-  error of losses.
+* Ranges hold for boxes of no negative size, and `alpha` of 1.
+* `ValueError` for shapes that are not equal or do not end in 4, `InvalidArgumentError` where that
+  shows only when a graph runs: broadcasting is the classic silent error of losses.
 """
 
 from __future__ import annotations
@@ -27,16 +28,19 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 BoxFormat = Literal["tblr", "xyxy"]
 
 # -ln IoU is infinite for boxes that share nothing, and the gradient of any IoU vanishes for a box of
 # neither width nor height. A width (height) of less than this share of the true one is therefore
-# taken for this share: in the value of the logarithm, and in the gradient of the area of every
-# intersection. So it is finite and asks every side to grow. Being relative, it keeps losses
-# independent of scale.
+# taken for this share: in the value of -ln IoU, and in the gradient of every area, so that every side
+# is asked to grow. Being relative, it keeps losses independent of scale.
 RELATIVE_FLOOR = 1e-4
+# The same for the gradient of -ln IoU, which goes as 1 / width: at the floor above, a step that suits
+# boxes that are nearly right would throw a box of no size 10,000 times too far.
+GRADIENT_FLOOR = 1e-2
 # Offsets below this share of the diagonal have no angle: SIoU divides by the offset.
 _NO_OFFSET = 1e-6
 
@@ -141,11 +145,21 @@ def _area(
 
 
 @tf.custom_gradient
-def _at_least(
-    size: tf.Tensor, least: tf.Tensor
-) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, None]]]:
-    """`max(size, least)`, whose gradient asks `size` to change below `least`, too."""
-    return tf.maximum(size, least), lambda upstream: (upstream, None)
+def _aspect(
+    width: tf.Tensor, height: tf.Tensor, g_w: tf.Tensor, g_h: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[Any, ...]]]:
+    """arctan(width / height); its gradient, which goes as 1 / diagonal, is bounded for a box of next to no size."""
+
+    def sides() -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.maximum(width, RELATIVE_FLOOR * g_w), tf.maximum(height, RELATIVE_FLOOR * g_h)
+
+    def gradient(upstream: tf.Tensor) -> tuple[Any, ...]:
+        w, h = sides()
+        least = GRADIENT_FLOOR**2 * (tf.square(g_w) + tf.square(g_h))
+        share = upstream / tf.maximum(tf.square(w) + tf.square(h), least)
+        return share * h, -share * w, None, None
+
+    return tf.math.atan2(*sides()), gradient
 
 
 @tf.custom_gradient
@@ -154,17 +168,18 @@ def _iou_loss(
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[None, tf.Tensor]]]:
     """-ln IoU `[N]` of `tblr` `[4, N]` and its gradient, under the paper's names."""
 
-    def areas() -> tuple[tf.Tensor, ...]:
+    def areas(floor: float) -> tuple[tf.Tensor, ...]:
         o = _Overlap(y_true, y_pred)
-        x_h, x_w = tf.maximum(o.h, o.least_h), tf.maximum(o.w, o.least_w)
-        I_h, I_w = tf.maximum(o.inner_h, o.least_h), tf.maximum(o.inner_w, o.least_w)
+        least_h, least_w = floor * o.g_h, floor * o.g_w
+        x_h, x_w = tf.maximum(o.h, least_h), tf.maximum(o.w, least_w)
+        I_h, I_w = tf.maximum(o.inner_h, least_h), tf.maximum(o.inner_w, least_w)
         I = I_h * I_w  # noqa: E741
         return x_h, x_w, I_h, I_w, I, x_h * x_w + o.g_h * o.g_w - I
 
     def gradient(upstream: tf.Tensor) -> tuple[None, tf.Tensor]:
         # Computed again instead of kept: cheaper than the memory, and what is differentiated here
         # can be differentiated once more.
-        x_h, x_w, I_h, I_w, I, U = areas()  # noqa: E741
+        x_h, x_w, I_h, I_w, I, U = areas(GRADIENT_FLOOR)  # noqa: E741
         # (7): dL/dx = dX / U - (U + I) / (U I) dI.
         for_X, for_I = upstream / U, upstream * (1 / U + 1 / I)
         # (3): dX/dx_t = dX/dx_b = x_l + x_r.   (4): dX/dx_l = dX/dx_r = x_t + x_b.
@@ -173,18 +188,20 @@ def _iou_loss(
         dI = tf.stack([for_I * I_w] * 2 + [for_I * I_h] * 2)
         return None, dX - tf.where(y_pred < y_true, dI, 0)  # strictly smaller
 
-    *_, I, U = areas()  # noqa: E741
+    *_, I, U = areas(RELATIVE_FLOOR)  # noqa: E741
     return tf.math.log(U / I), gradient
 
 
+@keras.saving.register_keras_serializable("unitbox_tf")
 def iou_loss(y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr") -> tf.Tensor:
     """-ln IoU `[...]`, the IoU loss of the paper (Algorithm 1), with its gradient (equations 3 to 7).
 
     From 0 on, growing as the logarithm of the area of a box that is too large. A predicted or
     common height or width below `RELATIVE_FLOOR` of the true one counts as that much: a box that is
     too small, of no size, or apart from the true one loses as if it met it in 1e-4 of its height
-    (width): 9.2, or 18.4 in both, and more if it is large. The gradient there is the one at the
-    floor: it asks the sides that are wrong to move towards the truth.
+    (width): 9.2, or 18.4 in both, and more if it is large. Below `GRADIENT_FLOOR` of a height or
+    width the gradient is the one at that floor: it asks the sides that are wrong to move towards
+    the truth, each by no more than 100 / height (width) more than for a box that is nearly right.
 
     Source: Yu et al., UnitBox: An Advanced Object Detection Network, ACM MM 2016.
     """
@@ -192,6 +209,7 @@ def iou_loss(y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr") -> tf.Ten
     return _shaped(_iou_loss(*_as_tblr(y_true, y_pred, box_format)), y_pred)
 
 
+@keras.saving.register_keras_serializable("unitbox_tf")
 def linear_iou_loss(
     y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr", alpha: float = 1.0
 ) -> tf.Tensor:
@@ -205,12 +223,14 @@ def linear_iou_loss(
     return shaped(1 - _power(o.IoU, alpha))
 
 
+@keras.saving.register_keras_serializable("unitbox_tf")
 def giou_loss(
     y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr", alpha: float = 1.0
 ) -> tf.Tensor:
     """1 - GIoU `[...]`, 0 to 2: 1 - IoU^alpha + ((C - U) / C)^alpha.
 
-    C is the area of the smallest box around both. Boxes apart approach each other.
+    C is the area of the smallest box around both. Boxes apart approach each other; a box of no
+    size within the true one has next to no gradient, as in `linear_iou_loss`.
 
     Source: Rezatofighi et al., Generalized Intersection over Union, CVPR 2019, Algorithm 1.
     """
@@ -218,6 +238,7 @@ def giou_loss(
     return shaped(1 - _power(o.IoU, alpha) + _power((o.C - o.U) / o.C, alpha))
 
 
+@keras.saving.register_keras_serializable("unitbox_tf")
 def diou_loss(
     y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr", alpha: float = 1.0
 ) -> tf.Tensor:
@@ -231,6 +252,7 @@ def diou_loss(
     return shaped(1 - _power(o.IoU, alpha) + _power(o.rho2 / o.c2, alpha))
 
 
+@keras.saving.register_keras_serializable("unitbox_tf")
 def ciou_loss(
     y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr", alpha: float = 1.0
 ) -> tf.Tensor:
@@ -238,18 +260,19 @@ def ciou_loss(
 
     v, 0 to 1, compares the aspects (equation 9). Its weight beta = v / (1 - IoU + v) (equation 11;
     alpha there) is a constant under differentiation, as in the authors' code. They also leave out
-    1 / (w^2 + h^2) from the gradient of v; here it is the true one. In v, a side below
-    `RELATIVE_FLOOR` of the true one counts as that much.
+    1 / (w^2 + h^2) from the gradient of v; here it is the true one, but
+    for boxes whose diagonal is below `GRADIENT_FLOOR` of the true one.
 
     Source: Zheng et al., Distance-IoU Loss, AAAI 2020, equations 8 to 11.
     """
     o, shaped = _overlap(y_true, y_pred, box_format, alpha)
-    aspect = tf.math.atan2(_at_least(o.w, o.least_w), _at_least(o.h, o.least_h))
+    aspect = _aspect(o.w, o.h, o.g_w, o.g_h)
     v = 4 / math.pi**2 * tf.square(tf.math.atan2(o.g_w, o.g_h) - aspect)
     beta = tf.stop_gradient(tf.math.divide_no_nan(v, 1 - o.IoU + v))
     return shaped(1 - _power(o.IoU, alpha) + _power(o.rho2 / o.c2, alpha) + _power(beta * v, alpha))
 
 
+@keras.saving.register_keras_serializable("unitbox_tf")
 def eiou_loss(
     y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr", alpha: float = 1.0
 ) -> tf.Tensor:
@@ -266,6 +289,7 @@ def eiou_loss(
     return shaped(1 - _power(o.IoU, alpha) + terms)
 
 
+@keras.saving.register_keras_serializable("unitbox_tf")
 def siou_loss(
     y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr", alpha: float = 1.0
 ) -> tf.Tensor:
@@ -291,6 +315,7 @@ def siou_loss(
     return shaped(1 - _power(o.IoU, alpha) + _power((distance + shape) / 2, alpha))
 
 
+@keras.saving.register_keras_serializable("unitbox_tf")
 def l2_loss(y_true: Any, y_pred: Any) -> tf.Tensor:
     """Sum `[...]` of the squared differences of the four numbers `[..., 4]` of either format: no 1/2, no mean.
 
@@ -300,6 +325,7 @@ def l2_loss(y_true: Any, y_pred: Any) -> tf.Tensor:
     return tf.reduce_sum(tf.math.squared_difference(y_pred, y_true), axis=-1)
 
 
+@keras.saving.register_keras_serializable("unitbox_tf")
 def smooth_l1_loss(y_true: Any, y_pred: Any, beta: float = 1.0) -> tf.Tensor:
     """Sum `[...]` over the four numbers `[..., 4]` of either format: d^2 / (2 beta) if |d| < beta, else |d| - beta / 2.
 
@@ -312,6 +338,7 @@ def smooth_l1_loss(y_true: Any, y_pred: Any, beta: float = 1.0) -> tf.Tensor:
     return tf.reduce_sum(tf.square(inner) / (2 * beta) + (size - inner), axis=-1)
 
 
+@keras.saving.register_keras_serializable("unitbox_tf")
 def iou(y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr") -> tf.Tensor:
     """IoU `[...]`, 0 to 1, of `[..., 4]` each; 0 where there is no true box."""
     y_true, y_pred = _checked(y_true, y_pred)
@@ -362,7 +389,9 @@ def _as_tblr(
 
 
 def _has_area(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    return (height > 0) & (width > 0)
+    """Whether a true box has an area that can be reckoned with: in float32, sides from about 1e-11."""
+    smallest = np.finfo(height.dtype.as_numpy_dtype).tiny / (_NO_OFFSET**2 * RELATIVE_FLOOR)
+    return (height > 0) & (width > 0) & (height * width > smallest)
 
 
 def _to_tblr(y: tf.Tensor, box_format: BoxFormat) -> tf.Tensor:
@@ -389,10 +418,16 @@ def _checked(y_true: Any, y_pred: Any) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _check_shapes(y_true: tf.Tensor, y_pred: tf.Tensor) -> None:
-    if not y_true.shape.is_compatible_with(y_pred.shape) or y_pred.shape[-1] != 4:
+    """Refuses shapes that are not one `[..., 4]`: now, or, as far as they are unknown now, when the graph runs."""
+    is_box = y_pred.shape.rank != 0 and y_pred.shape[-1:].is_compatible_with([4])
+    if not is_box or not y_true.shape.is_compatible_with(y_pred.shape):
         raise ValueError(
             "Expected y_true and y_pred of one shape [..., 4]. "
             f"Received: y_true.shape={y_true.shape}, y_pred.shape={y_pred.shape}"
+        )
+    if not (y_true.shape.is_fully_defined() and y_pred.shape.is_fully_defined()):
+        tf.debugging.assert_equal(
+            tf.shape(y_true), tf.shape(y_pred), "Expected y_true and y_pred of one shape [..., 4]"
         )
 
 
@@ -406,7 +441,8 @@ class BoxLoss(keras.losses.Loss):
     """Base of the Keras losses of this module, for `[..., 4]`, such as distance heatmaps `[B, H, W, 4]`.
 
     Pixels whose `sample_weight` is 0 are kept out: they cost nothing, and NaN there does no harm.
-    `sample_weight` is `[...]`, or `[..., 1]`, or its leading axes, such as `[B]`.
+    `sample_weight` is `[...]`, or `[..., 1]`, or its leading axes, such as `[B]`. Without it, means
+    are over all pixels, those without an object included.
     """
 
     def __init__(
@@ -429,44 +465,60 @@ class BoxLoss(keras.losses.Loss):
         return self.function(y_true, y_pred, **self.options)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
-        if sample_weight is None:
-            return super().__call__(y_true, y_pred)
-        if self.gather and self.reduction in _OF_WEIGHTED_PIXELS:
-            return super().__call__(*_gather(y_true, y_pred, sample_weight))
-        return super().__call__(*_mask(y_true, y_pred, sample_weight, self._looks_everywhere))
+        mask = getattr(y_pred, "_keras_mask", None)
+        y_true, y_pred = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
+        _check_shapes(y_true, y_pred)
+        if y_pred.dtype.size < 4:  # Keras would cast it with a gradient that float16 may not hold
+            y_pred = _widened(y_pred)
+        if sample_weight is not None:
+            sample_weight = _weights_of_pixels(y_pred, sample_weight)
+            if mask is None and self.gather and self.reduction in _OF_WEIGHTED_PIXELS:
+                gathered = _gather(y_true, y_pred, sample_weight)
+                if gathered[0].shape[0] != 0:  # Keras does not reduce the loss of no pixel
+                    return super().__call__(*gathered)
+            y_true, y_pred = _mask(y_true, y_pred, sample_weight, self._looks_everywhere)
+        if mask is not None:
+            y_pred._keras_mask = mask  # other tensors do not carry it on
+        return super().__call__(y_true, y_pred, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.options, "gather": self.gather}
+        config = {"dtype": self.dtype, **self.options, "gather": self.gather}
+        return {**super().get_config(), **config}
 
 
 _OF_WEIGHTED_PIXELS = ("sum", "mean_with_sample_weight")  # reductions that ask for no other pixels
 
 
 def _weights_of_pixels(y_pred: tf.Tensor, sample_weight: Any) -> tf.Tensor:
-    """`sample_weight` as `[...]`, for `y_pred` `[..., 4]`."""
-    weight = tf.cast(tf.convert_to_tensor(sample_weight), y_pred.dtype)
+    """`sample_weight` as `[...]` of a type that holds fractions, for `y_pred` `[..., 4]`."""
+    weight = tf.convert_to_tensor(sample_weight)
+    weight = tf.cast(weight, tf.float64 if y_pred.dtype == tf.float64 else tf.float32)
+    shape = y_pred.shape[:-1]
     if weight.shape.rank == y_pred.shape.rank and weight.shape[-1] == 1:
         weight = weight[..., 0]
-    missing = y_pred.shape.rank - 1 - weight.shape.rank
-    if missing < 0 or not y_pred.shape[: weight.shape.rank].is_compatible_with(weight.shape):
+    known = weight.shape.rank is not None and shape.rank is not None
+    if not known or not shape[: weight.shape.rank].is_compatible_with(weight.shape):
         raise ValueError(
-            f"Expected sample_weight of shape {y_pred.shape[:-1]}, with or without a last axis of "
-            f"1, or of its leading axes. Received: sample_weight.shape={weight.shape}"
+            f"Expected sample_weight of shape {shape}, with or without a last axis of 1, or of its "
+            f"leading axes. Received: sample_weight.shape={weight.shape}"
         )
+    missing = shape.rank - weight.shape.rank
     if missing:
         weight = tf.reshape(weight, tf.concat([tf.shape(weight), [1] * missing], axis=0))
         weight = tf.broadcast_to(weight, tf.shape(y_pred)[:-1])
+    if not (weight.shape.is_fully_defined() and shape.is_fully_defined()):
+        one_each = tf.debugging.assert_equal(
+            tf.shape(weight), tf.shape(y_pred)[:-1], "Expected a sample_weight for each pixel"
+        )
+        with tf.control_dependencies([one_each]):
+            weight = tf.identity(weight)
     return weight
 
 
-def _gather(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[tf.Tensor, ...]:
+def _gather(y_true: tf.Tensor, y_pred: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
     """The pixels that count: `[N, 4]`, `[N, 4]` and their weights `[N]`."""
-    y_true, y_pred = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
-    _check_shapes(y_true, y_pred)
-    weight = tf.reshape(_weights_of_pixels(y_pred, sample_weight), [-1])
-    pixels = tf.where(weight)[:, 0]
-    if pixels.shape[0] == 0:  # known only eagerly, where Keras does not reduce the loss of no pixel
-        return _mask(y_true, y_pred, sample_weight, prediction=True)
+    weight = tf.reshape(weight, [-1])
+    pixels = tf.where(weight != 0)[:, 0]
     rows = (tf.reshape(y, [-1, 4]) for y in (y_true, y_pred))
     return *(_rows_at(y, pixels) for y in rows), tf.gather(weight, pixels)
 
@@ -483,16 +535,15 @@ def _rows_at(
     return tf.gather(y, pixels), gradient
 
 
-def _mask(y_true: Any, y_pred: Any, sample_weight: Any, prediction: bool) -> tuple[tf.Tensor, ...]:
+def _mask(
+    y_true: tf.Tensor, y_pred: tf.Tensor, weight: tf.Tensor, prediction: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
     """All pixels; at those that do not count there is no true box, and if asked no `prediction` either."""
-    y_true, y_pred = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
-    _check_shapes(y_true, y_pred)
-    weight = _weights_of_pixels(y_pred, sample_weight)
     counts = (weight != 0)[..., None]
     y_true = tf.where(counts, y_true, tf.zeros([], y_true.dtype))
     if prediction:
         y_pred = tf.where(counts, y_pred, tf.zeros([], y_pred.dtype))
-    return y_true, y_pred, weight
+    return y_true, y_pred
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
@@ -516,7 +567,7 @@ class IoULoss(BoxLoss):
             name: in logs.
             dtype: that Keras casts both to, `floatx` unless given.
             gather: gather the pixels that count and compute only those; else compute all and
-                mask, which is the faster under XLA (`jit_compile`).
+                mask, which is the faster under XLA: say False with `jit_compile=True`.
         """
         options = {"box_format": box_format}
         super().__init__(iou_loss, options, reduction, name, dtype, gather)
@@ -676,7 +727,9 @@ class MeanIoU(keras.metrics.MeanMetricWrapper):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         if sample_weight is not None:
-            y_true, y_pred, sample_weight = _mask(y_true, y_pred, sample_weight, prediction=False)
+            y_true, y_pred = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
+            sample_weight = _weights_of_pixels(y_pred, sample_weight)
+            y_true, y_pred = _mask(y_true, y_pred, sample_weight, prediction=False)
         super().update_state(y_true, y_pred, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
