@@ -4,11 +4,12 @@
 
 losses: forward and backward of -ln IoU over a batch of distance heatmaps of which a tenth is
 positive: this package, autodiff of the same formula, two public implementations written out in
-other words, and the other losses of this package. Variants take turns, so that what else the
-machine does meets all of them; a ratio is taken within each round, and the table shows the median
-and the quartiles. The bound is the time of adding the two inputs: each is read once, and as much
-as the gradient is written. Memory is the peak of one step in a process of its own, above inputs and
-the gradient that is returned.
+other words, and the other losses of this package. Variants take turns in an order that changes, so
+that what else the machine does meets all of them; a ratio is taken within each round, and the table
+shows the median and the quartiles. Bounds are what memory alone would take: of all pixels, that of
+adding the two inputs (each is read once, and as much as the gradient is written); of the positive
+ones, that of reading the weights and writing a gradient of zeros. Memory is the peak of one step
+above inputs and the gradient that is returned, the median of processes of their own.
 """
 
 from __future__ import annotations
@@ -112,7 +113,13 @@ def unitbox_tf(make: Callable[..., losses.BoxLoss], **options: Any) -> Callable[
 
 
 BASE = "autodiff of the same formula"
-BOUND = "read both inputs, write one"
+DENSE_BOUND = "bound: read two, write one"
+GATHER_BOUND = "bound: read weights, write zeros"
+BOUNDS: dict[str, Callable[..., tf.Tensor]] = {
+    DENSE_BOUND: lambda y_true, y_pred, weight: y_true + y_pred,
+    GATHER_BOUND: lambda y_true, y_pred, weight: tf.fill(tf.shape(y_pred), tf.reduce_min(weight)),
+}
+MEMORY_PROCESSES = 3
 
 
 def variants(jit: bool) -> dict[str, Callable[..., tf.Tensor]]:
@@ -134,18 +141,17 @@ def variants(jit: bool) -> dict[str, Callable[..., tf.Tensor]]:
 
 def make_step(name: str, jit: bool) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """Value and gradient of a variant; of any shape, so that it can be traced with a small one."""
-    loss = variants(jit).get(name)
     heatmap = tf.TensorSpec([None, None, None, 4], tf.float32)
     signature = [heatmap, heatmap, tf.TensorSpec([None, None, None], tf.float32)]
 
     def step(
         y_true: tf.Tensor, y_pred: tf.Tensor, weight: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        if loss is None:
-            return tf.zeros([]), y_true + y_pred
+        if name in BOUNDS:
+            return tf.zeros([]), BOUNDS[name](y_true, y_pred, weight)
         with tf.GradientTape() as tape:
             tape.watch(y_pred)
-            value = loss(y_true, y_pred, weight)
+            value = variants(jit)[name](y_true, y_pred, weight)
         return value, tape.gradient(value, y_pred)
 
     return tf.function(step, input_signature=signature, jit_compile=jit, autograph=False)
@@ -188,55 +194,56 @@ def measure_memory(name: str, arguments: argparse.Namespace) -> float | None:
     return (peak - before - gradient) / 2**20
 
 
-def measure_memory_apart(name: str, arguments: argparse.Namespace) -> float | None:
-    """`measure_memory` in a process of its own, whose memory nothing has used before."""
+def measure_memory_apart(name: str) -> list[float]:
+    """`measure_memory` in processes of their own, whose memory nothing has used before; sorted."""
     call = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name]
-    found = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(found.stdout.splitlines()[-1])
+    found = []
+    for _ in range(MEMORY_PROCESSES):
+        output = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
+        found.append(json.loads(output.splitlines()[-1]))
+    return sorted(value for value in found if value is not None)
 
 
 def benchmark_losses(arguments: argparse.Namespace) -> None:
     """Prints the table, and writes the numbers where `--json` says."""
     inputs = heatmaps(arguments.batch, arguments.height, arguments.width, arguments.positive)
-    names = [*variants(arguments.jit), BOUND]
+    names = [*variants(arguments.jit), *BOUNDS]
     steps = {name: make_step(name, arguments.jit) for name in names}
     values = {name: run(step, inputs) for name, step in steps.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    random = np.random.default_rng(0)
     for _ in range(arguments.rounds):
-        for name, step in steps.items():
+        for name in random.permutation(names):
             start = time.perf_counter()
-            run(step, inputs)
+            run(steps[name], inputs)
             seconds[name].append(time.perf_counter() - start)
-    memory = {name: measure_memory_apart(name, arguments) for name in names[:-1]}
+    memory = {name: measure_memory_apart(name) for name in names if name not in BOUNDS}
 
     shape = f"{arguments.batch} x {arguments.height} x {arguments.width} x 4"
     print(
         f"-ln IoU, forward and backward, {shape}, {arguments.positive:.0%} positive, "
-        f"{'XLA' if arguments.jit else 'graph'}, {arguments.rounds} rounds; "
-        f"median time of {BASE}: {np.median(seconds[BASE]) * 1e3:.0f} ms"
+        f"{'XLA' if arguments.jit else 'graph'}, {arguments.rounds} rounds"
     )
     print(
-        f"{'':34}{'loss':>8}{'time, ratio [quartiles]':>26}{'of the bound':>14}{'extra MiB':>11}{'ratio':>7}"
+        f"{'':34}{'loss':>10}{'time, ratio [quartiles]':>26}{'extra MiB [range]':>20}{'ratio':>7}"
     )
     rows = {}
-    for name in steps:
-        ratios = np.divide(seconds[name], seconds[BASE])
-        low, middle, high = np.percentile(ratios, [25, 50, 75])
-        of_bound = np.median(np.divide(seconds[name], seconds[BOUND]))
+    for name in names:
+        low, middle, high = np.percentile(np.divide(seconds[name], seconds[BASE]), [25, 50, 75])
+        extra, base = memory.get(name, []), memory[BASE]
         rows[name] = {
             "value": values[name],
             "time_ratio": middle,
             "time_ratio_quartiles": [low, high],
-            "time_of_bound": of_bound,
-            "extra_mib": memory.get(name),
+            "extra_mib": extra,
         }
-        extra, base = memory.get(name), memory[BASE]
-        share = "" if extra is None or not base else f"{extra / base:.2f}"
-        shown = "" if name == BOUND else f"{values[name]:.4f}"
-        print(
-            f"{name:34}{shown:>8}{f'{middle:.3f} [{low:.3f}, {high:.3f}]':>26}{of_bound:>13.1f}x"
-            f"{'' if extra is None else f'{extra:.0f}':>11}{share:>7}"
-        )
+        shown = "" if name in BOUNDS else f"{values[name]:.4f}"
+        peak, share = "", ""
+        if extra and base:
+            peak = f"{np.median(extra):.0f} [{extra[0]:.0f}, {extra[-1]:.0f}]"
+            share = f"{np.median(extra) / np.median(base):.2f}"
+        times = f"{middle:.3f} [{low:.3f}, {high:.3f}]"
+        print(f"{name:34}{shown:>10}{times:>26}{peak:>20}{share:>7}")
     if arguments.json:
         settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "memory_of")}
         arguments.json.write_text(
