@@ -216,6 +216,31 @@ def test_boxes_that_leave_the_photo_are_cut_and_those_outside_are_reported(data)
     assert kept.boxes.tolist() == [[60, 50, 96, 96], [0, 0, 30, 20]]
 
 
+@pytest.mark.parametrize(
+    "data", [AUGMENTED, DataConfig(image_size=SIZE)], ids=["augmented", "plain"]
+)
+def test_ignored_boxes_without_area_change_nothing(data):
+    """WIDER FACE has them. A box of negative width and height would cover the whole photo."""
+    (plain,) = annotations(1)
+    odd = np.array([[0, 0, 0, 0], [40, 40, 20, 20], [20.5, 30.5, 20.5, 50], [9, 9, 7, 32]])
+    count = len(plain.boxes)
+    dirty = Annotation(
+        plain.name,
+        plain.image,
+        np.concatenate([plain.boxes, odd]),
+        ignore=[False] * count + [True] * len(odd),
+        ellipses=np.ones((count + len(odd), 5)),
+    )
+    problems = Problems()
+    for a, b in zip(
+        batches(data, source=[plain]),
+        batches(data, source=[dirty], problems=problems),
+        strict=True,
+    ):
+        tf.nest.map_structure(np.testing.assert_array_equal, a, b)
+    assert not problems.found
+
+
 @pytest.mark.parametrize("change", [{"flip": True}, {"colour": 0.5}, {"mosaic": 1.0}])
 def test_each_change_is_optional_by_itself(change):
     plain = DataConfig(image_size=96)

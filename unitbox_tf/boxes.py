@@ -91,6 +91,4 @@ def ellipses_to_boxes(ellipses: np.ndarray) -> np.ndarray:
     a, b, angle, x, y = np.asarray(ellipses, np.float64).reshape(-1, 5).T
     half_width = np.hypot(a * np.cos(angle), b * np.sin(angle))
     half_height = np.hypot(a * np.sin(angle), b * np.cos(angle))
-    return np.stack(
-        [x - half_width, y - half_height, x + half_width, y + half_height], axis=-1
-    ).astype(np.float32)
+    return np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)

@@ -201,21 +201,21 @@ def _changed(
 
 
 def within(annotation: Annotation, height: int, width: int, problems: Problems) -> Annotation:
-    """`annotation` with its boxes cut to its photo of `height` x `width`; those outside are left out and reported."""
+    """`annotation` with its boxes cut to its photo of `height` x `width`; those outside are left out and reported.
+
+    Those to be ignored are left out without another report: their readers have told of boxes
+    without area, and the others have no pixel to take out of the loss.
+    """
     boxes = box_ops.clip(annotation.boxes, height, width)
-    inside = box_ops.areas(boxes) > 0
-    for index in np.flatnonzero(~inside):
+    # Not by the area, which is positive where width and height both are negative.
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    for index in np.flatnonzero(~inside & ~annotation.ignore):
         problems.add(
             "box outside its photo",
             f"{annotation.where}, object {index + 1}",
             f"expected a box in {width} x {height} pixels, received {annotation.boxes[index]}",
         )
-    return dataclasses.replace(
-        annotation,
-        boxes=boxes[inside],
-        classes=annotation.classes[inside],
-        ignore=annotation.ignore[inside],
-    )
+    return dataclasses.replace(annotation.select(inside), boxes=boxes[inside])
 
 
 def _photos(

@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,11 +27,17 @@ class Annotation:
         name: identifies the image in its data set and in messages; for files, the path below the
             data set's root.
         image: the file, or the encoded JPEG or PNG itself.
-        boxes: `xyxy` `[N, 4]` float32, in pixels of the image (as displayed: with its EXIF
-            orientation applied).
+        boxes: `xyxy` `[N, 4]` float64, in pixels of the image (as displayed: with its EXIF
+            orientation applied). Double, since formats hold `x` and `w`: in float32, `x + w - x`
+            does not give a written `w` of 23.7 back, and judges compute in double.
         classes: `[N]` int32, an index into the data set's class names; zeros if left out.
         ignore: `[N]` bool. True where a box is neither an object nor background: it takes no part
-            in the loss, and finding it or not does not count. False if left out.
+            in the loss, and finding it or not does not count. False if left out. Readers set it for
+            boxes without area, the only ones that may have `x1 <= x0` or `y1 <= y0`.
+        size: height and width of the image in pixels, where the format states them.
+        ellipses: `[N, 5]` float64 as in `boxes.ellipses_to_boxes`, where the objects are annotated
+            so (FDDB).
+        attributes: what else the format says of each object, `[N]` int32 each (WIDER FACE).
     """
 
     name: str
@@ -37,22 +45,55 @@ class Annotation:
     boxes: np.ndarray
     classes: np.ndarray = None  # type: ignore[assignment]  # filled in below
     ignore: np.ndarray = None  # type: ignore[assignment]
+    size: tuple[int, int] | None = None
+    ellipses: np.ndarray | None = None
+    attributes: Mapping[str, np.ndarray] | None = None
 
     def __post_init__(self) -> None:
-        boxes = np.asarray(self.boxes, np.float32).reshape(-1, 4)
-        classes = np.zeros(len(boxes)) if self.classes is None else self.classes
-        ignore = np.zeros(len(boxes)) if self.ignore is None else self.ignore
-        for name, value, dtype in (
-            ("boxes", boxes, np.float32),
-            ("classes", classes, np.int32),
-            ("ignore", ignore, np.bool_),
-        ):
+        boxes = np.asarray(self.boxes, np.float64).reshape(-1, 4)
+        count = len(boxes)
+
+        def one_a_box(name: str, value: Any, dtype: Any) -> np.ndarray:
             array = np.asarray(value).astype(dtype)
-            if len(array) != len(boxes):
+            if len(array) != count:
                 raise ValueError(
-                    f"{self.name}: expected {len(boxes)} {name}, one a box, received {len(array)}"
+                    f"{self.name}: expected {count} {name}, one a box, received {len(array)}"
                 )
-            object.__setattr__(self, name, array)
+            return array
+
+        classes = np.zeros(count) if self.classes is None else self.classes
+        ignore = np.zeros(count) if self.ignore is None else self.ignore
+        changes = {
+            "boxes": boxes,
+            "classes": one_a_box("classes", classes, np.int32),
+            "ignore": one_a_box("ignore", ignore, np.bool_),
+        }
+        if self.ellipses is not None:
+            ellipses = np.asarray(self.ellipses, np.float64).reshape(-1, 5)
+            changes["ellipses"] = one_a_box("ellipses", ellipses, np.float64)
+        for name, value in changes.items():
+            object.__setattr__(self, name, value)
+        if self.attributes is not None:
+            attributes = {
+                name: one_a_box(name, value, np.int32) for name, value in self.attributes.items()
+            }
+            object.__setattr__(self, "attributes", attributes)
+        if self.size is not None and not (len(self.size) == 2 and min(self.size) > 0):
+            raise ValueError(
+                f"{self.name}: expected a height and width above 0, received {self.size}"
+            )
+
+    def select(self, which: np.ndarray) -> Annotation:
+        """Only the objects at `which`, a mask or indices."""
+        attributes = self.attributes
+        return dataclasses.replace(
+            self,
+            boxes=self.boxes[which],
+            classes=self.classes[which],
+            ignore=self.ignore[which],
+            ellipses=None if self.ellipses is None else self.ellipses[which],
+            attributes=attributes and {name: value[which] for name, value in attributes.items()},
+        )
 
     @property
     def where(self) -> str:
@@ -137,4 +178,6 @@ class Problems:
 
     def save(self, path: Path) -> None:
         """Writes all problems, a line each: kind, place, message."""
-        path.write_text("".join(f"{p.kind}\t{p}\n" for p in self.found), encoding="utf-8")
+        text = "".join(f"{p.kind}\t{p}\n" for p in self.found)
+        # What is quoted from broken files need not be text.
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -173,3 +173,14 @@ def test_nothing_found_and_nothing_there():
 def test_a_missing_image_is_refused():
     with pytest.raises(ValueError, match="detections of 1 images"):
         matching.match([], [Annotation("a", b"", [])])
+
+
+def test_ignored_boxes_without_area_are_neither_missed_nor_found():
+    box = np.float32([[0, 0, 20, 20]])
+    odd = [[0, 0, 0, 0], [40, 40, 20, 20], [15, 5, 5, 15], [5, 5, 5, 30]]
+    found = Detections(box, np.ones(1), np.zeros(1, int), (50, 50))
+    truth = Annotation("a", b"", np.concatenate([box, odd]), ignore=[False] + [True] * len(odd))
+    matches = matching.match([found], [truth])
+    assert matches.num_objects == 1
+    assert matches.hits.tolist() == [True]
+    assert matches.overlaps.tolist() == [1.0]
