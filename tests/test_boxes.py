@@ -56,6 +56,14 @@ def test_clip_leaves_no_area_of_a_box_outside():
     assert clipped.tolist() == [[0, 0, 0, 5], [0, 2, 100, 50]]
 
 
+def test_boxes_have_their_ellipses_inscribed(random):
+    corner = random.uniform(-50, 900, (50, 2))
+    boxes = np.concatenate([corner, corner + random.uniform(0.1, 300, (50, 2))], axis=1)
+    ellipses = box_ops.boxes_to_ellipses(boxes)
+    assert (ellipses[:, 0] >= ellipses[:, 1]).all()
+    np.testing.assert_allclose(box_ops.ellipses_to_boxes(ellipses), boxes, atol=1e-9)
+
+
 def test_boxes_of_ellipses_touch_their_outlines(random):
     ellipses = random.uniform([5, 5, -3, 0, 0], [50, 50, 3, 100, 100], (20, 5))
     turn = np.linspace(0, 2 * np.pi, 20001)

@@ -92,3 +92,15 @@ def ellipses_to_boxes(ellipses: np.ndarray) -> np.ndarray:
     half_width = np.hypot(a * np.cos(angle), b * np.sin(angle))
     half_height = np.hypot(a * np.sin(angle), b * np.cos(angle))
     return np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)
+
+
+def boxes_to_ellipses(boxes: np.ndarray) -> np.ndarray:
+    """The ellipses `[N, 5]` inscribed in `boxes` `xyxy` `[N, 4]`, half axis a being the longer one.
+
+    `ellipses_to_boxes` gives the boxes back.
+    """
+    x0, y0, x1, y1 = np.asarray(boxes, np.float64).reshape(-1, 4).T
+    half_width, half_height = (x1 - x0) / 2, (y1 - y0) / 2
+    a, b = np.maximum(half_width, half_height), np.minimum(half_width, half_height)
+    angle = np.where(half_height > half_width, np.pi / 2, 0.0)
+    return np.stack([a, b, angle, (x0 + x1) / 2, (y0 + y1) / 2], axis=-1)

@@ -83,7 +83,7 @@ class Annotation:
                 f"{self.name}: expected a height and width above 0, received {self.size}"
             )
 
-    def select(self, which: np.ndarray) -> Annotation:
+    def select(self, which: Any) -> Annotation:
         """Only the objects at `which`, a mask or indices."""
         attributes = self.attributes
         return dataclasses.replace(

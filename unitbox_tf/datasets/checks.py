@@ -2,87 +2,363 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import math
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
 
 from unitbox_tf.records import Problems
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+LARGEST_FILE = 1 << 24  # bytes of a file about one photo, or of settings; no honest one comes near
+LABEL_FILES = ("labels.txt", "classes.txt")
+ORIENTATION_TAG = 0x0112
+TURNED = range(5, 9)  # EXIF orientations that exchange width and height
+LEAVES = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)")  # absolute, or with ".."
+UNUSABLE = re.compile(
+    "[\x00-\x1f\x7f\ud800-\udfff]"
+)  # in names: control characters, half characters
+
+OUTSIDE = "path outside the data set"  # kinds of problems that several modules report
+TWICE = "photo listed twice"
+ABSENT = "photo listed but absent"
+MALFORMED = "malformed line"
+
+
+def lines(path: Path, problems: Problems) -> list[str]:
+    """The lines of a text file in UTF-8. One that is not is a problem; its wrong bytes become U+FFFD.
+
+    Raises `ValueError` for UTF-16 and UTF-32, which have no line that could be read.
+    """
+    raw = path.read_bytes()
+    # UTF-32's mark of little-endian order begins with that of UTF-16.
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        raise ValueError(f"{path}: expected text in UTF-8, received UTF-16 or UTF-32")
+    raw = raw.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    try:
+        return raw.decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        return [
+            _decoded(line, f"{path}:{n}", problems) for n, line in enumerate(raw.split(b"\n"), 1)
+        ]
+
+
+def _decoded(line: bytes, where: str, problems: Problems) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problems.add(
+            "wrong encoding",
+            where,
+            f"expected UTF-8, received 0x{line[error.start]:02x} as byte {error.start + 1} of the line",
+        )
+        return line.decode("utf-8", errors="replace")
 
 
 def numbers(text: str, counts: Sequence[int], where: str, problems: Problems) -> list[float] | None:
     """The finite numbers in `text`, of which there must be one of `counts`; else a problem and None."""
-    try:
-        values = [float(word) for word in text.split()]
-    except ValueError:
-        values = []
-    if len(values) in counts and all(map(math.isfinite, values)):
+    values = _floats(text.split())
+    if values is not None and len(values) in counts:
         return values
     expected = " or ".join(map(str, counts))
-    problems.add("malformed line", where, f"expected {expected} numbers, received {text.strip()!r}")
+    problems.add(MALFORMED, where, f"expected {expected} numbers, received {text.strip()[:200]!r}")
     return None
+
+
+def _floats(words: Sequence[str]) -> list[float] | None:
+    """The finite numbers that `words` are, or None."""
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        return None
+    # Python, unlike the formats, reads 1_000 as a number.
+    usable = all(map(math.isfinite, values)) and "_" not in "".join(words)
+    return values if usable else None
+
+
+def fault_of_name(name: str) -> tuple[str, str] | None:
+    """Why a photo below a folder cannot have this name, as kind of problem and message; None if it can."""
+    if LEAVES.search(name):
+        return OUTSIDE, f"expected a path below the data set's folder, received {name[:200]!r}"
+    if UNUSABLE.search(name) or os.path.normpath(name) == ".":
+        return "unusable name", f"expected the name of a photo, received {name[:200]!r}"
+    return None
+
+
+def ignored(
+    boxes: np.ndarray,
+    ignore: np.ndarray | Sequence[bool],
+    places: Sequence[str],
+    size: tuple[int, int] | None,
+    problems: Problems,
+) -> np.ndarray:
+    """`ignore` `[N]`, set as well for boxes that cannot be found: those without area, those outside their photo.
+
+    Each of these is a problem at its place in `places`. Boxes that leave their photo in part stay as they
+    are: what trains and judges cuts them.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    ignore = np.array(ignore, np.bool_).reshape(-1)
+    flat = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
+    for index in np.flatnonzero(flat).tolist():
+        width, height = boxes[index, 2:] - boxes[index, :2]
+        problems.add(
+            "box without area",
+            places[index],
+            f"expected a width and height above 0, received {width:g} x {height:g}: ignored",
+        )
+    if size is None:
+        return ignore | flat
+    outside = (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, :2] >= size[::-1]).any(axis=1)
+    for index in np.flatnonzero(outside & ~flat).tolist():
+        text = " ".join(f"{value:g}" for value in boxes[index])
+        message = f"expected a box in {size[1]} x {size[0]} pixels, received {text}: ignored"
+        problems.add("box outside its photo", places[index], message)
+    return ignore | flat | outside
+
+
+def photo_size(photo: Path | bytes) -> tuple[int, int]:
+    """Height and width of a JPEG or PNG photo as displayed, from its header alone.
+
+    Raises `ValueError` or `OSError` if it has none that can be read.
+    """
+    try:
+        with Image.open(io.BytesIO(photo) if isinstance(photo, bytes) else photo) as image:
+            width, height = image.size
+            # As the input pipeline, which turns no PNG.
+            turned = image.format != "PNG" and image.getexif().get(ORIENTATION_TAG, 1) in TURNED
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"expected a JPEG or PNG photo: {error}") from error
+    return (width, height) if turned else (height, width)
+
+
+def read_small(path: Path) -> bytes:
+    """The content of a file about one photo, or of settings. Raises `ValueError` if it is far too long for one."""
+    with path.open("rb") as file:
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise ValueError(f"{path}: expected at most {LARGEST_FILE} bytes, the file has more")
+    return content
+
+
+def file_of(root: Path, split: str, suffix: str, others: Sequence[str] = ()) -> Path:
+    """The file `root`, or `split + suffix` in the folder `root`, or one of `others` there, or its only such file.
+
+    Raises `ValueError` where there is none, or, without `split`, not just one.
+    """
+    if root.is_file():
+        return root
+    if split:
+        named = [root / name for name in (f"{split}{suffix}", *others)]
+        found = [path for path in named if path.is_file()]
+        if not found:
+            raise ValueError(f"expected {' or '.join(map(str, named))}: no such file")
+        return found[0]
+    found = sorted(root.glob(f"*{suffix}"))
+    if len(found) != 1:
+        names = [path.name for path in found]
+        raise ValueError(
+            f"{root}: expected one {suffix[1:]} file, found {names}; "
+            f"name one after '#', without {suffix}"
+        )
+    return found[0]
+
+
+def listed_class_names(folder: Path) -> tuple[str, ...] | None:
+    """The lines of `labels.txt` or `classes.txt` in `folder`, a class's name each, in order; None without such a file.
+
+    Raises `ValueError` if one is empty or stands there twice, or the file is not UTF-8.
+    """
+    path = next((folder / name for name in LABEL_FILES if (folder / name).is_file()), None)
+    if path is None:
+        return None
+    problems = Problems()
+    names = tuple(line.strip() for line in "\n".join(lines(path, problems)).rstrip().split("\n"))
+    if problems.found:
+        raise ValueError(str(problems.found[0]))
+    for number, name in enumerate(names, 1):
+        if not name or name in names[: number - 1]:
+            raise ValueError(f"{path}:{number}: expected the name of another class: {name!r}")
+    return names
+
+
+class Listed(NamedTuple):
+    """A photo in a list: its name, the number of that line, its objects' lines, the number of the first of them."""
+
+    name: str
+    line: int
+    rows: list[str]
+    first: int
 
 
 def listed_photos(
     path: Path, is_name: Callable[[str], bool], problems: Problems
-) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
+) -> Iterator[Listed]:
     """The photos in a list that repeats: a photo's name, the number of its objects, a line for each of them.
 
-    This is how FDDB and WIDER FACE list their photos. Where the number is missing, the photo's
-    objects are unknown: a problem, and the next line that `is_name` begins the next photo. A list
-    that ends early is a problem, too. The one line of zeros that WIDER FACE has for a photo without
-    a face is skipped.
-
-    Yields:
-        The name, its place (`path:line`), and for each object its place and its line.
+    This is how FDDB and WIDER FACE list their photos. The one line of zeros that WIDER FACE has for
+    a photo without a face is skipped. Where the list is broken, a problem is reported, and the next
+    line that `is_name` begins the next photo: where the number of objects is missing, since the
+    photo's objects are unknown then, and where there are fewer or more lines than it says.
     """
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    text = lines(path, problems)
     at = 0
-    while at < len(lines):
-        name, where = lines[at].strip(), f"{path}:{at + 1}"
+
+    def report(kind: str, line: int, message: str) -> None:
+        problems.add(kind, f"{path}:{line}", message)
+
+    while at < len(text):
+        name, line = text[at].strip(), at + 1
         at += 1
         if not name:
             continue
-        text, count_where = (lines[at].strip() if at < len(lines) else ""), f"{path}:{at + 1}"
-        if not text.isdecimal():
-            message = f"expected a count of objects, received {text!r}"
-            problems.add("malformed line", count_where, message)
-            while at < len(lines) and not is_name(lines[at].strip()):
+        if not is_name(name) and len(_floats(name.split()) or []) > 1:
+            report(MALFORMED, line, f"expected a photo's name, received an object: {name[:200]!r}")
+            continue
+        count_text = text[at].strip() if at < len(text) else ""
+        if not (count_text.isdecimal() and len(count_text) < 20):
+            report(MALFORMED, at + 1, f"expected a count of objects, received {count_text[:200]!r}")
+            while at < len(text) and not is_name(text[at].strip()):
                 at += 1
             continue
-        first, last = at + 1, at + 1 + int(text)
-        if last > len(lines):
-            message = f"expected {text} lines of objects, the file ends after {len(lines) - first}"
-            problems.add("file ends early", count_where, message)
-        at = min(last, len(lines))
-        yield name, where, [(f"{path}:{n + 1}", lines[n]) for n in range(first, at)]
-        if first == last and at < len(lines) and set(lines[at].split()) == {"0"}:
+        first, count = at + 1, int(count_text)
+        end = min(first + count, len(text))
+        rows = text[first:end]
+        while rows and not rows[-1].strip() and end == len(text):  # what ends the file
+            rows.pop()
+        for index, row in enumerate(rows):
+            if is_name(row.strip()):
+                rows = rows[:index]
+                message = f"expected {count} lines of objects, the next photo follows {index}"
+                report("photo ends early", first, message)
+                break
+        else:
+            if len(rows) < count:
+                message = f"expected {count} lines of objects, the file ends after {len(rows)}"
+                report("file ends early", first, message)
+        at = first + len(rows)
+        yield Listed(name, line, rows, first + 1)
+        if count == 0 and at < len(text) and set(text[at].split()) == {"0"}:
             at += 1
 
 
-def has_area(box: Sequence[float], where: str, problems: Problems) -> bool:
-    """Whether the `xyxy` box has a positive width and height; else a problem."""
-    width, height = box[2] - box[0], box[3] - box[1]
-    if width > 0 and height > 0:
-        return True
-    problems.add(
-        "box without area",
-        where,
-        f"expected a width and height above 0, received {width:g} x {height:g}",
-    )
-    return False
+def objects(
+    path: Path, listed: Listed, counts: Sequence[int], problems: Problems
+) -> tuple[np.ndarray, list[str]]:
+    """The lines of a photo's objects as a table, and their places; malformed lines are left out.
+
+    Args:
+        path: the list.
+        listed: the photo in it.
+        counts: how many numbers a line may have.
+        problems: malformed lines are added here.
+
+    Returns:
+        The table `[N, max(counts)]` float64, NaN where a line has fewer numbers, and `N` places.
+    """
+    name, width = str(path), max(counts)
+    rows = listed.rows
+    # All lines at once where they are alike, as they nearly always are: half the time.
+    words = " ; ".join(rows).split()
+    each = (len(words) + 1) // max(len(rows), 1)
+    if each - 1 in counts and words[each - 1 :: each] == [";"] * (len(rows) - 1):
+        del words[each - 1 :: each]
+        values = _floats(words)
+        if values is not None:
+            table = np.full((len(rows), width), np.nan)
+            table[:, : each - 1] = np.reshape(values, (len(rows), -1))
+            return table, [
+                f"{name}:{line}" for line in range(listed.first, listed.first + len(rows))
+            ]
+    kept, places = [], []
+    for line, row in enumerate(rows, listed.first):
+        values = numbers(row, counts, f"{name}:{line}", problems)
+        if values is not None:
+            kept.append(values + [np.nan] * (width - len(values)))
+            places.append(f"{name}:{line}")
+    return np.reshape(np.array(kept, np.float64), (-1, width)), places
 
 
-def is_there(path: Path, root: Path, where: str, problems: Problems) -> bool:
-    """Whether the photo `path` exists below `root`; else a problem."""
-    if not path.resolve().is_relative_to(root.resolve()):
-        problems.add("path outside the data set", where, f"{path} is not below {root}")
-    elif not path.is_file():
-        problems.add("photo listed but absent", where, f"{path} does not exist")
-    else:
-        return True
-    return False
+class Folder:
+    """A folder whose own files are asked for: following symbolic links in it does not lead out of it.
+
+    The folder itself may be a link, as that was its owner's choice.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._root = os.path.realpath(path)
+        self._known: dict[str, bool] = {}
+
+    def contains(self, path: Path) -> bool:
+        """Whether the file `path` lies in the folder, links followed."""
+        parent = os.path.dirname(path)
+        if parent not in self._known:  # few of many photos have a folder of their own
+            self._known[parent] = self._is_below(os.path.realpath(parent))
+        if not self._known[parent]:
+            return False
+        return not os.path.islink(path) or self._is_below(os.path.realpath(path))
+
+    def _is_below(self, path: str) -> bool:
+        return path == self._root or path.startswith(os.path.join(self._root, ""))
+
+
+class Photos:
+    """Finds the photos of a data set by the names in its lists; refuses what is not theirs to give.
+
+    A name is refused, and a problem, if it is absolute, has `..`, leaves the folder through a
+    symbolic link, has control characters, or was listed before: the first one is kept.
+    """
+
+    def __init__(self, folder: Path, problems: Problems, needed: bool = True) -> None:
+        """`folder` has the photos; unless `needed`, those that are absent are no problem."""
+        self._folder = Folder(folder)
+        self._problems = problems
+        self._needed = needed
+        self._listed: dict[str, str] = {}
+        self._stems: dict[str, dict[str, str]] = {}
+
+    def find(self, name: str, where: str) -> Path | None:
+        """The file of the photo `name`, a path below the folder, which stands at `where`; else None."""
+        fault = fault_of_name(name)
+        if fault:
+            self._problems.add(fault[0], where, fault[1])
+            return None
+        known = os.path.normpath(name)
+        if known in self._listed:
+            message = f"{name!r} is listed at {self._listed[known]} already, which is kept"
+            self._problems.add(TWICE, where, message)
+            return None
+        self._listed[known] = where
+        path = self._folder.path / name
+        if not self._folder.contains(path):
+            self._problems.add(OUTSIDE, where, f"{path} is a link that leaves the folder")
+            return None
+        if self._needed and not os.path.isfile(path):
+            self._problems.add(ABSENT, where, f"{path} does not exist")
+            return None
+        return path
+
+    def name_of(self, stem: str, default: str = ".jpg") -> str:
+        """The name of the photo `stem`, for formats that leave its suffix out; with `default` if it is absent."""
+        if fault_of_name(stem):
+            return stem
+        folder, _, last = stem.rpartition("/")
+        if folder not in self._stems:
+            path = self._folder.path / folder
+            names = sorted(os.listdir(path), reverse=True) if path.is_dir() else []
+            parts = (os.path.splitext(name) for name in names)
+            self._stems[folder] = {a: b for a, b in parts if b.lower() in IMAGE_SUFFIXES}
+        return stem + self._stems[folder].get(last, default)
 
 
 def photos(folder: Path) -> list[Path]:

@@ -6,89 +6,188 @@ Two layouts are known: a json file with its images beside it or in `images`, and
     images/1.jpg ...               val2017/000000000139.jpg ...
 
 Boxes are `x y w h`. An annotation with `"iscrowd": 1` or `"ignore": 1` is kept and ignored. Classes
-are numbered by ascending category id.
+are numbered by ascending category id. Segmentations and keypoints are not read.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from unitbox_tf.datasets import checks
+from unitbox_tf.datasets import checks, writing
 from unitbox_tf.records import Annotation, Problems
 
+MALFORMED = "malformed annotation"
 
-def read(root: Path, split: str, problems: Problems) -> Iterator[Annotation]:
-    """The images of the json file `root`, or of that which `split` names, or of the only one in `root`."""
-    path = _json_file(root, split)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        images, objects = content["images"], list(content["annotations"])
-        classes = {
-            c["id"]: i for i, c in enumerate(sorted(content["categories"], key=lambda c: c["id"]))
-        }
-        names = {image["id"]: str(image["file_name"]) for image in images}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: expected COCO's images, annotations and categories: {error!r}"
-        ) from error
 
-    by_image: dict[Any, list[tuple[list[float], int, bool]]] = defaultdict(list)
+class _Object(NamedTuple):
+    image: Any
+    category: Any
+    box: tuple[float, float, float, float]  # x y w h
+    ignore: bool
+
+
+def class_names(root: Path, split: str) -> tuple[str, ...]:
+    """The names of the categories, by ascending id."""
+    path, content = _content(root, split)
+    return tuple(str(category.get("name", id)) for id, category in _categories(path, content))
+
+
+def read(
+    root: Path, split: str, problems: Problems, *, photos: bool = True
+) -> Iterator[Annotation]:
+    """The images of the json file `root`, or of that which `split` names, or of the only one in `root`.
+
+    With `photos`, only images that are present.
+    """
+    path, content = _content(root, split)
+    images, objects = content["images"], content["annotations"]
+    classes = {id: index for index, (id, _) in enumerate(_categories(path, content))}
+    names: dict[Any, tuple[str, tuple[int, int] | None]] = {}
+    for index, image in enumerate(images):
+        where = f"{path}: images[{index}]"
+        try:
+            key, name = image["id"], image["file_name"]
+            if not isinstance(name, str):
+                raise TypeError(f"expected a file_name, received {name!r}")
+            if key in names:
+                message = f"id {key!r} is that of {names[key][0]!r} already, which is kept"
+                problems.add(checks.TWICE, where, message)
+                continue
+            height, width = image.get("height"), image.get("width")
+            stated = type(height) is int and type(width) is int and min(height, width) > 0
+            names[key] = name, (height, width) if stated else None
+        except (KeyError, TypeError, AttributeError) as error:
+            problems.add("malformed image", where, f"{error!r} in {str(image)[:200]}")
+
+    by_image: dict[Any, list[int]] = defaultdict(list)
     for index, item in enumerate(objects):
         where = f"{path}: annotations[{index}]"
-        try:
-            x, y, width, height = (float(value) for value in item["bbox"])
-            image, label = item["image_id"], classes[item["category_id"]]
-            names[image]
-            ignore = bool(item.get("iscrowd", 0)) or bool(item.get("ignore", 0))
-        except (KeyError, TypeError, ValueError) as error:
-            problems.add("malformed annotation", where, f"{error!r} in {str(item)[:200]}")
-            continue
-        box = [x, y, x + width, y + height]
-        if not np.isfinite(box).all():
-            problems.add(
-                "malformed annotation", where, f"expected finite numbers, received {item['bbox']}"
-            )
-        elif checks.has_area(box, where, problems):
-            by_image[image].append((box, label, ignore))
+        if not isinstance(item, _Object):
+            message = f"expected image_id, category_id and bbox of 4 finite numbers: {item!r:.200}"
+            problems.add(MALFORMED, where, message)
+        elif item.image not in names:
+            problems.add(MALFORMED, where, f"no image has the id {item.image!r}")
+        elif item.category not in classes:
+            problems.add(MALFORMED, where, f"no category has the id {item.category!r}")
+        else:
+            by_image[item.image].append(index)
 
     beside = path.parent
     candidates = [beside / "images", beside.parent / split if split else beside, beside]
     folder = next(folder for folder in candidates if folder.is_dir())
-    for key, name in names.items():
-        photo = folder / name
-        if checks.is_there(photo, folder, f"{path}: image {name!r}", problems):
-            rows = by_image[key]
-            yield Annotation(
-                name,
-                photo,
-                np.array([box for box, _, _ in rows]),
-                np.array([label for _, label, _ in rows]),
-                np.array([ignore for _, _, ignore in rows]),
-            )
+    found = checks.Photos(folder, problems, needed=photos)
+    for key, (name, size) in names.items():
+        chosen = by_image.pop(key, [])
+        rows = [objects[index] for index in chosen]
+        boxes = np.array([row.box for row in rows], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        places = [f"{path}: annotations[{index}]" for index in chosen]
+        ignore = checks.ignored(boxes, [row.ignore for row in rows], places, size, problems)
+        photo = found.find(name, f"{path}: image {name!r}")
+        if photo is not None:
+            labels = [classes[row.category] for row in rows]
+            yield Annotation(name, photo, boxes, np.array(labels), ignore, size=size)
 
 
-def _json_file(root: Path, split: str) -> Path:
-    """The file that `root` and `split` name, where it lies in one of the two layouts."""
-    if root.is_file():
-        return root
-    if split:
-        named = [root / f"{split}.json", root / "annotations" / f"instances_{split}.json"]
-        found = [path for path in named if path.is_file()]
-        if not found:
-            raise ValueError(f"expected {' or '.join(map(str, named))}: no such file")
-        return found[0]
-    found = sorted(root.glob("*.json"))
-    if len(found) != 1:
-        names = [path.name for path in found]
-        raise ValueError(
-            f"{root}: expected one json file, found {names}; name one after '#', without .json"
-        )
-    return found[0]
+def _content(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
+    """The json file and what is in it; its annotations are `_Object`s, or what they were where they are malformed."""
+    path = checks.file_of(root, split, ".json", [f"annotations/instances_{split}.json"])
+    try:
+        # Objects are made small while they are read: polygons would take many times the memory.
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_object)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, numbers of 5,000 digits, [[[[...
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    expected = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in expected):
+        raise ValueError(f"{path}: expected COCO's images, annotations and categories")
+    return path, content
+
+
+def _object(item: dict[str, Any]) -> Any:
+    """A json object: an `_Object` where it is an annotation."""
+    if "bbox" not in item:
+        item.pop("segmentation", None)
+        return item
+    try:
+        image, category, box = item["image_id"], item["category_id"], item["bbox"]
+        hash((image, category))
+        if all(type(value) in (int, float) for value in box):
+            x, y, width, height = map(float, box)
+            if math.isfinite(x + y + width + height):
+                ignore = bool(item.get("iscrowd", 0)) or bool(item.get("ignore", 0))
+                return _Object(image, category, (x, y, width, height), ignore)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pass
+    return item
+
+
+def _categories(path: Path, content: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
+    """Ids and categories, by ascending id."""
+    try:
+        return sorted(((c["id"], c) for c in content["categories"]), key=lambda pair: pair[0])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected categories with ids: {error!r}") from error
+
+
+def write(
+    annotations: Iterable[Annotation],
+    root: Path,
+    split: str,
+    class_names: Sequence[str],
+    problems: Problems,
+    *,
+    photos: writing.PhotosAs = "copy",
+) -> writing.Written:
+    """Writes `annotations` as `split.json` (`instances.json` if empty) and `images/`.
+
+    Images and categories are numbered from 1. Objects to be ignored have `"iscrowd": 1`, the only
+    flag that COCO's own evaluation heeds, and `"ignore": 1`.
+    """
+    stem = writing.usable_split(split or "instances")
+    images: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
+    holds = ("ignore", "classes")
+    with writing.destination(root, class_names, problems, holds=holds, photos=photos) as out:
+        for annotation in map(out.held, annotations):
+            name = out.photo(annotation, "images")
+            if name is None:
+                continue
+            out.count(annotation)
+            size = out.size(annotation)
+            stated = {"height": size[0], "width": size[1]} if size else {}
+            images.append({"id": len(images) + 1, "file_name": name, **stated})
+            boxes = annotation.boxes.copy()
+            boxes[:, 2:] -= boxes[:, :2]
+            rows = (boxes.tolist(), annotation.classes.tolist(), annotation.ignore.tolist())
+            for box, label, ignore in zip(*rows, strict=True):
+                x, y, width, height = map(_rounded, box)
+                objects.append(
+                    {
+                        "id": len(objects) + 1,
+                        "image_id": len(images),
+                        "category_id": label + 1,
+                        "bbox": [x, y, width, height],
+                        "area": _rounded(float(max(width, 0) * max(height, 0))),
+                        "iscrowd": int(ignore),
+                        "ignore": int(ignore),
+                    }
+                )
+        categories = [{"id": i, "name": name} for i, name in enumerate(out.class_names, 1)]
+        content = {"images": images, "annotations": objects, "categories": categories}
+        out.write(f"{stem}.json", json.dumps(content, ensure_ascii=False) + "\n")
+    return out.written
+
+
+def _rounded(value: float) -> float | int:
+    """Six decimals; whole numbers without any."""
+    value = round(value, 6)
+    return int(value) if value.is_integer() else value

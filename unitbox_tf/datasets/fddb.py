@@ -10,13 +10,14 @@ tight box around its ellipse.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from unitbox_tf import boxes as box_ops
-from unitbox_tf.datasets import checks
+from unitbox_tf.datasets import checks, writing
 from unitbox_tf.records import Annotation, Problems
 
 NUM_FOLDS = 10
@@ -43,25 +44,71 @@ def folds(split: str) -> list[int]:
     return chosen
 
 
-def read(root: Path, split: str, problems: Problems) -> Iterator[Annotation]:
-    """The photos of the chosen `folds` that are present below `root`."""
+def class_names(root: Path, split: str) -> tuple[str, ...]:
+    """The one class."""
+    return ("face",)
+
+
+def read(
+    root: Path, split: str, problems: Problems, *, photos: bool = True
+) -> Iterator[Annotation]:
+    """The photos of the chosen `folds`; with `photos`, only those that are present below `root`."""
+    found = checks.Photos(root / "originalPics", problems, needed=photos)
     for fold in folds(split):
         path = root / "FDDB-folds" / f"FDDB-fold-{fold:02d}-ellipseList.txt"
-        if not path.is_file():
+        if path.is_file():
+            yield from _read_fold(path, found, problems)
+        else:
             problems.add("fold listed but absent", str(path), "no such file")
-            continue
-        yield from _read_fold(path, root / "originalPics", problems)
 
 
-def _read_fold(path: Path, photos: Path, problems: Problems) -> Iterator[Annotation]:
-    for name, where, rows in checks.listed_photos(path, lambda line: "/" in line, problems):
-        boxes = []
-        for row_where, row in rows:
-            values = checks.numbers(row, [5, 6], row_where, problems)
-            if values is not None:
-                box = box_ops.ellipses_to_boxes(np.array([values[:5]]))[0]
-                if checks.has_area(box, row_where, problems):
-                    boxes.append(box)
-        photo = photos / f"{name}.jpg"
-        if checks.is_there(photo, photos, where, problems):
-            yield Annotation(name, photo, np.array(boxes))
+def _read_fold(path: Path, photos: checks.Photos, problems: Problems) -> Iterator[Annotation]:
+    for listed in checks.listed_photos(path, lambda line: "/" in line, problems):
+        table, places = checks.objects(path, listed, [5, 6], problems)
+        ellipses = table[:, :5]
+        boxes = box_ops.ellipses_to_boxes(ellipses)
+        flat = (ellipses[:, :2] <= 0).any(axis=1)
+        boxes[flat] = np.tile(ellipses[flat, 3:], 2)
+        ignore = checks.ignored(boxes, np.zeros(len(boxes), bool), places, None, problems)
+        name = listed.name
+        photo = photos.find(photos.name_of(name), f"{path}:{listed.line}")
+        if photo is not None:
+            yield Annotation(name, photo, boxes, ignore=ignore, ellipses=ellipses)
+
+
+def write(
+    annotations: Iterable[Annotation],
+    root: Path,
+    split: str,
+    class_names: Sequence[str],
+    problems: Problems,
+    *,
+    photos: writing.PhotosAs = "copy",
+) -> writing.Written:
+    """Writes `annotations` as the folds that `split` names, the same number of photos to each, in order.
+
+    An object without an ellipse gets the one inscribed in its box. Besides the ellipse lists there
+    are the lists of names that FDDB's own evaluator reads.
+    """
+    chosen = sorted(set(folds(split)))
+    holds = ("ellipses",)
+    with writing.destination(root, class_names, problems, holds=holds, photos=photos) as out:
+        names, entries = [], []
+        for annotation in map(out.held, annotations):
+            file = out.photo(annotation, "originalPics", by_stem=True)
+            if file is None:
+                continue
+            ellipses = annotation.ellipses
+            if ellipses is None:
+                ellipses = box_ops.boxes_to_ellipses(annotation.boxes)
+            name = os.path.splitext(file)[0]
+            rows = [" ".join(f"{value:.6f}" for value in row) + "  1\n" for row in ellipses]
+            out.count(annotation)
+            names.append(name)
+            entries.append(f"{name}\n{len(rows)}\n{''.join(rows)}")
+        parts = np.array_split(np.arange(len(names)), len(chosen))
+        for fold, part in zip(chosen, parts, strict=True):
+            stem = f"FDDB-folds/FDDB-fold-{fold:02d}"
+            out.write(f"{stem}.txt", "".join(f"{names[i]}\n" for i in part))
+            out.write(f"{stem}-ellipseList.txt", "".join(entries[i] for i in part))
+    return out.written

@@ -11,7 +11,20 @@ from unitbox_tf.datasets import checks
 from unitbox_tf.records import Annotation, Problems
 
 
-def read(root: Path, split: str, problems: Problems) -> Iterator[Annotation]:
-    """An annotation without boxes for each JPEG and PNG file below the folder `root / split`."""
+def class_names(root: Path, split: str) -> None:
+    """None: there are no objects to have a class."""
+
+
+def read(
+    root: Path, split: str, problems: Problems, *, photos: bool = True
+) -> Iterator[Annotation]:
+    """An annotation without boxes for each JPEG and PNG file below the folder `root / split`.
+
+    The photos are the list: `photos` changes nothing.
+    """
+    found = checks.Photos(root, problems)
     for path in checks.photos(root / split):
-        yield Annotation(path.relative_to(root).as_posix(), path, np.zeros((0, 4)))
+        name = path.relative_to(root).as_posix()
+        photo = found.find(name, str(path))
+        if photo is not None:
+            yield Annotation(name, photo, np.zeros((0, 4)))

@@ -22,8 +22,15 @@ MAX_OBJECTS = 3
 GAP = 4.0  # px between the boxes of two objects: the paper's decoder finds touching ones as one
 
 
-def read(root: Path, split: str, problems: Problems) -> Iterator[Annotation]:
-    """Pictures number first to last of `split`, written `first-last` (last excluded); `root` is not used.
+def class_names(root: Path, split: str) -> tuple[str, ...]:
+    """The one class."""
+    return ("object",)
+
+
+def read(
+    root: Path, split: str, problems: Problems, *, photos: bool = True
+) -> Iterator[Annotation]:
+    """Pictures number first to last of `split`, written `first-last` (last excluded); `root` and `photos` are not used.
 
     The number is the picture's seed: the same number always gives the same picture, and ranges that
     do not meet have no picture in common.
@@ -49,7 +56,7 @@ def draw(number: int) -> Annotation:
             _draw_ellipse(image, ellipse, generator)
     image = np.clip(image + generator.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
     encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-    return Annotation(f"synthetic/{number}", encoded, np.array(boxes))
+    return Annotation(f"synthetic/{number}", encoded, np.array(boxes), size=(SIZE, SIZE))
 
 
 def _background(generator: np.random.Generator) -> np.ndarray:

@@ -4,48 +4,121 @@
     WIDER_val/images/0--Parade/0_Parade_Parade_0_266.jpg ...
 
 The list repeats: a photo's path, the number of its faces, and a line a face: `x y w h`, then six
-attributes (blur, expression, illumination, invalid, occlusion, pose) which some copies lack. A
-photo without a face has the count 0 and one line of zeros.
+attributes which some copies lack. A photo without a face has the count 0 and one line of zeros.
 Faces marked invalid are too small or unclear to judge: they are kept and ignored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from unitbox_tf.datasets import checks
+from unitbox_tf.datasets import checks, writing
 from unitbox_tf.records import Annotation, Problems
 
-INVALID = 7  # index of that attribute in a line
+ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
+INVALID = ATTRIBUTES.index("invalid")
+NO_FACE = "0 " * 10  # the list's line for a photo without a face
 
 
-def read(root: Path, split: str, problems: Problems) -> Iterator[Annotation]:
-    """The photos of `split` (`train` or `val`, the default) that are present below `root`."""
+def class_names(root: Path, split: str) -> tuple[str, ...]:
+    """The one class."""
+    return ("face",)
+
+
+def read(
+    root: Path, split: str, problems: Problems, *, photos: bool = True
+) -> Iterator[Annotation]:
+    """The photos of `split` (`train` or `val`, the default); with `photos`, only those present below `root`."""
     split = split or "val"
     name = f"wider_face_{split}_bbx_gt.txt"
     candidates = [root / "wider_face_split" / name, root / name]
-    listing = next((path for path in candidates if path.is_file()), None)
-    if listing is None:
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
         raise ValueError(
             f"{root}: expected the list of faces as {' or '.join(map(str, candidates))}"
         )
-    photos = root / f"WIDER_{split}" / "images"
-    for name, where, rows in checks.listed_photos(
-        listing, lambda line: line.endswith(".jpg"), problems
-    ):
-        boxes, ignore = [], []
-        for row_where, row in rows:
-            values = checks.numbers(row, [4, 10], row_where, problems)
-            if values is None:
-                continue
-            x, y, width, height = values[:4]
-            box = (x, y, x + width, y + height)
-            if checks.has_area(box, row_where, problems):
-                boxes.append(box)
-                ignore.append(len(values) > INVALID and values[INVALID] == 1)
-        photo = photos / name
-        if checks.is_there(photo, photos, where, problems):
-            yield Annotation(name, photo, np.array(boxes), ignore=np.array(ignore))
+    found = checks.Photos(root / f"WIDER_{split}" / "images", problems, needed=photos)
+    for listed in checks.listed_photos(path, _is_name, problems):
+        photo = found.find(listed.name, f"{path}:{listed.line}")
+        annotation = _annotation(path, listed, photo or Path(), problems)
+        if photo is not None:
+            yield annotation
+
+
+def _is_name(line: str) -> bool:
+    return line.lower().endswith(tuple(checks.IMAGE_SUFFIXES))
+
+
+def _annotation(path: Path, listed: checks.Listed, photo: Path, problems: Problems) -> Annotation:
+    table, places = checks.objects(path, listed, [4, 10], problems)
+    boxes, facts = table[:, :4], table[:, 4:]
+    known = ~np.isnan(facts[:, 0])
+    attributes = None
+    if known.any():
+        facts = np.where(known[:, None], facts, 0.0)
+        usable = ((facts == np.floor(facts)) & (np.abs(facts) < 2**31)).all(axis=1)
+        for index in np.flatnonzero(~usable).tolist():
+            message = f"expected attributes that are whole numbers, received {facts[index]}"
+            problems.add(checks.MALFORMED, places[index], message)
+        boxes, facts = boxes[usable], facts[usable]
+        places = [place for place, use in zip(places, usable, strict=True) if use]
+        if known.all():
+            attributes = dict(zip(ATTRIBUTES, facts.T, strict=True))
+        else:
+            message = "only some faces have attributes: none but 'invalid' is used"
+            problems.add("attributes incomplete", f"{path}:{listed.line}", message)
+    ignore = facts[:, INVALID] == 1  # never of NaN
+    boxes[:, 2:] += boxes[:, :2]
+    ignored = checks.ignored(boxes, ignore, places, None, problems)
+    return Annotation(listed.name, photo, boxes, ignore=ignored, attributes=attributes)
+
+
+def write(
+    annotations: Iterable[Annotation],
+    root: Path,
+    split: str,
+    class_names: Sequence[str],
+    problems: Problems,
+    *,
+    photos: writing.PhotosAs = "copy",
+) -> writing.Written:
+    """Writes `annotations` as the list and the photos of `split` (`val` if empty).
+
+    Objects to be ignored are written as invalid. Attributes that are not known are written as 0,
+    since official lists have no other way to leave them out.
+    """
+    split = writing.usable_split(split or "val")
+    holds = ("ignore", *ATTRIBUTES)
+    entries = []
+    with writing.destination(root, class_names, problems, holds=holds, photos=photos) as out:
+        for annotation in map(out.held, annotations):
+            name = out.photo(annotation, f"WIDER_{split}/images")
+            if name is not None:
+                out.count(annotation)
+                rows = _rows(annotation)
+                entries.append("\n".join([name, str(len(rows)), *(rows or [NO_FACE]), ""]))
+        out.write(f"wider_face_split/wider_face_{split}_bbx_gt.txt", "".join(entries))
+    return out.written
+
+
+def _rows(annotation: Annotation) -> list[str]:
+    boxes = annotation.boxes
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    known = annotation.attributes or {}
+    columns = {name: known.get(name, np.zeros(len(boxes), int)) for name in ATTRIBUTES}
+    # The official list has faces without area that are not marked invalid: they are ignored anyway.
+    if "invalid" in known:
+        flat = (sizes <= 0).any(axis=1)
+        columns["invalid"] = np.where(flat, columns["invalid"], annotation.ignore)
+    else:
+        columns["invalid"] = annotation.ignore
+    table = np.stack([columns[name].astype(int) for name in ATTRIBUTES], axis=1).tolist()
+    numbers = np.concatenate([boxes[:, :2], sizes], axis=1).tolist()
+    return [
+        # The space at the end is the official list's.
+        " ".join([*map(writing.number, box), *map(str, facts), ""])
+        for box, facts in zip(numbers, table, strict=True)
+    ]

@@ -1,0 +1,10 @@
+"""Fixtures of the tests of readers and writers."""
+
+import pytest
+
+from unitbox_tf.records import Problems
+
+
+@pytest.fixture
+def problems():
+    return Problems()

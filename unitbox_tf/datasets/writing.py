@@ -1,0 +1,235 @@
+"""What every writer shares: a folder that appears whole or not at all, its photos, and what is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from unitbox_tf.datasets import checks
+from unitbox_tf.records import Annotation, Problems
+
+PhotosAs = Literal["copy", "link", "none"]  # hard links: symbolic ones would leave the folder
+PNG = b"\x89PNG"
+LOST = "lost in this format"  # a kind of problem
+
+
+class Written(NamedTuple):
+    """How much was written: photos, boxes, and how many of these are to be ignored."""
+
+    photos: int
+    boxes: int
+    ignored: int
+
+
+class Destination:
+    """A data set that is being written. Made by `destination`.
+
+    Attributes:
+        folder: where to write.
+        class_names: of the classes in annotations.
+        written: how much there is so far.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        folder: Path,
+        class_names: Sequence[str],
+        holds: frozenset[str],
+        problems: Problems,
+        photos: PhotosAs,
+    ) -> None:
+        """`holds` are the facts that the format has a place for; see `destination`."""
+        self.folder = folder
+        self.class_names = tuple(class_names)
+        self._root = root
+        self._holds = holds
+        self._problems = problems
+        self._photos = photos
+        self._taken: set[str] = set()
+        self.written = Written(0, 0, 0)
+
+    def held(self, annotation: Annotation) -> Annotation:
+        """`annotation` without what the format has no place for, which is reported.
+
+        Raises `ValueError` for a class without a name.
+        """
+        for label in set(annotation.classes.tolist()):
+            if not 0 <= label < len(self.class_names):
+                raise ValueError(
+                    f"{annotation.where}: has an object of class {label}; expected one of the "
+                    f"{len(self.class_names)} that are named: {self.class_names}"
+                )
+        extra = [] if annotation.ellipses is None else ["ellipses"]
+        lost = [
+            fact for fact in [*extra, *(annotation.attributes or {})] if fact not in self._holds
+        ]
+        if lost:  # of the whole data set: a report a photo would say nothing more
+            message = f"of each object: {', '.join(lost)}"
+            self._problems.add(LOST, f"{self._root}: {lost[0]}", message)
+        if "ignore" not in self._holds and annotation.ignore.any():
+            message = f"{annotation.ignore.sum()} objects: the format has no way to ignore them"
+            self._problems.add("ignored objects left out", annotation.where, message)
+            annotation = annotation.select(~annotation.ignore)
+        return annotation
+
+    def photo(self, annotation: Annotation, folder: str, by_stem: bool = False) -> str | None:
+        """Puts the photo into `folder`; its name there, or None where that fails, which is reported.
+
+        Its name is that of the annotation, with the photo's suffix. `by_stem` is for formats that
+        know photos by their names without suffix.
+        """
+        suffix = _suffix(annotation)
+        name = annotation.name
+        if not name.lower().endswith(suffix.lower()):
+            name += suffix
+        fault = checks.fault_of_name(annotation.name) or checks.fault_of_name(name)
+        key = os.path.normpath(os.path.splitext(name)[0] if by_stem else name)
+        if fault is None and name != name.strip():
+            fault = "unusable name", f"expected no space at the ends of {name!r}"
+        if fault is None and by_stem and suffix.lower() not in checks.IMAGE_SUFFIXES:
+            fault = "unusable name", f"expected .jpg, .jpeg or .png at the end of {name!r}"
+        if fault is None and key in self._taken:
+            fault = checks.TWICE, f"{name!r} has been written already, which is kept"
+        if fault:
+            self._problems.add(fault[0], annotation.where, fault[1])
+            return None
+        self._taken.add(key)
+        return name if self._put(annotation, self.folder / folder / name) else None
+
+    def _put(self, annotation: Annotation, path: Path) -> bool:
+        if self._photos == "none":
+            return True
+        source = annotation.image
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if self._photos == "link" and isinstance(source, Path):
+                os.link(os.path.realpath(source), path)
+                return True
+            # "x": file systems differ in which names they take to be the same.
+            with path.open("xb") as target:
+                if isinstance(source, bytes):
+                    target.write(source)
+                else:
+                    with source.open("rb") as file:
+                        shutil.copyfileobj(file, target, 1 << 20)
+        except FileNotFoundError:
+            path.unlink(missing_ok=True)
+            self._problems.add(checks.ABSENT, annotation.where, "no such file")
+            return False
+        except FileExistsError:
+            self._problems.add(checks.TWICE, annotation.where, "has been written already")
+            return False
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise ValueError(
+                    f"{annotation.where} lies on another file system than {self._root}: expected "
+                    "the same, so that photos can be linked; copy them instead"
+                ) from error
+            raise
+        return True
+
+    def size(self, annotation: Annotation) -> tuple[int, int] | None:
+        """Height and width of the photo; None, which is reported, where they are neither stated nor to be read."""
+        stated = annotation.size
+        if self._photos == "none" and stated:
+            return stated
+        try:
+            measured = checks.photo_size(annotation.image)
+        except (OSError, ValueError) as error:
+            if stated is None:
+                self._problems.add("photo of unknown size", annotation.where, str(error))
+            return stated
+        if stated not in (None, measured):
+            message = f"expected height and width {stated}, as stated, the photo has {measured}"
+            self._problems.add("photo of another size than stated", annotation.where, message)
+        return measured
+
+    def count(self, annotation: Annotation) -> None:
+        """Adds the photo to what was `written`."""
+        photos, boxes, ignored = self.written
+        more = len(annotation.boxes), int(annotation.ignore.sum())
+        self.written = Written(photos + 1, boxes + more[0], ignored + more[1])
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a new text file."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+
+    def write_labels(self) -> None:
+        """Writes the names of the classes, so that their order is kept."""
+        self.write(checks.LABEL_FILES[0], "".join(f"{name}\n" for name in self.class_names))
+
+
+def _suffix(annotation: Annotation) -> str:
+    if isinstance(annotation.image, bytes):
+        return ".png" if annotation.image.startswith(PNG) else ".jpg"
+    return annotation.image.suffix
+
+
+@contextlib.contextmanager
+def destination(
+    root: Path,
+    class_names: Sequence[str],
+    problems: Problems,
+    *,
+    holds: Sequence[str] = (),
+    photos: PhotosAs = "copy",
+) -> Iterator[Destination]:
+    """A folder beside `root` which becomes `root` at the end, or vanishes if there is an error.
+
+    Args:
+        root: a new or empty folder.
+        class_names: of the classes in annotations.
+        problems: what cannot be written is added here.
+        holds: the facts besides boxes that the format has a place for: `"ignore"`, `"classes"`,
+            `"ellipses"` and names of attributes. Where it has none for classes, they become faces.
+        photos: whether photos are copied, hard-linked, or left where they are.
+
+    Raises:
+        ValueError: `root` has files, or a class's name is one that no format can hold.
+    """
+    root = root.absolute()
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise ValueError(f"{root}: expected a new or empty folder, as nothing is overwritten")
+    for index, name in enumerate(class_names):
+        if not name.strip() or name != name.strip() or checks.UNUSABLE.search(name):
+            raise ValueError(f"Expected a class's name in one line. Received: {name!r}")
+        if name in class_names[:index]:
+            raise ValueError(f"Expected classes of different names. Received twice: {name!r}")
+    if "classes" not in holds and tuple(class_names) != ("face",):
+        message = f"classes: all of {', '.join(class_names)} are written as faces"
+        problems.add(LOST, f"{root}: classes", message)
+
+    folder = root.with_name(f".{root.name}.{uuid.uuid4().hex}.partial")
+    folder.mkdir(parents=True)
+    try:
+        yield Destination(root, folder, class_names, frozenset(holds), problems, photos)
+        if root.exists():
+            root.rmdir()  # fails if it is not empty any more
+        folder.rename(root)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def usable_split(split: str) -> str:
+    """`split`, which is to be part of a file's name. Raises `ValueError` if it cannot be one."""
+    if checks.fault_of_name(split) or "/" in split or "\\" in split or split != split.strip():
+        raise ValueError(f"Expected a split that can name a file. Received: {split!r}")
+    return split
+
+
+def number(value: float, digits: int = 6) -> str:
+    """`value` with up to so many decimals, and none that says nothing: 23.7, 5, 0."""
+    text = f"{value:.{digits}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text

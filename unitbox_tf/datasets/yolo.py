@@ -1,0 +1,311 @@
+"""YOLO's text files, one a photo, with or without the `data.yaml` of Ultralytics and Roboflow.
+
+    data.yaml                 train: images/train, val: images/val, names: [cat, dog]
+    images/train/a.jpg ...
+    labels/train/a.txt ...    a line an object: class, centre x, centre y, width, height
+
+Numbers are shares of the photo's width and height, so each photo's header is read. Labels of
+`.../images/...` are in `.../labels/...`, or else beside the photo. A photo without labels has no
+object. Without `data.yaml`, photos are in `images/SPLIT`, `SPLIT/images` or `SPLIT`, and
+`labels.txt` or `classes.txt` names the classes. Polygons (lines of more numbers) are reported and
+left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from unitbox_tf.datasets import checks, writing
+from unitbox_tf.records import Annotation, Problems
+
+SETTINGS = ("data.yaml", "data.yml", "dataset.yaml")
+SPLITS = ("train", "val", "test")
+DIGITS = 10  # decimals of shares that are written: a millionth of a pixel in a photo of 10,000
+
+
+def class_names(root: Path, split: str) -> tuple[str, ...] | None:
+    """The names in `data.yaml`, or in `labels.txt` or `classes.txt`; None without either."""
+    path, settings = _settings(root)
+    return _names(path, settings) if settings else checks.listed_class_names(path.parent)
+
+
+def read(
+    root: Path, split: str, problems: Problems, *, photos: bool = True
+) -> Iterator[Annotation]:
+    """The photos of `split` in `data.yaml`, or in the folder of that name; all if it is empty.
+
+    The photos themselves are the list: `photos` changes nothing, except for lists of photos in a
+    text file, whose absent photos are reported either way, as boxes have no pixels without them.
+    """
+    names = class_names(root, split)
+    path, settings = _settings(root)
+    root = path.parent
+    inside = checks.Folder(root)
+    found = checks.Photos(root, problems)
+    used: set[Path] = set()
+    sources = _sources(root, split, settings, path, problems)
+    # A name says where in the data set a photo is: below its only folder, or below the root.
+    top = sources[0] if len(sources) == 1 and sources[0].is_dir() else root
+    for name, where in _listed(sources, root, problems):
+        photo = found.find(name, where)
+        if photo is None:
+            continue
+        label = _label_file(photo, root)
+        if label is None:
+            rows = []
+        elif not inside.contains(label):
+            problems.add(checks.OUTSIDE, str(label), "a link that leaves the folder")
+            continue
+        else:
+            used.add(label)
+            rows = _rows(label, names, problems)
+        try:
+            height, width = checks.photo_size(photo)
+        except (OSError, ValueError) as error:
+            problems.add("photo of unknown size", str(photo), str(error))
+            continue
+        table = np.array([row for row, _ in rows], np.float64).reshape(-1, 5)
+        centres, sizes = table[:, 1:3] * [width, height], table[:, 3:5] * [width, height]
+        boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
+        places = [place for _, place in rows]
+        none = np.zeros(len(rows), bool)
+        ignore = checks.ignored(boxes, none, places, (height, width), problems)
+        relative = photo.relative_to(top).as_posix()
+        labels = table[:, 0].astype(int)
+        yield Annotation(relative, photo, boxes, labels, ignore, size=(height, width))
+    _report_unused(sources, root, used, problems)
+
+
+def _settings(root: Path) -> tuple[Path, dict[str, Any] | None]:
+    """The path and content of `data.yaml`; without one, a path in `root` and None."""
+    path = root
+    if not root.is_file():
+        paths = [root / name for name in SETTINGS]
+        path = next((path for path in paths if path.is_file()), paths[0])
+        if not path.is_file():
+            return path, None
+    try:
+        content = yaml.safe_load(checks.read_small(path))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ValueError(
+            f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected train, val and names, received {content!r:.100}")
+    return path, content
+
+
+def _names(path: Path, settings: dict[str, Any]) -> tuple[str, ...]:
+    names = settings.get("names")
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise ValueError(
+                f"{path}: expected names numbered from 0, received {list(names)!r:.200}"
+            )
+        names = [names[index] for index in range(len(names))]
+    # Not str() of anything: an alias bomb is small until it is written out.
+    if not isinstance(names, list) or not all(isinstance(n, str | int | float) for n in names):
+        raise ValueError(f"{path}: expected names, a list or map of the names of classes")
+    return tuple(str(name) for name in names)
+
+
+def _sources(
+    root: Path, split: str, settings: dict[str, Any] | None, path: Path, problems: Problems
+) -> list[Path]:
+    """The folders of photos and lists of photos of the split. Raises `ValueError` if there are none."""
+    if settings is None:
+        named = [f"images/{split}", f"{split}/images", split] if split else ["images", "."]
+        if split and checks.LEAVES.search(split):
+            raise ValueError(f"Expected a split inside {root}. Received: {split!r}")
+        found = [root / name for name in named if (root / name).is_dir()]
+        if not found:
+            raise ValueError(
+                f"{root}: expected {path.name} or a folder {' or '.join(named)}: none is there"
+            )
+        return found[:1]
+    keys = [split] if split else [key for key in SPLITS if settings.get(key)]
+    base = _base(root, settings.get("path"), path, problems)
+    sources: list[Path] = []
+    for key in keys:
+        value = settings.get(key)
+        if value is None:
+            known = [name for name in SPLITS if name in settings]
+            raise ValueError(f"{path}: expected a split of {known}, received {key!r}")
+        for entry in value if isinstance(value, list) else [value]:
+            source = _below(base, str(entry)[:1000])
+            if source is None:
+                message = (
+                    f"{key}: expected a folder or list in {base}, received {str(entry)[:200]!r}"
+                )
+                problems.add("photos listed but absent", f"{path}: {key}", message)
+            elif source not in sources:
+                sources.append(source)
+    return sources
+
+
+def _base(root: Path, stated: Any, path: Path, problems: Problems) -> Path:
+    """The folder that `path` in the settings names; `root`, where that is elsewhere (it goes stale when data move)."""
+    if not stated or stated == ".":
+        return root
+    base = _below(root, str(stated)[:1000])
+    if base is not None and base.is_dir():
+        return base
+    message = f"expected a folder in {root}, received {str(stated)[:200]!r}: {root} is used"
+    problems.add(checks.OUTSIDE, f"{path}: path", message)
+    return root
+
+
+def _below(root: Path, name: str) -> Path | None:
+    """What `name` stands for in `root`, if it exists and does not leave it."""
+    # Roboflow writes ../train/images for what lies beside the file.
+    for candidate in (name, name.removeprefix("../")):
+        inside = not checks.LEAVES.search(candidate) and not checks.UNUSABLE.search(candidate)
+        if inside and (root / candidate).exists():
+            return root / os.path.normpath(candidate)
+    return None
+
+
+def _listed(sources: Iterable[Path], root: Path, problems: Problems) -> Iterator[tuple[str, str]]:
+    """Names of photos below `root`, and where they are listed."""
+    for source in sources:
+        if source.is_dir():
+            for photo in checks.photos(source):
+                yield photo.relative_to(root).as_posix(), str(photo)
+        else:
+            for number, line in enumerate(checks.lines(source, problems), 1):
+                if line.strip():
+                    yield line.strip(), f"{source}:{number}"
+
+
+def _label_file(photo: Path, root: Path) -> Path | None:
+    beside = photo.with_suffix(".txt")
+    parts = list(beside.relative_to(root).parts)
+    folders = parts[:-1]
+    if "images" in folders:
+        last = len(folders) - 1 - folders[::-1].index("images")
+        apart = root.joinpath(*parts[:last], "labels", *parts[last + 1 :])
+        if apart.is_file():
+            return apart
+    return beside if beside.is_file() else None
+
+
+def _rows(
+    path: Path, names: Sequence[str] | None, problems: Problems
+) -> list[tuple[list[float], str]]:
+    """The lines of a label file, and their places."""
+    try:
+        checks.read_small(path)
+        lines = checks.lines(path, problems)
+    except (OSError, ValueError) as error:
+        problems.add("malformed labels", str(path), str(error))
+        return []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        where = f"{path}:{number}"
+        words = line.split()
+        if not words:
+            continue
+        if len(words) >= 7 and len(words) % 2:
+            message = f"expected 5 numbers, received a polygon of {len(words) // 2} points"
+            problems.add("polygon", where, message)
+            continue
+        values = checks.numbers(line, [5], where, problems)
+        if values is None:
+            continue
+        label, *box = values
+        if not (label.is_integer() and 0 <= label < (len(names) if names else 2**31)):
+            expected = f"0 to {len(names) - 1}" if names else "0 or more"
+            problems.add("unknown class", where, f"expected {expected}, received {words[0]!r}")
+        elif min(box[:2]) < 0 or max(box) > 1:
+            message = f"expected shares of the photo from 0 to 1, received {line.strip()!r}"
+            problems.add(checks.MALFORMED, where, message)
+        else:
+            rows.append((values, where))
+    return rows
+
+
+def _report_unused(
+    sources: Iterable[Path], root: Path, used: set[Path], problems: Problems
+) -> None:
+    """Reports label files to which there is no photo."""
+    for source in sources:
+        parts = source.relative_to(root).parts
+        folders = {source}
+        if "images" in parts:
+            last = len(parts) - 1 - parts[::-1].index("images")
+            folders.add(root.joinpath(*parts[:last], "labels", *parts[last + 1 :]))
+        for folder in folders:
+            if folder != root and folder.is_dir():
+                for label in sorted(folder.rglob("*.txt")):
+                    if label not in used and label.name not in checks.LABEL_FILES:
+                        problems.add("labels without a photo", str(label), "no photo has this name")
+
+
+def write(
+    annotations: Iterable[Annotation],
+    root: Path,
+    split: str,
+    class_names: Sequence[str],
+    problems: Problems,
+    *,
+    photos: writing.PhotosAs = "copy",
+) -> writing.Written:
+    """Writes `annotations` as `images/SPLIT`, `labels/SPLIT` (`train` if empty) and `data.yaml`.
+
+    Boxes are cut to their photos, which is reported, as other readers refuse those that leave them.
+    """
+    split = writing.usable_split(split or "train")
+    holds = ("classes",)
+    with writing.destination(root, class_names, problems, holds=holds, photos=photos) as out:
+        (out.folder / "images" / split).mkdir(parents=True)
+        for annotation in map(out.held, annotations):
+            size = out.size(annotation)
+            if size is None:
+                continue
+            name = out.photo(annotation, f"images/{split}", by_stem=True)
+            if name is None:
+                continue
+            annotation = _inside(annotation, size, problems)
+            out.count(annotation)
+            rows = _shares(annotation, size)
+            out.write(f"labels/{split}/{os.path.splitext(name)[0]}.txt", rows)
+        names = dict(enumerate(out.class_names))
+        settings = {split: f"images/{split}", "names": names}
+        out.write(SETTINGS[0], yaml.safe_dump(settings, allow_unicode=True, sort_keys=False))
+    return out.written
+
+
+def _inside(annotation: Annotation, size: tuple[int, int], problems: Problems) -> Annotation:
+    """`annotation` with its boxes cut to the photo, without those outside; both are reported."""
+    height, width = size
+    clipped = np.clip(annotation.boxes, 0, [width, height, width, height])
+    # What the last digit of a share adds leaves the photo by less; cut, it would not be read back.
+    cut = (np.abs(clipped - annotation.boxes) > 1e-5).any(axis=1)
+    boxes = np.where(cut.reshape(-1, 1), clipped, annotation.boxes)
+    left = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    kinds = np.where(left, "box cut to its photo", "box outside its photo").tolist()
+    for index in np.flatnonzero(cut | ~left).tolist():
+        place = f"{annotation.where}, object {index + 1}"
+        problems.add(kinds[index], place, f"{annotation.boxes[index]} in {width} x {height} pixels")
+    return dataclasses.replace(annotation.select(left), boxes=boxes[left])
+
+
+def _shares(annotation: Annotation, size: tuple[int, int]) -> str:
+    """The lines of a label file."""
+    height, width = size
+    boxes = annotation.boxes
+    centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    shares = np.concatenate([centres, sizes], axis=1) / [width, height, width, height]
+    return "".join(
+        " ".join([str(label), *(writing.number(share, DIGITS) for share in row)]) + "\n"
+        for label, row in zip(annotation.classes.tolist(), shares.tolist(), strict=True)
+    )
