@@ -7,10 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.datasets.helpers import photo, png, where
 from unitbox_tf import datasets
 from unitbox_tf.datasets import checks, fddb, wider_face
+from unitbox_tf.records import Annotation, Problems
 
 OUTSIDE = "path outside the data set"
 
@@ -328,3 +331,65 @@ def test_folds_without_photos_are_whole(tmp_path, problems):
     assert annotation.name == "2002/a"
     assert annotation.image == tmp_path / "originalPics/2002/a.jpg"
     np.testing.assert_array_equal(annotation.ellipses, [[30, 20, 0.5, 100, 50]])
+
+
+@pytest.fixture(scope="module")
+def whole_sets(tmp_path_factory):
+    """A small set in each format."""
+    root = tmp_path_factory.mktemp("whole")
+    boxes = [[1, 2, 3.5, 4], [5, 6, 17, 18]]
+    source = [Annotation(f"p/{n}", png(20, 30), boxes[:n]) for n in range(3)]
+    for form, write in datasets.WRITERS.items():
+        write(source, root / form, "1" if form == "fddb" else "train", ["face"], Problems())
+    return root
+
+
+fragments = st.sampled_from(
+    [
+        b"",
+        b"\0",
+        b"\xff",
+        b"\n",
+        b"nan",
+        b"-1",
+        b"1e999",
+        b"9" * 5000,
+        b"/",
+        b"../",
+        b'"',
+        b"<",
+        b"{",
+        b"[",
+        b"&a;",
+        b": ",
+    ]
+)
+
+
+@pytest.mark.parametrize("form", sorted(datasets.WRITERS))
+@given(data=st.data())
+def test_files_that_are_damaged_anywhere_are_read_or_named(form, data, whole_sets):
+    """Whatever happens to a file: annotations that can be used, or a `ValueError` which names it."""
+    root = whole_sets / form
+    path = data.draw(
+        st.sampled_from(sorted(p for p in root.rglob("*") if p.is_file() and p.suffix != ".png"))
+    )
+    whole = path.read_bytes()
+    first = data.draw(st.integers(0, len(whole)))
+    last = data.draw(st.integers(first, min(first + 9, len(whole))) | st.just(len(whole)))
+    problems, message = Problems(), str(root)
+    try:
+        path.write_bytes(whole[:first] + data.draw(fragments) + whole[last:])
+        split = "1" if form == "fddb" else "train"
+        for photos in (True, False):
+            for annotation in datasets.READERS[form](root, split, problems, photos=photos):
+                assert np.isfinite(annotation.boxes).all()
+                assert (annotation.classes >= 0).all()
+                flat = (annotation.boxes[:, 2:] <= annotation.boxes[:, :2]).any(axis=1)
+                assert annotation.ignore[flat].all()
+                assert annotation.image.resolve().is_relative_to(root.resolve())
+    except ValueError as error:
+        message = str(error)
+    finally:
+        path.write_bytes(whole)
+    assert str(root) in message

@@ -11,8 +11,8 @@ cannot be used is added to `problems` with file and line, and left out, or kept 
 it is a box without area or outside its photo. A reader raises `ValueError` only where nothing could
 be read at all. With `photos=False` photos need not exist: annotations are complete.
 
-What lists name is read only if it lies in the data set's folder, links followed. Layout folders and
-files (`images`, `annotations`, lists) may themselves be links.
+What lists name is read only if it lies in the data set's folder, links followed. Where a format
+fixes the names of folders and lists (`images`, `annotations`), these may themselves be links.
 """
 
 from __future__ import annotations

@@ -355,7 +355,8 @@ class Photos:
         folder, _, last = stem.rpartition("/")
         if folder not in self._stems:
             path = self._folder.path / folder
-            names = sorted(os.listdir(path), reverse=True) if path.is_dir() else []
+            # Not Path.is_dir, which raises for names that are too long.
+            names = sorted(os.listdir(path), reverse=True) if os.path.isdir(path) else []
             parts = (os.path.splitext(name) for name in names)
             self._stems[folder] = {a: b for a, b in parts if b.lower() in IMAGE_SUFFIXES}
         return stem + self._stems[folder].get(last, default)

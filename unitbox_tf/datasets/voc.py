@@ -79,7 +79,8 @@ def read(
             problems.add(fault[0], where, fault[1])
             continue
         path = annotations / f"{stem}.xml"
-        if not path.is_file():
+        # Not Path.is_file, which raises for names that are too long.
+        if not os.path.isfile(path):
             message = f"{path} does not exist: the photo's objects are unknown"
             problems.add("annotations listed but absent", where, message)
             continue
@@ -90,7 +91,7 @@ def read(
         folder_of_stem = os.path.dirname(stem)
         stated = os.path.join(folder_of_stem, name) if name else f"{stem}.jpg"
         photo_name = found.name_of(stem)
-        if not (photo_folder / photo_name).is_file():
+        if not os.path.isfile(photo_folder / photo_name):
             photo_name = stated
         photo = found.find(photo_name, where)
         annotation = _annotation(tree, path, photo_name, photo or Path(), labels, problems)

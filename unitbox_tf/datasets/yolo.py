@@ -157,7 +157,7 @@ def _base(root: Path, stated: Any, path: Path, problems: Problems) -> Path:
     if not stated or stated == ".":
         return root
     base = _below(root, str(stated)[:1000])
-    if base is not None and base.is_dir():
+    if base is not None and os.path.isdir(base):
         return base
     message = f"expected a folder in {root}, received {str(stated)[:200]!r}: {root} is used"
     problems.add(checks.OUTSIDE, f"{path}: path", message)
@@ -169,7 +169,8 @@ def _below(root: Path, name: str) -> Path | None:
     # Roboflow writes ../train/images for what lies beside the file.
     for candidate in (name, name.removeprefix("../")):
         inside = not checks.LEAVES.search(candidate) and not checks.UNUSABLE.search(candidate)
-        if inside and (root / candidate).exists():
+        # Not Path.exists, which raises for names that are too long.
+        if inside and os.path.exists(root / candidate):
             return root / os.path.normpath(candidate)
     return None
 
