@@ -1,4 +1,4 @@
-"""The console script `unitbox`: `fit`, `detect`, `evaluate`, `export`.
+"""The console script `unitbox`: `fit`, `detect`, `evaluate`, `convert`, `export`.
 
 Modules that import TensorFlow are imported by the command that needs them, so that `--help` and
 wrong options answer at once.
@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ import numpy as np
 
 from unitbox_tf import config as configs
 from unitbox_tf import datasets
-from unitbox_tf.datasets import checks
+from unitbox_tf.datasets import checks, writing
 from unitbox_tf.records import Annotation, Detections, Problems
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_PRESET = "smoke"
+PROBLEMS_FILE = "problems.txt"  # in the folder that `convert` writes
 WORST_AND_BEST = 12  # pictures that `evaluate --output` draws, half of them the worst
 
 
@@ -75,6 +76,19 @@ def _parser() -> argparse.ArgumentParser:
         "--min-size", type=float, default=0.0, help="ignore objects with a shorter side below; px"
     )
     evaluate.add_argument("--output", type=Path, help="folder for results.json and pictures")
+
+    convert = commands.add_parser("convert", help="write a data set in another format")
+    convert.set_defaults(command=_convert)
+    convert.add_argument("source", help="annotated photos as FORMAT:PATH#SPLIT")
+    convert.add_argument("destination", help="new folder as FORMAT:PATH#SPLIT")
+    convert.add_argument(
+        "--data", default=".", help="folder that SOURCE's relative path starts from"
+    )
+    photos = convert.add_mutually_exclusive_group()
+    photos.add_argument("--link", action="store_true", help="hard-link photos, do not copy them")
+    photos.add_argument(
+        "--no-photos", action="store_true", help="annotations alone; photos may be absent"
+    )
 
     export = commands.add_parser("export", help="write a run's detector as a SavedModel")
     export.set_defaults(command=_export)
@@ -326,6 +340,53 @@ def worst_first(detections: Sequence[Detections], annotations: Sequence[Annotati
         count = matches.num_objects + wrong
         quality.append(float(matches.overlaps.sum()) / count if count else 1.0)
     return sorted(range(len(quality)), key=lambda index: quality[index])
+
+
+def _convert(options: argparse.Namespace) -> int:
+    source = datasets.parse(options.source, options.data)
+    form, _, rest = options.destination.partition(":")
+    path, _, split = rest.partition("#")
+    if form not in datasets.WRITERS or not path:
+        raise ValueError(
+            "Expected a destination as FORMAT:PATH#SPLIT with a format of "
+            f"{sorted(datasets.WRITERS)}. Received: {options.destination!r}"
+        )
+    problems = Problems()
+    photos: writing.PhotosAs = "link" if options.link else "none" if options.no_photos else "copy"
+    reading = source.read(problems, photos=not options.no_photos)
+    annotations = list(_with_progress(reading, "reading", None))
+    if not annotations:
+        problems.log_counts()
+        raise ValueError(f"nothing usable was found in {options.source!r}: {source.root}")
+    names = source.class_names()
+    if not names:
+        most = max((int(a.classes.max()) for a in annotations if len(a.classes)), default=0)
+        names = tuple(f"class{index}" for index in range(most + 1)) if most else ("object",)
+    root = Path(path)
+    progress = _with_progress(annotations, "writing", len(annotations))
+    written = datasets.WRITERS[form](progress, root, split, names, problems, photos=photos)
+
+    boxes = sum(len(a.boxes) for a in annotations)
+    ignored = sum(int(a.ignore.sum()) for a in annotations)
+    for title, counts in (("read", (len(annotations), boxes, ignored)), ("written", written)):
+        photos_, boxes_, ignored_ = counts
+        print(f"{title:>10}  {photos_} photos, {boxes_} boxes, {ignored_} of them ignored")
+    for kind, count in problems.counts.items():
+        print(f"{count:>10}  x {kind}")
+    if problems.found:
+        problems.save(root / PROBLEMS_FILE)
+        print(f"{'all':>10}  in {root / PROBLEMS_FILE}")
+    return 0
+
+
+def _with_progress(items: Iterable[Any], title: str, total: int | None) -> Iterable[Any]:
+    """`items`, with a bar on standard error if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    quiet = not sys.stderr.isatty()
+    console = Console(stderr=True)
+    return track(items, title, total=total, console=console, transient=True, disable=quiet)
 
 
 def _export(options: argparse.Namespace) -> int:
