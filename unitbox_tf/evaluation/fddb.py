@@ -171,11 +171,13 @@ def _result(name: str, rows: np.ndarray | Sequence[Sequence[float]]) -> str:
 def _listed(
     path: Path, known: Mapping[str, object], problems: Problems
 ) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    for name, where, rows in checks.listed_photos(path, lambda line: "/" in line, problems):
-        if name in known:
-            problems.add("image listed twice", where, f"{name!r} was listed before")
+    for listed in checks.listed_photos(path, lambda line: "/" in line, problems):
+        if listed.name in known:
+            message = f"{listed.name!r} was listed before"
+            problems.add("image listed twice", f"{path}:{listed.line}", message)
         else:
-            yield name, rows
+            numbered = enumerate(listed.rows, listed.first)
+            yield listed.name, [(f"{path}:{line}", row) for line, row in numbered]
 
 
 def _has_length(row: list[float], length: int, text: str, where: str, problems: Problems) -> bool:
@@ -237,21 +239,14 @@ def sizes_of_photos(folder: Path, names: Iterable[str], problems: Problems) -> d
 
     A photo that is absent, outside `folder` or unreadable is a problem and left out.
     """
-    from PIL import Image
-
-    sizes: dict[str, Size] = {}
+    photos, sizes = checks.Photos(folder, problems), {}
     for name in names:
-        path = folder / f"{name}.jpg"
-        if not checks.is_there(path, folder, name, problems):
-            continue
-        try:
-            with Image.open(path) as photo:
-                width, height = photo.size
-                # OpenCV turns photos whose EXIF orientation is one of the last four on their side.
-                turned = photo.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            sizes[name] = _checked_size((width, height) if turned else (height, width), str(path))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            problems.add("photo that cannot be read", str(path), str(error))
+        path = photos.find(f"{name}.jpg", name)
+        if path is not None:
+            try:
+                sizes[name] = _checked_size(checks.photo_size(path), str(path))
+            except (OSError, ValueError) as error:
+                problems.add("photo that cannot be read", str(path), str(error))
     return sizes
 
 
