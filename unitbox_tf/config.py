@@ -259,6 +259,8 @@ _FACES = Config(
         initial_box_size=40.0,
         head_stddev=1e-3,
     ),
+    # Averaged over objects, small faces are found more often: docs/losses.md.
+    loss=LossConfig(reduction="object_mean"),
     # In 100 steps of this recipe at 160 px, mean IoU at face pixels of fold 8 was .70 with SGD
     # (learning rate 2e-3), .74 with Adam at 1e-4 and .69 at 3e-4.
     train=TrainConfig(
