@@ -244,7 +244,8 @@ def diou_loss(
 ) -> tf.Tensor:
     """1 - DIoU `[...]`, 0 to 2: 1 - IoU^alpha + (rho^2 / c^2)^alpha.
 
-    rho is the distance of the centres, c the diagonal of the smallest box around both.
+    rho is the distance of the centres, c the diagonal of the smallest box around both. Boxes apart
+    approach each other; of a box of no size, only the centre moves.
 
     Source: Zheng et al., Distance-IoU Loss, AAAI 2020, equation 7.
     """
@@ -278,7 +279,8 @@ def eiou_loss(
 ) -> tf.Tensor:
     """1 - IoU^alpha + (rho^2 / c^2)^alpha + ((w - w~)^2 / C_w^2)^alpha + the same of h; `[...]`, 0 to 4.
 
-    C_w is the width of the smallest box around both.
+    C_w is the width of the smallest box around both. Boxes apart approach each other; a box of no
+    size grows, by the terms of width and height.
 
     Source: Zhang et al., Focal and Efficient IOU Loss, Neurocomputing 2022, without its focal weight.
     """
@@ -297,7 +299,8 @@ def siou_loss(
 
     Distance cost Delta = sum over x, y of 1 - exp(-gamma d^2 / C^2), with gamma = 2 - Lambda and the
     angle cost Lambda = sin(2 theta), theta the direction from centre to centre. Shape cost Omega =
-    sum over w, h of (1 - exp(-|w - w~| / max(w, w~)))^4.
+    sum over w, h of (1 - exp(-|w - w~| / max(w, w~)))^4. Boxes apart approach each other; a box of
+    no size grows, by the shape cost.
 
     Source: Gevorgyan, SIoU Loss, arXiv 2205.12740. Lambda is printed there as 1 - 2 sin^2(arcsin x -
     pi / 4), the same.
