@@ -1,0 +1,116 @@
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from unitbox_tf.datasets import coco as reader
+from unitbox_tf.evaluation import coco, matching
+from unitbox_tf.records import Annotation, Detections, Problems
+
+from .test_matching import random_set
+
+
+def dataset(annotations):
+    """A data set's json, by hand."""
+    rows = []
+    for number, annotation in enumerate(annotations):
+        for box, label, ignore in zip(
+            annotation.boxes, annotation.classes, annotation.ignore, strict=True
+        ):
+            x0, y0, x1, y1 = map(float, box)
+            rows.append(
+                {
+                    "id": len(rows) + 1,
+                    "image_id": 100 + number,
+                    "category_id": 10 + int(label),
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": (x1 - x0) * (y1 - y0),
+                    "iscrowd": int(ignore),
+                }
+            )
+    images = [
+        {"id": 100 + n, "file_name": f"{n}.jpg", "height": 1000, "width": 1000}
+        for n in range(len(annotations))
+    ]
+    categories = [{"id": 10 + n, "name": f"class {n}"} for n in range(3)]
+    return {"images": images, "annotations": rows, "categories": categories}
+
+
+def official(path, detections):
+    """The twelve figures as COCO's own program gives them for a json file and a list of results."""
+    results = []
+    for number, found in enumerate(detections):
+        for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True):
+            x0, y0, x1, y1 = map(float, box)
+            results.append(
+                {
+                    "image_id": 100 + number,
+                    "category_id": 10 + int(label),
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "score": float(score),
+                }
+            )
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(path))
+        run = COCOeval(truth, truth.loadRes(results), "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return np.where(run.stats < 0, np.nan, run.stats)
+
+
+@pytest.mark.parametrize("ignored", [0.0, 0.3])
+def test_figures_are_those_of_pycocotools_on_the_data_sets_file(random, tmp_path, ignored):
+    detections, annotations = random_set(random, num_classes=3, ignored=ignored)
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(dataset(annotations)))
+    read = list(reader.read(path, "", Problems(), photos=False))
+    figures = coco.evaluate(detections, read)
+    assert list(figures) == list(coco.FIGURES)
+    np.testing.assert_allclose(list(figures.values()), official(path, detections), rtol=1e-12)
+    assert 0.02 < figures["ap50"] < 0.98
+
+
+def test_average_precision_is_that_of_matching(random):
+    detections, annotations = random_set(random, num_classes=2)
+    figures = coco.evaluate(detections, annotations)
+    for name, threshold in (("ap50", 0.5), ("ap75", 0.75)):
+        matches = matching.match(detections, annotations, iou_threshold=threshold)
+        assert figures[name] == pytest.approx(matches.average_precision(), abs=1e-9)
+
+
+def test_sizes_of_objects_are_told_apart():
+    boxes = [[0, 0, 20, 20], [100, 100, 150, 150], [300, 300, 500, 500]]
+    annotation = Annotation("a", b"", boxes)
+    found = Detections(np.float32(boxes[1:]), np.float32([0.9, 0.8]), np.int32([0, 0]), (600, 600))
+    figures = coco.evaluate([found], [annotation])
+    assert (figures["ap_small"], figures["ap_medium"], figures["ap_large"]) == pytest.approx(
+        (0, 1, 1)
+    )
+    figures = coco.evaluate([found], [annotation.select([1])])
+    assert np.isnan(figures["ap_small"])
+
+
+def test_what_lies_in_an_ignored_object_counts_neither_way():
+    annotation = Annotation("a", b"", [[0, 0, 10, 10], [50, 50, 90, 90]], ignore=[False, True])
+    boxes = np.float32([[60, 60, 70, 70], [0, 0, 10, 10]])
+    found = Detections(boxes, np.float32([0.9, 0.8]), np.int32([0, 0]), (100, 100))
+    assert coco.evaluate([found], [annotation])["ap"] == pytest.approx(1)
+    assert coco.evaluate([found], [annotation.select([0])])["ap50"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_nothing_found_is_zero_and_nothing_to_find_is_undefined():
+    none = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), (50, 50))
+    assert coco.evaluate([none], [Annotation("a", b"", [[0, 0, 10, 10]])])["ap"] == 0
+    assert np.isnan(coco.evaluate([none], [Annotation("a", b"", np.zeros((0, 4)))])["ap"])
+
+
+def test_detections_of_other_images_are_refused():
+    with pytest.raises(ValueError, match=r"detections of as many images.*1 annotations.*of 0"):
+        coco.evaluate([], [Annotation("a", b"", [[0, 0, 10, 10]])])
+    with pytest.raises(ValueError, match="Received: 0 annotations"):
+        coco.evaluate([], [])

@@ -1,0 +1,104 @@
+"""COCO's evaluation (Lin et al., ECCV 2014), computed by pycocotools, for the annotations of any reader.
+
+`matching` gives the same average precision at one IoU threshold, in plain steps; here are the
+figures that papers print: averaged over thresholds, and by the size of objects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from unitbox_tf import boxes as box_ops
+from unitbox_tf.records import Annotation, Detections
+
+# In the order of COCOeval.stats: average precision at IoU 0.5 to 0.95, at 0.5 and at 0.75, and of
+# objects with an area below 32^2 px, up to 96^2 px and above; then average recall with 1, 10 and
+# 100 detections an image, and by size.
+FIGURES = (
+    "ap",
+    "ap50",
+    "ap75",
+    "ap_small",
+    "ap_medium",
+    "ap_large",
+    "ar1",
+    "ar10",
+    "ar100",
+    "ar_small",
+    "ar_medium",
+    "ar_large",
+)
+
+
+def evaluate(
+    detections: Sequence[Detections], annotations: Sequence[Annotation]
+) -> dict[str, float]:
+    """The twelve figures of COCO, by the names in `FIGURES`; NaN where there is no such object.
+
+    The 100 best detections of an image count. Ignored objects are what COCO calls crowds: detections
+    that lie in one by at least the IoU threshold, of their own area, count neither way. The size of
+    an object is the area of its box.
+
+    Args:
+        detections: one an annotation, in the same order.
+        annotations: the truth.
+
+    Raises:
+        ValueError: not one `Detections` an annotation, or there is no annotation.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    if not annotations or len(detections) != len(annotations):
+        raise ValueError(
+            f"Expected annotations, and detections of as many images. Received: {len(annotations)} "
+            f"annotations, detections of {len(detections)} images"
+        )
+    truth, found = COCO(), COCO()
+    labels = np.unique(np.concatenate([a.classes for a in annotations])).tolist()
+    images = [{"id": number} for number in range(len(annotations))]
+    categories = [{"id": label} for label in labels]
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+        for target, rows in (
+            (truth, _truth_rows(annotations)),
+            (found, _found_rows(detections)),
+        ):
+            # Ids start at 1: COCOeval takes 0 for "not matched".
+            numbered = [{**row, "id": number} for number, row in enumerate(rows, 1)]
+            target.dataset = {"images": images, "categories": categories, "annotations": numbered}
+            target.createIndex()
+        run = COCOeval(truth, found, "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    figures = np.where(run.stats < 0, np.nan, run.stats)
+    return dict(zip(FIGURES, figures.tolist(), strict=True))
+
+
+def _rows(number: int, item: Annotation | Detections) -> Iterator[dict[str, Any]]:
+    boxes = np.asarray(item.boxes, np.float64)
+    for box, area, label in zip(boxes, box_ops.areas(boxes), item.classes, strict=True):
+        x0, y0, x1, y1 = box.tolist()
+        yield {
+            "image_id": number,
+            "category_id": int(label),
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "area": float(area),
+        }
+
+
+def _truth_rows(annotations: Sequence[Annotation]) -> Iterator[dict[str, Any]]:
+    for number, annotation in enumerate(annotations):
+        for row, ignore in zip(_rows(number, annotation), annotation.ignore, strict=True):
+            yield {**row, "iscrowd": int(ignore)}
+
+
+def _found_rows(detections: Sequence[Detections]) -> Iterator[dict[str, Any]]:
+    for number, item in enumerate(detections):
+        for row, score in zip(_rows(number, item), item.scores, strict=True):
+            yield {**row, "iscrowd": 0, "score": float(score)}
