@@ -196,6 +196,7 @@ def test_evaluate_prints_a_table_and_writes_results(untrained_run, tmp_path, cap
     printed = capsys.readouterr().out
     assert "4 validation photos" in printed
     results = json.loads((out / "results.json").read_text())
+    assert (out / "curves.png").stat().st_size > 0
     assert set(results) == ({"peaks"} if folder else {"peaks", "ellipse"})
     assert len(list((out / "peaks").glob("*.jpg"))) == 4
     if folder:
@@ -300,5 +301,6 @@ def test_the_first_command_of_the_readme_gives_a_detector_that_finds_objects(tmp
     evaluate = ["evaluate", str(tmp_path / "smoke"), "synthetic:#5000000-5000300"]
     assert cli.main([*evaluate, "--output", str(tmp_path / "judged")]) == 0
     results = json.loads((tmp_path / "judged" / "results.json").read_text())
+    assert (tmp_path / "judged" / "curves.png").stat().st_size > 0
     assert results["peaks"]["false_positives"] <= 0.1
     assert results["peaks"]["recall"] >= 0.95

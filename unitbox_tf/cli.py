@@ -280,12 +280,14 @@ def _evaluate(options: argparse.Namespace) -> int:
             decoder: detector.load(options.model, decoder=decoder, **changes)
             for decoder in (["peaks", "ellipse"] if chosen == "both" else [chosen])
         }
-    problems, results = Problems(), {}
+    problems, results, curves = Problems(), {}, {}
     num_classes = len(next(iter(models.values())).class_names)
     truth = datasets.load(options.sources, options.data, problems, num_classes)
     for decoder, model in models.items():
         detections, annotations = detector.detect_annotated(model, truth, problems)
         results[decoder] = matching.summarize(detections, annotations, options.min_size)
+        matches = matching.match(detections, annotations, min_size=options.min_size)
+        curves[decoder] = matches.curve()
         if options.output:
             threshold = results[decoder]["threshold"]
             best = [found.above(threshold) for found in detections]
@@ -296,6 +298,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
         matching.save(results, options.output / "results.json")
+        matching.plot(curves, options.output / "curves.png")
     return 0
 
 

@@ -184,3 +184,35 @@ def test_ignored_boxes_without_area_are_neither_missed_nor_found():
     assert matches.num_objects == 1
     assert matches.hits.tolist() == [True]
     assert matches.overlaps.tolist() == [1.0]
+
+
+def test_curves_by_hand():
+    truth = [Annotation("a", b"", [[0, 0, 10, 10], [50, 50, 70, 70]]), Annotation("b", b"", [])]
+    found = [
+        detections([[0, 0, 10, 10], [30, 30, 40, 40], [50, 50, 70, 70]], [0.9, 0.6, 0.6]),
+        detections([[20, 20, 30, 30]], [0.5]),
+    ]
+    curve = matching.match(found, truth).curve()
+    assert curve.thresholds.tolist() == pytest.approx([0.9, 0.6, 0.5])
+    assert curve.precision.tolist() == pytest.approx([1, 2 / 3, 1 / 2])
+    assert curve.recall.tolist() == [0.5, 1, 1]
+    assert curve.miss_rate.tolist() == [0.5, 0, 0]
+    assert curve.false_positives.tolist() == [0, 0.5, 1]
+    nothing = matching.match([detections([], [])], [Annotation("a", b"", [])]).curve()
+    assert len(nothing.thresholds) == len(nothing.recall) == 0
+
+
+def test_curves_agree_with_recall_and_precision_at_their_thresholds(random):
+    matches = matching.match(*random_set(random))
+    curve = matches.curve()
+    assert len(curve.thresholds) > 20
+    for index, threshold in enumerate(curve.thresholds):
+        assert curve.recall[index] == matches.recall(threshold)
+        assert curve.precision[index] == pytest.approx(matches.precision(threshold))
+    assert matches.threshold_at(curve.false_positives[9]) <= curve.thresholds[9]
+
+
+def test_curves_are_drawn(random, tmp_path):
+    curve = matching.match(*random_set(random)).curve()
+    matching.plot({"ours": curve, "theirs": curve}, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -24,6 +24,28 @@ RECALLS = np.linspace(0, 1, 101)
 
 
 @dataclasses.dataclass(frozen=True)
+class Curve:
+    """What a detector reaches at each threshold of its scores, the highest first; each `[T]`.
+
+    Attributes:
+        thresholds: the distinct scores.
+        precision: share of the detections that found an object.
+        recall: share of the objects found; NaN without objects.
+        false_positives: an image.
+    """
+
+    thresholds: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    false_positives: np.ndarray
+
+    @property
+    def miss_rate(self) -> np.ndarray:
+        """Share of the objects that are not found."""
+        return 1 - self.recall
+
+
+@dataclasses.dataclass(frozen=True)
 class Matches:
     """The detections of a set of images, best first, each with what became of it.
 
@@ -67,10 +89,23 @@ class Matches:
     def threshold_at(self, false_positives_per_image: float) -> float:
         """The lowest score threshold with at most so many false positives an image; infinite where there is none."""
         false_positives = np.cumsum(~self.hits)
-        # A threshold takes all detections of one score or none: look only at the last of each.
-        last = np.append(self.scores[1:] != self.scores[:-1], True)[: len(self.scores)]
-        allowed = last & (false_positives <= false_positives_per_image * self.num_images)
+        allowed = self._last_of_score & (
+            false_positives <= false_positives_per_image * self.num_images
+        )
         return float(self.scores[allowed].min()) if allowed.any() else float("inf")
+
+    @property
+    def _last_of_score(self) -> np.ndarray:
+        """A threshold takes all detections of one score or none: which are the last of each, `[D]` bool."""
+        return np.append(self.scores[1:] != self.scores[:-1], True)[: len(self.scores)]
+
+    def curve(self) -> Curve:
+        """Precision, recall and false positives an image at each distinct score, classes taken together."""
+        found, last = np.cumsum(self.hits), self._last_of_score
+        taken = np.arange(1, len(found) + 1)
+        recall = found / self.num_objects if self.num_objects else np.full(len(found), np.nan)
+        false_positives = (taken - found) / max(self.num_images, 1)
+        return Curve(self.scores[last], (found / taken)[last], recall[last], false_positives[last])
 
     def average_precision(self) -> float:
         """Area under the precision-recall curve, as COCO computes it: the mean over classes; NaN without objects."""
@@ -163,6 +198,32 @@ def _match_image(
     return overlap, ignored
 
 
+def plot(curves: Mapping[str, Curve], path: Path) -> None:
+    """Draws precision over recall, and miss rate over false positives an image (Dollar et al., PAMI 2012).
+
+    Args:
+        curves: of detectors, by name.
+        path: of the picture; its suffix says which format.
+    """
+    from matplotlib.figure import Figure  # slow to import, and only pictures need it
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, curve in curves.items():
+        left.step(curve.recall, curve.precision, where="post", label=name)
+        # On a logarithmic axis, what has no false positive yet stands at the left edge.
+        false_positives = np.maximum(curve.false_positives, FEWEST_DRAWN)
+        right.step(false_positives, curve.miss_rate, where="post", label=name)
+    left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.01))
+    right.set(xlabel="false positives a photo", ylabel="miss rate", xscale="log", ylim=(0, 1.01))
+    right.set_xlim(left=FEWEST_DRAWN)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+FEWEST_DRAWN = 1e-3  # false positives an image, the left edge of `plot`
 FALSE_POSITIVES = 0.1  # an image, at which `summarize` states recall and box quality
 EVALUATED_SCORE = 0.05  # detections down to this score are to be judged: a curve needs its length
 
