@@ -25,7 +25,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -576,106 +576,64 @@ class IoULoss(BoxLoss):
         super().__init__(iou_loss, options, reduction, name, dtype, gather)
 
 
+class _PowerLoss(BoxLoss):
+    """Base of the losses with a power; `formula` is the function."""
+
+    formula: ClassVar[Callable[..., tf.Tensor]]
+
+    def __init__(
+        self,
+        box_format: BoxFormat = "tblr",
+        alpha: float = 1.0,
+        reduction: str = "mean_with_sample_weight",
+        name: str | None = None,
+        dtype: Any = None,
+        gather: bool = True,
+    ) -> None:
+        options = {"box_format": box_format, "alpha": alpha}
+        super().__init__(type(self).formula, options, reduction, name, dtype, gather)
+
+
 @keras.saving.register_keras_serializable("unitbox_tf")
-class LinearIoULoss(BoxLoss):
+class LinearIoULoss(_PowerLoss):
     """`linear_iou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
 
-    def __init__(
-        self,
-        box_format: BoxFormat = "tblr",
-        alpha: float = 1.0,
-        reduction: str = "mean_with_sample_weight",
-        name: str | None = None,
-        dtype: Any = None,
-        gather: bool = True,
-    ) -> None:
-        options = {"box_format": box_format, "alpha": alpha}
-        super().__init__(linear_iou_loss, options, reduction, name, dtype, gather)
+    formula = staticmethod(linear_iou_loss)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
-class GIoULoss(BoxLoss):
+class GIoULoss(_PowerLoss):
     """`giou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
 
-    def __init__(
-        self,
-        box_format: BoxFormat = "tblr",
-        alpha: float = 1.0,
-        reduction: str = "mean_with_sample_weight",
-        name: str | None = None,
-        dtype: Any = None,
-        gather: bool = True,
-    ) -> None:
-        options = {"box_format": box_format, "alpha": alpha}
-        super().__init__(giou_loss, options, reduction, name, dtype, gather)
+    formula = staticmethod(giou_loss)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
-class DIoULoss(BoxLoss):
+class DIoULoss(_PowerLoss):
     """`diou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
 
-    def __init__(
-        self,
-        box_format: BoxFormat = "tblr",
-        alpha: float = 1.0,
-        reduction: str = "mean_with_sample_weight",
-        name: str | None = None,
-        dtype: Any = None,
-        gather: bool = True,
-    ) -> None:
-        options = {"box_format": box_format, "alpha": alpha}
-        super().__init__(diou_loss, options, reduction, name, dtype, gather)
+    formula = staticmethod(diou_loss)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
-class CIoULoss(BoxLoss):
+class CIoULoss(_PowerLoss):
     """`ciou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
 
-    def __init__(
-        self,
-        box_format: BoxFormat = "tblr",
-        alpha: float = 1.0,
-        reduction: str = "mean_with_sample_weight",
-        name: str | None = None,
-        dtype: Any = None,
-        gather: bool = True,
-    ) -> None:
-        options = {"box_format": box_format, "alpha": alpha}
-        super().__init__(ciou_loss, options, reduction, name, dtype, gather)
+    formula = staticmethod(ciou_loss)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
-class EIoULoss(BoxLoss):
+class EIoULoss(_PowerLoss):
     """`eiou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
 
-    def __init__(
-        self,
-        box_format: BoxFormat = "tblr",
-        alpha: float = 1.0,
-        reduction: str = "mean_with_sample_weight",
-        name: str | None = None,
-        dtype: Any = None,
-        gather: bool = True,
-    ) -> None:
-        options = {"box_format": box_format, "alpha": alpha}
-        super().__init__(eiou_loss, options, reduction, name, dtype, gather)
+    formula = staticmethod(eiou_loss)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
-class SIoULoss(BoxLoss):
+class SIoULoss(_PowerLoss):
     """`siou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
 
-    def __init__(
-        self,
-        box_format: BoxFormat = "tblr",
-        alpha: float = 1.0,
-        reduction: str = "mean_with_sample_weight",
-        name: str | None = None,
-        dtype: Any = None,
-        gather: bool = True,
-    ) -> None:
-        options = {"box_format": box_format, "alpha": alpha}
-        super().__init__(siou_loss, options, reduction, name, dtype, gather)
+    formula = staticmethod(siou_loss)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
