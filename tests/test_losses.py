@@ -500,12 +500,18 @@ EDGES = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("edge", EDGES)
-@pytest.mark.parametrize("size", [1e-20, 1e-15, 1e-10, 1e-3, 1.0, 30.0, 1e4, 1e15])
+@pytest.mark.parametrize(
+    ("size", "edge", "dtype"),
+    [
+        (size, edge, dtype)
+        for size in (1e-20, 1e-15, 1e-10, 1e-3, 1.0, 30.0, 1e4, 1e15)
+        for edge, sides in EDGES.items()
+        for dtype in ("float16", "bfloat16", "float32", "float64")
+        # float16 ends at 65,504; the truth has a side of 3.
+        if dtype != "float16" or max(3, *sides) * size < 65_504
+    ],
+)
 def test_values_and_gradients_are_finite_at_the_edges(edge, size, dtype):
-    if dtype == "float16" and max(3, *EDGES[edge]) * size > np.finfo(np.float16).max:
-        pytest.skip("float16 holds no such box")
     y_true = tf.cast([np.float64([1, 2, 3, 1]) * size], dtype)
     y_pred = tf.cast([np.float64(EDGES[edge]) * size], dtype)
     for function, options in LOSSES.values():
