@@ -38,6 +38,8 @@ class Annotation:
         ellipses: `[N, 5]` float64 as in `boxes.ellipses_to_boxes`, where the objects are annotated
             so (FDDB).
         attributes: what else the format says of each object, `[N]` int32 each (WIDER FACE).
+        areas: `[N]` float64, pixels of the object itself where the format states them: it need not
+            fill its box (COCO, which sorts objects by them). NaN where one is not stated.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Annotation:
     size: tuple[int, int] | None = None
     ellipses: np.ndarray | None = None
     attributes: Mapping[str, np.ndarray] | None = None
+    areas: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float64).reshape(-1, 4)
@@ -71,6 +74,8 @@ class Annotation:
         if self.ellipses is not None:
             ellipses = np.asarray(self.ellipses, np.float64).reshape(-1, 5)
             changes["ellipses"] = one_a_box("ellipses", ellipses, np.float64)
+        if self.areas is not None:
+            changes["areas"] = one_a_box("areas", self.areas, np.float64)
         for name, value in changes.items():
             object.__setattr__(self, name, value)
         if self.attributes is not None:
@@ -93,6 +98,15 @@ class Annotation:
             ignore=self.ignore[which],
             ellipses=None if self.ellipses is None else self.ellipses[which],
             attributes=attributes and {name: value[which] for name, value in attributes.items()},
+            areas=None if self.areas is None else self.areas[which],
+        )
+
+    @property
+    def object_areas(self) -> np.ndarray:
+        """`[N]` float64: `areas`, and that of the box where none is stated; 0 for boxes without area."""
+        of_boxes = np.maximum(self.boxes[:, 2:] - self.boxes[:, :2], 0).prod(axis=1)
+        return (
+            of_boxes if self.areas is None else np.where(np.isnan(self.areas), of_boxes, self.areas)
         )
 
     @property
@@ -110,7 +124,8 @@ class Detections:
     """What was found in one image, best first.
 
     Attributes:
-        boxes: `xyxy` `[K, 4]` float32, in pixels of the image and cut to it.
+        boxes: `xyxy` `[K, 4]` float32, in pixels of the image and cut to it. Read from a file of
+            another detector, boxes and scores are float64, as they stand there.
         scores: `[K]` float32 from 0 to 1.
         classes: `[K]` int32.
         image_size: height and width of the image, in pixels.

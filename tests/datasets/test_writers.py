@@ -340,3 +340,31 @@ def test_the_real_wider_face_list_survives_other_formats(data, form, tmp_path):
         assert a.name == b.name
         np.testing.assert_array_equal(a.boxes, b.boxes)
         np.testing.assert_array_equal(a.ignore, b.ignore)
+
+
+def test_areas_of_objects_are_kept_by_coco_and_missed_elsewhere(tmp_path):
+    boxes = [[0, 0, 10, 10], [5, 5, 25, 15]]
+    one = Annotation("a", png(30, 30), boxes, areas=[60, np.nan])
+    write("coco", [one], tmp_path / "coco")
+    found = read("coco", tmp_path / "coco")[0]
+    assert found.areas.tolist() == found.object_areas.tolist() == [60, 200]
+    problems = Problems()
+    write("csv", [one], tmp_path / "csv", problems)
+    assert [p.message for p in problems.found] == ["of each object: areas"]
+    # Areas that are those of the boxes say nothing new.
+    problems = Problems()
+    same = dataclasses.replace(one, areas=[100, 200])
+    write("csv", [same], tmp_path / "other", problems)
+    assert not problems.found
+    assert same.select([1]).areas.tolist() == [200]
+
+
+@pytest.mark.parametrize("area", ["5", None, -1, [], float("inf"), float("nan")])
+def test_an_area_that_is_none_is_that_of_the_box(tmp_path, area):
+    item = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 5], "area": area}
+    images, categories = [{"id": 1, "file_name": "a.png"}], [{"id": 1, "name": "dog"}]
+    content = {"images": images, "annotations": [item], "categories": categories}
+    (tmp_path / "some.json").write_text(json.dumps(content))
+    found = read("coco", tmp_path, photos=False)[0]
+    assert found.areas is None
+    assert found.object_areas.tolist() == [20]

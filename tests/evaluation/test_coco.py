@@ -14,8 +14,8 @@ from unitbox_tf.records import Annotation, Detections, Problems
 from .test_matching import random_set
 
 
-def dataset(annotations):
-    """A data set's json, by hand."""
+def dataset(annotations, fill=1.0):
+    """A data set's json, by hand; objects have that share of their boxes' areas."""
     rows = []
     for number, annotation in enumerate(annotations):
         for box, label, ignore in zip(
@@ -28,7 +28,7 @@ def dataset(annotations):
                     "image_id": 100 + number,
                     "category_id": 10 + int(label),
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": (x1 - x0) * (y1 - y0),
+                    "area": (x1 - x0) * (y1 - y0) * fill,
                     "iscrowd": int(ignore),
                 }
             )
@@ -63,11 +63,11 @@ def official(path, detections):
     return np.where(run.stats < 0, np.nan, run.stats)
 
 
-@pytest.mark.parametrize("ignored", [0.0, 0.3])
-def test_figures_are_those_of_pycocotools_on_the_data_sets_file(random, tmp_path, ignored):
+@pytest.mark.parametrize(("ignored", "fill"), [(0.0, 1.0), (0.3, 0.4)])
+def test_figures_are_those_of_pycocotools_on_the_data_sets_file(random, tmp_path, ignored, fill):
     detections, annotations = random_set(random, num_classes=3, ignored=ignored)
     path = tmp_path / "instances.json"
-    path.write_text(json.dumps(dataset(annotations)))
+    path.write_text(json.dumps(dataset(annotations, fill)))
     read = list(reader.read(path, "", Problems(), photos=False))
     figures = coco.evaluate(detections, read)
     assert list(figures) == list(coco.FIGURES)

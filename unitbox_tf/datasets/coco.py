@@ -11,6 +11,7 @@ are numbered by ascending category id. Segmentations and keypoints are not read.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections import defaultdict
@@ -31,12 +32,31 @@ class _Object(NamedTuple):
     category: Any
     box: tuple[float, float, float, float]  # x y w h
     ignore: bool
+    area: float  # NaN where it is not stated
+
+
+class Ids(NamedTuple):
+    """What the numbers in results stand for: names of images, indices of classes."""
+
+    images: dict[Any, str]
+    categories: dict[Any, int]
 
 
 def class_names(root: Path, split: str) -> tuple[str, ...]:
     """The names of the categories, by ascending id."""
     path, content = _content(root, split)
     return tuple(str(category.get("name", id)) for id, category in _categories(path, content))
+
+
+def ids(root: Path, split: str) -> Ids:
+    """The ids of images and categories; of an image that is listed twice, the first name."""
+    path, content = _content(root, split)
+    images: dict[Any, str] = {}
+    for image in content["images"]:
+        with contextlib.suppress(KeyError, TypeError):  # `read` reports it
+            images.setdefault(image["id"], image["file_name"])
+    categories = {id: index for index, (id, _) in enumerate(_categories(path, content))}
+    return Ids(images, categories)
 
 
 def read(
@@ -93,7 +113,9 @@ def read(
         photo = found.find(name, f"{path}: image {name!r}")
         if photo is not None:
             labels = [classes[row.category] for row in rows]
-            yield Annotation(name, photo, boxes, np.array(labels), ignore, size=size)
+            areas = np.array([row.area for row in rows])
+            known = None if np.isnan(areas).all() else areas
+            yield Annotation(name, photo, boxes, np.array(labels), ignore, size=size, areas=known)
 
 
 def _content(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
@@ -124,7 +146,10 @@ def _object(item: dict[str, Any]) -> Any:
             x, y, width, height = map(float, box)
             if math.isfinite(x + y + width + height):
                 ignore = bool(item.get("iscrowd", 0)) or bool(item.get("ignore", 0))
-                return _Object(image, category, (x, y, width, height), ignore)
+                area = item.get("area")
+                if not (isinstance(area, int | float) and math.isfinite(area) and area >= 0):
+                    area = math.nan
+                return _Object(image, category, (x, y, width, height), ignore, float(area))
     except (KeyError, TypeError, ValueError, OverflowError):
         pass
     return item
@@ -155,7 +180,7 @@ def write(
     stem = writing.usable_split(split or "instances")
     images: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []
-    holds = ("ignore", "classes")
+    holds = ("ignore", "classes", "areas")
     with writing.destination(root, class_names, problems, holds=holds, photos=photos) as out:
         for annotation in map(out.held, annotations):
             name = out.photo(annotation, "images")
@@ -167,8 +192,8 @@ def write(
             images.append({"id": len(images) + 1, "file_name": name, **stated})
             boxes = annotation.boxes.copy()
             boxes[:, 2:] -= boxes[:, :2]
-            rows = (boxes.tolist(), annotation.classes.tolist(), annotation.ignore.tolist())
-            for box, label, ignore in zip(*rows, strict=True):
+            rows = (boxes, annotation.classes, annotation.ignore, annotation.object_areas)
+            for box, label, ignore, area in zip(*(row.tolist() for row in rows), strict=True):
                 x, y, width, height = map(_rounded, box)
                 objects.append(
                     {
@@ -176,7 +201,7 @@ def write(
                         "image_id": len(images),
                         "category_id": label + 1,
                         "bbox": [x, y, width, height],
-                        "area": _rounded(float(max(width, 0) * max(height, 0))),
+                        "area": _rounded(area),
                         "iscrowd": int(ignore),
                         "ignore": int(ignore),
                     }

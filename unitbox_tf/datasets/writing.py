@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import shutil
@@ -10,6 +11,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+import numpy as np
 
 from unitbox_tf.datasets import checks
 from unitbox_tf.records import Annotation, Problems
@@ -67,6 +70,9 @@ class Destination:
                     f"{len(self.class_names)} that are named: {self.class_names}"
                 )
         extra = [] if annotation.ellipses is None else ["ellipses"]
+        of_boxes = dataclasses.replace(annotation, areas=None).object_areas
+        if not np.allclose(annotation.object_areas, of_boxes, rtol=1e-3, atol=1e-3):
+            extra.append("areas")
         lost = [
             fact for fact in [*extra, *(annotation.attributes or {})] if fact not in self._holds
         ]
@@ -191,7 +197,7 @@ def destination(
         class_names: of the classes in annotations.
         problems: what cannot be written is added here.
         holds: the facts besides boxes that the format has a place for: `"ignore"`, `"classes"`,
-            `"ellipses"` and names of attributes. Where it has none for classes, they become faces.
+            `"ellipses"`, `"areas"` and names of attributes. Where it has none for classes, they become faces.
         photos: whether photos are copied, hard-linked, or left where they are.
 
     Raises:

@@ -42,7 +42,7 @@ def evaluate(
 
     The 100 best detections of an image count. Ignored objects are what COCO calls crowds: detections
     that lie in one by at least the IoU threshold, of their own area, count neither way. The size of
-    an object is the area of its box.
+    an object is its area where the annotations state it, as COCO's do, else that of its box.
 
     Args:
         detections: one an annotation, in the same order.
@@ -94,8 +94,10 @@ def _rows(number: int, item: Annotation | Detections) -> Iterator[dict[str, Any]
 
 def _truth_rows(annotations: Sequence[Annotation]) -> Iterator[dict[str, Any]]:
     for number, annotation in enumerate(annotations):
-        for row, ignore in zip(_rows(number, annotation), annotation.ignore, strict=True):
-            yield {**row, "iscrowd": int(ignore)}
+        areas = annotation.object_areas.tolist()
+        facts = zip(_rows(number, annotation), annotation.ignore, areas, strict=True)
+        for row, ignore, area in facts:
+            yield {**row, "iscrowd": int(ignore), "area": area}
 
 
 def _found_rows(detections: Sequence[Detections]) -> Iterator[dict[str, Any]]:
