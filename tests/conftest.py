@@ -79,6 +79,7 @@ def tiny_config(tmp_path_factory):
             steps_per_epoch=2,
             batch_size=2,
             precision="float32",
+            validation_protocol="coco",
             output=str(tmp_path_factory.mktemp("runs")),
         ),
         decode=dataclasses.replace(smoke.decode, max_side=64, max_detections=20),

@@ -5,11 +5,16 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
+from tests.evaluation.test_wider_face import read_parity
 from tests.test_input_pipeline import exif_jpeg
 from unitbox_tf import cli, datasets
+from unitbox_tf.cli import evaluate
 from unitbox_tf.config import PRESETS
 from unitbox_tf.datasets import synthetic
+from unitbox_tf.evaluation import wider_face
 from unitbox_tf.records import Annotation, Detections, Problems
 
 
@@ -194,14 +199,116 @@ def test_evaluate_prints_a_table_and_writes_results(untrained_run, tmp_path, cap
     model = str(untrained_run / folder)
     assert cli.main(["evaluate", model, "synthetic:#200-204", "--output", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "4 validation photos" in printed
+    assert "synthetic:#200-204: 4 images" in printed
+    assert "4 present, 0 absent; 96 x 96 px, shown shrunk to fit 64 px" in printed
     results = json.loads((out / "results.json").read_text())
-    assert (out / "curves.png").stat().st_size > 0
-    assert set(results) == ({"peaks"} if folder else {"peaks", "ellipse"})
-    assert len(list((out / "peaks").glob("*.jpg"))) == 4
+    decoders = {"peaks"} if folder else {"peaks", "ellipse"}
+    assert set(results["figures"]) == decoders
+    for decoder in decoders:
+        assert (out / decoder / "curves.png").stat().st_size > 0
+        assert len(list((out / decoder).glob("*.jpg"))) == 4
+        # What is written can be judged, and gives the same figures.
+        again = tmp_path / "again" / decoder
+        again.parent.mkdir(exist_ok=True)
+        found = str(out / decoder / "detections.json")
+        assert cli.main(["evaluate", found, "synthetic:#200-204", "--output", str(again)]) == 0
+        figures = json.loads((again / "results.json").read_text())["figures"]["detections"]
+        assert figures == pytest.approx(results["figures"][decoder], nan_ok=True, abs=1e-5)
     if folder:
         assert cli.main(["evaluate", model, "synthetic:#200-204", "--decoder", "ellipse"]) == 1
         assert "its decoder is 'peaks'" in capsys.readouterr().err
+
+
+def coco_set(folder):
+    """A COCO json with ids of its own and areas that are not those of boxes, and results of another tool."""
+    random = np.random.default_rng(1)
+    images = [{"id": 40 - n, "file_name": f"{n}.jpg", "height": 90, "width": 99} for n in range(6)]
+    objects, found = [], []
+    for number in range(60):
+        x, y, w, h = np.round(random.uniform([0, 0, 5, 5], [50, 50, 60, 60]), 2).tolist()
+        image, category = images[number % 6]["id"], [7, 3][number // 6 % 2]
+        known = {"id": number + 1, "image_id": image, "category_id": category}
+        area = {"area": round(w * h * 0.6, 2), "iscrowd": int(number % 7 == 0)}
+        objects.append({**known, **area, "bbox": [x, y, w, h]})
+        moved = [round(v + random.normal(0, 2), 2) for v in (x, y)]
+        score = round(random.uniform(), 2)
+        found.append({**known, "bbox": [*moved, w, h], "score": score})
+    categories = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
+    content = {"images": images, "annotations": objects, "categories": categories}
+    (folder / "set.json").write_text(json.dumps(content))
+    (folder / "found.json").write_text(json.dumps(found))
+
+
+def test_evaluate_gives_cocos_figures_for_the_results_of_another_tool(tmp_path, capsys):
+    coco_set(tmp_path)
+    data, found = ["--data", str(tmp_path)], str(tmp_path / "found.json")
+    judge = ["evaluate", found, "coco:set.json", *data, "--protocol", "coco", "--output"]
+    assert cli.main([*judge, str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "6 images, 51 objects and 9 ignored, version" in printed
+    assert "0 present, 6 absent; 99 x 90 px" in printed
+    truth = COCO(str(tmp_path / "set.json"))
+    run = COCOeval(truth, truth.loadRes(found), "bbox")
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    expected = [None if figure < 0 else figure for figure in run.stats]
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert list(results["figures"]["found"].values()) == expected
+    assert 0.1 < results["figures"]["found"]["ap"] < 0.9
+    assert len({results["figures"]["found"][f"ap_{size}"] for size in ("small", "medium")}) == 2
+    # What is written is COCO's results again, with the ids of the data set.
+    again = truth.loadRes(str(tmp_path / "out/found/detections.json"))
+    rows = truth.loadRes(found)
+
+    def facts(row):
+        return (row["image_id"], row["category_id"], *row["bbox"], row["score"])
+
+    assert sorted(map(facts, again.anns.values())) == sorted(map(facts, rows.anns.values()))
+
+
+def test_evaluate_gives_the_official_curves_of_fddb(data, tmp_path, capsys):
+    parity = data("fddb/eval_parity")
+    evaluate = ["evaluate", str(parity / "fddb_mtcnn_lqy_result.txt"), "fddb:fddb"]
+    evaluate += ["--data", str(data("fddb/FDDB-folds").parents[1]), "--protocol", "fddb"]
+    evaluate += ["--image-sizes", str(data("fddb/image_dims_all2845.json"))]
+    assert cli.main([*evaluate, "--output", str(tmp_path)]) == 0
+    assert "2845 images, 5171 objects and 0 ignored" in capsys.readouterr().out
+    name = "fddb_mtcnn_lqy_result"
+    for curve in ("DiscROC", "ContROC"):
+        ours = (tmp_path / name / f"{name}-{curve}.txt").read_bytes()
+        assert ours == (parity / f"fddb_mtcnn_lqy_{curve}.txt").read_bytes()
+
+
+def test_evaluate_gives_the_official_curves_of_wider_face(data, tmp_path):
+    parity = data("wider/eval_parity")
+    detections = read_parity(parity / "detections_yolov7face.txt.gz")
+    wider_face.write_detections(detections, tmp_path / "yolov7face")
+    evaluate = ["evaluate", str(tmp_path / "yolov7face"), "wider_face:wider/annotations#val"]
+    evaluate += ["--data", str(data("wider/annotations").parents[1]), "--protocol", "wider_face"]
+    assert cli.main([*evaluate, "--output", str(tmp_path / "out")]) == 0
+    for difficulty in wider_face.DIFFICULTIES:
+        ours = tmp_path / f"out/yolov7face/wider_pr_info_yolov7face_{difficulty}_val.txt"
+        official = parity / f"official_pr_yolov7face_{difficulty}.txt"
+        assert ours.read_bytes() == official.read_bytes()
+
+
+def test_evaluate_says_what_is_wrong(untrained_run, tmp_path, capsys):
+    coco_set(tmp_path)
+    run, found = str(untrained_run), str(tmp_path / "found.json")
+    for arguments, message in (
+        ([run, "synthetic:#0-2", "--protocol", "fddb"], "needs faces annotated as ellipses"),
+        ([run, "synthetic:#0-2", "--protocol", "wider_face"], "wider_face_val.mat"),
+        ([run, "synthetic:#0-2", "--iou", "exact"], "iou is for the protocol wider_face"),
+        ([found, "coco:set.json", "--max-side", "64"], "--max-side is for models"),
+        ([found, "coco:set.json", "--decoder", "peaks"], "--decoder is for models"),
+        ([str(tmp_path), "coco:set.json"], "Expected detections: a json list as of COCO"),
+        ([str(tmp_path / "gone"), "coco:set.json"], "gone: no such file or folder"),
+        ([found, "synthetic:#0-2"], "expected detections of images such as"),
+        ([found, "coco:gone.json"], "gone.json: no such file or folder"),
+    ):
+        assert cli.main(["evaluate", *arguments, "--data", str(tmp_path)]) == 1, arguments
+        assert message in capsys.readouterr().err
 
 
 SPLITS = {"fddb": "2", "wider_face": "train"}
@@ -290,7 +397,7 @@ def test_the_worst_photos_come_first():
 
     truth = [Annotation(name, b"", box) for name in "abc"]
     detections = [found(box), found([]), found([[0, 0, 10, 8]])]
-    assert cli.worst_first(detections, truth) == [1, 2, 0]
+    assert evaluate.worst_first(detections, truth) == [1, 2, 0]
 
 
 @pytest.mark.slow
@@ -301,6 +408,5 @@ def test_the_first_command_of_the_readme_gives_a_detector_that_finds_objects(tmp
     evaluate = ["evaluate", str(tmp_path / "smoke"), "synthetic:#5000000-5000300"]
     assert cli.main([*evaluate, "--output", str(tmp_path / "judged")]) == 0
     results = json.loads((tmp_path / "judged" / "results.json").read_text())
-    assert (tmp_path / "judged" / "curves.png").stat().st_size > 0
-    assert results["peaks"]["false_positives"] <= 0.1
-    assert results["peaks"]["recall"] >= 0.95
+    assert results["figures"]["peaks"]["false_positives"] <= 0.1
+    assert results["figures"]["peaks"]["recall"] >= 0.95

@@ -45,8 +45,15 @@ def test_a_run_holds_what_is_needed_to_go_on_and_to_use_it(tiny_run):
     assert json.loads((tiny_run.folder / "results.json").read_text()).keys() == {"peaks", "ellipse"}
     stored = json.loads((tiny_run.folder / "history.json").read_text())
     assert [row["epoch"] for row in stored] == [0, 1]
-    for name in ("loss", "distances_iou", "val_loss", "val_recall", "val_precision", "val_ap50"):
+    names = ("loss", "distances_iou", "val_loss", "val_recall", "val_precision", "val_ap50")
+    for name in (*names, "val_coco_ap", "val_coco_ar100"):
         assert np.isfinite(stored[1][name])
+    # Of detections from the same score on, up to 100 an image, COCO's own program says the same.
+    for figure in ("ap50", "ap75"):
+        assert stored[1][f"val_coco_{figure}"] == pytest.approx(
+            stored[1][f"val_{figure}"], abs=1e-6
+        )
+    assert 0 <= tiny_run.results["ellipse"]["coco_ap"] <= 1
     assert stored[1]["loss"] < stored[0]["loss"]
 
 
@@ -59,7 +66,29 @@ def test_tensorboard_has_curves_and_pictures(tiny_run):
             events.Reload()
             found.update(events.Tags()["tensors"])
     assert {"epoch_loss", "epoch_learning_rate", "epoch_distances_iou"} <= tags["train"]
-    assert {"epoch_recall", "epoch_precision", "validation/0"} <= tags["validation"]
+    shown = {"epoch_recall", "epoch_precision", "epoch_coco_ap", "validation/0"}
+    assert shown <= tags["validation"]
+
+
+def test_the_best_epoch_is_chosen_by_the_validation_protocol():
+    row = {"val_ap50": 0.5, "val_ap75": 0.25, "val_coco_ap": 0.75, "val_wider_face_easy": 0.9}
+    assert callbacks.score(row, "summary") == 0.375
+    assert callbacks.score(row, "coco") == 0.75
+    assert callbacks.score(row, "wider_face") == pytest.approx(0.3)  # medium and hard are absent
+    assert callbacks.score({}, "fddb") == 0
+
+
+def test_a_validation_protocol_that_lacks_something_is_refused_before_a_run_begins(
+    tiny_config, tmp_path
+):
+    for protocol, message in (
+        ("fddb", "annotated as ellipses"),
+        ("wider_face", "wider_face_val.mat"),
+    ):
+        config = changed(tiny_config, validation_protocol=protocol, output=str(tmp_path))
+        with pytest.raises(ValueError, match=message):
+            train.fit(config)
+    assert not list(tmp_path.iterdir())
 
 
 def test_best_weights_are_stored_without_the_optimiser(tiny_run):

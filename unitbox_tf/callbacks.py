@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -13,10 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from unitbox_tf import datasets, export, visualize
 from unitbox_tf import detector as detectors
-from unitbox_tf import export, visualize
-from unitbox_tf.config import Config
-from unitbox_tf.evaluation import matching
+from unitbox_tf.config import Config, DecodeConfig
+from unitbox_tf.evaluation import matching, protocols
+from unitbox_tf.evaluation.results import Results
 from unitbox_tf.records import Annotation, Detections, Problems
 
 PICTURES = 4  # validation photos shown in TensorBoard
@@ -26,8 +28,8 @@ class ValidateDetections(keras.callbacks.Callback):
     """Adds what detection in validation photos reaches to the logs, and shows a few photos in TensorBoard.
 
     Logs: `val_recall`, `val_precision` and `val_box_iou` (at IoU 0.5 and the config's score
-    threshold), `val_ap50`, `val_ap75` (of the detections from that threshold on). Must stand before
-    the callbacks that read the logs.
+    threshold), `val_ap50`, `val_ap75`, and the figures of the config's validation protocol, as
+    `val_fddb_discrete`. Must stand before the callbacks that read the logs.
     """
 
     def __init__(
@@ -41,39 +43,49 @@ class ValidateDetections(keras.callbacks.Callback):
         self._config = config
         self._log_dir = log_dir
         self._problems = problems
-        self._reported = False
+        self._judge = validation_judge(self.annotations, config, problems)
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         # Made once: each would trace its graphs anew. They read the model's variables as they are.
-        self._detector = detectors.from_model(model, self._config)
+        decode = dataclasses.replace(
+            self._config.decode, score_threshold=lowest_score(self._config.decode)
+        )
+        self._detector = detectors.from_model(
+            model, dataclasses.replace(self._config, decode=decode)
+        )
         self._module = export.InferenceModule(
             model, self._config.decode, self._config.model.class_names
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        # A photo that is broken now is broken in every epoch: one report is enough.
-        problems = Problems() if self._reported else self._problems
         detections, annotations = detectors.detect_annotated(
-            self._detector, self.annotations, problems
+            self._detector, self.annotations, self._problems
         )
-        self._reported = True
+        if len(annotations) < len(self.annotations):  # what is broken now is so in every epoch
+            self.annotations = annotations
+            self._judge = validation_judge(annotations, self._config, self._problems)
+        threshold = self._config.decode.score_threshold
         at50 = matching.match(detections, annotations, iou_threshold=0.5)
         at75 = matching.match(detections, annotations, iou_threshold=0.75)
         reached = {
-            "val_recall": at50.recall(),
-            "val_precision": at50.precision(),
-            "val_box_iou": at50.mean_iou(),
+            "val_recall": at50.recall(threshold),
+            "val_precision": at50.precision(threshold),
+            "val_box_iou": at50.mean_iou(threshold),
             "val_ap50": at50.average_precision(),
             "val_ap75": at75.average_precision(),
         }
+        protocol = self._config.train.validation_protocol
+        if protocol != "summary":
+            figures = self._judge(Results.of(detections)).figures
+            reached |= {f"val_{protocol}_{name}": value for name, value in figures.items()}
         if logs is not None:
             # Before anything is found, precision and IoU are undefined; in a curve they are 0.
             logs.update({k: 0.0 if math.isnan(v) else v for k, v in reached.items()})
         writer = tf.summary.create_file_writer(str(self._log_dir / "validation"))
         with writer.as_default(step=epoch):
             for index in range(min(PICTURES, len(annotations))):
-                panel = self._panel(annotations[index], detections[index])
+                panel = self._panel(annotations[index], detections[index].above(threshold))
                 tf.summary.image(f"validation/{index}", panel[None])
         writer.close()
 
@@ -91,26 +103,26 @@ class StoreRun(keras.callbacks.Callback):
     """Stores the run after each epoch: `history.json`, `best.weights.h5` and `last.keras` (weights and optimiser).
 
     Each file is written under another name and then renamed, so that a run that is stopped at any
-    moment leaves whole files. The best epoch is the one with the highest mean of `val_ap50` and
-    `val_ap75`.
+    moment leaves whole files. The best epoch is the one with the highest `score`.
     """
 
-    def __init__(self, run: Path, history: list[dict[str, Any]]) -> None:
-        """`history` holds the logs of earlier epochs, and is added to."""
+    def __init__(self, run: Path, history: list[dict[str, Any]], protocol: str) -> None:
+        """`history` holds the logs of earlier epochs, and is added to; `protocol` says which figures choose."""
         super().__init__()
         self._run = run
+        self._protocol = protocol
         self.history = history
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         iterations = int(inner_optimizer(self.model.optimizer).iterations)
         row: dict[str, Any] = {"epoch": epoch, "iterations": iterations}
         row |= {name: float(value) for name, value in (logs or {}).items()}
-        best = max((score(old) for old in self.history), default=-1.0)
+        best = max((score(old, self._protocol) for old in self.history), default=-1.0)
         self.history.append(row)
         text = json.dumps(self.history, indent=1)
         _write(self._run / "history.json", lambda path: path.write_text(text, encoding="utf-8"))
         # Of equally good epochs the last: while nothing is found yet, it has learned the most.
-        if score(row) >= best:
+        if score(row, self._protocol) >= best:
             # A compiled model stores its optimiser with its weights, which doubles the file.
             plain = keras.Model(self.model.inputs, self.model.outputs, name=self.model.name)
             _write(self._run / detectors.BEST_FILE, plain.save_weights)
@@ -133,14 +145,29 @@ class StopOnNaN(keras.callbacks.Callback):
             )
 
 
+def validation_judge(
+    annotations: Sequence[Annotation], config: Config, problems: Problems
+) -> protocols.Judge:
+    """The protocol that `config` names, for these validation photos; its errors are those of `protocols.make`."""
+    data = config.data
+    sources = [datasets.parse(source, data.data) for source in data.validation_sources]
+    return protocols.make(config.train.validation_protocol, annotations, sources, problems)
+
+
 def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """The optimiser that counts the steps: with mixed float16, Keras wraps it to scale the loss."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def score(row: dict[str, Any]) -> float:
-    """How good the epoch with these logs is: the mean of AP at IoU 0.5 and 0.75."""
-    return (row.get("val_ap50", 0.0) + row.get("val_ap75", 0.0)) / 2
+def score(row: dict[str, Any], protocol: str) -> float:
+    """How good the epoch with these logs is: the mean of the figures in `protocols.CHOOSING`."""
+    prefix = "val_" if protocol == "summary" else f"val_{protocol}_"
+    return float(np.mean([row.get(prefix + name, 0.0) for name in protocols.CHOOSING[protocol]]))
+
+
+def lowest_score(decode: DecodeConfig) -> float:
+    """From which score on detections are judged: a curve needs its length."""
+    return min(decode.score_threshold, matching.EVALUATED_SCORE)
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Decoder = Literal["peaks", "ellipse"]
+Protocol = Literal["summary", "coco", "fddb", "wider_face"]  # see docs/evaluation.md
 DistanceLoss = Literal[
     "iou", "linear_iou", "giou", "diou", "ciou", "eiou", "siou", "l2", "smooth_l1"
 ]
@@ -85,6 +86,7 @@ class TrainConfig:
     weight_decay: float = 0.0  # coupled: added to the gradient, as in Caffe
     clip_norm: float | None = None  # of the gradient of all variables together
     validation_images: int = 100  # looked at after each epoch, at most
+    validation_protocol: Protocol = "summary"  # by which they are judged, and the best epoch chosen
     seed: int = 0
     device: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"

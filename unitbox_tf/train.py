@@ -18,9 +18,17 @@ import tensorflow as tf
 
 from unitbox_tf import datasets, detector, export, input_pipeline, losses, visualize
 from unitbox_tf import model as models
-from unitbox_tf.callbacks import StopOnNaN, StoreRun, ValidateDetections, inner_optimizer
+from unitbox_tf.callbacks import (
+    StopOnNaN,
+    StoreRun,
+    ValidateDetections,
+    inner_optimizer,
+    lowest_score,
+    validation_judge,
+)
 from unitbox_tf.config import Config, TrainConfig
 from unitbox_tf.evaluation import matching
+from unitbox_tf.evaluation.results import Results
 from unitbox_tf.optimizers import CoupledSGD
 from unitbox_tf.records import Annotation, Problems
 
@@ -37,7 +45,7 @@ class Run:
         folder: holds `config.json`, `history.json` and `.png`, `best.weights.h5`, `last.keras`,
             `saved_model/`, `results.json`, `detections.jpg`, `problems.txt` and `tensorboard/`.
         results: for each decoder what `matching.summarize` says of the best weights on all
-            validation photos.
+            validation photos, and the figures of the validation protocol, as `fddb_discrete`.
         history: logs, a dict an epoch.
         problems: what could not be used.
     """
@@ -68,6 +76,7 @@ def fit(config: Config, name: str = "run", resume: Path | None = None) -> Run:
         validation = datasets.load(data.validation_sources, data.data, problems, num_classes)
         problems.log_counts()
         logger.info("%d training photos, %d validation photos", len(train), len(validation))
+        validation_judge(validation, config, problems)  # before anything is made: what it lacks
 
         # A resumed run gets its weights from its checkpoint.
         model_config = dataclasses.replace(config.model, weights=None) if resume else config.model
@@ -77,7 +86,7 @@ def fit(config: Config, name: str = "run", resume: Path | None = None) -> Run:
         history = _restore(model, run) if resume else []
         (run / detector.CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
 
-        store = StoreRun(run, history)
+        store = StoreRun(run, history, config.train.validation_protocol)
         try:
             _fit(model, config, train, validation, store, run, problems)
         except tf.errors.InvalidArgumentError as error:
@@ -284,13 +293,18 @@ def _finish(
     model, names = detector.load_model(run, config), config.model.class_names
     export.save(model, config.decode, names, run / detector.SAVED_MODEL_FOLDER)
     results, pictures = {}, []
+    protocol = config.train.validation_protocol
     for decoder in ("peaks", "ellipse"):
         decode = dataclasses.replace(
-            config.decode, decoder=decoder, score_threshold=matching.EVALUATED_SCORE
+            config.decode, decoder=decoder, score_threshold=lowest_score(config.decode)
         )
         judged = detector.from_model(model, dataclasses.replace(config, decode=decode))
         detections, annotations = detector.detect_annotated(judged, validation, problems)
         results[decoder] = matching.summarize(detections, annotations)
+        if protocol != "summary":
+            judge = validation_judge(annotations, config, problems)
+            figures = judge(Results.of(detections)).figures
+            results[decoder] |= {f"{protocol}_{name}": value for name, value in figures.items()}
         if decoder == config.decode.decoder:
             pictures = [
                 visualize.draw_truth(

@@ -270,11 +270,11 @@ def rectangles_to_ellipses(rows: np.ndarray, scale: float = 1.0) -> np.ndarray:
 
     Faces are ellipses in FDDB: the tight rectangle around one overlaps it by about pi / 4. Whether
     ellipses gain in the continuous score depends on how tight a detector's boxes are. A `scale` of
-    2 / sqrt(pi) keeps the area.
+    2 / sqrt(pi) keeps the area. A negative width or height counts as drawn, from corner to corner.
     """
     x, y, width, height, score = np.asarray(rows, np.float64).reshape(-1, 5).T
     upright = np.full_like(x, math.pi / 2)
-    half_axes = scale * height / 2, scale * width / 2
+    half_axes = scale * abs(height) / 2, scale * abs(width) / 2
     return np.stack([*half_axes, upright, x + width / 2, y + height / 2, score], axis=-1)
 
 

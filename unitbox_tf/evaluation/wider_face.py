@@ -87,6 +87,22 @@ class GroundTruth:
                         f"received {list(masks[i].shape)} of {masks[i].dtype}"
                     )
 
+    def select(self, names: Sequence[str]) -> GroundTruth:
+        """Only the images `names`, in that order. Raises `ValueError` for one that is not there."""
+        known = {name: index for index, name in enumerate(self.names)}
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise ValueError(
+                f"Expected images of the ground truth, such as {self.names[0]}. Received "
+                f"{len(unknown)} others: {', '.join(unknown[:LISTED])}"
+            )
+        chosen = [known[name] for name in names]
+        counted = {
+            difficulty: tuple(masks[index] for index in chosen)
+            for difficulty, masks in self.counted.items()
+        }
+        return GroundTruth(tuple(names), tuple(self.boxes[index] for index in chosen), counted)
+
     def num_faces(self, difficulty: str) -> int:
         """Faces that count."""
         return sum(int(mask.sum()) for mask in self.counted[difficulty])

@@ -12,22 +12,21 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
+import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from unitbox_tf import config as configs
 from unitbox_tf import datasets
+from unitbox_tf.cli.progress import with_progress
 from unitbox_tf.datasets import checks, writing
-from unitbox_tf.records import Annotation, Detections, Problems
+from unitbox_tf.records import Problems
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_PRESET = "smoke"
 PROBLEMS_FILE = "problems.txt"  # in the folder that `convert` writes
-WORST_AND_BEST = 12  # pictures that `evaluate --output` draws, half of them the worst
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,17 +64,64 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("--decoder", choices=["peaks", "ellipse"], help="default: the run's")
     detect.add_argument("--max-side", type=int, help="photos are shrunk to this, in pixels")
 
-    evaluate = commands.add_parser("evaluate", help="judge a detector on annotated photos")
-    evaluate.set_defaults(command=_evaluate)
-    evaluate.add_argument("model", type=Path, help="folder of a run, or of an exported SavedModel")
-    evaluate.add_argument("sources", nargs="+", help="annotated photos as READER:PATH#SPLIT")
-    evaluate.add_argument("--data", default=".", help="folder that relative paths start from")
-    evaluate.add_argument("--decoder", choices=["peaks", "ellipse", "both"], default="both")
-    evaluate.add_argument("--max-side", type=int, help="photos are shrunk to this, in pixels")
-    evaluate.add_argument(
-        "--min-size", type=float, default=0.0, help="ignore objects with a shorter side below; px"
+    evaluate = commands.add_parser(
+        "evaluate", help="judge a detector, or a file of detections, on annotated photos"
     )
-    evaluate.add_argument("--output", type=Path, help="folder for results.json and pictures")
+    evaluate.set_defaults(command=_evaluate)
+    evaluate.add_argument(
+        "detector",
+        type=Path,
+        metavar="MODEL_OR_DETECTIONS",
+        help="folder of a run or of an exported SavedModel; or detections of any detector: COCO's json, "
+        "FDDB's result file or folder, WIDER FACE's folder",
+    )
+    evaluate.add_argument("sources", nargs="+", help="annotated photos as FORMAT:PATH#SPLIT")
+    evaluate.add_argument("--data", default=".", help="folder that relative paths start from")
+    evaluate.add_argument(
+        "--protocol",
+        choices=typing.get_args(configs.Protocol),
+        default="summary",
+        help="by which it is judged; docs/evaluation.md tells about them",
+    )
+    evaluate.add_argument(
+        "--output", type=Path, help="folder for results.json, detections, curves, pictures"
+    )
+    of_model = evaluate.add_argument_group("of a model")
+    of_model.add_argument(
+        "--decoder", choices=["peaks", "ellipse", "both"], help="default: both that it has"
+    )
+    of_model.add_argument("--max-side", type=int, help="photos are shrunk to this, in pixels")
+    of_protocol = evaluate.add_argument_group("of a protocol")
+    of_protocol.add_argument(
+        "--min-size",
+        type=float,
+        help="summary: ignore objects with a shorter side below, in pixels",
+    )
+    of_protocol.add_argument(
+        "--shape",
+        choices=["rectangle", "ellipse"],
+        help="fddb: boxes as they are (default), or as the ellipses inscribed in them",
+    )
+    of_protocol.add_argument(
+        "--iou",
+        choices=["official", "exact"],
+        help="wider_face: overlap rounded as by the original (default), or not",
+    )
+    of_protocol.add_argument(
+        "--ground-truth",
+        type=Path,
+        help="wider_face: folder of wider_face_val.mat and of the lists of easy, medium, hard faces",
+    )
+    of_protocol.add_argument(
+        "--image-sizes",
+        type=Path,
+        help="fddb, summary: json of name: [width, height], in place of photos",
+    )
+    of_protocol.add_argument(
+        "--curves",
+        type=Path,
+        help="fddb, wider_face: folder with curves of other detectors, to draw beside",
+    )
 
     convert = commands.add_parser("convert", help="write a data set in another format")
     convert.set_defaults(command=_convert)
@@ -150,9 +196,11 @@ def _fit(arguments: Sequence[str]) -> int:
     name, options = parse_fit(arguments)
 
     from unitbox_tf import train
+    from unitbox_tf.cli.evaluate import table
+    from unitbox_tf.evaluation import protocols
 
     run = train.fit(options.config, name, options.resume)
-    print(f"\n{_table(run.results)}\n")
+    print(f"\nOn the validation photos: {protocols.TITLES['summary']}\n\n{table(run.results)}\n")
     counts = ", ".join(f"{count} x {kind}" for kind, count in run.problems.counts.items())
     for title, what in (
         ("run", run.folder),
@@ -166,19 +214,6 @@ def _fit(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _table(results: dict[str, dict[str, float]]) -> str:
-    columns = ("recall", "false_positives", "mean_iou", "threshold", "ap50", "ap75")
-    any_row = next(iter(results.values()))
-    lines = [
-        f"{any_row['images']:.0f} validation photos, {any_row['objects']:.0f} objects; recall at IoU 0.5 with at most "
-        "0.1 false positives a photo",
-        "  ".join(["decoder".ljust(10), *(column.rjust(15) for column in columns)]),
-    ]
-    for decoder, row in results.items():
-        lines.append("  ".join([decoder.ljust(10), *(f"{row[c]:15.3f}" for c in columns)]))
-    return "\n".join(lines)
-
-
 def _decode_options(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
     names = ("decoder", "max_side", "score_threshold")
     given = {name: getattr(options, name, None) for name in names} | more
@@ -187,6 +222,7 @@ def _decode_options(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
 
 def _detect(options: argparse.Namespace) -> int:
     from unitbox_tf import detector, visualize
+    from unitbox_tf.evaluation import results
 
     photos = _photos(options.photos, options.output)
     model = detector.load(options.model, **_decode_options(options))
@@ -201,7 +237,8 @@ def _detect(options: argparse.Namespace) -> int:
             print(f"unitbox: left out: {error}", file=sys.stderr)
             continue
         found = model(image)
-        rows.extend(_coco_rows(photo, found))
+        boxes = (found.boxes, found.scores, found.classes)
+        rows.extend(results.coco_rows(photo.as_posix(), *boxes))
         picture = visualize.draw_detections(image, found, model.class_names)
         visualize.save_image(picture, name)
         print(f"{photo}: {len(found)} found")
@@ -230,22 +267,6 @@ def _photos(paths: Sequence[Path], output: Path) -> list[Path]:
     return photos
 
 
-def _coco_rows(photo: Path, found: Detections) -> list[dict[str, Any]]:
-    """COCO results: `bbox` is x, y, width, height in pixels of the photo; category ids start at 1."""
-    rows = []
-    for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True):
-        x0, y0, x1, y1 = (float(value) for value in box)
-        rows.append(
-            {
-                "file_name": photo.as_posix(),
-                "category_id": int(label) + 1,
-                "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)],
-                "score": round(float(score), 5),
-            }
-        )
-    return rows
-
-
 def _picture_names(photos: Sequence[Path], folder: Path) -> list[Path]:
     """Where the pictures of `photos` go: each has a name of its own, and none is that of a photo."""
     taken = {photo.resolve() for photo in photos}
@@ -262,87 +283,9 @@ def _picture_names(photos: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from unitbox_tf import detector
-    from unitbox_tf.evaluation import matching
+    from unitbox_tf.cli import evaluate
 
-    exported = (options.model / "saved_model.pb").is_file()
-    changes = _decode_options(options)
-    chosen = changes.pop("decoder")
-    if exported:
-        if chosen == "ellipse":
-            raise ValueError(f"{options.model} is an exported SavedModel: its decoder is 'peaks'")
-        models = {"peaks": detector.load(options.model, **changes)}
-        lowest = models["peaks"].decode.score_threshold
-        logger.info("the model gives scores from %g on: average precision lacks the rest", lowest)
-    else:
-        changes["score_threshold"] = matching.EVALUATED_SCORE
-        models = {
-            decoder: detector.load(options.model, decoder=decoder, **changes)
-            for decoder in (["peaks", "ellipse"] if chosen == "both" else [chosen])
-        }
-    problems, results, curves = Problems(), {}, {}
-    num_classes = len(next(iter(models.values())).class_names)
-    truth = datasets.load(options.sources, options.data, problems, num_classes)
-    for decoder, model in models.items():
-        detections, annotations = detector.detect_annotated(model, truth, problems)
-        results[decoder] = matching.summarize(detections, annotations, options.min_size)
-        matches = matching.match(detections, annotations, min_size=options.min_size)
-        curves[decoder] = matches.curve()
-        if options.output:
-            threshold = results[decoder]["threshold"]
-            best = [found.above(threshold) for found in detections]
-            names = model.class_names
-            _draw_worst_and_best(best, annotations, names, options.output / decoder)
-    problems.log_counts()
-    print(_table(results))
-    if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        matching.save(results, options.output / "results.json")
-        matching.plot(curves, options.output / "curves.png")
-    return 0
-
-
-def _draw_worst_and_best(
-    detections: Sequence[Detections],
-    annotations: Sequence[Annotation],
-    class_names: Sequence[str],
-    folder: Path,
-) -> None:
-    """Draws the worst and the best photos, and all their boxes once more without the photos.
-
-    The latter may be published where the photos may not.
-    """
-    from unitbox_tf import detector, visualize
-
-    folder.mkdir(parents=True, exist_ok=True)
-    order = worst_first(detections, annotations)
-    half = min(WORST_AND_BEST // 2, len(order))
-    chosen = [("worst", i, order[i]) for i in range(half)]
-    chosen += [("best", i, order[-1 - i]) for i in range(min(half, len(order) - half))]
-    blank = []
-    for kind, rank, index in chosen:
-        annotation, found = annotations[index], detections[index]
-        image = detector.read_image(annotation.encoded())
-        boxes = (annotation.boxes, annotation.ignore, found, class_names)
-        picture = visualize.draw_truth(image, *boxes)
-        visualize.save_image(picture, folder / f"{kind}-{rank + 1}.jpg")
-        blank.append(visualize.draw_truth(np.full_like(image, 238), *boxes))
-    if blank:
-        tiles = visualize.tile(blank, WORST_AND_BEST // 2)
-        visualize.save_image(tiles, folder / "boxes.png")
-
-
-def worst_first(detections: Sequence[Detections], annotations: Sequence[Annotation]) -> list[int]:
-    """Indices of the images, by the mean IoU of objects and detections, where what is missed or made up counts 0."""
-    from unitbox_tf.evaluation import matching
-
-    quality = []
-    for found, annotation in zip(detections, annotations, strict=True):
-        matches = matching.match([found], [annotation])
-        wrong = int((~matches.hits).sum())
-        count = matches.num_objects + wrong
-        quality.append(float(matches.overlaps.sum()) / count if count else 1.0)
-    return sorted(range(len(quality)), key=lambda index: quality[index])
+    return evaluate.run(options)
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -357,7 +300,7 @@ def _convert(options: argparse.Namespace) -> int:
     problems = Problems()
     photos: writing.PhotosAs = "link" if options.link else "none" if options.no_photos else "copy"
     reading = source.read(problems, photos=not options.no_photos)
-    annotations = list(_with_progress(reading, "reading", None))
+    annotations = list(with_progress(reading, "reading", None))
     if not annotations:
         problems.log_counts()
         raise ValueError(f"nothing usable was found in {options.source!r}: {source.root}")
@@ -366,7 +309,7 @@ def _convert(options: argparse.Namespace) -> int:
         most = max((int(a.classes.max()) for a in annotations if len(a.classes)), default=0)
         names = tuple(f"class{index}" for index in range(most + 1)) if most else ("object",)
     root = Path(path)
-    progress = _with_progress(annotations, "writing", len(annotations))
+    progress = with_progress(annotations, "writing", len(annotations))
     written = datasets.WRITERS[form](progress, root, split, names, problems, photos=photos)
 
     boxes = sum(len(a.boxes) for a in annotations)
@@ -380,16 +323,6 @@ def _convert(options: argparse.Namespace) -> int:
         problems.save(root / PROBLEMS_FILE)
         print(f"{'all':>10}  in {root / PROBLEMS_FILE}")
     return 0
-
-
-def _with_progress(items: Iterable[Any], title: str, total: int | None) -> Iterable[Any]:
-    """`items`, with a bar on standard error if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    quiet = not sys.stderr.isatty()
-    console = Console(stderr=True)
-    return track(items, title, total=total, console=console, transient=True, disable=quiet)
 
 
 def _export(options: argparse.Namespace) -> int:

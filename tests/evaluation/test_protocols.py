@@ -1,0 +1,221 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from tests.datasets.helpers import png
+from tests.evaluation.test_matching import SIZE, random_set
+from tests.evaluation.test_wider_face import make_truth, mat_content, write_mats
+from unitbox_tf import datasets
+from unitbox_tf.evaluation import coco, fddb, matching, protocols, wider_face
+from unitbox_tf.evaluation.results import Results
+from unitbox_tf.records import Annotation, Problems
+
+
+@pytest.fixture
+def sized(random):
+    """Detections, and annotations that state the size of their images."""
+    found, truth = random_set(random)
+    return found, [dataclasses.replace(annotation, size=SIZE) for annotation in truth]
+
+
+def test_summary_and_coco_say_what_their_judges_say(sized, tmp_path):
+    found, truth = sized
+    for name, expected in (
+        ("summary", matching.summarize(found, truth)),
+        ("coco", coco.evaluate(found, truth)),
+    ):
+        report = protocols.make(name, truth, [], Problems())(Results.of(found))
+        assert report.figures == pytest.approx(expected, nan_ok=True)
+        assert 0.02 < report.figures["ap50"] < 0.98
+        folder = tmp_path / name
+        folder.mkdir()
+        report.save(folder, "ours")
+        assert (folder / "curves.png").stat().st_size > 0
+
+
+def test_small_objects_are_ignored_by_the_summary_only(sized):
+    found, truth = sized
+    options = protocols.Options(min_size=30)
+    report = protocols.make("summary", truth, [], Problems(), options)(Results.of(found))
+    assert report.figures == matching.summarize(found, truth, 30)
+    with pytest.raises(
+        ValueError, match="min_size is for the protocol summary, received with 'coco'"
+    ):
+        protocols.make("coco", truth, [], Problems(), options)
+
+
+def with_ellipses(annotations):
+    ellipses = [fddb.rectangles_to_ellipses(as_rows(a.boxes))[:, :5] for a in annotations]
+    return [
+        dataclasses.replace(a, ellipses=rows) for a, rows in zip(annotations, ellipses, strict=True)
+    ]
+
+
+def as_rows(boxes):
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return np.concatenate([boxes[:, :2], sides, np.ones((len(boxes), 1))], axis=1)
+
+
+@pytest.mark.parametrize("shape", ["rectangle", "ellipse"])
+def test_fddb_says_what_its_judge_says_and_writes_official_files(sized, tmp_path, shape):
+    found, truth = sized
+    truth = with_ellipses(truth)
+    published = tmp_path / "published"
+    published.mkdir()
+    for name in ("A-DiscROC.txt", "A-ContROC.txt", "B_disc.txt", "B_cont.txt"):
+        (published / name).write_text("0.5 10\n0.25 0\n")
+    options = protocols.Options(shape=shape, curves=published)
+    report = protocols.make("fddb", truth, [], Problems(), options)(Results.of(found))
+    rows = {a.name: fddb.rectangles(f) for a, f in zip(truth, found, strict=True)}
+    if shape == "ellipse":
+        rows = {name: fddb.rectangles_to_ellipses(row) for name, row in rows.items()}
+    curves = fddb.evaluate(
+        rows, {a.name: a.ellipses for a in truth}, dict.fromkeys(rows, SIZE), Problems()
+    )
+    assert report.figures["discrete_at_5"] == fddb.rate_at(curves.discrete, 5) > 0
+    assert report.figures["continuous"] == fddb.rate_at(curves.continuous, math.inf)
+    assert report.figures["false_positives"] == curves.discrete[0, 1]
+    report.save(tmp_path, "ours")
+    np.testing.assert_allclose(
+        fddb.read_curve(tmp_path / "ours-DiscROC.txt"), curves.discrete, rtol=1e-5
+    )
+    again = fddb.read_detections(tmp_path / "ours.txt", Problems())
+    assert all(np.array_equal(again[name], row) for name, row in rows.items() if len(row))
+    for picture in ("discrete.png", "continuous.png"):
+        assert (tmp_path / picture).stat().st_size > 0
+
+
+def test_names_of_published_rocs_are_seen(tmp_path):
+    for name in (
+        "MTCNN-DiscROC",
+        "BAIDU-IDL-disc",
+        "Uni-Ubi_DiscROC-2",
+        "Face++DiscROC",
+        "AcfContROC",
+    ):
+        (tmp_path / f"{name}.txt").touch()
+    assert list(protocols._roc_files(tmp_path, "disc")) == [
+        "BAIDU-IDL",
+        "Face++",
+        "MTCNN",
+        "Uni-Ubi-2",
+    ]
+    assert list(protocols._roc_files(tmp_path, "cont")) == ["Acf"]
+
+
+def test_what_a_protocol_lacks_is_said(sized, tmp_path):
+    found, truth = sized
+    unsized = [dataclasses.replace(a, size=None, image=tmp_path / "gone.jpg") for a in truth]
+    results = Results.of(found)
+    with pytest.raises(ValueError, match="faces annotated as ellipses, which the format fddb has"):
+        protocols.make("fddb", truth, [], Problems())
+    for name in ("fddb", "summary"):
+        judge = protocols.make(name, with_ellipses(unsized), [], Problems())
+        with pytest.raises(ValueError, match=r"gone\.jpg: expected the photo, or its size"):
+            judge(results)
+    with pytest.raises(ValueError, match=r"Expected the folder with wider_face_val\.mat"):
+        protocols.make("wider_face", truth, [], Problems())
+    with pytest.raises(ValueError, match="Unknown protocol 'voc'"):
+        protocols.make("voc", truth, [], Problems())
+    with pytest.raises(ValueError, match=r"expected curves such as NAME-DiscROC\.txt, found none"):
+        protocols.make(
+            "fddb", with_ellipses(truth), [], Problems(), protocols.Options(curves=tmp_path)
+        )
+    several = dataclasses.replace(results, classes=tuple(c + 1 for c in results.classes))
+    with pytest.raises(ValueError, match="one class, faces; received a detection of class 2"):
+        protocols.make("fddb", with_ellipses(truth), [], Problems())(several)
+
+
+def test_sizes_come_from_the_file_then_the_photo_then_the_annotation(tmp_path):
+    (tmp_path / "b.png").write_bytes(png(30, 40))
+    (tmp_path / "d.png").write_bytes(b"no photo")
+    file = tmp_path / "sizes.json"
+    file.write_text('{"a": [10, 20]}')
+    images = [tmp_path / f"{name}.png" for name in "abcd"]
+    truth = [Annotation(i.stem, i, np.zeros((0, 4)), size=(5, 6)) for i in images]
+    problems = Problems()
+    sizes = protocols.image_sizes(truth, file, problems)
+    assert sizes == [(20, 10), (30, 40), (5, 6), (5, 6)]
+    assert [p.where for p in problems.found] == [str(images[3])]
+
+
+@pytest.fixture
+def wider(tmp_path):
+    """A source with its list and the official lists, and the truth."""
+    faces = [[[10, 10, 20, 30], [50, 50, 8, 9]], [[5, 5, 40, 40]]]
+    truth = make_truth((faces[0], [0], [0, 1], [0, 1]), (faces[1], [0], [0], [0]))
+    root = tmp_path / "wider"
+    (root / "ground_truth").mkdir(parents=True)
+    write_mats(mat_content(truth), root / "ground_truth")
+    lines = []
+    for name, boxes in zip(truth.names, truth.boxes, strict=True):
+        lines += [name, str(len(boxes)), *(" ".join(map(str, box)) for box in boxes.tolist())]
+    (root / "wider_face_val_bbx_gt.txt").write_text("\n".join(lines) + "\n")
+    return datasets.parse("wider_face:wider#val", tmp_path), truth
+
+
+@pytest.mark.parametrize("iou", ["official", "exact"])
+def test_wider_face_says_what_its_judge_says_and_writes_official_files(wider, tmp_path, iou):
+    source, truth = wider
+    annotations = list(source.read(Problems(), photos=False))
+    rows = (np.array([[11, 9, 20.5, 30, 0.9], [80, 80, 9, 9, 0.5]]), None)
+    results = Results(rows, (np.zeros(2, int), np.zeros(0, int)))
+    baseline = tmp_path / "others" / "S3FD"
+    expected = wider_face.evaluate({truth.names[0]: rows[0]}, truth, iou)
+    wider_face.save_curves(expected, baseline, "S3FD")
+    options = protocols.Options(iou=iou, curves=baseline.parent)
+    report = protocols.make("wider_face", annotations, [source], Problems(), options)(results)
+    assert report.figures == {name: curve.average_precision for name, curve in expected.items()}
+    assert 0 < report.figures["hard"] < report.figures["easy"] < 1
+    out = tmp_path / "out"
+    out.mkdir()
+    report.save(out, "ours")
+    saved = wider_face.read_curves(out)
+    np.testing.assert_array_equal(saved["easy"].recall, expected["easy"].recall)
+    back = wider_face.read_detections(out / "results", truth.names, Problems())
+    np.testing.assert_array_equal(back[truth.names[0]], rows[0])
+    assert (out / "curves.png").stat().st_size > 0
+
+
+def test_a_part_of_wider_face_is_judged_alone(wider):
+    source, _ = wider
+    annotations = list(source.read(Problems(), photos=False))[1:]
+    results = Results((np.array([[5, 5, 40, 40, 0.9], [90, 90, 5, 5, 0.1]]),), (np.zeros(2, int),))
+    report = protocols.make("wider_face", annotations, [source], Problems())(results)
+    assert report.figures == {"easy": 1, "medium": 1, "hard": 1}
+
+
+def test_resized_photos_are_not_wider_face(wider):
+    source, _ = wider
+    annotations = [
+        dataclasses.replace(a, boxes=a.boxes / 2) for a in source.read(Problems(), photos=False)
+    ]
+    with pytest.raises(ValueError, match=r"0--Event/0\.jpg: its boxes differ from those in"):
+        protocols.make("wider_face", annotations, [source], Problems())
+
+
+def test_the_version_of_annotations_is_that_of_images_boxes_and_what_is_ignored(random):
+    _, truth = random_set(random)
+    version = protocols.digest(truth)
+    assert version == protocols.digest([dataclasses.replace(a, image=b"other") for a in truth])
+    assert version == protocols.digest(
+        [dataclasses.replace(a, boxes=a.boxes + 1e-9) for a in truth]
+    )
+    others = [
+        truth[1:],
+        truth[::-1],
+        [dataclasses.replace(a, boxes=a.boxes + 1) for a in truth],
+        [dataclasses.replace(a, ignore=~a.ignore) for a in truth],
+        [dataclasses.replace(a, classes=a.classes + 1) for a in truth],
+        [dataclasses.replace(a, name=a.name + "x") for a in truth],
+    ]
+    assert len({version, *map(protocols.digest, others)}) == 1 + len(others)
+
+
+def test_every_protocol_has_its_words():
+    assert set(protocols.NAMES) == set(protocols.TITLES) == set(protocols.CHOOSING)
+    options = {field.name for field in dataclasses.fields(protocols.Options)}
+    assert options == set(protocols.USED_BY)
+    assert {name for names in protocols.USED_BY.values() for name in names} <= set(protocols.NAMES)

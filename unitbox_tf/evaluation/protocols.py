@@ -1,0 +1,341 @@
+"""Every protocol by which detections are judged here, behind one interface: for `unitbox evaluate` and for training.
+
+A protocol is made once for a set of annotations, with what it needs besides them (`make`); its
+`judge` then takes the results of any detector on those images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import re
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from unitbox_tf.config import Protocol
+from unitbox_tf.datasets import Source, checks
+from unitbox_tf.datasets import coco as coco_reader
+from unitbox_tf.evaluation import coco, fddb, matching, wider_face
+from unitbox_tf.evaluation.results import Results
+from unitbox_tf.records import Annotation, Problems
+
+NAMES: tuple[str, ...] = typing.get_args(Protocol)
+TITLES = {
+    "summary": "recall and box quality at 0.1 false positives a photo; average precision",
+    "coco": "COCO (Lin et al., 2014), by pycocotools",
+    "fddb": "FDDB (Jain and Learned-Miller, 2010), discrete and continuous ROC",
+    "wider_face": "WIDER FACE (Yang et al., 2016), average precision at IoU 0.5",
+}
+# By the mean of which figures the best epoch of a training is chosen.
+CHOOSING = {
+    "summary": ("ap50", "ap75"),
+    "coco": ("ap",),
+    "fddb": ("discrete_at_100", "continuous_at_100"),
+    "wider_face": wider_face.DIFFICULTIES,
+}
+FALSE_POSITIVES = (5, 100, 1000)  # of all images together, at which FDDB's rates are stated
+# Below a source of WIDER FACE; the last two as its tools and their copies have them.
+GROUND_TRUTH_FOLDERS = (".", "wider_face_split", "ground_truth", "eval_tools/ground_truth")
+UNCUT = (2**31, 2**31)  # height and width of an image at whose borders nothing is cut
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a protocol says of a detector.
+
+    Attributes:
+        figures: the numbers, by name; NaN where one is undefined.
+        save: writes curves, and plots of them over those of other detectors, into a folder; the
+            second argument is the name of this detector.
+    """
+
+    figures: dict[str, float]
+    save: Callable[[Path, str], None]
+
+
+Judge = Callable[[Results], Report]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What protocols may be told besides the annotations.
+
+    Attributes:
+        min_size: `summary`: objects whose shorter side is less, in pixels, are ignored.
+        shape: `fddb`: whether boxes are judged as they are, or as the ellipses inscribed in them.
+        iou: `wider_face`: the original's integer arithmetic, or ordinary overlap.
+        ground_truth: `wider_face`: folder of the four official .mat files; None: looked for below
+            the source.
+        image_sizes: `fddb`, `summary`: json of `name: [width, height]`, which stands in for photos.
+        curves: `fddb`, `wider_face`: folder with curves of other detectors to draw beside.
+    """
+
+    min_size: float = 0.0
+    shape: Literal["rectangle", "ellipse"] = "rectangle"
+    iou: Literal["official", "exact"] = "official"
+    ground_truth: Path | None = None
+    image_sizes: Path | None = None
+    curves: Path | None = None
+
+
+USED_BY = {
+    "min_size": ("summary",),
+    "shape": ("fddb",),
+    "iou": ("wider_face",),
+    "ground_truth": ("wider_face",),
+    "image_sizes": ("fddb", "summary"),
+    "curves": ("fddb", "wider_face"),
+}
+
+
+def make(
+    name: str,
+    annotations: Sequence[Annotation],
+    sources: Sequence[Source],
+    problems: Problems,
+    options: Options | None = None,
+) -> Judge:
+    """The protocol `name` for these annotations.
+
+    Args:
+        name: one of `NAMES`.
+        annotations: of all images that are judged, in the order of results.
+        sources: where they are from.
+        problems: of what is read in addition.
+        options: see there.
+
+    Raises:
+        ValueError: the name is unknown, an option is of another protocol, or the annotations lack
+            what the protocol needs: ellipses (FDDB), the official lists (WIDER FACE), sizes of images.
+    """
+    options = options or Options()
+    if name not in NAMES:
+        raise ValueError(f"Unknown protocol {name!r}. Expected one of {NAMES}.")
+    for field in dataclasses.fields(Options):
+        used_by = USED_BY[field.name]
+        if getattr(options, field.name) != field.default and name not in used_by:
+            raise ValueError(
+                f"{field.name} is for the protocol {' or '.join(used_by)}, received with {name!r}"
+            )
+    if name == "wider_face":
+        return _wider_face(annotations, sources, options)
+    if name == "coco":
+        return _coco(annotations, sources)
+    return (_fddb if name == "fddb" else _summary)(annotations, options, problems)
+
+
+def digest(annotations: Sequence[Annotation]) -> str:
+    """Sixteen hexadecimal digits of SHA-256 that tell versions of annotations apart.
+
+    Over the images in order: name, boxes, classes, whether ignored. Independent of the format as
+    far as that keeps these.
+    """
+    total = hashlib.sha256()
+    for annotation in annotations:
+        total.update(annotation.name.encode("utf-8", "surrogateescape") + b"\0")
+        boxes = np.round(annotation.boxes, 4) + 0.0  # no negative zero
+        for array, dtype in ((boxes, "<f8"), (annotation.classes, "<i4"), (annotation.ignore, "?")):
+            total.update(np.ascontiguousarray(array, dtype).tobytes())
+    return total.hexdigest()[:16]
+
+
+def _summary(annotations: Sequence[Annotation], options: Options, problems: Problems) -> Judge:
+    sizes = image_sizes(annotations, options.image_sizes, problems)
+
+    def judge(results: Results) -> Report:
+        known = [
+            _known(size, annotation) for size, annotation in zip(sizes, annotations, strict=True)
+        ]
+        detections = results.detections(known)
+        matches = matching.match(detections, annotations, min_size=options.min_size)
+
+        def save(folder: Path, label: str) -> None:
+            matching.plot({label: matches.curve()}, folder / "curves.png")
+
+        return Report(matching.summarize(detections, annotations, options.min_size), save)
+
+    return judge
+
+
+def _coco(annotations: Sequence[Annotation], sources: Sequence[Source]) -> Judge:
+    # COCO's program takes images by ascending id, which decides between equal scores.
+    order = _by_id(annotations, sources)
+    ordered = [annotations[index] for index in order]
+
+    def judge(results: Results) -> Report:
+        found = results.detections([UNCUT] * len(annotations))
+        detections = [found[index] for index in order]
+        matches = matching.match(detections, ordered)
+
+        def save(folder: Path, label: str) -> None:
+            matching.plot({label: matches.curve()}, folder / "curves.png")
+
+        return Report(coco.evaluate(detections, ordered), save)
+
+    return judge
+
+
+def _by_id(annotations: Sequence[Annotation], sources: Sequence[Source]) -> list[int]:
+    """Indices of the images, by ascending id where they have one: in a single COCO json."""
+    order = list(range(len(annotations)))
+    if len(sources) == 1 and sources[0].format == "coco":
+        images = coco_reader.ids(sources[0].root, sources[0].split).images
+        known: dict[str, Any] = {name: id for id, name in images.items()}
+        with contextlib.suppress(TypeError):  # numbers and words mixed
+            order.sort(key=lambda index: known[annotations[index].name])
+    return order
+
+
+def _fddb(annotations: Sequence[Annotation], options: Options, problems: Problems) -> Judge:
+    truth: dict[str, np.ndarray] = {}
+    for annotation in annotations:
+        if annotation.ellipses is None:
+            raise ValueError(
+                f"{annotation.where}: FDDB's protocol needs faces annotated as ellipses, which the "
+                "format fddb has"
+            )
+        truth[annotation.name] = annotation.ellipses
+    sizes = image_sizes(annotations, options.image_sizes, problems)
+    others = {kind: _roc_files(options.curves, kind) for kind in ("disc", "cont")}
+
+    def judge(results: Results) -> Report:
+        detections, known = {}, {}
+        for annotation, rows, labels, size in zip(
+            annotations, results.rows, results.classes, sizes, strict=True
+        ):
+            _check_one_class(labels, annotation)
+            if rows is None:
+                continue
+            if len(rows):
+                known[annotation.name] = _known(size, annotation)
+            if options.shape == "ellipse" and rows.shape[1] == 5:
+                rows = fddb.rectangles_to_ellipses(rows)
+            detections[annotation.name] = rows
+        curves = fddb.evaluate(detections, truth, known, problems)
+        figures: dict[str, float] = {}
+        for count in FALSE_POSITIVES:
+            figures[f"discrete_at_{count}"] = fddb.rate_at(curves.discrete, count)
+            figures[f"continuous_at_{count}"] = fddb.rate_at(curves.continuous, count)
+        figures["discrete"] = fddb.rate_at(curves.discrete, math.inf)
+        figures["continuous"] = fddb.rate_at(curves.continuous, math.inf)
+        figures["false_positives"] = float(curves.discrete[:, 1].max())
+
+        def save(folder: Path, label: str) -> None:
+            fddb.save_curves(curves, folder / f"{label}-")
+            fddb.write_detections(detections, folder / f"{label}.txt")
+            for kind, score in (("disc", "discrete"), ("cont", "continuous")):
+                path = folder / f"{score}.png"
+                fddb.plot(curves, path, score=score, others=others[kind], label=label)  # type: ignore[arg-type]
+
+        return Report(figures, save)
+
+    return judge
+
+
+def _roc_files(folder: Path | None, kind: str) -> dict[str, Path]:
+    """Published curves of one kind by the detector's name: `MTCNN-DiscROC.txt`, `BAIDU-IDL-disc.txt`."""
+    if folder is None:
+        return {}
+    pattern = re.compile(rf"[-_]?{kind}(roc)?(?=[-_]|$)", re.IGNORECASE)
+    files = [path for path in sorted(folder.glob("*.txt")) if pattern.search(path.stem)]
+    if not files:
+        raise ValueError(
+            f"{folder}: expected curves such as NAME-{kind.title()}ROC.txt, found none"
+        )
+    return {pattern.sub("", path.stem): path for path in files}
+
+
+def _wider_face(
+    annotations: Sequence[Annotation], sources: Sequence[Source], options: Options
+) -> Judge:
+    folder = options.ground_truth or _ground_truth(sources)
+    truth = wider_face.read_ground_truth(folder).select([a.name for a in annotations])
+    for annotation, faces in zip(annotations, truth.boxes, strict=True):
+        boxes = annotation.boxes.copy()
+        boxes[:, 2:] -= boxes[:, :2]
+        if not np.array_equal(boxes, faces):
+            raise ValueError(
+                f"{annotation.name}: its boxes differ from those in {folder}: expected the original "
+                "photos and their official annotations"
+            )
+    others = {}
+    if options.curves is not None:
+        folders = sorted(path for path in options.curves.iterdir() if path.is_dir())
+        if not folders:
+            raise ValueError(f"{options.curves}: expected a folder for each detector's curves")
+        others = {path.name: wider_face.read_curves(path) for path in folders}
+
+    def judge(results: Results) -> Report:
+        detections = {}
+        for index, annotation in enumerate(annotations):
+            _check_one_class(results.classes[index], annotation)
+            if results.rows[index] is not None:
+                detections[annotation.name] = results.rectangles(index)
+        curves = wider_face.evaluate(detections, truth, options.iou)
+
+        def save(folder: Path, label: str) -> None:
+            wider_face.save_curves(curves, folder, label)
+            wider_face.write_detections(detections, folder / "results")
+            wider_face.plot(curves, folder / "curves.png", label, others)
+
+        figures = {name: curve.average_precision for name, curve in curves.items()}
+        return Report(figures, save)
+
+    return judge
+
+
+def _ground_truth(sources: Sequence[Source]) -> Path:
+    """The folder with the official lists of easy, medium and hard faces, at its usual places below the source."""
+    roots = [source.root for source in sources if source.format == "wider_face"]
+    candidates = [root / name for root in roots for name in GROUND_TRUTH_FOLDERS]
+    for candidate in candidates:
+        if (candidate / "wider_face_val.mat").is_file():
+            return candidate
+    looked = f"; looked in {', '.join(map(str, candidates))}" if candidates else ""
+    raise ValueError(
+        "Expected the folder with wider_face_val.mat, wider_easy_val.mat, wider_medium_val.mat and "
+        f"wider_hard_val.mat (--ground-truth){looked}"
+    )
+
+
+def _check_one_class(labels: np.ndarray, annotation: Annotation) -> None:
+    if labels.any():
+        raise ValueError(
+            f"{annotation.name}: the protocol knows one class, faces; received a detection of class "
+            f"{labels.max() + 1}"
+        )
+
+
+def image_sizes(
+    annotations: Sequence[Annotation], file: Path | None, problems: Problems
+) -> list[tuple[int, int] | None]:
+    """Height and width of each image: as in `file`, of the photo, or as annotated; None if unknown."""
+    listed = fddb.read_sizes(file) if file else {}
+    sizes: list[tuple[int, int] | None] = []
+    for annotation in annotations:
+        size = listed.get(annotation.name)
+        if size is None:
+            size = annotation.size
+            try:
+                size = checks.photo_size(annotation.image)
+            except FileNotFoundError:
+                pass
+            except (OSError, ValueError) as error:
+                problems.add("photo of unknown size", annotation.where, str(error))
+        sizes.append(size)
+    return sizes
+
+
+def _known(size: tuple[int, int] | None, annotation: Annotation) -> tuple[int, int]:
+    if size is None:
+        raise ValueError(
+            f"{annotation.where}: expected the photo, or its size in a json of name: [width, height] "
+            "(--image-sizes), as the annotations do not state it"
+        )
+    return size

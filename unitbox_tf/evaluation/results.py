@@ -1,0 +1,330 @@
+"""What a detector found in a set of images, and the three forms of files in which this field exchanges it.
+
+| form | what it is |
+|---|---|
+| `coco` | a json list of `image_id` or `file_name`, `category_id`, `bbox` (x, y, width, height), `score` |
+| `fddb` | FDDB's result file, or a folder with `fold-01-out.txt` to `fold-10-out.txt` |
+| `wider_face` | WIDER FACE's folder, with a file `<event>/<image>.txt` an image |
+
+Numbers are kept as they stand in the file, in double precision and uncut, so that the official
+protocols give their official figures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unitbox_tf import boxes as box_ops
+from unitbox_tf.datasets import Source, checks, coco
+from unitbox_tf.evaluation import fddb, wider_face
+from unitbox_tf.records import Annotation, Detections, Problems
+
+NOT_ANNOTATED = "detections of an image that is not annotated"
+WITHOUT_RESULT = "image without result"
+MALFORMED = "malformed detection"
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """The detections of a set of images.
+
+    Attributes:
+        rows: for each image, in the order of its annotations, `x y w h score` `[K, 5]` or, for
+            ellipses, `ra rb theta cx cy score` `[K, 6]`, float64 in pixels; None where nothing says
+            whether anything was found, which the protocols take for nothing.
+        classes: for each image `[K]` int32.
+    """
+
+    rows: tuple[np.ndarray | None, ...]
+    classes: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, detections: Sequence[Detections]) -> Results:
+        """The detections of a detector of this package."""
+        return cls(
+            tuple(fddb.rectangles(found) for found in detections),
+            tuple(np.asarray(found.classes, np.int32) for found in detections),
+        )
+
+    def rectangles(self, index: int) -> np.ndarray:
+        """`x y w h score` `[K, 5]` of one image; of an ellipse, the tight box around it."""
+        rows = self.rows[index]
+        if rows is None:
+            return np.zeros((0, 5))
+        if rows.shape[1] == 5:
+            return rows
+        boxes = box_ops.ellipses_to_boxes(rows[:, :5])
+        return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2], rows[:, 5:]], axis=1)
+
+    def detections(self, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+        """One `Detections` an image, best first, for the judges that take them; `sizes` are heights and widths."""
+        found = []
+        for index, size in enumerate(sizes):
+            rows = self.rectangles(index)
+            order = np.argsort(-rows[:, 4], kind="stable")
+            rows = rows[order]
+            boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
+            found.append(Detections(boxes, rows[:, 4], self.classes[index][order], size))
+        return found
+
+    @property
+    def num_detections(self) -> int:
+        """Detections in all images."""
+        return sum(len(classes) for classes in self.classes)
+
+    @property
+    def num_without(self) -> int:
+        """Images of which nothing says whether anything was found."""
+        return sum(rows is None for rows in self.rows)
+
+
+def form_of(path: Path) -> str:
+    """Which of the forms the file or folder `path` has.
+
+    Raises:
+        ValueError: none of them.
+    """
+    if path.is_file():
+        return "coco" if path.suffix.lower() == ".json" else "fddb"
+    if path.is_dir():
+        if any(path.glob("fold-*-out.txt")):
+            return "fddb"
+        if any(path.glob("*/*.txt")):
+            return "wider_face"
+    raise ValueError(
+        f"{path}: "
+        + ("" if path.exists() else "no such file or folder. ")
+        + "Expected detections: a json list as of COCO, a result file of FDDB or a folder with fold-01-out.txt ..., "
+        "or a folder of WIDER FACE with a file <event>/<image>.txt an image"
+    )
+
+
+def read(
+    path: Path,
+    annotations: Sequence[Annotation],
+    problems: Problems,
+    sources: Sequence[Source] = (),
+) -> Results:
+    """The detections in `path`, whose form is seen from its name.
+
+    Args:
+        path: see the table above.
+        annotations: of the images judged; their order is that of the result.
+        problems: what is of no image or cannot be used is added here, and images without any result.
+        sources: where the annotations are from: a COCO json says what the numbers in results mean.
+
+    Raises:
+        ValueError: it is of no known form, or not one detection is of an annotated image.
+    """
+    form = form_of(path)
+    names = _Names(annotations)
+    found = _READ[form](path, names, problems, sources)
+    if not found and (problems.counts[NOT_ANNOTATED] or problems.counts[MALFORMED]):
+        problems.log_counts()
+        raise ValueError(
+            f"{path}: expected detections of images such as {annotations[0].name!r}, found none "
+            f"(read as results in the form of {form})"
+        )
+    # COCO's form has no row for an image without detections; of the others, its absence says something.
+    absent = np.zeros((0, 5)) if form == "coco" else None
+    nothing = absent, np.zeros(0, np.int32)
+    each = [found.get(index, nothing) for index in range(len(annotations))]
+    for annotation, (rows, _) in zip(annotations, each, strict=True):
+        if rows is None:
+            problems.add(WITHOUT_RESULT, annotation.name, "not among the detections; taken as none")
+    return Results(tuple(rows for rows, _ in each), tuple(labels for _, labels in each))
+
+
+_Found = dict[int, tuple[np.ndarray, np.ndarray]]  # by index of the image
+
+
+class _Names:
+    """Finds images by the names that results have for them."""
+
+    def __init__(self, annotations: Sequence[Annotation]) -> None:
+        self.all = [annotation.name for annotation in annotations]
+        self._index: dict[str, int] = {}
+        self._last_parts: dict[str, list[int]] = {}
+        for index, name in enumerate(self.all):
+            if name in self._index:
+                raise ValueError(
+                    f"Expected images of different names, to which results refer. Received twice: {name!r}"
+                )
+            self._index[name] = index
+        for index, name in enumerate(self.all):
+            self._index.setdefault(_stem(name), index)
+            self._last_parts.setdefault(_stem(name).rpartition("/")[2], []).append(index)
+
+    def find(self, name: str) -> int | None:
+        """The index of the image `name`, which may lack its suffix, or have folders before it."""
+        name = name.replace("\\", "/")
+        for known in (name, _stem(name)):
+            if known in self._index:
+                return self._index[known]
+        stem = _stem(name)
+        fitting = [
+            index
+            for index in self._last_parts.get(stem.rpartition("/")[2], [])
+            if f"/{stem}".endswith(f"/{_stem(self.all[index])}")
+        ]
+        # Of folders that fit, the longest path says most.
+        return max(fitting, key=lambda index: len(self.all[index]), default=None)
+
+
+def _stem(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in checks.IMAGE_SUFFIXES else name
+
+
+class _Row(NamedTuple):
+    """A row of COCO's results."""
+
+    image: Any
+    name: Any
+    category: Any
+    values: tuple[float, float, float, float, float]  # x y w h score
+
+
+def _row(item: dict[str, Any]) -> Any:
+    """A json object: a `_Row` where it is a usable detection."""
+    try:
+        box, score = item["bbox"], item["score"]
+        values = tuple(map(float, (*box, score)))
+        numbers = all(type(value) in (int, float) for value in (*box, score))
+        if numbers and len(values) == 5 and all(map(math.isfinite, values)):
+            image, name = item.get("image_id"), item.get("file_name")
+            hash((image, item["category_id"]))
+            return _Row(image, name, item["category_id"], values)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pass
+    item.pop("segmentation", None)
+    return item
+
+
+def _read_coco(path: Path, names: _Names, problems: Problems, sources: Sequence[Source]) -> _Found:
+    """Numbers of images and categories are those of the COCO json that is the only source.
+
+    Otherwise images are known by name, and categories are numbered from 1 in the order of classes.
+    """
+    try:
+        # Rows are made small while they are read.
+        rows = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_row)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: expected COCO's results, a list of objects")
+    ids: coco.Ids | None = None
+    if len(sources) == 1 and sources[0].format == "coco":
+        ids = coco.ids(sources[0].root, sources[0].split)
+    found: dict[int, list[_Row]] = {}
+    labels: dict[int, list[int]] = {}
+    for number, row in enumerate(rows):
+        where = f"{path}: [{number}]"
+        if not isinstance(row, _Row):
+            message = (
+                "expected image_id or file_name, category_id, a finite score and a bbox of 4 finite "
+                f"numbers: {row!r:.200}"
+            )
+            problems.add(MALFORMED, where, message)
+            continue
+        if min(row.values[2:4]) < 0:
+            message = f"expected a width and height from 0, received {row.values[2:4]}"
+            problems.add(MALFORMED, where, message)
+            continue
+        index = _image(row, names, ids)
+        if index is None:
+            name = row.name if row.name is not None else row.image
+            problems.add(NOT_ANNOTATED, where, f"no image has the id or name {name!r:.200}")
+            continue
+        label = _label(row.category, ids)
+        if label is None:
+            problems.add(MALFORMED, where, f"no category has the id {row.category!r:.200}")
+            continue
+        found.setdefault(index, []).append(row)
+        labels.setdefault(index, []).append(label)
+    return {
+        index: (np.array([row.values for row in each]), np.array(labels[index], np.int32))
+        for index, each in found.items()
+    }
+
+
+def _image(row: _Row, names: _Names, ids: coco.Ids | None) -> int | None:
+    candidates = [row.name, row.image]
+    if ids is not None and row.image in ids.images:
+        candidates.insert(0, ids.images[row.image])
+    for name in candidates:
+        if isinstance(name, str):
+            return names.find(name)
+    return None
+
+
+def _label(category: Any, ids: coco.Ids | None) -> int | None:
+    if ids is not None:
+        return ids.categories.get(category)
+    return category - 1 if type(category) is int and category >= 1 else None
+
+
+def _read_fddb(path: Path, names: _Names, problems: Problems, sources: Sequence[Source]) -> _Found:
+    return _by_name(fddb.read_detections(path, problems), names, problems)
+
+
+def _read_wider_face(
+    path: Path, names: _Names, problems: Problems, sources: Sequence[Source]
+) -> _Found:
+    return _by_name(wider_face.read_detections(path, names.all, problems), names, problems)
+
+
+def _by_name(rows: Mapping[str, np.ndarray], names: _Names, problems: Problems) -> _Found:
+    """These two forms have one class."""
+    found: _Found = {}
+    for name, values in rows.items():
+        index = names.find(name)
+        if index is None:
+            problems.add(NOT_ANNOTATED, name, "no image has this name; left out")
+        elif index in found:
+            message = f"is {names.all[index]!r}, which has detections already"
+            problems.add("image listed twice", name, message)
+        else:
+            found[index] = values, np.zeros(len(values), np.int32)
+    return found
+
+
+_READ: dict[str, Callable[[Path, _Names, Problems, Sequence[Source]], _Found]] = {
+    "coco": _read_coco,
+    "fddb": _read_fddb,
+    "wider_face": _read_wider_face,
+}
+
+
+def coco_rows(
+    name: str, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray
+) -> list[dict[str, Any]]:
+    """COCO's results of one image: `file_name`, `category_id` from 1, `bbox` x, y, width, height, `score`.
+
+    Args:
+        name: of the image.
+        boxes: `xyxy` `[K, 4]` in pixels of the image; written with 4 decimals.
+        scores: `[K]`; written with 8 decimals, so that those near 1 stay apart.
+        classes: `[K]`, from 0.
+    """
+    rows = []
+    for box, score, label in zip(boxes, scores, classes, strict=True):
+        x0, y0, x1, y1 = (float(value) for value in box)
+        rows.append(
+            {
+                "file_name": name,
+                "category_id": int(label) + 1,
+                "bbox": [round(v, 4) for v in (x0, y0, x1 - x0, y1 - y0)],
+                "score": round(float(score), 8),
+            }
+        )
+    return rows
