@@ -15,7 +15,7 @@ import contextlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ class Ids(NamedTuple):
 
 def class_names(root: Path, split: str) -> tuple[str, ...]:
     """The names of the categories, by ascending id."""
-    path, content = _content(root, split)
+    path, content = _content(root, split, _without_annotation)
     return tuple(str(category.get("name", id)) for id, category in _categories(path, content))
 
 
@@ -66,7 +66,7 @@ def read(
 
     With `photos`, only images that are present.
     """
-    path, content = _content(root, split)
+    path, content = _content(root, split, _object)
     images, objects = content["images"], content["annotations"]
     classes = {id: index for index, (id, _) in enumerate(_categories(path, content))}
     names: dict[Any, tuple[str, tuple[int, int] | None]] = {}
@@ -118,12 +118,14 @@ def read(
             yield Annotation(name, photo, boxes, np.array(labels), ignore, size=size, areas=known)
 
 
-def _content(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
-    """The json file and what is in it; its annotations are `_Object`s, or what they were where they are malformed."""
+def _content(
+    root: Path, split: str, hook: Callable[[dict[str, Any]], Any]
+) -> tuple[Path, dict[str, Any]]:
+    """The json file and what is in it, each object as `hook` makes it."""
     path = checks.file_of(root, split, ".json", [f"annotations/instances_{split}.json"])
     try:
         # Objects are made small while they are read: polygons would take many times the memory.
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_object)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=hook)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, numbers of 5,000 digits, [[[[...
@@ -134,8 +136,13 @@ def _content(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
     return path, content
 
 
+def _without_annotation(item: dict[str, Any]) -> dict[str, Any] | None:
+    """A json object; None where it is an annotation, which then takes neither time nor memory."""
+    return None if "bbox" in item and "image_id" in item else item
+
+
 def _object(item: dict[str, Any]) -> Any:
-    """A json object: an `_Object` where it is an annotation."""
+    """A json object: an `_Object` where it is an annotation, or what it was where that is malformed."""
     if "bbox" not in item:
         item.pop("segmentation", None)
         return item
