@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tests.test_losses import CASES, gradient
+from tests.test_losses import PLACED, gradient
 from unitbox_tf import losses
 
 
@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
         return [strategy.experimental_local_results(part) for part in result]
 
     boxes, found = np.load(folder / "boxes.npz"), {}
-    for case, (function, options) in CASES.items():
+    for case, (function, options) in PLACED.items():
         value, slope = on_both(
             lambda t, p, f=function, o=options: gradient(f, t, p, **o), *boxes[case]
         )
