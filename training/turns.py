@@ -1,0 +1,30 @@
+"""Variants that take turns: what else the machine does meets all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+
+def take_turns(
+    variants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each variant in each round; the order changes from round to round."""
+    names = list(variants)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    random = np.random.default_rng(0)
+    for _ in range(rounds):
+        for index in random.permutation(len(names)):
+            start = clock()
+            variants[names[index]]()
+            seconds[names[index]].append(clock() - start)
+    return seconds
+
+
+def quartiles(seconds: Sequence[float], base: Sequence[float]) -> list[float]:
+    """First quartile, median and third quartile of the ratios, each taken within a round."""
+    return [float(value) for value in np.percentile(np.divide(seconds, base), [25, 50, 75])]
