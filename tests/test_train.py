@@ -1,12 +1,12 @@
 import dataclasses
 import json
+import shutil
 
 import keras
 import numpy as np
 import pytest
 
 from unitbox_tf import callbacks, datasets, input_pipeline, losses, train
-from unitbox_tf import model as models
 from unitbox_tf.config import PRESETS, Config, LossConfig
 from unitbox_tf.optimizers import CoupledSGD
 from unitbox_tf.records import Problems
@@ -97,16 +97,19 @@ def test_best_weights_are_stored_without_the_optimiser(tiny_run):
     assert sizes[1] > 1.9 * sizes[0]
 
 
-def test_resuming_continues_weights_optimiser_and_epochs(tiny_config, tmp_path, unfinished):
-    first = train.fit(changed(tiny_config, epochs=1, output=str(tmp_path), run="a"))
-    middle = keras.saving.load_model(first.folder / "last.keras")
-    second = train.fit(changed(tiny_config, epochs=2, output="elsewhere"), resume=first.folder)
-    assert second.folder == first.folder
-    assert [row["epoch"] for row in second.history] == [0, 1]
-    assert second.history[0] == first.history[0]
-    last = keras.saving.load_model(second.folder / "last.keras")
-    assert int(middle.optimizer.iterations) == 2
-    assert int(last.optimizer.iterations) == 4
+def test_resuming_continues_weights_optimiser_and_epochs(
+    tiny_config, tiny_run, tmp_path, unfinished
+):
+    for name in ("last.keras", "history.json"):
+        shutil.copy(tiny_run.folder / name, tmp_path)
+    middle = keras.saving.load_model(tmp_path / "last.keras")
+    resumed = train.fit(changed(tiny_config, epochs=3, output="elsewhere"), resume=tmp_path)
+    assert resumed.folder == tmp_path
+    assert [row["epoch"] for row in resumed.history] == [0, 1, 2]
+    assert resumed.history[:2] == tiny_run.history
+    last = keras.saving.load_model(tmp_path / "last.keras")
+    assert int(middle.optimizer.iterations) == 4
+    assert int(last.optimizer.iterations) == 6
     momentum = [v.numpy() for v in middle.optimizer.variables if v.shape == (3, 3, 512, 4)]
     assert any(m.any() for m in momentum)
 
@@ -275,8 +278,35 @@ def test_precision_on_a_gpu_is_what_it_computes_natively(monkeypatch, capability
 
 
 @pytest.fixture(scope="module")
-def small_model(tiny_config):
-    return models.unitbox(tiny_config.model)
+def pixelwise():
+    """A model of a layer an output: the network would only make compiling long."""
+    image = keras.Input([None, None, 3])
+    shown = keras.layers.Rescaling(1 / 255)(image)
+    positive = {"activation": "relu", "bias_initializer": keras.initializers.Constant(10)}
+    confidence = keras.layers.Conv2D(2, 1)(shown)  # of two classes
+    distances = keras.layers.Conv2D(4, 1, **positive)(shown)
+    return keras.Model(image, {"confidence": confidence, "distances": distances})
+
+
+@pytest.fixture(scope="module")
+def batch_of(tiny_config):
+    """`batch_of[equal_objects]`: images, heatmaps and weights."""
+    return {
+        equal_objects: next(
+            iter(
+                input_pipeline.training_dataset(
+                    datasets.load(("synthetic:#0-4",), ".", Problems(), 2),
+                    tiny_config.data,
+                    num_classes=2,
+                    equal_objects=equal_objects,
+                    batch_size=4,
+                    seed=0,
+                    problems=Problems(),
+                )
+            )
+        )
+        for equal_objects in (False, True)
+    }
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -284,27 +314,18 @@ def small_model(tiny_config):
 @pytest.mark.parametrize(
     ("distance_loss", "alpha"), [("iou", 1.0), ("siou", 2.0), ("smooth_l1", 1.0)]
 )
-def test_what_is_minimised(tiny_config, small_model, distance_loss, alpha, reduction, jit):
+def test_what_is_minimised(tiny_config, pixelwise, batch_of, distance_loss, alpha, reduction, jit):
     """The distance loss as Keras reports it, against one that is added up by hand."""
     config = dataclasses.replace(
         tiny_config, loss=LossConfig(distance_loss, alpha=alpha, reduction=reduction)
     )
-    train._compile(small_model, config, jit)
-    batches = input_pipeline.training_dataset(
-        datasets.load(("synthetic:#0-4",), ".", Problems(), 2),
-        config.data,
-        num_classes=2,
-        equal_objects=reduction == "object_mean",
-        batch_size=4,
-        seed=0,
-        problems=Problems(),
-    )
-    images, heatmaps, weights = next(iter(batches))
-    reported = small_model.test_on_batch(images, heatmaps, weights, return_dict=True)
+    train._compile(pixelwise, config, jit)
+    images, heatmaps, weights = batch_of[reduction == "object_mean"]
+    reported = pixelwise.test_on_batch(images, heatmaps, weights, return_dict=True)
 
     function = getattr(losses, f"{distance_loss}_loss")
     options = {} if alpha == 1 else {"alpha": alpha}
-    predicted = small_model(images)["distances"]
+    predicted = pixelwise(images)["distances"]
     values = function(heatmaps["distances"], predicted, **options).numpy()
     true = heatmaps["distances"].numpy()
     positive = (true > 0).all(axis=-1)
@@ -341,7 +362,8 @@ def test_objects_are_equal_where_their_mean_is_asked_for(
             return made(*args, **options)
 
         monkeypatch.setattr(input_pipeline, name, spy)
-    config = changed(tiny_config, epochs=1, steps_per_epoch=1, output=str(tmp_path), run="run")
+    monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: None)
+    config = changed(tiny_config, output=str(tmp_path), run="run")
     train.fit(dataclasses.replace(config, loss=LossConfig(reduction=reduction)))
     assert asked == [equal, equal]
 
