@@ -50,7 +50,7 @@ def class_names(root: Path, split: str) -> tuple[str, ...]:
 
 def ids(root: Path, split: str) -> Ids:
     """The ids of images and categories; of an image that is listed twice, the first name."""
-    path, content = _content(root, split)
+    path, content = _content(root, split, _without_annotation)
     images: dict[Any, str] = {}
     for image in content["images"]:
         with contextlib.suppress(KeyError, TypeError):  # `read` reports it
