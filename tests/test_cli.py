@@ -306,6 +306,7 @@ def test_evaluate_says_what_is_wrong(untrained_run, tmp_path, capsys):
         ([str(tmp_path / "gone"), "coco:set.json"], "gone: no such file or folder"),
         ([found, "synthetic:#0-2"], "expected detections of images such as"),
         ([found, "coco:gone.json"], "gone.json: no such file or folder"),
+        ([found, "coco:set.json", "--output", str(tmp_path)], "expected a new or empty folder"),
     ):
         assert cli.main(["evaluate", *arguments, "--data", str(tmp_path)]) == 1, arguments
         assert message in capsys.readouterr().err

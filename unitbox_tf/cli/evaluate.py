@@ -45,6 +45,9 @@ class _Judged:
 
 def run(options: argparse.Namespace) -> int:
     """The command; returns the exit status."""
+    output = options.output
+    if output and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output}: expected a new or empty folder, as nothing is overwritten")
     problems = Problems()
     fields = {
         field.name: getattr(options, field.name) for field in dataclasses.fields(protocols.Options)
@@ -58,19 +61,19 @@ def run(options: argparse.Namespace) -> int:
     figures = {label: row.report.figures for label, row in judged.items()}
     print("\n".join(_described(facts)), end="\n\n")
     print(table(figures))
-    if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
         content = json.dumps({**facts, "figures": _plain(figures)}, indent=1)
-        (options.output / "results.json").write_text(content + "\n", encoding="utf-8")
+        (output / "results.json").write_text(content + "\n", encoding="utf-8")
         for label, row in judged.items():
-            folder = options.output / label
+            folder = output / label
             folder.mkdir(exist_ok=True)
             _save_detections(row, options, folder / "detections.json")
             row.report.save(folder, label)
             if row.detections is not None:
                 _draw_worst_and_best(row.detections, row.annotations, class_names, folder)
         if problems.found:
-            problems.save(options.output / "problems.txt")
+            problems.save(output / "problems.txt")
     return 0
 
 
