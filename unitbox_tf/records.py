@@ -1,4 +1,4 @@
-"""The two records that cross module borders, and the log of what could not be used.
+"""The records that cross module borders, and the log of what could not be used.
 
 Importing this module does not import TensorFlow.
 """
@@ -20,13 +20,37 @@ LOGGED_PER_KIND = 5  # how many problems of one kind are logged in full; all of 
 
 
 @dataclasses.dataclass(frozen=True)
+class Part:
+    """Bytes in the middle of a file: a photo that lies in a shard with others."""
+
+    path: Path
+    offset: int
+    length: int
+
+    def read(self) -> bytes:
+        """These bytes. Raises `OSError` if the file cannot be read or ends before them."""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offset)
+            content = file.read(self.length)
+            while len(content) < self.length:  # one call need not give all
+                more = file.read(self.length - len(content))
+                if not more:
+                    raise OSError(
+                        f"{self.path}: expected {self.length} bytes at byte {self.offset}, "
+                        f"the file ends after {len(content)}"
+                    )
+                content += more
+        return content
+
+
+@dataclasses.dataclass(frozen=True)
 class Annotation:
     """One image and the objects in it.
 
     Attributes:
         name: identifies the image in its data set and in messages; for files, the path below the
             data set's root.
-        image: the file, or the encoded JPEG or PNG itself.
+        image: the file, the part of a file, or the encoded JPEG or PNG itself.
         boxes: `xyxy` `[N, 4]` float64, in pixels of the image (as displayed: with its EXIF
             orientation applied). Double, since formats hold `x` and `w`: in float32, `x + w - x`
             does not give a written `w` of 23.7 back, and judges compute in double.
@@ -43,7 +67,7 @@ class Annotation:
     """
 
     name: str
-    image: Path | bytes
+    image: Path | Part | bytes
     boxes: np.ndarray
     classes: np.ndarray = None  # type: ignore[assignment]  # filled in below
     ignore: np.ndarray = None  # type: ignore[assignment]
@@ -111,11 +135,15 @@ class Annotation:
 
     @property
     def where(self) -> str:
-        """The image's file, or its name where it has none: for messages."""
+        """The image's file, its name where it has none, or both where it is part of one: for messages."""
+        if isinstance(self.image, Part):
+            return f"{self.image.path}: {self.name}"
         return self.name if isinstance(self.image, bytes) else str(self.image)
 
     def encoded(self) -> bytes:
         """The encoded image. Raises `OSError` if its file cannot be read."""
+        if isinstance(self.image, Part):
+            return self.image.read()
         return self.image if isinstance(self.image, bytes) else self.image.read_bytes()
 
 
@@ -193,6 +221,12 @@ class Problems:
 
     def save(self, path: Path) -> None:
         """Writes all problems, a line each: kind, place, message."""
-        text = "".join(f"{p.kind}\t{p}\n" for p in self.found)
+        path.unlink(missing_ok=True)
+        self.add_to(path)
+
+    def add_to(self, path: Path) -> None:
+        """Adds those problems to a file of `save` that it does not have."""
+        known = path.read_bytes() if path.exists() else b""
         # What is quoted from broken files need not be text.
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        lines = [f"{p.kind}\t{p}\n".encode("utf-8", "backslashreplace") for p in self.found]
+        path.write_bytes(known + b"".join(line for line in lines if line not in known))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from unitbox_tf.records import Problems
+from unitbox_tf.records import Part, Problems
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 LARGEST_FILE = 1 << 24  # bytes of a file about one photo, or of settings; no honest one comes near
@@ -124,13 +124,14 @@ def ignored(
     return ignore | flat | outside
 
 
-def photo_size(photo: Path | bytes) -> tuple[int, int]:
+def photo_size(photo: Path | Part | bytes) -> tuple[int, int]:
     """Height and width of a JPEG or PNG photo as displayed, from its header alone.
 
     Raises `ValueError` or `OSError` if it has none that can be read.
     """
+    encoded = photo.read() if isinstance(photo, Part) else photo
     try:
-        with Image.open(io.BytesIO(photo) if isinstance(photo, bytes) else photo) as image:
+        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
             width, height = image.size
             # As the input pipeline, which turns no PNG.
             turned = image.format != "PNG" and image.getexif().get(ORIENTATION_TAG, 1) in TURNED

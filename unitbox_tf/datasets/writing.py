@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from unitbox_tf.datasets import checks
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.records import Annotation, Part, Problems
 
 PhotosAs = Literal["copy", "link", "none"]  # hard links: symbolic ones would leave the folder
 PNG = b"\x89PNG"
@@ -58,17 +58,21 @@ class Destination:
         self._taken: set[str] = set()
         self.written = Written(0, 0, 0)
 
-    def held(self, annotation: Annotation) -> Annotation:
-        """`annotation` without what the format has no place for, which is reported.
-
-        Raises `ValueError` for a class without a name.
-        """
+    def check_classes(self, annotation: Annotation) -> None:
+        """Raises `ValueError` for a class without a name."""
         for label in set(annotation.classes.tolist()):
             if not 0 <= label < len(self.class_names):
                 raise ValueError(
                     f"{annotation.where}: has an object of class {label}; expected one of the "
                     f"{len(self.class_names)} that are named: {self.class_names}"
                 )
+
+    def held(self, annotation: Annotation) -> Annotation:
+        """`annotation` without what the format has no place for, which is reported.
+
+        Raises `ValueError` for a class without a name.
+        """
+        self.check_classes(annotation)
         extra = [] if annotation.ellipses is None else ["ellipses"]
         of_boxes = dataclasses.replace(annotation, areas=None).object_areas
         if not np.allclose(annotation.object_areas, of_boxes, rtol=1e-3, atol=1e-3):
@@ -91,10 +95,15 @@ class Destination:
         Its name is that of the annotation, with the photo's suffix. `by_stem` is for formats that
         know photos by their names without suffix.
         """
+        name = self.new_name(annotation, by_stem)
+        if name is None:
+            return None
+        return name if self._put(annotation, self.folder / folder / name) else None
+
+    def new_name(self, annotation: Annotation, by_stem: bool = False) -> str | None:
+        """The name of the photo's file; None where it is unusable or taken already, which is reported."""
         suffix = _suffix(annotation)
-        name = annotation.name
-        if not name.lower().endswith(suffix.lower()):
-            name += suffix
+        name = file_name(annotation)
         fault = checks.fault_of_name(annotation.name) or checks.fault_of_name(name)
         key = os.path.normpath(os.path.splitext(name)[0] if by_stem else name)
         if fault is None and name != name.strip():
@@ -107,7 +116,7 @@ class Destination:
             self._problems.add(fault[0], annotation.where, fault[1])
             return None
         self._taken.add(key)
-        return name if self._put(annotation, self.folder / folder / name) else None
+        return name
 
     def _put(self, annotation: Annotation, path: Path) -> bool:
         if self._photos == "none":
@@ -120,8 +129,8 @@ class Destination:
                 return True
             # "x": file systems differ in which names they take to be the same.
             with path.open("xb") as target:
-                if isinstance(source, bytes):
-                    target.write(source)
+                if not isinstance(source, Path):
+                    target.write(annotation.encoded())
                 else:
                     with source.open("rb") as file:
                         shutil.copyfileobj(file, target, 1 << 20)
@@ -175,10 +184,21 @@ class Destination:
         self.write(checks.LABEL_FILES[0], "".join(f"{name}\n" for name in self.class_names))
 
 
+def file_name(annotation: Annotation) -> str:
+    """The name of the annotation with the photo's suffix, where it lacks it."""
+    suffix = _suffix(annotation)
+    has_suffix = annotation.name.lower().endswith(suffix.lower())
+    return annotation.name if has_suffix else annotation.name + suffix
+
+
 def _suffix(annotation: Annotation) -> str:
-    if isinstance(annotation.image, bytes):
-        return ".png" if annotation.image.startswith(PNG) else ".jpg"
-    return annotation.image.suffix
+    if isinstance(annotation.image, Path):
+        return os.path.splitext(annotation.image)[1]
+    own = os.path.splitext(annotation.name)[1]
+    # In a shard is what was a file: it may well be a PNG whose name ends with .jpg.
+    if isinstance(annotation.image, Part) and own.lower() in checks.IMAGE_SUFFIXES:
+        return own
+    return ".png" if annotation.encoded().startswith(PNG) else ".jpg"
 
 
 @contextlib.contextmanager
@@ -206,11 +226,7 @@ def destination(
     root = root.absolute()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ValueError(f"{root}: expected a new or empty folder, as nothing is overwritten")
-    for index, name in enumerate(class_names):
-        if not name.strip() or name != name.strip() or checks.UNUSABLE.search(name):
-            raise ValueError(f"Expected a class's name in one line. Received: {name!r}")
-        if name in class_names[:index]:
-            raise ValueError(f"Expected classes of different names. Received twice: {name!r}")
+    check_class_names(class_names)
     if "classes" not in holds and tuple(class_names) != ("face",):
         message = f"classes: all of {', '.join(class_names)} are written as faces"
         problems.add(LOST, f"{root}: classes", message)
@@ -225,6 +241,15 @@ def destination(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def check_class_names(class_names: Sequence[str]) -> None:
+    """Raises `ValueError` if one is that of another class, too, or one that no format can hold."""
+    for index, name in enumerate(class_names):
+        if not name.strip() or name != name.strip() or checks.UNUSABLE.search(name):
+            raise ValueError(f"Expected a class's name in one line. Received: {name!r}")
+        if name in class_names[:index]:
+            raise ValueError(f"Expected classes of different names. Received twice: {name!r}")
 
 
 def usable_split(split: str) -> str:
