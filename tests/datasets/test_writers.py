@@ -16,6 +16,7 @@ from unitbox_tf.datasets import checks
 from unitbox_tf.records import Annotation, Problems
 
 FORMATS = sorted(datasets.WRITERS)
+FILES = [form for form in FORMATS if form != "tfrecord"]  # whose photos are files, written at once
 SPLITS = {"fddb": "3", "wider_face": "train"}  # of the others: any word
 ONE_CLASS = ("fddb", "wider_face")
 NO_IGNORE = ("fddb", "yolo")
@@ -96,7 +97,7 @@ def test_what_is_written_is_read_back(form, annotations, tmp_path_factory):
         np.testing.assert_allclose(b.boxes, a.boxes, atol=3e-6)
         np.testing.assert_array_equal(b.classes, a.classes)
         np.testing.assert_array_equal(b.ignore, a.ignore)
-        if form in ("coco", "voc", "yolo"):
+        if form in ("coco", "tfrecord", "voc", "yolo"):
             assert b.size == a.size
     if form not in ONE_CLASS:
         assert datasets.CLASS_NAMES[form](root / "a", "some") == CLASSES
@@ -146,6 +147,7 @@ LOST = {
     "coco": {"lost in this format": 1},
     "csv": {"lost in this format": 1},
     "fddb": {"lost in this format": 2, "ignored objects left out": 1},
+    "tfrecord": {},
     "voc": {"lost in this format": 1},
     "wider_face": {"lost in this format": 2},
     "yolo": {"lost in this format": 1, "ignored objects left out": 1},
@@ -160,22 +162,26 @@ def test_what_a_format_cannot_hold_is_reported(form, tmp_path):
     assert dict(problems.counts) == LOST[form] | {absent: 1}
     assert written == (2, 2 if form in NO_IGNORE else 3, 0 if form in NO_IGNORE else 1)
     text = "".join(map(str, problems.found))
-    kept = {"fddb": {"ellipses"}, "wider_face": {*ATTRIBUTES, "invalid"}}.get(form, set())
+    kept = {
+        "fddb": {"ellipses"},
+        "wider_face": {*ATTRIBUTES, "invalid"},
+        "tfrecord": {"ellipses", *ATTRIBUTES, "invalid"},
+    }.get(form, set())
     for fact in {"ellipses", "invalid", *ATTRIBUTES}:
         assert (fact in text) == (fact not in kept)
     assert ("all of cat, dog are written as faces" in text) == (form in ONE_CLASS)
     found = {stem(a.name): a for a in read(form, tmp_path / "out")}
     assert set(found) == {"a", "deep/b"}
-    if form == "fddb":
+    if form in ("fddb", "tfrecord"):
         np.testing.assert_allclose(found["a"].ellipses, rich_set(tmp_path)[0].ellipses)
-    if form == "wider_face":
+    if form in ("wider_face", "tfrecord"):
         assert {name: list(v) for name, v in found["a"].attributes.items()} == {
             **{name: [0, 1] for name in ATTRIBUTES},
             "invalid": [0, 0],
         }
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", FILES)
 def test_photos_are_copied_or_linked_or_left(form, tmp_path):
     source = rich_set(tmp_path)[:2]
     for photos, links in (("copy", 1), ("link", 2)):
@@ -205,7 +211,7 @@ def test_nothing_is_overwritten(form, tmp_path):
     assert len(read(form, tmp_path / "empty")) == 2
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", FILES)
 def test_a_set_appears_whole_or_not_at_all(form, tmp_path):
     photos = rich_set(tmp_path / "photos")
 
@@ -262,7 +268,7 @@ def test_classes_that_formats_cannot_name_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("form", ["coco", "csv", "voc", "wider_face", "yolo"])
+@pytest.mark.parametrize("form", ["coco", "csv", "tfrecord", "voc", "wider_face", "yolo"])
 @pytest.mark.parametrize("split", ["../x", "a/b", "a\\b", " a", "a\n"])
 def test_splits_that_can_name_no_file_are_refused(form, split, tmp_path):
     with pytest.raises(ValueError, match="Expected a split that can name a file"):

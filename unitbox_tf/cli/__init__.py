@@ -19,7 +19,7 @@ from typing import Any
 
 from unitbox_tf import config as configs
 from unitbox_tf import datasets
-from unitbox_tf.cli.progress import with_progress
+from unitbox_tf.cli.progress import Progress
 from unitbox_tf.datasets import checks, writing
 from unitbox_tf.records import Problems
 
@@ -300,7 +300,7 @@ def _convert(options: argparse.Namespace) -> int:
     problems = Problems()
     photos: writing.PhotosAs = "link" if options.link else "none" if options.no_photos else "copy"
     reading = source.read(problems, photos=not options.no_photos)
-    annotations = list(with_progress(reading, "reading", None))
+    annotations = list(Progress(reading, "reading", None))
     if not annotations:
         problems.log_counts()
         raise ValueError(f"nothing usable was found in {options.source!r}: {source.root}")
@@ -309,7 +309,7 @@ def _convert(options: argparse.Namespace) -> int:
         most = max((int(a.classes.max()) for a in annotations if len(a.classes)), default=0)
         names = tuple(f"class{index}" for index in range(most + 1)) if most else ("object",)
     root = Path(path)
-    progress = with_progress(annotations, "writing", len(annotations))
+    progress = Progress(annotations, "writing", len(annotations))
     written = datasets.WRITERS[form](progress, root, split, names, problems, photos=photos)
 
     boxes = sum(len(a.boxes) for a in annotations)
@@ -320,7 +320,7 @@ def _convert(options: argparse.Namespace) -> int:
     for kind, count in problems.counts.items():
         print(f"{count:>10}  x {kind}")
     if problems.found:
-        problems.save(root / PROBLEMS_FILE)
+        problems.add_to(root / PROBLEMS_FILE)
         print(f"{'all':>10}  in {root / PROBLEMS_FILE}")
     return 0
 

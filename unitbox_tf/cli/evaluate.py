@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from unitbox_tf import datasets
-from unitbox_tf.cli.progress import with_progress
+from unitbox_tf.cli.progress import Progress
 from unitbox_tf.datasets import checks, coco
 from unitbox_tf.evaluation import matching, protocols
 from unitbox_tf.evaluation import results as result_files
@@ -96,7 +96,7 @@ def _judge_model(
     judge = protocols.make(options.protocol, annotations, sources, problems, given)
     judged = {}
     for label, model in models.items():
-        progress = with_progress(annotations, label, len(annotations))
+        progress = Progress(annotations, label, len(annotations))
         detections, seen = detector.detect_annotated(model, progress, problems)
         if len(seen) < len(annotations):
             annotations = seen

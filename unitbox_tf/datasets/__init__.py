@@ -28,6 +28,7 @@ from unitbox_tf.datasets import (
     fddb,
     negatives,
     synthetic,
+    tfrecord,
     voc,
     wider_face,
     writing,
@@ -53,7 +54,7 @@ class ClassNames(Protocol):
 
 
 class Writer(Protocol):
-    """Writes a data set into the new folder `root`, all of it or nothing; says how much it was.
+    """Writes a data set into the new folder `root`, all of it or nothing (`tfrecord` goes on); says how much it was.
 
     Photos are copied, hard-linked (`photos="link"`) or left where they are (`"none"`).
     """
@@ -77,6 +78,7 @@ READERS: dict[str, Reader] = {
     "fddb": fddb.read,
     "negatives": negatives.read,
     "synthetic": synthetic.read,
+    "tfrecord": tfrecord.read,
     "voc": voc.read,
     "wider_face": wider_face.read,
     "yolo": yolo.read,
@@ -88,6 +90,7 @@ CLASS_NAMES: dict[str, ClassNames] = {
     "fddb": fddb.class_names,
     "negatives": negatives.class_names,
     "synthetic": synthetic.class_names,
+    "tfrecord": tfrecord.class_names,
     "voc": voc.class_names,
     "wider_face": wider_face.class_names,
     "yolo": yolo.class_names,
@@ -97,6 +100,7 @@ WRITERS: dict[str, Writer] = {
     "coco": coco.write,
     "csv": csv_table.write,
     "fddb": fddb.write,
+    "tfrecord": tfrecord.write,
     "voc": voc.write,
     "wider_face": wider_face.write,
     "yolo": yolo.write,

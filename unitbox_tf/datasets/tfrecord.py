@@ -1,0 +1,643 @@
+"""Shards in TensorFlow's TFRecord format: few large files instead of many small ones, with checksums.
+
+    labels.txt                        the classes' names, one a line, in their order
+    train.shards.json                 what belongs into the shards of a split, and how many photos into each
+    train-00000-of-00012.tfrecord     records: a photo, byte by byte as it was, and its annotation
+
+A record is a `tf.train.Example`. Its feature `unitbox/annotation` has what an `Annotation` holds to the
+last bit; the others are those of the TensorFlow Object Detection API, for other tools (boxes in float32,
+as shares of the photo's width and height). Shards of other tools that have these are read, too.
+
+Photos are not held in memory: annotations say where in a shard they lie. Record format: length
+uint64, CRC of it, data, CRC of them (tensorflow/core/lib/io/record_writer.h). TensorFlow is imported
+where records are read or written, not with this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import glob
+import hashlib
+import itertools
+import json
+import logging
+import operator
+import os
+import re
+import struct
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from unitbox_tf.datasets import checks, writing
+from unitbox_tf.records import Annotation, Part, Problems
+
+logger = logging.getLogger(__name__)
+
+SHARD_BYTES = 1 << 27  # of photos in a shard, if it has more than one
+LARGEST_RECORD = (1 << 31) - 1  # bytes; protocol buffers end here
+LARGEST_CLASS = np.iinfo(np.int32).max
+PLAN_SUFFIX = ".shards.json"
+VERSION = 1  # of what is in a record: shards of two versions are not mixed
+SPARE = 1 << 12  # bytes after a photo, so that what follows it moves nothing
+LONGEST_KEY = 6  # bytes before a field of up to 32 bits of length
+HEADER, FOOTER = 12, 4  # bytes before and after the data of a record
+SHARD_NAME = re.compile(  # as this module names them, and as the Object Detection API does
+    r"(?P<split>.+?)(\.(tfrecords?|record))?-(?P<index>\d{5,})-of-(?P<count>\d{5,})"
+    r"(\.(tfrecords?|record))?"
+)
+WHOLE_NAME = re.compile(r"(?P<split>.+)\.(tfrecords?|record)")
+
+PHOTO, OWN = "image/encoded", "unitbox/annotation"
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+# Arrays of `Annotation`.
+EXACT = {"boxes": "<f8", "classes": "<i4", "ignore": "|u1", "ellipses": "<f8", "areas": "<f8"}
+ATTRIBUTE = "attributes/"  # begins the names of arrays that are attributes
+# What Python raises where content is not of the form that was expected.
+MALFORMED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+AGAIN = "if `unitbox convert` wrote it, delete it and run the same command again"
+
+
+def class_names(root: Path, split: str) -> tuple[str, ...] | None:
+    """The names in `labels.txt`; None without it."""
+    return checks.listed_class_names(root.parent if root.is_file() else root)
+
+
+# Reading
+
+
+def read(
+    root: Path, split: str, problems: Problems, *, photos: bool = True
+) -> Iterator[Annotation]:
+    """The photos in the shard `root`, or in the shards of `split` in the folder `root`, or in all of them.
+
+    Both checksums of each record are verified.
+
+    Raises:
+        ValueError: a shard is missing, cut off or damaged, or has a record that is no photo with
+            boxes. What comes after damage cannot be found again, so nothing is left out.
+    """
+    for path in _shards(root, split):
+        number = 0
+        for number, offset, record in _records(path):
+            where = f"{path}: record {number}"
+            try:
+                annotation = _annotation(path, offset, record)
+            except MALFORMED as error:
+                raise ValueError(f"{where}: expected a photo with its boxes: {error}") from error
+            fault = checks.fault_of_name(annotation.name)
+            if fault:
+                problems.add(fault[0], where, fault[1])
+                continue
+            yield _checked(annotation, problems)
+        expected = _planned(path)
+        if expected not in (None, number):
+            raise ValueError(
+                f"{path}: expected {expected} records, received {number}: it is cut off; {AGAIN}"
+            )
+
+
+def _checked(annotation: Annotation, problems: Problems) -> Annotation:
+    """`annotation` without objects that no model can learn, which are reported; without area, they are ignored."""
+    places = [f"{annotation.where}, object {n}" for n in range(1, len(annotation.boxes) + 1)]
+    usable = np.isfinite(annotation.boxes).all(axis=1) & (annotation.classes >= 0)
+    for index in np.flatnonzero(~usable).tolist():
+        box, label = annotation.boxes[index].tolist(), annotation.classes[index]
+        message = f"expected a finite box and a class of 0 or above, received {box}, class {label}"
+        problems.add("malformed annotation", places[index], message)
+    if not usable.all():
+        annotation = annotation.select(usable)
+        places = [place for place, kept in zip(places, usable, strict=True) if kept]
+    boxes, ignore, size = annotation.boxes, annotation.ignore, annotation.size
+    ignored = checks.ignored(boxes, ignore, places, size, problems)
+    return dataclasses.replace(annotation, ignore=ignored)
+
+
+def _shards(root: Path, split: str) -> list[Path]:
+    """The shards, in order. Raises `ValueError` if one is missing or there is none."""
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder, and no TFRecord file")
+    found: dict[str, dict[tuple[int, int], Path]] = {}  # by split; by index and count
+    for path in sorted(root.iterdir()):
+        if path.name.endswith(PLAN_SUFFIX):
+            found.setdefault(path.name.removesuffix(PLAN_SUFFIX), {})
+        elif match := SHARD_NAME.fullmatch(path.name) or WHOLE_NAME.fullmatch(path.name):
+            key = int(match.groupdict().get("index", 0)), int(match.groupdict().get("count", 1))
+            other = found.setdefault(match["split"], {}).setdefault(key, path)
+            if other != path:
+                raise ValueError(f"{path}: expected one of this and {other.name}, not both")
+    chosen = {name: parts for name, parts in found.items() if split in ("", name)}
+    folder, shards = checks.Folder(root), []
+    for name, parts in chosen.items():
+        plan = _Plan.read(root / f"{name}{PLAN_SUFFIX}")
+        counts = {count for _, count in parts} if plan is None else {len(plan.photos)}
+        if len(counts) != 1:
+            expected = f"shards {name}-00000-of-N.tfrecord of one N"
+            raise ValueError(f"{root}: expected {expected}, found N of {sorted(counts)}")
+        (count,) = counts
+        for index in range(count):
+            path = parts.get((index, count), root / _shard_name(name, index, count))
+            if not path.is_file():
+                raise ValueError(
+                    f"{path}: no such file, one of {count} shards. If "
+                    "`unitbox convert` was interrupted, run the same command again: it goes on"
+                )
+            if not folder.contains(path):
+                raise ValueError(f"{path}: is a link that leaves the folder")
+            shards.append(path)
+    if not shards:
+        name = f"{split or 'NAME'}-00000-of-00001.tfrecord"
+        raise ValueError(f"{root}: expected shards as {name}, found none")
+    return shards
+
+
+def _planned(path: Path) -> int | None:
+    """How many records the shard should have; None where nothing says it."""
+    match = SHARD_NAME.fullmatch(path.name)
+    if not match:
+        return None
+    plan = _Plan.read(path.parent / f"{match['split']}{PLAN_SUFFIX}")
+    if plan is None:
+        return None
+    index, count = int(match["index"]), int(match["count"])
+    return plan.photos[index] if index < count == len(plan.photos) else None
+
+
+def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Numbers (from 1) of the records of a shard, where their data begin, and these. One is in memory at a time.
+
+    Raises `ValueError` where the file is cut off or damaged.
+    """
+    import tensorflow as tf
+
+    # The only reader of TensorFlow that starts no device and hands out one record at a time: twice
+    # as fast as a tf.data.TFRecordDataset. It takes any length for granted whose CRC is right.
+    records = tf.compat.v1.io.tf_record_iterator(str(path))
+    with path.open("rb", buffering=0) as file:
+        for number, (offset, length) in enumerate(_lengths(path, file), 1):
+            try:
+                record = next(records)
+            except (tf.errors.DataLossError, StopIteration) as error:
+                raise ValueError(
+                    f"{path}: record {number}, at byte {offset - HEADER}: damaged, or no TFRecord file "
+                    f"without compression: its checksum is another; {AGAIN}"
+                ) from error
+            except tf.errors.OpError as error:
+                raise OSError(f"{path}: record {number}: {error.message}") from error
+            if len(record) != length:
+                raise ValueError(f"{path}: record {number}: the file changes while it is read")
+            yield number, offset, record
+
+
+def _lengths(path: Path, file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Where the data of each record begin, and how many bytes they are, by the headers alone.
+
+    Raises `ValueError` where the file ends within a record.
+    """
+    size, offset, number = os.fstat(file.fileno()).st_size, HEADER, 0
+    while offset - HEADER < size:
+        number += 1
+        file.seek(offset - HEADER)
+        length = int.from_bytes(file.read(8), "little")
+        if offset + length + FOOTER > size or length > LARGEST_RECORD:
+            raise ValueError(
+                f"{path}: record {number}, at byte {offset - HEADER}: cut off or damaged, or no TFRecord "
+                f"file without compression: the file ends at byte {size}; {AGAIN}"
+            )
+        yield offset, length
+        offset += length + FOOTER + HEADER
+
+
+def _annotation(path: Path, offset: int, record: bytes) -> Annotation:
+    """What is in a record whose data begin at `offset`. Raises one of `MALFORMED` if it is no photo with its boxes."""
+    spans = {}
+    for name, begin, end in _features(record):
+        spans[name] = begin, end
+        if OWN in spans and PHOTO in spans:  # as `write` has them, first
+            break
+    else:
+        if PHOTO not in spans:
+            raise ValueError(f"received no feature {PHOTO!r}, but {sorted(spans)[:20]}")
+    begin, end = _only_bytes(record, *spans[PHOTO])
+    photo = Part(path, offset + begin, end - begin)
+    if OWN not in spans:
+        return _usual(record, spans, photo)
+    begin, end = _only_bytes(record, *spans[OWN])
+    at = begin + 4 + int.from_bytes(record[begin : begin + 4], "little")
+    facts = json.loads(record[begin + 4 : at])
+    arrays: dict[str, Any] = {}
+    attributes = {}
+    for name, count in facts["arrays"]:
+        is_attribute = name.startswith(ATTRIBUTE)
+        values = np.frombuffer(record, "<i4" if is_attribute else EXACT[name], count, at).copy()
+        at += values.nbytes
+        if is_attribute:
+            attributes[name.removeprefix(ATTRIBUTE)] = values
+        else:
+            arrays[name] = values
+    if at != end:
+        raise ValueError(f"received arrays of {at - end:+} bytes")
+    size = facts["size"] and tuple(map(operator.index, facts["size"]))
+    name = facts["name"].encode().decode()  # half characters are no text
+    return Annotation(name, photo, size=size, attributes=attributes or None, **arrays)
+
+
+def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> Annotation:
+    """From the features of the Object Detection API alone: classes count from 1, boxes are shares."""
+
+    def values(name: str) -> Sequence[Any]:
+        return _values(record[slice(*spans.get(name, (0, 0)))])
+
+    for name in ("image/filename", "image/height", "image/width"):
+        if len(values(name)) != 1:
+            raise ValueError(f"received {len(values(name))} values of {name!r}")
+    size = values("image/height")[0], values("image/width")[0]
+    corners = [values(f"image/object/bbox/{side}") for side in CORNERS]
+    boxes = np.array(corners, np.float64).T.reshape(-1, 4) * (size[::-1] * 2)
+    labels = np.array(values("image/object/class/label"), np.int64) - 1
+    ignore = np.zeros(len(boxes), np.bool_)
+    for flag in ("image/object/is_crowd", "image/object/difficult"):
+        if values(flag):
+            ignore |= np.array(values(flag)) != 0
+    name = values("image/filename")[0].decode()
+    return Annotation(name, photo, boxes, labels.clip(-1, LARGEST_CLASS), ignore, size=size)
+
+
+def _values(feature: bytes) -> Sequence[Any]:
+    """The values of a serialized Feature."""
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    try:
+        message = tf.train.Feature.FromString(feature)
+    except DecodeError as error:
+        raise ValueError(str(error)) from error
+    kind = message.WhichOneof("kind")
+    return getattr(message, kind).value if kind else ()
+
+
+# A `tf.train.Example` in bytes, taken apart and put together here, so that photos are not copied on
+# the way: Example { features = 1 { entries of a map = 1 { name = 1, Feature = 2 } } }, and a Feature
+# has a list of bytes = 1, of floats = 2 or of integers = 3, each { values = 1 }.
+# Source: protobuf.dev, Encoding; tensorflow/core/example/{example,feature}.proto.
+
+
+def _features(record: bytes) -> Iterator[tuple[str, int, int]]:
+    """Names of the features of an Example, and where each lies. Raises `ValueError` if it is none."""
+    for _, first, last in _fields(record, 0, len(record), 1):
+        for _, begin, end in _fields(record, first, last, 1):
+            parts = {number: (a, b) for number, a, b in _fields(record, begin, end)}
+            if 1 not in parts or 2 not in parts:
+                raise ValueError("received a feature without name or value")
+            yield record[slice(*parts[1])].decode(), *parts[2]
+
+
+def _only_bytes(record: bytes, begin: int, end: int) -> tuple[int, int]:
+    """Where the one value of a Feature of bytes lies."""
+    values = [
+        (a, b)
+        for _, first, last in _fields(record, begin, end, 1)
+        for _, a, b in _fields(record, first, last, 1)
+    ]
+    if len(values) != 1:
+        raise ValueError(f"received {len(values)} values of a feature that has one")
+    return values[0]
+
+
+def _fields(
+    data: bytes, at: int, end: int, only: int | None = None
+) -> Iterator[tuple[int, int, int]]:
+    """Numbers, begins and ends of the fields in a message, all of which must have a length."""
+    while at < end:
+        key, at = _varint(data, at)
+        length, at = _varint(data, at)
+        if key & 7 != 2 or at + length > end:
+            raise ValueError("received no tf.train.Example")
+        if only is None or key >> 3 == only:
+            yield key >> 3, at, at + length
+        at += length
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number of variable length at `at`, and where it ends."""
+    value = 0
+    for shift in range(0, 64, 7):
+        if at >= len(data):
+            break
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise ValueError("received no tf.train.Example")
+
+
+def _key(number: int, length: int) -> bytes:
+    """What comes before a field of so many bytes."""
+    encoded = bytearray([number << 3 | 2])
+    while length > 127:
+        encoded.append(length & 127 | 128)
+        length >>= 7
+    encoded.append(length)
+    return bytes(encoded)
+
+
+def _before_bytes(name: str, length: int) -> bytes:
+    """What comes before the value of so many bytes in the entry of a feature that has this one alone."""
+    value = _key(1, length)
+    value = _key(1, len(value) + length) + value
+    key = name.encode()
+    value = _key(1, len(key)) + key + _key(2, len(value) + length) + value
+    return _key(1, len(value) + length) + value
+
+
+# Writing
+
+
+class _Plan(NamedTuple):
+    """What belongs into the shards of a split. Is written first, so that later runs can go on.
+
+    Attributes:
+        digest: of all annotations and of the lengths of their photos.
+        photos: how many are in each shard.
+    """
+
+    digest: str
+    photos: list[int]
+
+    @staticmethod
+    def read(path: Path) -> _Plan | None:
+        """The plan in a file; None if there is no such file. Raises `ValueError` if it is no plan."""
+        if not path.is_file():
+            return None
+        try:
+            content = json.loads(checks.read_small(path))
+            version, digest, photos = (content[key] for key in ("version", "digest", "photos"))
+            if not all(type(count) is int and count >= 0 for count in [version, *photos]):
+                raise ValueError(f"received {version!r:.50} and {photos!r:.50}")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"{path}: expected version, digest and photos: {error!r}") from error
+        if version != VERSION:
+            raise ValueError(f"{path}: expected shards of version {VERSION}, received {version}")
+        return _Plan(digest, photos)
+
+    def write(self, path: Path) -> None:
+        """Writes it as a whole or not at all."""
+        text = json.dumps({"version": VERSION, **self._asdict()}) + "\n"
+        with _complete(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def write(
+    annotations: Iterable[Annotation],
+    root: Path,
+    split: str,
+    class_names: Sequence[str],
+    problems: Problems,
+    *,
+    photos: writing.PhotosAs = "copy",
+) -> writing.Written:
+    """Writes `annotations` into shards `split-00000-of-N.tfrecord` (`photos-...` if empty) of about `SHARD_BYTES`.
+
+    Unlike other formats', a set may be written in several runs: a shard appears when it is complete,
+    and a run that is started again keeps those that are there. `root` may have other splits of the
+    same classes. Takes annotations twice: a list is made of them if they are an iterator.
+
+    Raises:
+        ValueError: `root` has other files, shards of other annotations, or of other classes; photos
+            are not to be copied; or one changes while it is written.
+        OSError: a photo or shard cannot be read or written.
+    """
+    stem = writing.usable_split(split or "photos")
+    if photos != "copy":
+        raise ValueError(
+            "Expected photos to be copied, as shards hold them: neither --link nor --no-photos. "
+            f"Received: photos={photos!r}"
+        )
+    writing.check_class_names(class_names)
+    if isinstance(annotations, Iterator):
+        annotations = list(annotations)
+    out = writing.Destination(root, root, class_names, frozenset(), problems, photos)
+    lengths, plan = _make_plan(annotations, out, problems)
+    _claim(root, stem, plan, out)
+    kept = (
+        (annotation, length)
+        for annotation, length in zip(annotations, lengths, strict=True)
+        if length is not None
+    )
+    finished = 0
+    for index, count in enumerate(plan.photos):
+        path = root / _shard_name(stem, index, len(plan.photos))
+        some = itertools.islice(kept, count)
+        if _is_whole(path, count):
+            finished += 1
+            for _ in some:
+                pass
+        else:
+            _write_shard(path, some, out.class_names)
+    if finished:
+        logger.info("%d of %d shards were there already and are kept", finished, len(plan.photos))
+    next(kept, None)  # what is left are photos that are left out
+    return out.written
+
+
+def _make_plan(
+    annotations: Iterable[Annotation], out: writing.Destination, problems: Problems
+) -> tuple[list[int | None], _Plan]:
+    """The lengths of all photos in bytes, None for those to be left out, which is reported; and what goes where."""
+    digest = hashlib.sha256(repr(out.class_names).encode())
+    lengths: list[int | None] = []
+    photos, filled = [0], 0
+    for annotation in annotations:
+        out.check_classes(annotation)
+        lengths.append(None)
+        if out.new_name(annotation) is None:
+            continue
+        try:
+            length = _length(annotation.image)
+        except FileNotFoundError:
+            problems.add(checks.ABSENT, annotation.where, "no such file")
+            continue
+        out.count(annotation)
+        lengths[-1] = length
+        if photos[-1] and filled + length > SHARD_BYTES:
+            photos.append(0)
+            filled = 0
+        photos[-1] += 1
+        filled += length
+        own = _own(annotation)
+        digest.update(struct.pack("<QQ", length, len(own)) + own)
+    return lengths, _Plan(digest.hexdigest(), photos)
+
+
+def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None:
+    """Makes `root` the place of these shards, and clears what an interrupted run left.
+
+    Raises `ValueError` if it has anything else.
+    """
+    path = root / f"{stem}{PLAN_SUFFIX}"
+    there = sorted(root.glob(f"*{PLAN_SUFFIX}")) if root.is_dir() else []
+    if root.exists() and not there and (not root.is_dir() or any(root.iterdir())):
+        raise ValueError(
+            f"{root}: expected a new or empty folder, or one of shards, as nothing is overwritten"
+        )
+    if path in there:
+        if _Plan.read(path) != plan:
+            raise ValueError(
+                f"{path}: shards of other photos, boxes or classes have been begun here: expected the "
+                "same, to go on; write to another folder or delete it"
+            )
+    elif any(
+        SHARD_NAME.fullmatch(p.name) and p.name.startswith(f"{stem}-") for p in root.glob("*")
+    ):
+        raise ValueError(f"{root}: has shards of {stem!r} of which {path.name} says nothing")
+    names = checks.listed_class_names(root) if there else None
+    if names not in (None, out.class_names):
+        raise ValueError(f"{root}: has shards of the classes {names}, received {out.class_names}")
+    root.mkdir(parents=True, exist_ok=True)
+    if path not in there:
+        plan.write(path)
+    if names is None:
+        out.write_labels()
+    for partial in root.glob(f".{glob.escape(stem)}-*.partial"):
+        partial.unlink()
+
+
+@contextlib.contextmanager
+def _complete(path: Path) -> Iterator[Path]:
+    """A name to write to; the file becomes `path` at the end, or vanishes if there is an error."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _shard_name(stem: str, index: int, count: int) -> str:
+    return f"{stem}-{index:05}-of-{count:05}.tfrecord"
+
+
+def _is_whole(path: Path, count: int) -> bool:
+    """Whether a shard is there with that many records, by their headers: power may have failed after it was renamed."""
+    if not path.is_file():
+        return False
+    with path.open("rb", buffering=0) as file:
+        try:
+            return sum(1 for _ in _lengths(path, file)) == count
+        except ValueError:
+            return False
+
+
+def _write_shard(
+    path: Path, annotations: Iterable[tuple[Annotation, int]], class_names: Sequence[str]
+) -> None:
+    """Writes annotations, each with the length of its photo."""
+    import tensorflow as tf
+
+    try:
+        with _complete(path) as partial, tf.io.TFRecordWriter(str(partial)) as writer:
+            for annotation, length in annotations:
+                writer.write(_example(annotation, length, class_names))
+    except tf.errors.OpError as error:  # no space left, say
+        raise OSError(f"{path}: {error.message}") from error
+
+
+def _length(image: Path | Part | bytes) -> int:
+    if isinstance(image, Part):
+        return image.length
+    return len(image) if isinstance(image, bytes) else os.stat(image).st_size
+
+
+def _own(annotation: Annotation) -> bytes:
+    """All that an annotation holds, exactly: the length of some json uint32, this json, arrays as it lists them."""
+    arrays = {name: (getattr(annotation, name), dtype) for name, dtype in EXACT.items()}
+    for name, values in (annotation.attributes or {}).items():
+        arrays[ATTRIBUTE + name] = values, "<i4"
+    listed, content = [], []
+    for name, (values, dtype) in arrays.items():
+        if values is not None:
+            listed.append((name, values.size))
+            content.append(values.astype(dtype).tobytes())
+    size = annotation.size and [int(side) for side in annotation.size]
+    facts = json.dumps({"name": annotation.name, "size": size, "arrays": listed}).encode()
+    return b"".join([struct.pack("<I", len(facts)), facts, *content])
+
+
+def _example(annotation: Annotation, length: int, class_names: Sequence[str]) -> bytearray:
+    """A serialized Example of the annotation and its photo of so many bytes, which is read to its place.
+
+    Raises `ValueError` if it has another length.
+    """
+    own = _own(annotation)
+    before = _before_bytes(OWN, len(own)) + own + _before_bytes(PHOTO, length)
+    begin = LONGEST_KEY + len(before)
+    record = bytearray(begin + length + SPARE)
+    record[LONGEST_KEY:begin] = before
+    with memoryview(record) as whole, whole[begin : begin + length] as photo:
+        if not _fill(photo, annotation.image):
+            raise ValueError(
+                f"{annotation.where}: expected {length} bytes, received another number: the photo has "
+                "changed while shards were written"
+            )
+        usual = _usual_features(annotation, photo, class_names)
+    record[begin + length :] = usual
+    key = _key(1, len(record) - LONGEST_KEY)
+    record[LONGEST_KEY - len(key) : LONGEST_KEY] = key
+    del record[: LONGEST_KEY - len(key)]  # moves nothing
+    return record
+
+
+def _fill(target: memoryview, image: Path | Part | bytes) -> bool:
+    """Reads a photo to its place; whether it has this length."""
+    if isinstance(image, Part):
+        image = image.read()
+    if isinstance(image, bytes):
+        if len(image) == len(target):
+            target[:] = image
+        return len(image) == len(target)
+    with image.open("rb") as file:
+        return file.readinto(target) == len(target) and not file.read(1)
+
+
+def _usual_features(annotation: Annotation, photo: memoryview, class_names: Sequence[str]) -> bytes:
+    """The Object Detection API's features but for the photo, serialized."""
+    import tensorflow as tf
+
+    filename = writing.file_name(annotation).encode()
+    labels = annotation.classes.tolist()
+    message = tf.train.Features()
+    usual = message.feature
+    usual["image/filename"].bytes_list.value.append(filename)
+    usual["image/source_id"].bytes_list.value.append(filename)
+    form = b"png" if photo[: len(writing.PNG)] == writing.PNG else b"jpeg"
+    usual["image/format"].bytes_list.value.append(form)
+    usual["image/object/class/label"].int64_list.value.extend([label + 1 for label in labels])
+    texts = [class_names[label].encode() for label in labels]
+    usual["image/object/class/text"].bytes_list.value.extend(texts)
+    usual["image/object/is_crowd"].int64_list.value.extend(annotation.ignore.astype(int).tolist())
+    size = _displayed_size(annotation, photo)
+    if size is not None:
+        usual["image/height"].int64_list.value.append(size[0])
+        usual["image/width"].int64_list.value.append(size[1])
+        shares = annotation.boxes / (size[::-1] * 2)
+        for name, values in zip(CORNERS, shares.T.tolist(), strict=True):
+            usual[f"image/object/bbox/{name}"].float_list.value.extend(values)
+    return message.SerializeToString(deterministic=True)
+
+
+def _displayed_size(annotation: Annotation, photo: memoryview) -> tuple[int, int] | None:
+    """Height and width as stated, else as in the photo's header; None where it has none that can be read."""
+    if annotation.size is not None and max(annotation.size) < 1 << 31:
+        return annotation.size
+    try:
+        return checks.photo_size(bytes(photo))
+    except ValueError:
+        return None
