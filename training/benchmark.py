@@ -4,6 +4,7 @@
     python training/benchmark.py reading FORMAT:PATH#SPLIT [--data FOLDER]
     python training/benchmark.py fddb DETECTIONS ANNOTATIONS SIZES
     python training/benchmark.py wider_face GROUND_TRUTH RESULTS [RESULTS ...]
+    python training/benchmark.py shards [FORMAT:PATH#SPLIT] [--data FOLDER]
 
 Variants take turns in an order that changes, so that what else the machine does meets all of them;
 a ratio is taken within each round, and tables show the median and the quartiles. --json FILE writes
@@ -18,6 +19,9 @@ of results, each a folder in the official layout or one .txt.gz with all images:
 exact overlap, also of boxes with fractions. These are compared with a bare read of the same files,
 and with the plainest loop that makes numbers of their lines (of json, xml and csv: with Python's
 own parser); see benchmark_data.py.
+
+shards: writing a data set as TFRecord shards, as `unitbox convert` does, and reading them with all
+checksums, as training does before it begins; see benchmark_shards.py.
 """
 
 from __future__ import annotations
@@ -57,7 +61,15 @@ def main() -> None:
     of_wider.add_argument("ground_truth", type=Path, help="folder of the official .mat files")
     of_wider.add_argument("results", type=Path, nargs="+", help="folders, or .txt.gz")
 
-    for each, rounds in ((of_losses, 30), (of_reading, 30), (of_fddb, 9), (of_wider, 9)):
+    of_shards = what.add_parser("shards", help="TFRecord shards and bare copies")
+    of_shards.add_argument("source", nargs="?", help="FORMAT:PATH#SPLIT; default: random bytes")
+    of_shards.add_argument("--data", type=Path, default=Path(), help="where paths start")
+    of_shards.add_argument("--folder", type=Path, help="where to write; default: the system's")
+    of_shards.add_argument("--count", type=int, default=1000, help="files of random bytes")
+    of_shards.add_argument("--kilobytes", type=int, default=300, help="of each of these files")
+
+    commands = {of_losses: 30, of_reading: 30, of_fddb: 9, of_wider: 9, of_shards: 9}
+    for each, rounds in commands.items():
         each.add_argument("--rounds", type=int, default=rounds)
         each.add_argument("--json", type=Path, help="file for the numbers")
     arguments = parser.parse_args()
@@ -66,6 +78,10 @@ def main() -> None:
         import benchmark_losses
 
         benchmark_losses.benchmark(arguments)
+    elif arguments.what == "shards":
+        import benchmark_shards
+
+        benchmark_shards.benchmark_shards(arguments)
     else:
         import benchmark_data
 

@@ -12,13 +12,18 @@ def take_turns(
     variants: Mapping[str, Callable[[], object]],
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
+    before: Callable[[str], object] = lambda name: None,
 ) -> dict[str, list[float]]:
-    """Seconds of each variant in each round; the order changes from round to round."""
+    """Seconds of each variant in each round; the order changes from round to round.
+
+    `before` is called with the name of the variant before each, and is not timed.
+    """
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     random = np.random.default_rng(0)
     for _ in range(rounds):
         for index in random.permutation(len(names)):
+            before(names[index])
             start = clock()
             variants[names[index]]()
             seconds[names[index]].append(clock() - start)
