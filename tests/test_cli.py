@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from tests.evaluation.test_wider_face import read_parity
 from tests.test_input_pipeline import exif_jpeg
 from unitbox_tf import cli, datasets
-from unitbox_tf.cli import evaluate
+from unitbox_tf.cli import evaluate, fit
 from unitbox_tf.config import PRESETS
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.evaluation import wider_face
@@ -19,7 +19,7 @@ from unitbox_tf.records import Annotation, Detections, Problems
 
 
 def test_fit_takes_a_preset_and_fields():
-    name, options = cli.parse_fit(
+    name, options = fit.parse_fit(
         ["faces", "--epochs", "3", "--data", "photos", "--no-random-crop"]
     )
     config = options.config
@@ -31,7 +31,7 @@ def test_fit_takes_a_preset_and_fields():
 
 def test_fit_takes_lists_and_none():
     sources = ["coco:a", "fddb:b#1-7"]
-    _, options = cli.parse_fit(
+    _, options = fit.parse_fit(
         [
             "--train-sources",
             *sources,
@@ -50,8 +50,8 @@ def test_fit_takes_lists_and_none():
 
 
 def test_the_default_preset_is_smoke():
-    assert cli.parse_fit([])[0] == "smoke"
-    assert cli.parse_fit(["--epochs", "1"])[0] == "smoke"
+    assert fit.parse_fit([])[0] == "smoke"
+    assert fit.parse_fit(["--epochs", "1"])[0] == "smoke"
 
 
 def test_an_unknown_preset_is_named(capsys):
@@ -64,7 +64,7 @@ def test_an_unknown_preset_is_named(capsys):
 
 def test_an_unknown_field_is_named(capsys):
     with pytest.raises(SystemExit) as exit_info:
-        cli.parse_fit(["smoke", "--epoch", "3"])
+        fit.parse_fit(["smoke", "--epoch", "3"])
     assert exit_info.value.code == 2
     printed = capsys.readouterr()
     assert "--epoch" in printed.err + printed.out
@@ -78,14 +78,14 @@ def test_an_unusable_value_is_named(capsys):
 
 
 def test_resuming_takes_the_configuration_of_the_run(untrained_run, tiny_config, tmp_path):
-    _, options = cli.parse_fit(["--resume", str(untrained_run), "--epochs", "7"])
+    _, options = fit.parse_fit(["--resume", str(untrained_run), "--epochs", "7"])
     assert options.resume == untrained_run
     assert options.config.train.epochs == 7
     assert options.config.data == tiny_config.data
     with pytest.raises(ValueError, match=r"config\.json: no such file"):
-        cli.parse_fit(["--resume", str(tmp_path)])
+        fit.parse_fit(["--resume", str(tmp_path)])
     with pytest.raises(ValueError, match=r"Expected a preset or --resume.*not both: 'faces'"):
-        cli.parse_fit(["faces", "--resume", str(untrained_run)])
+        fit.parse_fit(["faces", "--resume", str(untrained_run)])
 
 
 def test_help_answers_without_tensorflow():
@@ -378,6 +378,15 @@ def test_convert_says_what_is_wrong(tmp_path, capsys):
         assert cli.main(["convert", source, destination, "--data", str(folder)]) == 1
         assert message in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "nothing"]
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path, monkeypatch, capsys):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(datasets.WRITERS, "csv", interrupted)
+    assert cli.main(["convert", "synthetic:#0-1", f"csv:{tmp_path / 'out'}"]) == 130
+    assert capsys.readouterr().err.endswith("unitbox: interrupted\n")
 
 
 def test_export_writes_a_saved_model(untrained_run, tmp_path, capsys):

@@ -1,14 +1,9 @@
-"""The console script `unitbox`: `fit`, `detect`, `evaluate`, `convert`, `export`.
-
-Modules that import TensorFlow are imported by the command that needs them, so that `--help` and
-wrong options answer at once.
-"""
+"""The console script `unitbox`: `fit`, `detect`, `evaluate`, `convert`, `export`, a module each."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
+import importlib
 import logging
 import os
 import sys
@@ -18,15 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from unitbox_tf import config as configs
-from unitbox_tf import datasets
-from unitbox_tf.cli.progress import Progress
-from unitbox_tf.datasets import checks, writing
-from unitbox_tf.records import Problems
 
-logger = logging.getLogger(__name__)
-
-DEFAULT_PRESET = "smoke"
-PROBLEMS_FILE = "problems.txt"  # in the folder that `convert` writes
+INTERRUPTED = 130  # exit status after Ctrl-C, as of shells
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,12 +26,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         if arguments[:1] == ["fit"]:  # its options are the fields of the configuration
-            return _fit(arguments[1:])
+            return _command("fit").run(arguments[1:])
         options = _parser().parse_args(arguments)
-        return options.command(options)
+        return _command(options.command).run(options)
     except (ValueError, OSError) as error:
         print(f"unitbox: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("unitbox: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _command(name: str) -> Any:
+    """The module of a command. Imported here, so that `--help` and wrong options answer at once."""
+    return importlib.import_module(f"unitbox_tf.cli.{name}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     detect = commands.add_parser("detect", help="find objects in photos")
-    detect.set_defaults(command=_detect)
+    detect.set_defaults(command="detect")
     detect.add_argument("model", type=Path, help="folder of a run, or of an exported SavedModel")
     detect.add_argument(
         "photos", type=Path, nargs="+", help="JPEG or PNG files, or folders of them"
@@ -67,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser(
         "evaluate", help="judge a detector, or a file of detections, on annotated photos"
     )
-    evaluate.set_defaults(command=_evaluate)
+    evaluate.set_defaults(command="evaluate")
     evaluate.add_argument(
         "detector",
         type=Path,
@@ -124,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     convert = commands.add_parser("convert", help="write a data set in another format")
-    convert.set_defaults(command=_convert)
+    convert.set_defaults(command="convert")
     convert.add_argument("source", help="annotated photos as FORMAT:PATH#SPLIT")
     convert.add_argument("destination", help="new folder as FORMAT:PATH#SPLIT")
     convert.add_argument(
@@ -137,199 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     export = commands.add_parser("export", help="write a run's detector as a SavedModel")
-    export.set_defaults(command=_export)
+    export.set_defaults(command="export")
     export.add_argument("model", type=Path, help="folder of a run")
     export.add_argument("output", type=Path, help="folder to write")
     return parser
-
-
-@dataclasses.dataclass(frozen=True)
-class FitOptions:
-    """Trains a detector: unitbox fit [PRESET] [--field value ...].
-
-    PRESET is smoke (the default: synthetic pictures, minutes), faces, paper or paper_l2. Each field
-    of its configuration can be changed; defaults shown are those of the preset.
-    """
-
-    config: configs.Config
-    resume: Path | None = None  # folder of an earlier run to go on with, with its configuration
-
-
-def parse_fit(arguments: Sequence[str]) -> tuple[str, FitOptions]:
-    """The name of the preset and the options in the arguments of `unitbox fit`.
-
-    Raises:
-        ValueError: the preset is unknown, or the run to resume has no configuration.
-        SystemExit: a field is unknown or its value unusable; a message has been printed.
-    """
-    import tyro
-
-    name, rest = DEFAULT_PRESET, list(arguments)
-    if rest and not rest[0].startswith("-"):
-        name = rest.pop(0)
-    if name not in configs.PRESETS:
-        raise ValueError(f"Unknown preset {name!r}. Expected one of {list(configs.PRESETS)}.")
-    default = configs.PRESETS[name]
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--resume", type=Path)
-    resume = early.parse_known_args(rest)[0].resume
-    if resume is not None:
-        if len(rest) < len(arguments):
-            raise ValueError(
-                f"Expected a preset or --resume, which has its own configuration, not both: {name!r}"
-            )
-        file = resume / "config.json"
-        if not file.is_file():
-            raise ValueError(f"{file}: no such file. Expected the folder of a run to resume.")
-        default = configs.load(file)
-    options = tyro.cli(
-        FitOptions,
-        args=rest,
-        prog="unitbox fit [PRESET]",
-        default=FitOptions(config=default),
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
-    return name, options
-
-
-def _fit(arguments: Sequence[str]) -> int:
-    name, options = parse_fit(arguments)
-
-    from unitbox_tf import train
-    from unitbox_tf.cli.evaluate import table
-    from unitbox_tf.evaluation import protocols
-
-    run = train.fit(options.config, name, options.resume)
-    print(f"\nOn the validation photos: {protocols.TITLES['summary']}\n\n{table(run.results)}\n")
-    counts = ", ".join(f"{count} x {kind}" for kind, count in run.problems.counts.items())
-    for title, what in (
-        ("run", run.folder),
-        ("exported model", run.folder / "saved_model"),
-        ("pictures", run.folder / "detections.jpg"),
-        ("curves", f"{run.folder / 'history.png'}, or: tensorboard --logdir {run.folder}"),
-        ("left out", f"{counts} (see problems.txt)" if counts else "nothing"),
-        ("detect", f"unitbox detect {run.folder} PHOTO... --output found"),
-    ):
-        print(f"{title:>15}  {what}")
-    return 0
-
-
-def _decode_options(options: argparse.Namespace, **more: Any) -> dict[str, Any]:
-    names = ("decoder", "max_side", "score_threshold")
-    given = {name: getattr(options, name, None) for name in names} | more
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _detect(options: argparse.Namespace) -> int:
-    from unitbox_tf import detector, visualize
-    from unitbox_tf.evaluation import results
-
-    photos = _photos(options.photos, options.output)
-    model = detector.load(options.model, **_decode_options(options))
-    options.output.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    failed = 0
-    for photo, name in zip(photos, _picture_names(photos, options.output), strict=True):
-        try:
-            image = detector.read_image(photo)
-        except (OSError, ValueError) as error:
-            failed += 1
-            print(f"unitbox: left out: {error}", file=sys.stderr)
-            continue
-        found = model(image)
-        boxes = (found.boxes, found.scores, found.classes)
-        rows.extend(results.coco_rows(photo.as_posix(), *boxes))
-        picture = visualize.draw_detections(image, found, model.class_names)
-        visualize.save_image(picture, name)
-        print(f"{photo}: {len(found)} found")
-    (options.output / "detections.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    print(
-        f"{len(rows)} objects in {len(photos) - failed} photos: {options.output / 'detections.json'}"
-    )
-    if failed:
-        print(f"unitbox: {failed} of {len(photos)} photos could not be read", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _photos(paths: Sequence[Path], output: Path) -> list[Path]:
-    """The photos that `paths` name, those in folders included, without those in the folder `output`."""
-    photos: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            photos.append(path)
-            continue
-        if path.resolve() == output.resolve():
-            raise ValueError(f"{output}: expected another folder for --output than the photos'")
-        within = [p for p in checks.photos(path) if output.resolve() not in p.resolve().parents]
-        if not within:
-            raise ValueError(f"{path}: no JPEG or PNG file in this folder")
-        photos.extend(within)
-    return photos
-
-
-def _picture_names(photos: Sequence[Path], folder: Path) -> list[Path]:
-    """Where the pictures of `photos` go: each has a name of its own, and none is that of a photo."""
-    taken = {photo.resolve() for photo in photos}
-    names = []
-    for photo in photos:
-        suffix = photo.suffix if photo.suffix.lower() in checks.IMAGE_SUFFIXES else ".jpg"
-        path, number = folder / f"{photo.stem}{suffix}", 1
-        while path.resolve() in taken:
-            number += 1
-            path = folder / f"{photo.stem}-{number}{suffix}"
-        taken.add(path.resolve())
-        names.append(path)
-    return names
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from unitbox_tf.cli import evaluate
-
-    return evaluate.run(options)
-
-
-def _convert(options: argparse.Namespace) -> int:
-    source = datasets.parse(options.source, options.data)
-    form, _, rest = options.destination.partition(":")
-    path, _, split = rest.partition("#")
-    if form not in datasets.WRITERS or not path:
-        raise ValueError(
-            "Expected a destination as FORMAT:PATH#SPLIT with a format of "
-            f"{sorted(datasets.WRITERS)}. Received: {options.destination!r}"
-        )
-    problems = Problems()
-    photos: writing.PhotosAs = "link" if options.link else "none" if options.no_photos else "copy"
-    reading = source.read(problems, photos=not options.no_photos)
-    annotations = list(Progress(reading, "reading", None))
-    if not annotations:
-        problems.log_counts()
-        raise ValueError(f"nothing usable was found in {options.source!r}: {source.root}")
-    names = source.class_names()
-    if not names:
-        most = max((int(a.classes.max()) for a in annotations if len(a.classes)), default=0)
-        names = tuple(f"class{index}" for index in range(most + 1)) if most else ("object",)
-    root = Path(path)
-    progress = Progress(annotations, "writing", len(annotations))
-    written = datasets.WRITERS[form](progress, root, split, names, problems, photos=photos)
-
-    boxes = sum(len(a.boxes) for a in annotations)
-    ignored = sum(int(a.ignore.sum()) for a in annotations)
-    for title, counts in (("read", (len(annotations), boxes, ignored)), ("written", written)):
-        photos_, boxes_, ignored_ = counts
-        print(f"{title:>10}  {photos_} photos, {boxes_} boxes, {ignored_} of them ignored")
-    for kind, count in problems.counts.items():
-        print(f"{count:>10}  x {kind}")
-    if problems.found:
-        problems.add_to(root / PROBLEMS_FILE)
-        print(f"{'all':>10}  in {root / PROBLEMS_FILE}")
-    return 0
-
-
-def _export(options: argparse.Namespace) -> int:
-    from unitbox_tf import detector, export
-
-    config = configs.load(options.model / detector.CONFIG_FILE)
-    model = detector.load_model(options.model, config)
-    export.save(model, config.decode, config.model.class_names, options.output)
-    print(f"SavedModel written to {options.output}")
-    return 0
