@@ -161,7 +161,7 @@ def test_a_run_that_is_killed_leaves_whole_files(tmp_path):
         path.write_bytes(b"half")
         raise Killed
 
-    store = callbacks.StoreRun(tmp_path, [])
+    store = callbacks.StoreRun(tmp_path, [], "summary")
     store.set_model(type("Model", (), {"save": staticmethod(killed)})())
     with pytest.raises(Killed):
         store.store_last()
