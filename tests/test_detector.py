@@ -102,7 +102,7 @@ def test_folders_that_hold_no_detector_are_named(untrained_run, tmp_path):
     with pytest.raises(ValueError, match="the run has stored no weights yet"):
         unitbox_tf.load(tmp_path)
     (tmp_path / detector.BEST_FILE).write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match=r"best\.weights\.h5: not the weights of the model"):
+    with pytest.raises(ValueError, match=r"best\.weights\.h5: expected the weights of the model"):
         unitbox_tf.load(tmp_path)
 
 

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from unitbox_tf import callbacks, datasets, input_pipeline, losses, train
+from unitbox_tf import callbacks, datasets, detector, input_pipeline, losses, train
 from unitbox_tf.config import PRESETS, Config, LossConfig
+from unitbox_tf.model import unitbox
 from unitbox_tf.optimizers import CoupledSGD
 from unitbox_tf.records import Problems
 
@@ -125,6 +126,28 @@ def test_a_resumed_run_starts_from_the_stored_state(tiny_config, tiny_run):
         np.testing.assert_array_equal(a, b)
     for a, b in zip(model.optimizer.variables, stored.optimizer.variables, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_training_starts_from_the_weights_of_another_run(
+    tiny_config, untrained_run, tmp_path, unfinished
+):
+    settings = {"learning_rate": 1e-12, "weight_decay": 0.0, "epochs": 1, "steps_per_epoch": 1}
+    config = changed(
+        tiny_config, init=str(untrained_run), output=str(tmp_path), run="a", **settings
+    )
+    run = train.fit(config)
+    before = detector.load_model(untrained_run, config)
+    after = detector.load_model(run.folder, config)
+    other = unitbox(dataclasses.replace(config.model, weights=None), config.train.seed)
+    for old, new in zip(before.weights, after.weights, strict=True):
+        np.testing.assert_allclose(old.numpy(), new.numpy(), atol=1e-9)
+    assert not np.allclose(other.weights[0].numpy(), before.weights[0].numpy())
+    three = dataclasses.replace(tiny_config.model, class_names=("a", "b", "c"))
+    with pytest.raises(ValueError, match=r"best\.weights\.h5: expected the weights of the model"):
+        train.fit(dataclasses.replace(config, model=three))
+    with pytest.raises(ValueError, match=r"gone: expected best\.weights\.h5 or last\.keras"):
+        train.fit(changed(config, init=str(tmp_path / "gone")))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_ctrl_c_keeps_what_was_learned(tiny_config, tmp_path, monkeypatch):

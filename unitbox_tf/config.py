@@ -75,6 +75,7 @@ class LossConfig:
 class TrainConfig:
     """How it is minimised (section 4 of the paper), and on what."""
 
+    init: str | None = None  # folder of a run whose best weights training starts from
     epochs: int = 10
     steps_per_epoch: int = 100
     batch_size: int = 10

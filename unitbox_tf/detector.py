@@ -147,19 +147,23 @@ def load(path: str | Path, **decode: Any) -> Detector:
     )
 
 
-def load_model(run: Path, config: configs.Config) -> Any:
-    """The Keras model of a run with its best weights, or the last ones where no best were stored."""
+def load_model(run: Path, config: configs.Config, seed: int = 0) -> Any:
+    """The Keras model of a run with its best weights, or the last ones where no best were stored.
+
+    Raises:
+        ValueError: the run has no weights, or they are not those of the model that `config` describes.
+    """
     weights = next((run / name for name in (BEST_FILE, LAST_FILE) if (run / name).is_file()), None)
     if weights is None:
         raise ValueError(
             f"{run}: expected {BEST_FILE} or {LAST_FILE}: the run has stored no weights yet"
         )
-    model = unitbox(dataclasses.replace(config.model, weights=None))
+    model = unitbox(dataclasses.replace(config.model, weights=None), seed)
     try:
         model.load_weights(weights)
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"{weights}: not the weights of the model in {run / CONFIG_FILE}: {error}"
+            f"{weights}: expected the weights of the model that the configuration describes: {error}"
         ) from error
     return model
 

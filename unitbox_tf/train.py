@@ -78,9 +78,7 @@ def fit(config: Config, name: str = "run", resume: Path | None = None) -> Run:
         logger.info("%d training photos, %d validation photos", len(train), len(validation))
         validation_judge(validation, config, problems)  # before anything is made: what it lacks
 
-        # A resumed run gets its weights from its checkpoint.
-        model_config = dataclasses.replace(config.model, weights=None) if resume else config.model
-        model = models.unitbox(model_config, seed=config.train.seed)
+        model = _model(config, resume)
         _compile(model, config, jit)
         run = resume or _new_folder(config.train, name)
         history = _restore(model, run) if resume else []
@@ -198,6 +196,15 @@ def best_precision(gpus: Sequence[Any]) -> str:
     details = tf.config.experimental.get_device_details(gpus[0])
     major = details.get("compute_capability", (0, 0))[0]
     return "mixed_bfloat16" if major >= 8 else "mixed_float16" if major >= 7 else "float32"
+
+
+def _model(config: Config, resume: Path | None) -> keras.Model:
+    """The network with the weights that training starts from; a resumed run gets its own from its checkpoint."""
+    if config.train.init and not resume:
+        # Of the other run only weights are taken: this configuration is to fit them.
+        return detector.load_model(Path(config.train.init), config, seed=config.train.seed)
+    model_config = dataclasses.replace(config.model, weights=None) if resume else config.model
+    return models.unitbox(model_config, seed=config.train.seed)
 
 
 def _compile(model: keras.Model, config: Config, jit: bool | str) -> None:
