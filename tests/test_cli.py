@@ -213,7 +213,7 @@ def test_evaluate_prints_a_table_and_writes_results(untrained_run, tmp_path, cap
         found = str(out / decoder / "detections.json")
         assert cli.main(["evaluate", found, "synthetic:#200-204", "--output", str(again)]) == 0
         figures = json.loads((again / "results.json").read_text())["figures"]["detections"]
-        assert figures == pytest.approx(results["figures"][decoder], nan_ok=True, abs=1e-5)
+        assert figures == results["figures"][decoder]
     if folder:
         assert cli.main(["evaluate", model, "synthetic:#200-204", "--decoder", "ellipse"]) == 1
         assert "its decoder is 'peaks'" in capsys.readouterr().err
@@ -291,6 +291,41 @@ def test_evaluate_gives_the_official_curves_of_wider_face(data, tmp_path):
         ours = tmp_path / f"out/yolov7face/wider_pr_info_yolov7face_{difficulty}_val.txt"
         official = parity / f"official_pr_yolov7face_{difficulty}.txt"
         assert ours.read_bytes() == official.read_bytes()
+
+
+def test_evaluate_says_that_photos_cannot_be_read(untrained_run, tmp_path, capsys):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(synthetic.draw(number).image)
+    (tmp_path / "1.png").write_bytes(b"no photo")
+    (tmp_path / "some.csv").write_text(
+        "image,x0,y0,x1,y1,class\n" + "".join(f"{n}.png,1,1,20,20,object\n" for n in range(4))
+    )
+    judge = ["evaluate", str(untrained_run), f"csv:{tmp_path}", "--decoder", "peaks"]
+    assert cli.main([*judge, "--output", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "3 present, 1 of them cannot be read, 1 absent" in printed
+    assert "2 images" in printed
+    assert "judged on a part of the photos: not to be compared" in printed
+    facts = json.loads((tmp_path / "out/results.json").read_text())["images"]
+    assert (facts["present"], facts["unreadable"], facts["absent"]) == (3, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["...json", "problems.txt.json", "results.json.json", "a b.json"])
+def test_the_name_of_a_file_of_detections_leads_nowhere(tmp_path, name):
+    coco_set(tmp_path)
+    (tmp_path / name).write_bytes((tmp_path / "found.json").read_bytes())
+    out = tmp_path / "deep" / "out"
+    judge = [
+        "evaluate",
+        str(tmp_path / name),
+        f"coco:{tmp_path / 'set.json'}",
+        "--output",
+        str(out),
+    ]
+    assert cli.main(judge) == 0
+    [folder] = (path for path in out.iterdir() if path.is_dir())
+    assert {"curves.png", "detections.json"} == {path.name for path in folder.iterdir()}
+    assert list(out.parent.iterdir()) == [out]
 
 
 def test_evaluate_says_what_is_wrong(untrained_run, tmp_path, capsys):

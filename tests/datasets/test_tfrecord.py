@@ -1,10 +1,12 @@
 """Shards hold annotations to the last bit, go on where they were interrupted, and name what is damaged."""
 
 import dataclasses
+import errno
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -332,6 +334,46 @@ def test_a_file_that_cannot_grow_is_named(tmp_path):
     result = subprocess.run(call, capture_output=True, text=True, check=True)
     assert result.stdout.startswith(f"{root}/train-00000-of-00001.tfrecord: ")
     assert sorted(path.name for path in root.iterdir()) == ["labels.txt", "train.shards.json"]
+
+
+@pytest.mark.parametrize("full", ["train.shards.json", "labels.txt"])
+def test_a_run_that_ends_before_the_first_shard_goes_on(tmp_path, monkeypatch, full):
+    """A disk that is full from the start: nothing is half there."""
+    write_text = Path.write_text
+
+    def no_space(path, *arguments, **more):
+        if full in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_text(path, *arguments, **more)
+
+    root = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", no_space)
+        with pytest.raises(OSError, match=f"{full}: No space left on device"):
+            write(pictures(2), root)
+    (root / ".train.shards.json.abc.partial").write_text("{")  # of a run that was killed
+    write(pictures(2), root)
+    assert [a.name for a in read(root)] == [a.name for a in pictures(2)]
+
+
+@pytest.mark.parametrize("other", ["a", "a-b"])
+def test_of_two_runs_at_once_the_later_one_wins_where_they_meet(tmp_path, monkeypatch, other):
+    root, example, runs = tmp_path / "out", tfrecord._example, [other]
+
+    def meanwhile(annotation, *more):
+        if runs:
+            write(pictures(1), root, split=runs.pop())
+        return example(annotation, *more)
+
+    monkeypatch.setattr(tfrecord, "_example", meanwhile)
+    if other == "a":
+        with pytest.raises(OSError, match=r"a-00000-of-00001\.tfrecord: .* nothing else writes to"):
+            write(pictures(1), root, split="a")
+    else:  # splits of one folder do not meet
+        write(pictures(1), root, split="a")
+        assert len(read(root, split="a-b")) == 1
+    assert len(read(root, split="a")) == 1
+    assert not list(root.glob(".*.partial"))
 
 
 @pytest.mark.usefixtures("small")

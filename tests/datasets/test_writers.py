@@ -371,6 +371,8 @@ def test_an_area_that_is_none_is_that_of_the_box(tmp_path, area):
     images, categories = [{"id": 1, "file_name": "a.png"}], [{"id": 1, "name": "dog"}]
     content = {"images": images, "annotations": [item], "categories": categories}
     (tmp_path / "some.json").write_text(json.dumps(content))
-    found = read("coco", tmp_path, photos=False)[0]
+    problems = Problems()
+    found = read("coco", tmp_path, problems, photos=False)[0]
     assert found.areas is None
     assert found.object_areas.tolist() == [20]
+    assert problems.counts["malformed area"] == (area is not None)

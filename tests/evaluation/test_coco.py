@@ -9,6 +9,7 @@ from pycocotools.cocoeval import COCOeval
 
 from unitbox_tf.datasets import coco as reader
 from unitbox_tf.evaluation import coco, matching
+from unitbox_tf.evaluation.results import Results
 from unitbox_tf.records import Annotation, Detections, Problems
 
 from .test_matching import random_set
@@ -54,6 +55,10 @@ def official(path, detections):
                     "score": float(score),
                 }
             )
+    return official_figures(path, results)
+
+
+def official_figures(path, results):
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(path))
         run = COCOeval(truth, truth.loadRes(results), "bbox")
@@ -73,6 +78,37 @@ def test_figures_are_those_of_pycocotools_on_the_data_sets_file(random, tmp_path
     assert list(figures) == list(coco.FIGURES)
     np.testing.assert_allclose(list(figures.values()), official(path, detections), rtol=1e-12)
     assert 0.02 < figures["ap50"] < 0.98
+
+
+@pytest.mark.parametrize(
+    ("truth", "found"),
+    [
+        # An area of 32^2 that is an ulp less would be a small object's.
+        ([[10, 10, 40, 40]], [[10, 10, 40, 40, 0.5], [120.7, 120.7, 32, 32, 0.9]]),
+        # IoU of .8, which is one of COCO's thresholds.
+        ([[29.6, 22.1, 52.5, 40]], [[29.6, 22.1, 52.5, 32.0, 0.9]]),
+        ([[0.1, 0.7, 10 / 3, 5 / 3]], [[0.3, 0.7, 10 / 3, 5 / 3, 0.9]]),
+    ],
+)
+def test_sides_are_the_numbers_that_were_read(tmp_path, truth, found):
+    objects = [
+        {"id": n, "image_id": 100, "category_id": 10, "bbox": box, "iscrowd": 0}
+        | {"area": box[2] * box[3]}
+        for n, box in enumerate(truth, 1)
+    ]
+    images = [{"id": 100, "file_name": "0.jpg"}]
+    content = {"images": images, "annotations": objects, "categories": [{"id": 10, "name": "a"}]}
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    rows = np.array(found)
+    results = Results((rows,), (np.zeros(len(rows), int),))
+    detections = results.detections([(999, 999)])
+    read = list(reader.read(path, "", Problems(), photos=False))
+    official_rows = [
+        {"image_id": 100, "category_id": 10, "bbox": row[:4], "score": row[4]} for row in found
+    ]
+    expected = official_figures(path, official_rows)
+    np.testing.assert_array_equal(list(coco.evaluate(detections, read).values()), expected)
 
 
 def test_average_precision_is_that_of_matching(random):

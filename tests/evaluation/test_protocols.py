@@ -95,7 +95,7 @@ def test_names_of_published_rocs_are_seen(tmp_path):
         "Face++DiscROC",
         "AcfContROC",
     ):
-        (tmp_path / f"{name}.txt").touch()
+        (tmp_path / f"{name}.txt").write_text("0.5 10\n")
     assert list(protocols._roc_files(tmp_path, "disc")) == [
         "BAIDU-IDL",
         "Face++",
@@ -123,6 +123,14 @@ def test_what_a_protocol_lacks_is_said(sized, tmp_path):
         protocols.make(
             "fddb", with_ellipses(truth), [], Problems(), protocols.Options(curves=tmp_path)
         )
+    (tmp_path / "A-DiscROC.txt").write_text("hello")
+    with pytest.raises(ValueError, match=r"A-DiscROC\.txt:1: expected 2 to 4 numbers"):
+        protocols.make(
+            "fddb", with_ellipses(truth), [], Problems(), protocols.Options(curves=tmp_path)
+        )
+    for size in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="Expected a min_size from 0"):
+            protocols.make("summary", truth, [], Problems(), protocols.Options(min_size=size))
     several = dataclasses.replace(results, classes=tuple(c + 1 for c in results.classes))
     with pytest.raises(ValueError, match="one class, faces; received a detection of class 2"):
         protocols.make("fddb", with_ellipses(truth), [], Problems())(several)
@@ -203,9 +211,13 @@ def test_the_version_of_annotations_is_that_of_images_boxes_and_what_is_ignored(
     assert version == protocols.digest(
         [dataclasses.replace(a, boxes=a.boxes + 1e-9) for a in truth]
     )
+    # Neither does it depend on what formats do not keep: the order of images and their suffixes.
+    assert version == protocols.digest(truth[::-1])
+    assert version == protocols.digest(
+        [dataclasses.replace(a, name=f"{a.name}.png") for a in truth]
+    )
     others = [
         truth[1:],
-        truth[::-1],
         [dataclasses.replace(a, boxes=a.boxes + 1) for a in truth],
         [dataclasses.replace(a, ignore=~a.ignore) for a in truth],
         [dataclasses.replace(a, classes=a.classes + 1) for a in truth],

@@ -79,12 +79,15 @@ def test_what_is_wrong_in_a_row_is_named_and_the_rest_kept(tmp_path):
     source = coco_source(tmp_path)
     truth = list(source.read(Problems(), photos=False))
     wrong = [
-        ("no image has the id or name 4", row(image_id=4, category_id=17)),
-        ("no image has the id or name None", row(category_id=17)),
+        ("no image, or more than one, has the id or name 4", row(image_id=4, category_id=17)),
+        ("no image, or more than one, has the id or name None", row(category_id=17)),
         ("no category has the id 1", row(image_id=3)),
         ("expected image_id", row(image_id=3, bbox=[1, 2, 3])),
         ("expected image_id", row(image_id=3, bbox=[1, 2, 3, "4"])),
         ("expected image_id", row(image_id=3, score=float("nan"))),
+        ("expected image_id", row(image_id=3, bbox=[float("nan"), 2, 3, 4])),
+        ("expected image_id", row(image_id=3, bbox=[1, 2, 3, 1e300])),
+        ("expected image_id", row(image_id=3, score=10**400)),
         ("expected image_id", row(image_id=[3])),
         ("expected image_id", {"image_id": 3}),
         ("expected image_id", 5),
@@ -105,7 +108,7 @@ def test_what_is_wrong_in_a_row_is_named_and_the_rest_kept(tmp_path):
     [
         ("[{]", "found.json:1: not valid JSON"),
         ("[" * 100_000, "found.json: not valid JSON"),
-        ('{"images": []}', "expected COCO's results, a list"),
+        ('{"images": []}', "a list of objects, received an object with ['images']"),
         (
             '[{"file_name": "z.jpg", "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]',
             "'a.jpg', ",
@@ -140,7 +143,7 @@ def test_fddbs_form_holds_rectangles_or_ellipses(tmp_path):
     assert len(found.rows[1]) == 0
     assert found.rows[2] is None
     assert [(p.kind, p.where) for p in problems.found] == [
-        (results.NOT_ANNOTATED, "z/z"),
+        (results.NOT_ANNOTATED, f"{path}: z/z"),
         (results.WITHOUT_RESULT, "a/d.png"),
     ]
 
@@ -156,6 +159,63 @@ def test_wider_faces_form_is_a_folder_of_folders(tmp_path):
     assert problems.counts[results.WITHOUT_RESULT] == 1
 
 
+def test_a_name_that_fits_several_images_fits_none(tmp_path):
+    path = coco_file(
+        tmp_path, row(file_name="a"), row(file_name="a.png"), row(file_name="x/a.jpeg")
+    )
+    problems = Problems()
+    found = results.read(path, annotations("a.jpg", "a.png"), problems)
+    assert [len(rows) for rows in found.rows] == [0, 1]
+    assert [p.where for p in problems.found] == [f"{path}: [0]", f"{path}: [2]"]
+
+
+@pytest.mark.parametrize("category", [0, 4, 90, 10**12, "1", True, 1.0])
+def test_without_a_coco_json_categories_are_those_of_the_classes(tmp_path, category):
+    path = coco_file(tmp_path, row(file_name="a.jpg"), row(file_name="a.jpg", category_id=category))
+    truth = [Annotation("a.jpg", b"", [[0, 0, 9, 9]], [2])]
+    problems = Problems()
+    found = results.read(path, truth, problems)
+    assert found.classes[0].tolist() == [0]
+    [problem] = problems.found
+    assert f"no category has the id {category!r}: they count from 1 to 3" in problem.message
+
+
+def test_a_number_as_image_says_what_to_do_where_nothing_gives_numbers(tmp_path):
+    path = coco_file(tmp_path, row(image_id=285))
+    with pytest.raises(
+        ValueError, match="only a COCO json as the one source can say; give file_name"
+    ):
+        results.read(path, annotations("285.jpg"), Problems())
+
+
+def test_an_image_that_a_coco_json_lists_twice_has_the_first_id(tmp_path):
+    source = coco_source(tmp_path)
+    content = json.loads((tmp_path / "set.json").read_text())
+    content["images"].append({"id": 99, "file_name": "x.jpg"})
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    truth = list(source.read(Problems(), photos=False))
+    path = coco_file(tmp_path, row(image_id=7, category_id=17), row(image_id=99, category_id=17))
+    problems = Problems()
+    assert results.read(path, truth, problems, [source]).num_detections == 1
+    assert [p.where for p in problems.found] == [f"{path}: [1]"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "photo.jpg", "rows.csv"])
+def test_a_file_without_a_result_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"# A title\n\nwith, some, words \xff\n")
+    with pytest.raises(ValueError, match=r"found none \(read as results in the form of fddb\)"):
+        results.read(tmp_path / name, annotations("a.jpg"), Problems())
+
+
+def test_a_folder_without_a_usable_result_is_refused(tmp_path):
+    (tmp_path / "found/0--Parade").mkdir(parents=True)
+    (tmp_path / "found/0--Parade/a.txt").write_text("a\nmany\n")
+    with pytest.raises(ValueError, match=r"form of wider_face\); the first problem: .*a\.txt:2"):
+        results.read(tmp_path / "found", annotations("0--Parade/a.jpg"), Problems())
+    with pytest.raises(ValueError, match=r"whose images are named event/image\.jpg: .*'a\.jpg'"):
+        results.read(tmp_path / "found", annotations("a.jpg"), Problems())
+
+
 def test_forms_are_told_apart(tmp_path):
     for name, form in (("f/fold-03-out.txt", "fddb"), ("w/event/a.txt", "wider_face")):
         (tmp_path / name).parent.mkdir(parents=True)
@@ -163,6 +223,11 @@ def test_forms_are_told_apart(tmp_path):
         assert results.form_of(tmp_path / name.split("/")[0]) == form
     with pytest.raises(ValueError, match=r"gone: no such file or folder\. Expected detections"):
         results.form_of(tmp_path / "gone")
+    (tmp_path / "runs/one").mkdir(parents=True)
+    (tmp_path / "runs/one/config.json").touch()
+    (tmp_path / "runs/one/problems.txt").touch()
+    with pytest.raises(ValueError, match=r"expected one run, found 1: name one, such as .*one"):
+        results.form_of(tmp_path / "runs")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: Expected detections: a json list as of COCO"):
         results.form_of(tmp_path / "empty")

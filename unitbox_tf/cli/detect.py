@@ -11,7 +11,7 @@ from typing import Any
 
 from unitbox_tf import detector, visualize
 from unitbox_tf.datasets import checks
-from unitbox_tf.evaluation import results
+from unitbox_tf.evaluation.results import Results, coco_rows
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,8 +32,8 @@ def run(options: argparse.Namespace) -> int:
             print(f"unitbox: left out: {error}", file=sys.stderr)
             continue
         found = model(image)
-        boxes = (found.boxes, found.scores, found.classes)
-        rows.extend(results.coco_rows(photo.as_posix(), *boxes))
+        own = Results.of([found]).rectangles(0)
+        rows.extend(coco_rows(photo.as_posix(), own, found.classes))
         picture = visualize.draw_detections(image, found, model.class_names)
         visualize.save_image(picture, name)
         print(f"{photo}: {len(found)} found")

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def _judge_model(
     one = next(iter(models.values()))
     sources = [datasets.parse(source, options.data) for source in options.sources]
     annotations = datasets.load(options.sources, options.data, problems, len(one.class_names))
-    absent = problems.counts[checks.ABSENT]
+    absent, listed = problems.counts[checks.ABSENT], len(annotations)
     # Before the photos are looked at, which takes long: what the protocol lacks is said here.
     judge = protocols.make(options.protocol, annotations, sources, problems, given)
     judged = {}
@@ -105,6 +106,7 @@ def _judge_model(
         judged[label] = _Judged(annotations, results, detections, judge(results))
     sizes = [found.image_size for found in detections]
     facts = _facts(options, given, annotations, absent, sizes)
+    facts["images"] |= {"present": listed, "unreadable": listed - len(annotations)}
     facts["model"] = {"max_side": one.decode.max_side, "lowest_score": one.decode.score_threshold}
     return facts, judged, one.class_names
 
@@ -147,7 +149,10 @@ def _judge_file(
         raise ValueError(f"nothing usable was found in {options.sources}")
     judge = protocols.make(options.protocol, annotations, sources, problems, given)
     results = result_files.read(options.detector, annotations, problems, sources)
-    label = options.detector.stem if options.detector.is_file() else options.detector.resolve().name
+    path = options.detector.resolve()
+    # The name of a folder, which is to have that of no file beside it.
+    name = path.stem if path.is_file() else path.name
+    label = re.sub(r"[^\w+-]+", "_", name).strip("_") or "detections"
     judged = {label: _Judged(annotations, results, None, judge(results))}
     absent = sum(isinstance(a.image, Path) and not a.image.is_file() for a in annotations)
     sizes = protocols.image_sizes(annotations, given.image_sizes, problems)
@@ -217,11 +222,13 @@ def _described(facts: Mapping[str, Any]) -> Iterator[str]:
         size = f"{width} x {height} px"
     if "model" in facts:
         size += f", shown shrunk to fit {facts['model']['max_side']} px"
-    yield line("photos", f"{images['present']} present, {images['absent']} absent; {size}")
+    unreadable = images.get("unreadable", 0)
+    broken = f", {unreadable} of them cannot be read" if unreadable else ""
+    yield line("photos", f"{images['present']} present{broken}, {images['absent']} absent; {size}")
     if "without_result" in images:
         yield line("without result", f"{images['without_result']} images")
-    if "model" in facts and images["absent"] and facts["protocol"] in ("fddb", "wider_face"):
-        yield line("", "photos are absent: not to be compared with published figures")
+    if "model" in facts and images["absent"] + unreadable:
+        yield line("", "judged on a part of the photos: not to be compared with published figures")
 
 
 def table(figures: Mapping[str, Mapping[str, float]]) -> str:
@@ -241,7 +248,7 @@ def table(figures: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _shown(value: float) -> str:
-    return f"{value:.0f}" if float(value).is_integer() and value > 1 else f"{value:.4f}"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def _plain(figures: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
@@ -263,12 +270,9 @@ def _save_detections(row: _Judged, options: argparse.Namespace, path: Path) -> N
         categories = {index: id for id, index in ids.categories.items()}
     rows: list[dict[str, Any]] = []
     for index, annotation in enumerate(row.annotations):
-        found = row.results.rectangles(index)
-        boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:4]], axis=1)
+        found, labels = row.results.rectangles(index), row.results.classes[index]
         known = {"image_id": images[annotation.name]} if annotation.name in images else {}
-        for item in result_files.coco_rows(
-            annotation.name, boxes, found[:, 4], row.results.classes[index]
-        ):
+        for item in result_files.coco_rows(annotation.name, found, labels):
             category = item["category_id"]
             rows.append({**known, **item, "category_id": categories.get(category - 1, category)})
     path.write_text(json.dumps(rows), encoding="utf-8")

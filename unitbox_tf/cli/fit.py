@@ -70,7 +70,9 @@ def run(arguments: Sequence[str]) -> int:
     from unitbox_tf.evaluation import protocols
 
     done = train.fit(options.config, name, options.resume)
-    print(f"\nOn the validation photos: {protocols.TITLES['summary']}\n\n{table(done.results)}\n")
+    names = dict.fromkeys(["summary", options.config.train.validation_protocol])
+    titles = "; ".join(protocols.TITLES[name] for name in names)
+    print(f"\nOn the validation photos: {titles}\n\n{table(done.results)}\n")
     counts = ", ".join(f"{count} x {kind}" for kind, count in done.problems.counts.items())
     for title, what in (
         ("run", done.folder),

@@ -363,6 +363,12 @@ class Photos:
         return stem + self._stems[folder].get(last, default)
 
 
+def without_suffix(name: str) -> str:
+    """The name of a photo without `.jpg`, `.jpeg` or `.png` at its end."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
+
+
 def photos(folder: Path) -> list[Path]:
     """All JPEG and PNG files in `folder` and the folders below it, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)

@@ -32,7 +32,7 @@ class _Object(NamedTuple):
     category: Any
     box: tuple[float, float, float, float]  # x y w h
     ignore: bool
-    area: float  # NaN where it is not stated
+    area: float | None  # None where it is not stated, NaN where that is no area
 
 
 class Ids(NamedTuple):
@@ -49,12 +49,15 @@ def class_names(root: Path, split: str) -> tuple[str, ...]:
 
 
 def ids(root: Path, split: str) -> Ids:
-    """The ids of images and categories; of an image that is listed twice, the first name."""
+    """The ids of images and categories; of those that are listed twice, the first, as `read` has it."""
     path, content = _content(root, split, _without_annotation)
     images: dict[Any, str] = {}
+    names: set[str] = set()
     for image in content["images"]:
         with contextlib.suppress(KeyError, TypeError):  # `read` reports it
-            images.setdefault(image["id"], image["file_name"])
+            if image["id"] not in images and image["file_name"] not in names:
+                images[image["id"]] = image["file_name"]
+                names.add(image["file_name"])
     categories = {id: index for index, (id, _) in enumerate(_categories(path, content))}
     return Ids(images, categories)
 
@@ -113,7 +116,11 @@ def read(
         photo = found.find(name, f"{path}: image {name!r}")
         if photo is not None:
             labels = [classes[row.category] for row in rows]
-            areas = np.array([row.area for row in rows])
+            areas = np.array([row.area for row in rows], np.float64)  # NaN for None
+            for row, place in zip(rows, places, strict=True):
+                if row.area is not None and math.isnan(row.area):
+                    message = "expected an area from 0; that of its box is taken"
+                    problems.add("malformed area", place, message)
             known = None if np.isnan(areas).all() else areas
             yield Annotation(name, photo, boxes, np.array(labels), ignore, size=size, areas=known)
 
@@ -154,9 +161,10 @@ def _object(item: dict[str, Any]) -> Any:
             if math.isfinite(x + y + width + height):
                 ignore = bool(item.get("iscrowd", 0)) or bool(item.get("ignore", 0))
                 area = item.get("area")
-                if not (isinstance(area, int | float) and math.isfinite(area) and area >= 0):
-                    area = math.nan
-                return _Object(image, category, (x, y, width, height), ignore, float(area))
+                if area is not None:
+                    usable = isinstance(area, int | float) and math.isfinite(area) and area >= 0
+                    area = float(area) if usable else math.nan
+                return _Object(image, category, (x, y, width, height), ignore, area)
     except (KeyError, TypeError, ValueError, OverflowError):
         pass
     return item

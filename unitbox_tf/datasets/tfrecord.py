@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import glob
 import hashlib
 import itertools
 import json
@@ -45,6 +44,7 @@ SHARD_BYTES = 1 << 27  # of photos in a shard, if it has more than one
 LARGEST_RECORD = (1 << 31) - 1  # bytes; protocol buffers end here
 LARGEST_CLASS = np.iinfo(np.int32).max
 PLAN_SUFFIX = ".shards.json"
+PARTIAL = ".partial"  # ends the names of files that are not complete
 VERSION = 1  # of what is in a record: shards of two versions are not mixed
 HEADER, FOOTER = 12, 4  # bytes before and after the data of a record
 SHARD_NAME = re.compile(  # as this module names them, and as the Object Detection API does
@@ -256,7 +256,10 @@ def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> 
     for name in ("image/filename", "image/height", "image/width"):
         if len(values(name)) != 1:
             raise ValueError(f"received {len(values(name))} values of {name!r}")
-    size = values("image/height")[0], values("image/width")[0]
+    height, width = (operator.index(values(f"image/{side}")[0]) for side in ("height", "width"))
+    size = height, width
+    if max(size) > LARGEST_RECORD:
+        raise ValueError(f"received a photo of {size[1]} x {size[0]} pixels")
     corners = [values(f"image/object/bbox/{side}") for side in CORNERS]
     boxes = np.array(corners, np.float64).T.reshape(-1, 4) * (size[::-1] * 2)
     labels = np.array(values("image/object/class/label"), np.int64) - 1
@@ -482,7 +485,7 @@ def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None
     """
     path = root / f"{stem}{PLAN_SUFFIX}"
     there = sorted(root.glob(f"*{PLAN_SUFFIX}")) if root.is_dir() else []
-    if root.exists() and not there and (not root.is_dir() or any(root.iterdir())):
+    if root.exists() and not there and (not root.is_dir() or any(map(_is_other, root.iterdir()))):
         raise ValueError(
             f"{root}: expected a new or empty folder, or one of shards, as nothing is overwritten"
         )
@@ -503,20 +506,34 @@ def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None
     if path not in there:
         plan.write(path)
     if names is None:
-        out.write_labels()
-    for partial in root.glob(f".{glob.escape(stem)}-*.partial"):
-        partial.unlink()
+        with _complete(root / checks.LABEL_FILES[0]) as partial:
+            partial.write_text("".join(f"{name}\n" for name in out.class_names), encoding="utf-8")
+    for partial in root.glob(f".*{PARTIAL}"):
+        match = SHARD_NAME.match(partial.name[1:])
+        if match and match["split"] == stem:  # another split may be written at this moment
+            partial.unlink()
+
+
+def _is_other(path: Path) -> bool:
+    """Whether a file is none that an interrupted run leaves before there is a plan."""
+    return not (path.name.startswith(".") and path.name.endswith(PARTIAL))
 
 
 @contextlib.contextmanager
 def _complete(path: Path) -> Iterator[Path]:
     """A name to write to; the file becomes `path` at the end, or vanishes if there is an error."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         yield partial
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(partial):
+            raise OSError(
+                f"{path}: {error.strerror}; expected that nothing else writes to the folder"
+            ) from error
+        if isinstance(error, OSError) and error.filename is None:  # no space left, say
+            raise OSError(f"{path}: {error.strerror}") from error
         raise
 
 
@@ -539,16 +556,11 @@ def _write_shard(
     path: Path, annotations: Iterable[tuple[Annotation, int]], class_names: Sequence[str]
 ) -> None:
     """Writes annotations, each with the length of its photo."""
-    try:
-        with _complete(path) as partial, partial.open("xb") as file:
-            for annotation, length in annotations:
-                parts = _example(annotation, length, class_names)
-                header = struct.pack("<Q", sum(map(len, parts)))
-                file.writelines([header, _checksum(header), *parts, _checksum(*parts)])
-    except OSError as error:
-        if error.filename is None:  # no space left, say, which Python does not tell where
-            raise OSError(f"{path}: {error.strerror}") from error
-        raise
+    with _complete(path) as partial, partial.open("xb") as file:
+        for annotation, length in annotations:
+            parts = _example(annotation, length, class_names)
+            header = struct.pack("<Q", sum(map(len, parts)))
+            file.writelines([header, _checksum(header), *parts, _checksum(*parts)])
 
 
 def _length(image: Path | Part | bytes) -> int:

@@ -115,6 +115,8 @@ def make(
             what the protocol needs: ellipses (FDDB), the official lists (WIDER FACE), sizes of images.
     """
     options = options or Options()
+    if not 0 <= options.min_size < math.inf:
+        raise ValueError(f"Expected a min_size from 0, in pixels. Received: {options.min_size}")
     if name not in NAMES:
         raise ValueError(f"Unknown protocol {name!r}. Expected one of {NAMES}.")
     for field in dataclasses.fields(Options):
@@ -133,12 +135,13 @@ def make(
 def digest(annotations: Sequence[Annotation]) -> str:
     """Sixteen hexadecimal digits of SHA-256 that tell versions of annotations apart.
 
-    Over the images in order: name, boxes, classes, whether ignored. Independent of the format as
-    far as that keeps these.
+    Over the images, sorted by name: name without suffix, boxes to the fourth decimal, classes, what is
+    ignored. Independent of the format as far as that keeps these.
     """
     total = hashlib.sha256()
-    for annotation in annotations:
-        total.update(annotation.name.encode("utf-8", "surrogateescape") + b"\0")
+    for annotation in sorted(annotations, key=lambda one: checks.without_suffix(one.name)):
+        name = checks.without_suffix(annotation.name)
+        total.update(name.encode("utf-8", "surrogateescape") + b"\0")
         boxes = np.round(annotation.boxes, 4) + 0.0  # no negative zero
         for array, dtype in ((boxes, "<f8"), (annotation.classes, "<i4"), (annotation.ignore, "?")):
             total.update(np.ascontiguousarray(array, dtype).tobytes())
@@ -224,7 +227,7 @@ def _fddb(annotations: Sequence[Annotation], options: Options, problems: Problem
             figures[f"continuous_at_{count}"] = fddb.rate_at(curves.continuous, count)
         figures["discrete"] = fddb.rate_at(curves.discrete, math.inf)
         figures["continuous"] = fddb.rate_at(curves.continuous, math.inf)
-        figures["false_positives"] = float(curves.discrete[:, 1].max())
+        figures["false_positives"] = int(curves.discrete[:, 1].max())
 
         def save(folder: Path, label: str) -> None:
             fddb.save_curves(curves, folder / f"{label}-")
@@ -248,6 +251,8 @@ def _roc_files(folder: Path | None, kind: str) -> dict[str, Path]:
         raise ValueError(
             f"{folder}: expected curves such as NAME-{kind.title()}ROC.txt, found none"
         )
+    for path in files:
+        fddb.read_curve(path)  # what is wrong is said before anything is judged
     return {pattern.sub("", path.stem): path for path in files}
 
 
@@ -300,7 +305,7 @@ def _ground_truth(sources: Sequence[Source]) -> Path:
     looked = f"; looked in {', '.join(map(str, candidates))}" if candidates else ""
     raise ValueError(
         "Expected the folder with wider_face_val.mat, wider_easy_val.mat, wider_medium_val.mat and "
-        f"wider_hard_val.mat (--ground-truth){looked}"
+        f"wider_hard_val.mat{looked}; or give it to `unitbox evaluate` as --ground-truth"
     )
 
 

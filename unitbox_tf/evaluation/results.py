@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from unitbox_tf.datasets import Source, checks, coco
 from unitbox_tf.evaluation import fddb, wider_face
 from unitbox_tf.records import Annotation, Detections, Problems
 
+LARGEST = 1e9  # pixels, and score: no honest detection comes near
 NOT_ANNOTATED = "detections of an image that is not annotated"
 WITHOUT_RESULT = "image without result"
 MALFORMED = "malformed detection"
@@ -96,6 +96,11 @@ def form_of(path: Path) -> str:
     if path.is_dir():
         if any(path.glob("fold-*-out.txt")):
             return "fddb"
+        runs = [file.parent for file in path.glob("*/config.json")]
+        if runs:
+            raise ValueError(
+                f"{path}: expected one run, found {len(runs)}: name one, such as {runs[0]}"
+            )
         if any(path.glob("*/*.txt")):
             return "wider_face"
     raise ValueError(
@@ -123,14 +128,15 @@ def read(
     Raises:
         ValueError: it is of no known form, or not one detection is of an annotated image.
     """
-    form = form_of(path)
-    names = _Names(annotations)
+    form, known_before = form_of(path), len(problems.found)
+    names = _Names(annotations, _num_classes(annotations, sources))
     found = _READ[form](path, names, problems, sources)
-    if not found and (problems.counts[NOT_ANNOTATED] or problems.counts[MALFORMED]):
+    if not found and len(problems.found) > known_before:
         problems.log_counts()
+        such = f" such as {annotations[0].name!r}" if annotations else ""
         raise ValueError(
-            f"{path}: expected detections of images such as {annotations[0].name!r}, found none "
-            f"(read as results in the form of {form})"
+            f"{path}: expected detections of images{such}, found none (read as results in the form "
+            f"of {form}); the first problem: {problems.found[known_before]}"
         )
     # COCO's form has no row for an image without detections; of the others, its absence says something.
     absent = np.zeros((0, 5)) if form == "coco" else None
@@ -142,45 +148,56 @@ def read(
     return Results(tuple(rows for rows, _ in each), tuple(labels for _, labels in each))
 
 
+def _num_classes(annotations: Sequence[Annotation], sources: Sequence[Source]) -> int:
+    """As many as are named, or occur."""
+    named = [len(source.class_names() or ()) for source in sources]
+    seen = [int(a.classes.max()) + 1 for a in annotations if len(a.classes)]
+    return max([1, *named, *seen])
+
+
 _Found = dict[int, tuple[np.ndarray, np.ndarray]]  # by index of the image
 
 
 class _Names:
-    """Finds images by the names that results have for them."""
+    """Finds images by the names that results have for them.
 
-    def __init__(self, annotations: Sequence[Annotation]) -> None:
+    Attributes:
+        all: the names, in order.
+        num_classes: of the annotated objects; detections cannot be of others.
+    """
+
+    def __init__(self, annotations: Sequence[Annotation], num_classes: int = 1) -> None:
         self.all = [annotation.name for annotation in annotations]
+        self.num_classes = num_classes
         self._index: dict[str, int] = {}
-        self._last_parts: dict[str, list[int]] = {}
+        self._by_last_part: dict[str, list[int]] = {}
         for index, name in enumerate(self.all):
             if name in self._index:
                 raise ValueError(
                     f"Expected images of different names, to which results refer. Received twice: {name!r}"
                 )
             self._index[name] = index
-        for index, name in enumerate(self.all):
-            self._index.setdefault(_stem(name), index)
-            self._last_parts.setdefault(_stem(name).rpartition("/")[2], []).append(index)
+            self._by_last_part.setdefault(
+                checks.without_suffix(name).rpartition("/")[2], []
+            ).append(index)
 
     def find(self, name: str) -> int | None:
-        """The index of the image `name`, which may lack its suffix, or have folders before it."""
+        """The index of the image `name`, which may lack its suffix, or have folders before it.
+
+        None where it fits no image, or several equally well.
+        """
         name = name.replace("\\", "/")
-        for known in (name, _stem(name)):
-            if known in self._index:
-                return self._index[known]
-        stem = _stem(name)
-        fitting = [
-            index
-            for index in self._last_parts.get(stem.rpartition("/")[2], [])
-            if f"/{stem}".endswith(f"/{_stem(self.all[index])}")
-        ]
+        if name in self._index:
+            return self._index[name]
+        stem = checks.without_suffix(name)
+        fitting: dict[int, list[int]] = {}  # by length of what fits
+        for index in self._by_last_part.get(stem.rpartition("/")[2], []):
+            known = checks.without_suffix(self.all[index])
+            if f"/{stem}".endswith(f"/{known}"):
+                fitting.setdefault(len(known), []).append(index)
         # Of folders that fit, the longest path says most.
-        return max(fitting, key=lambda index: len(self.all[index]), default=None)
-
-
-def _stem(name: str) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in checks.IMAGE_SUFFIXES else name
+        longest = fitting[max(fitting)] if fitting else []
+        return longest[0] if len(longest) == 1 else None
 
 
 class _Row(NamedTuple):
@@ -198,7 +215,7 @@ def _row(item: dict[str, Any]) -> Any:
         box, score = item["bbox"], item["score"]
         values = tuple(map(float, (*box, score)))
         numbers = all(type(value) in (int, float) for value in (*box, score))
-        if numbers and len(values) == 5 and all(map(math.isfinite, values)):
+        if numbers and len(values) == 5 and all(abs(value) <= LARGEST for value in values):
             image, name = item.get("image_id"), item.get("file_name")
             hash((image, item["category_id"]))
             return _Row(image, name, item["category_id"], values)
@@ -221,7 +238,10 @@ def _read_coco(path: Path, names: _Names, problems: Problems, sources: Sequence[
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(rows, list):
-        raise ValueError(f"{path}: expected COCO's results, a list of objects")
+        received = (
+            f"an object with {sorted(rows)[:9]}" if isinstance(rows, dict) else f"{rows!r:.80}"
+        )
+        raise ValueError(f"{path}: expected COCO's results, a list of objects, received {received}")
     ids: coco.Ids | None = None
     if len(sources) == 1 and sources[0].format == "coco":
         ids = coco.ids(sources[0].root, sources[0].split)
@@ -231,8 +251,8 @@ def _read_coco(path: Path, names: _Names, problems: Problems, sources: Sequence[
         where = f"{path}: [{number}]"
         if not isinstance(row, _Row):
             message = (
-                "expected image_id or file_name, category_id, a finite score and a bbox of 4 finite "
-                f"numbers: {row!r:.200}"
+                "expected image_id or file_name, category_id, a score, and a bbox of 4 numbers up to "
+                f"{LARGEST:g}: {row!r:.200}"
             )
             problems.add(MALFORMED, where, message)
             continue
@@ -242,12 +262,14 @@ def _read_coco(path: Path, names: _Names, problems: Problems, sources: Sequence[
             continue
         index = _image(row, names, ids)
         if index is None:
-            name = row.name if row.name is not None else row.image
-            problems.add(NOT_ANNOTATED, where, f"no image has the id or name {name!r:.200}")
+            problems.add(NOT_ANNOTATED, where, _unknown(row, ids))
             continue
-        label = _label(row.category, ids)
+        label = _label(row.category, ids, names.num_classes)
         if label is None:
-            problems.add(MALFORMED, where, f"no category has the id {row.category!r:.200}")
+            message = f"no category has the id {row.category!r:.200}"
+            if ids is None:
+                message += f": they count from 1 to {names.num_classes}, in the order of classes"
+            problems.add(MALFORMED, where, message)
             continue
         found.setdefault(index, []).append(row)
         labels.setdefault(index, []).append(label)
@@ -267,32 +289,53 @@ def _image(row: _Row, names: _Names, ids: coco.Ids | None) -> int | None:
     return None
 
 
-def _label(category: Any, ids: coco.Ids | None) -> int | None:
+def _unknown(row: _Row, ids: coco.Ids | None) -> str:
+    """Says that the image of a row is not known."""
+    name = row.name if row.name is not None else row.image
+    message = f"no image, or more than one, has the id or name {name!r:.200}"
+    if ids is None and row.name is None and type(row.image) is int:
+        message += ": what numbers mean, only a COCO json as the one source can say; give file_name"
+    return message
+
+
+def _label(category: Any, ids: coco.Ids | None, num_classes: int) -> int | None:
     if ids is not None:
         return ids.categories.get(category)
-    return category - 1 if type(category) is int and category >= 1 else None
+    return category - 1 if type(category) is int and 1 <= category <= num_classes else None
 
 
 def _read_fddb(path: Path, names: _Names, problems: Problems, sources: Sequence[Source]) -> _Found:
-    return _by_name(fddb.read_detections(path, problems), names, problems)
+    return _by_name(path, fddb.read_detections(path, problems), names, problems)
 
 
 def _read_wider_face(
     path: Path, names: _Names, problems: Problems, sources: Sequence[Source]
 ) -> _Found:
-    return _by_name(wider_face.read_detections(path, names.all, problems), names, problems)
+    try:
+        rows = wider_face.read_detections(path, names.all, problems)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: read as results in the form of WIDER FACE, whose images are named event/image.jpg: "
+            f"{error}"
+        ) from error
+    return _by_name(path, rows, names, problems)
 
 
-def _by_name(rows: Mapping[str, np.ndarray], names: _Names, problems: Problems) -> _Found:
+def _by_name(
+    path: Path, rows: Mapping[str, np.ndarray], names: _Names, problems: Problems
+) -> _Found:
     """These two forms have one class."""
     found: _Found = {}
     for name, values in rows.items():
         index = names.find(name)
         if index is None:
-            problems.add(NOT_ANNOTATED, name, "no image has this name; left out")
+            message = (
+                f"no image, or more than one, has this name; {len(values)} detections left out"
+            )
+            problems.add(NOT_ANNOTATED, f"{path}: {name}", message)
         elif index in found:
             message = f"is {names.all[index]!r}, which has detections already"
-            problems.add("image listed twice", name, message)
+            problems.add("image listed twice", f"{path}: {name}", message)
         else:
             found[index] = values, np.zeros(len(values), np.int32)
     return found
@@ -305,26 +348,15 @@ _READ: dict[str, Callable[[Path, _Names, Problems, Sequence[Source]], _Found]] =
 }
 
 
-def coco_rows(
-    name: str, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray
-) -> list[dict[str, Any]]:
+def coco_rows(name: str, rows: np.ndarray, classes: np.ndarray) -> list[dict[str, Any]]:
     """COCO's results of one image: `file_name`, `category_id` from 1, `bbox` x, y, width, height, `score`.
 
     Args:
         name: of the image.
-        boxes: `xyxy` `[K, 4]` in pixels of the image; written with 4 decimals.
-        scores: `[K]`; written with 8 decimals, so that those near 1 stay apart.
+        rows: `x y w h score` `[K, 5]` in pixels of the image, written as they are.
         classes: `[K]`, from 0.
     """
-    rows = []
-    for box, score, label in zip(boxes, scores, classes, strict=True):
-        x0, y0, x1, y1 = (float(value) for value in box)
-        rows.append(
-            {
-                "file_name": name,
-                "category_id": int(label) + 1,
-                "bbox": [round(v, 4) for v in (x0, y0, x1 - x0, y1 - y0)],
-                "score": round(float(score), 8),
-            }
-        )
-    return rows
+    return [
+        {"file_name": name, "category_id": int(label) + 1, "bbox": row[:4], "score": row[4]}
+        for row, label in zip(rows.tolist(), classes, strict=True)
+    ]
