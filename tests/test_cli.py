@@ -293,6 +293,19 @@ def test_evaluate_gives_the_official_curves_of_wider_face(data, tmp_path):
         assert ours.read_bytes() == official.read_bytes()
 
 
+def test_evaluate_takes_only_the_photos_that_are_there(tmp_path, capsys):
+    coco_set(tmp_path)
+    for number in (1, 4):
+        (tmp_path / f"{number}.jpg").write_bytes(synthetic.draw(number).image)
+    judge = ["evaluate", str(tmp_path / "found.json"), f"coco:{tmp_path / 'set.json'}", "--present"]
+    assert cli.main(judge) == 0
+    printed = capsys.readouterr().out
+    assert "2 images" in printed
+    assert "2 present, 4 absent; 96 x 96 px" in printed
+    assert "20 in 2 of the images" in printed
+    assert "not to be compared with published figures" in printed
+
+
 def test_evaluate_says_that_photos_cannot_be_read(untrained_run, tmp_path, capsys):
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(synthetic.draw(number).image)
@@ -342,6 +355,7 @@ def test_evaluate_says_what_is_wrong(untrained_run, tmp_path, capsys):
         ([found, "synthetic:#0-2"], "expected detections of images such as"),
         ([found, "coco:gone.json"], "gone.json: no such file or folder"),
         ([found, "coco:set.json", "--output", str(tmp_path)], "expected a new or empty folder"),
+        ([found, "coco:set.json", "--curves", str(tmp_path)], "Expected --output beside --curves"),
     ):
         assert cli.main(["evaluate", *arguments, "--data", str(tmp_path)]) == 1, arguments
         assert message in capsys.readouterr().err
@@ -402,7 +416,7 @@ def test_convert_says_what_is_wrong(tmp_path, capsys):
     for source, destination, message in (
         ("synthetic:#0-1", "synthetic:x", "Expected a destination as FORMAT:PATH#SPLIT"),
         ("synthetic:#0-1", "coco:", "Expected a destination as FORMAT:PATH#SPLIT"),
-        ("cocoa:x", out, "Expected a source as READER:PATH#SPLIT"),
+        ("cocoa:x", out, "Expected a source as FORMAT:PATH#SPLIT"),
         ("coco:gone", out, "gone: no such file or folder"),
         ("negatives:", out, "nothing usable was found in 'negatives:'"),
         ("synthetic:#0-1", f"coco:{tmp_path}", "expected a new or empty folder"),

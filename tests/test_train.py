@@ -318,7 +318,7 @@ def batch_of(tiny_config):
         equal_objects: next(
             iter(
                 input_pipeline.training_dataset(
-                    datasets.load(("synthetic:#0-4",), ".", Problems(), 2),
+                    datasets.load(("synthetic:#0-4",), ".", Problems(), ["object", "other"]),
                     tiny_config.data,
                     num_classes=2,
                     equal_objects=equal_objects,

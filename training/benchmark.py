@@ -73,7 +73,16 @@ def main() -> None:
         each.add_argument("--rounds", type=int, default=rounds)
         each.add_argument("--json", type=Path, help="file for the numbers")
     arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error(f"expected --rounds from 1, received {arguments.rounds}")
+    try:
+        _run(arguments)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
 
+
+def _run(arguments: argparse.Namespace) -> None:
+    """Imports and calls what is asked for."""
     if arguments.what == "losses":
         import benchmark_losses
 

@@ -160,9 +160,14 @@ def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.O
 
 
 def score(row: dict[str, Any], protocol: str) -> float:
-    """How good the epoch with these logs is: the mean of the figures in `protocols.CHOOSING`."""
+    """How good the epoch with these logs is: the mean of what it is chosen by."""
+    return float(np.mean([row.get(name, 0.0) for name in chosen_by(protocol)]))
+
+
+def chosen_by(protocol: str) -> list[str]:
+    """The names, in logs, of the figures in `protocols.CHOOSING`."""
     prefix = "val_" if protocol == "summary" else f"val_{protocol}_"
-    return float(np.mean([row.get(prefix + name, 0.0) for name in protocols.CHOOSING[protocol]]))
+    return [prefix + name for name in protocols.CHOOSING[protocol]]
 
 
 def lowest_score(decode: DecodeConfig) -> float:

@@ -24,7 +24,7 @@ DistanceLoss = Literal[
 class DataConfig:
     """Where images come from, and how they are shown to the network.
 
-    A source is written `READER:PATH#SPLIT`: the name of a reader, a folder or file (relative paths
+    A source is written `FORMAT:PATH#SPLIT`: the name of a format, a folder or file (relative paths
     are looked for below `data`), and the part of it to read: `fddb:fddb#1-7`,
     `coco:photos/instances.json`, `synthetic:#0-1600`.
     """

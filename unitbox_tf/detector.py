@@ -155,9 +155,8 @@ def load_model(run: Path, config: configs.Config, seed: int = 0) -> Any:
     """
     weights = next((run / name for name in (BEST_FILE, LAST_FILE) if (run / name).is_file()), None)
     if weights is None:
-        raise ValueError(
-            f"{run}: expected {BEST_FILE} or {LAST_FILE}: the run has stored no weights yet"
-        )
+        missing = "the run has stored no weights yet" if run.is_dir() else "no such folder"
+        raise ValueError(f"{run}: expected {BEST_FILE} or {LAST_FILE}: {missing}")
     model = unitbox(dataclasses.replace(config.model, weights=None), seed)
     try:
         model.load_weights(weights)

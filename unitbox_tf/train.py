@@ -22,6 +22,7 @@ from unitbox_tf.callbacks import (
     StopOnNaN,
     StoreRun,
     ValidateDetections,
+    chosen_by,
     inner_optimizer,
     lowest_score,
     validation_judge,
@@ -71,9 +72,9 @@ def fit(config: Config, name: str = "run", resume: Path | None = None) -> Run:
     """
     with _hardware(config.train) as jit:
         problems = Problems()
-        data, num_classes = config.data, len(config.model.class_names)
-        train = datasets.load(data.train_sources, data.data, problems, num_classes)
-        validation = datasets.load(data.validation_sources, data.data, problems, num_classes)
+        data, names = config.data, config.model.class_names
+        train = datasets.load(data.train_sources, data.data, problems, names)
+        validation = datasets.load(data.validation_sources, data.data, problems, names)
         problems.log_counts()
         logger.info("%d training photos, %d validation photos", len(train), len(validation))
         validation_judge(validation, config, problems)  # before anything is made: what it lacks
@@ -326,7 +327,7 @@ def _finish(
     matching.save(results, run / "results.json")
     problems.save(run / "problems.txt")
     if history:
-        visualize.save_history(history, run / "history.png")
+        visualize.save_history(history, run / "history.png", chosen_by(protocol))
     if pictures:
         visualize.save_image(visualize.tile(pictures, 6), run / "detections.jpg")
     return Run(run, results, history, problems)

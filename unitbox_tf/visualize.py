@@ -15,6 +15,8 @@ TRUTH_COLOUR = (40, 200, 60)
 IGNORED_COLOUR = (150, 150, 150)
 DETECTION_COLOUR = (255, 60, 40)
 
+VALIDATION_FIGURES = ("val_recall", "val_precision", "val_box_iou", "val_ap50", "val_ap75")
+
 
 def draw_boxes(
     image: np.ndarray, boxes: np.ndarray, colour: tuple[int, int, int], labels: Sequence[str] = ()
@@ -112,8 +114,10 @@ def save_image(image: np.ndarray, path: Path) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-def save_history(history: Sequence[dict[str, Any]], path: Path) -> None:
-    """Plots the curves of a run (a dict of figures an epoch) over training steps."""
+def save_history(
+    history: Sequence[dict[str, Any]], path: Path, chosen_by: Sequence[str] = ()
+) -> None:
+    """Plots the curves of a run (a dict of figures an epoch) over training steps; `chosen_by` names more of them."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -126,7 +130,7 @@ def save_history(history: Sequence[dict[str, Any]], path: Path) -> None:
         (
             right,
             "validation",
-            ("val_recall", "val_precision", "val_box_iou", "val_ap50", "val_ap75"),
+            dict.fromkeys([*VALIDATION_FIGURES, *chosen_by]),
         ),
     )
     for axes, title, names in panels:

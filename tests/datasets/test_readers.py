@@ -53,10 +53,10 @@ def test_fddb_splits_that_are_none(split):
 
 def test_fddb_reads_the_real_folds(data, problems):
     root = data("fddb")
-    annotations = datasets.load([f"fddb:{root}#1-7"], ".", problems, 1)
+    annotations = datasets.load([f"fddb:{root}#1-7"], ".", problems, ["object"])
     assert len(annotations) == 1064
     assert sum(len(a.boxes) for a in annotations) == 1064
-    assert len(datasets.load([f"fddb:{root}#8"], ".", problems, 1)) == 140
+    assert len(datasets.load([f"fddb:{root}#8"], ".", problems, ["object"])) == 140
     assert set(problems.counts) == {"photo listed but absent"}
 
 
@@ -86,7 +86,7 @@ def test_wider_face(tmp_path, problems):
 
 
 def test_wider_face_reads_the_real_list(data, problems):
-    found = datasets.load([f"wider_face:{data('wider/val_416')}#val"], ".", problems, 1)
+    found = datasets.load([f"wider_face:{data('wider/val_416')}#val"], ".", problems, ["object"])
     assert len(found) == 110
     # Counted with grep: 1769 lines of boxes, one of which has no width.
     assert sum(len(a.boxes) for a in found) == 1769
@@ -164,7 +164,7 @@ def test_coco_names_what_is_wrong_with_the_file(tmp_path, problems):
 
 
 def test_coco_reads_the_real_file(data, problems):
-    annotations = datasets.load([f"coco:{data('other/multiface')}"], ".", problems, 1)
+    annotations = datasets.load([f"coco:{data('other/multiface')}"], ".", problems, ["object"])
     assert len(annotations) == 736
     assert sum(int((~a.ignore).sum()) for a in annotations) == 2250
     assert sum(int(a.ignore.sum()) for a in annotations) == 366
@@ -250,7 +250,7 @@ def test_voc_splits_are_lists_or_folders_and_number_classes_alike(tmp_path, prob
 
 def test_voc_reads_the_real_files(data, problems):
     root = data("other/facemask140")
-    annotations = datasets.load([f"voc:{root}"], ".", problems, 2)
+    annotations = datasets.load([f"voc:{root}"], ".", problems, ["with_mask", "without_mask"])
     assert len(annotations) == 140
     # 110 with masks, says the data's README.
     assert np.bincount(np.concatenate([a.classes for a in annotations])).tolist() == [110, 52]
@@ -445,8 +445,8 @@ def test_negatives(tmp_path, problems):
 
 
 def test_synthetic_pictures_are_functions_of_their_number(problems):
-    first = datasets.load(["synthetic:#3-6"], ".", problems, 1)
-    again = datasets.load(["synthetic:#5-6"], ".", problems, 1)
+    first = datasets.load(["synthetic:#3-6"], ".", problems, ["object"])
+    again = datasets.load(["synthetic:#5-6"], ".", problems, ["object"])
     assert first[2].image == again[0].image
     assert first[0].image != first[1].image
     np.testing.assert_array_equal(first[2].boxes, again[0].boxes)
@@ -495,28 +495,28 @@ def test_coco_in_its_own_layout(tmp_path, problems):
 
 
 def test_load_names_what_is_wrong_with_a_source(tmp_path, problems):
-    with pytest.raises(ValueError, match=r"Expected a source as READER:PATH#SPLIT .*'nonsense'"):
-        datasets.load(["nonsense"], ".", problems, 1)
+    with pytest.raises(ValueError, match=r"Expected a source as FORMAT:PATH#SPLIT .*'nonsense'"):
+        datasets.load(["nonsense"], ".", problems, ["object"])
     with pytest.raises(ValueError, match=r"gone: no such file or folder.*--data"):
-        datasets.load(["coco:gone"], tmp_path, problems, 1)
+        datasets.load(["coco:gone"], tmp_path, problems, ["object"])
 
 
 def test_an_empty_source_is_fatal_only_if_nothing_is_left(tmp_path, problems):
-    found = datasets.load(["negatives:", "synthetic:#0-2"], tmp_path, problems, 1)
+    found = datasets.load(["negatives:", "synthetic:#0-2"], tmp_path, problems, ["object"])
     assert len(found) == 2
     assert where(problems) == [("source without anything usable", "negatives:")]
     with pytest.raises(ValueError, match="nothing usable was found"):
-        datasets.load(["negatives:"], tmp_path, problems, 1)
+        datasets.load(["negatives:"], tmp_path, problems, ["object"])
 
 
 def test_more_classes_than_the_model_has_are_refused(tmp_path, problems):
     photo(tmp_path / "a.jpg")
     (tmp_path / "instances.json").write_text(json.dumps(coco_content()))
-    assert len(datasets.load(["coco:"], tmp_path, problems, 2)) == 1
+    assert len(datasets.load(["coco:"], tmp_path, problems, ["object", "other"])) == 1
     with pytest.raises(
         ValueError, match=r"at least 2 classes, but the model has 1\. .*--class-names"
     ):
-        datasets.load(["coco:"], tmp_path, problems, 1)
+        datasets.load(["coco:"], tmp_path, problems, ["object"])
 
 
 # Images, boxes, boxes to be ignored, problems. Counted by another script; the lists say so, too.
@@ -561,3 +561,33 @@ def test_the_attributes_of_the_real_wider_face_list(data, problems):
 def test_ellipses_of_the_real_folds_fit_their_boxes(data, problems):
     for a in fddb.read(data("fddb"), "3", problems, photos=False):
         np.testing.assert_allclose((a.boxes[:, :2] + a.boxes[:, 2:]) / 2, a.ellipses[:, 3:])
+
+
+def test_classes_of_other_names_are_reported(tmp_path, problems):
+    (tmp_path / "some.csv").write_text("image,x0,y0,x1,y1,class\na.png,1,1,5,5,dog\n")
+    photo(tmp_path / "a.png")
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+
+    def load(*names):
+        return datasets.load([f"csv:{tmp_path}"], ".", problems, names)
+
+    assert load("cat", "dog", "bird")[0].classes.tolist() == [1]
+    assert not problems.found
+    load("dog", "cat")
+    [problem] = problems.found
+    assert problem.message == "they are cat, dog, and taken for dog, cat"
+    with pytest.raises(
+        ValueError, match=r"--class-names, in the order of the data set's: cat, dog"
+    ):
+        load("dog")
+
+
+def test_a_folder_without_any_label_is_reported_by_yolo(tmp_path, problems):
+    photo(tmp_path / "images/a.png", png(9, 9))
+    (tmp_path / "data.yaml").write_text("names: [dog]\ntrain: images\n")
+    assert len(list(datasets.READERS["yolo"](tmp_path, "train", problems))) == 1
+    assert where(problems) == [("data set without labels", tmp_path.name)]
+    photo(tmp_path / "images/b.png", png(9, 9))
+    photo(tmp_path / "labels/b.txt", b"0 .5 .5 .5 .5\n")
+    assert len(list(datasets.READERS["yolo"](tmp_path, "train", problems))) == 2
+    assert len(problems.found) == 1

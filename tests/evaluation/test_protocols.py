@@ -113,7 +113,7 @@ def test_what_a_protocol_lacks_is_said(sized, tmp_path):
         protocols.make("fddb", truth, [], Problems())
     for name in ("fddb", "summary"):
         judge = protocols.make(name, with_ellipses(unsized), [], Problems())
-        with pytest.raises(ValueError, match=r"gone\.jpg: expected the photo, or its size"):
+        with pytest.raises(ValueError, match=r"gone\.jpg: expected the photo, or the size of"):
             judge(results)
     with pytest.raises(ValueError, match=r"Expected the folder with wider_face_val\.mat"):
         protocols.make("wider_face", truth, [], Problems())
@@ -147,6 +147,15 @@ def test_sizes_come_from_the_file_then_the_photo_then_the_annotation(tmp_path):
     sizes = protocols.image_sizes(truth, file, problems)
     assert sizes == [(20, 10), (30, 40), (5, 6), (5, 6)]
     assert [p.where for p in problems.found] == [str(images[3])]
+
+
+def test_names_of_sizes_may_lack_suffix_and_folder(tmp_path):
+    file = tmp_path / "sizes.json"
+    file.write_text('{"a": [1, 2], "x/b.jpg": [3, 4], "c": [5, 6], "y/d.png": [7, 8]}')
+    names = ["0--Parade/a.jpg", "x/b", "x/c.jpg", "y/c.jpg", "y/d.jpg", "d.jpg"]
+    truth = [Annotation(name, tmp_path / "gone", np.zeros((0, 4))) for name in names]
+    sizes = protocols.image_sizes(truth, file, Problems())
+    assert sizes == [(2, 1), (4, 3), None, None, (8, 7), None]
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def test_wider_faces_form_is_a_folder_of_folders(tmp_path):
     found = results.read(tmp_path / "found", truth, problems)
     np.testing.assert_array_equal(found.rows[0], rows)
     assert found.num_without == 1
-    assert problems.counts[results.WITHOUT_RESULT] == 1
+    assert list(problems.counts.values()) == [1]
 
 
 def test_a_name_that_fits_several_images_fits_none(tmp_path):
@@ -200,6 +200,13 @@ def test_an_image_that_a_coco_json_lists_twice_has_the_first_id(tmp_path):
     assert [p.where for p in problems.found] == [f"{path}: [1]"]
 
 
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "found.txt.gz"
+    path.write_bytes(b"\x1f\x8b\x08\x00rest")
+    with pytest.raises(ValueError, match=r"found\.txt\.gz: expected text"):
+        results.form_of(path)
+
+
 @pytest.mark.parametrize("name", ["README.md", "photo.jpg", "rows.csv"])
 def test_a_file_without_a_result_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"# A title\n\nwith, some, words \xff\n")
@@ -226,7 +233,9 @@ def test_forms_are_told_apart(tmp_path):
     (tmp_path / "runs/one").mkdir(parents=True)
     (tmp_path / "runs/one/config.json").touch()
     (tmp_path / "runs/one/problems.txt").touch()
-    with pytest.raises(ValueError, match=r"expected one run, found 1: name one, such as .*one"):
+    with pytest.raises(
+        ValueError, match=r"expected a run, not the folder of 1: name one, such as .*one"
+    ):
         results.form_of(tmp_path / "runs")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: Expected detections: a json list as of COCO"):

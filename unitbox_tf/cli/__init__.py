@@ -82,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--output", type=Path, help="folder for results.json, detections, curves, pictures"
     )
+    evaluate.add_argument(
+        "--present",
+        action="store_true",
+        help="of detections in files: only annotated photos that are there, as of a model",
+    )
     of_model = evaluate.add_argument_group("of a model")
     of_model.add_argument(
         "--decoder", choices=["peaks", "ellipse", "both"], help="default: both that it has"

@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
     for title, counts in (("read", (len(annotations), boxes, ignored)), ("written", written)):
         photos_, boxes_, ignored_ = counts
         print(f"{title:>10}  {photos_} photos, {boxes_} boxes, {ignored_} of them ignored")
+    print(f"{'to':>10}  {root}")
     for kind, count in problems.counts.items():
         print(f"{count:>10}  x {kind}")
     if problems.found:

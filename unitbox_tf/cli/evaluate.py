@@ -49,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
     output = options.output
     if output and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output}: expected a new or empty folder, as nothing is overwritten")
+    if options.curves and not output:
+        raise ValueError("Expected --output beside --curves, as plots are files")
     problems = Problems()
     fields = {
         field.name: getattr(options, field.name) for field in dataclasses.fields(protocols.Options)
@@ -91,7 +93,7 @@ def _judge_model(
     models = _models(options)
     one = next(iter(models.values()))
     sources = [datasets.parse(source, options.data) for source in options.sources]
-    annotations = datasets.load(options.sources, options.data, problems, len(one.class_names))
+    annotations = datasets.load(options.sources, options.data, problems, one.class_names)
     absent, listed = problems.counts[checks.ABSENT], len(annotations)
     # Before the photos are looked at, which takes long: what the protocol lacks is said here.
     judge = protocols.make(options.protocol, annotations, sources, problems, given)
@@ -143,7 +145,7 @@ def _judge_file(
                 "SavedModel (with config.json or saved_model.pb)"
             )
     sources = [datasets.parse(source, options.data) for source in options.sources]
-    annotations = [a for source in sources for a in source.read(problems, photos=False)]
+    annotations = [a for source in sources for a in source.read(problems, photos=options.present)]
     if not annotations:
         problems.log_counts()
         raise ValueError(f"nothing usable was found in {options.sources}")
@@ -154,12 +156,17 @@ def _judge_file(
     name = path.stem if path.is_file() else path.name
     label = re.sub(r"[^\w+-]+", "_", name).strip("_") or "detections"
     judged = {label: _Judged(annotations, results, None, judge(results))}
-    absent = sum(isinstance(a.image, Path) and not a.image.is_file() for a in annotations)
+    here = sum(not isinstance(a.image, Path) or a.image.is_file() for a in annotations)
+    absent = problems.counts[checks.ABSENT] if options.present else len(annotations) - here
     sizes = protocols.image_sizes(annotations, given.image_sizes, problems)
     known = [size for size in sizes if size is not None]
     facts = _facts(options, given, annotations, absent, known)
-    facts["images"]["present"] -= absent
-    facts["images"]["without_result"] = results.num_without
+    facts["images"]["present"] = here
+    facts["detections"] = {
+        "detections": results.num_detections,
+        "images_with": sum(rows is not None and len(rows) > 0 for rows in results.rows),
+        "images_without_result": results.num_without,
+    }
     return facts, judged, ()
 
 
@@ -225,9 +232,14 @@ def _described(facts: Mapping[str, Any]) -> Iterator[str]:
     unreadable = images.get("unreadable", 0)
     broken = f", {unreadable} of them cannot be read" if unreadable else ""
     yield line("photos", f"{images['present']} present{broken}, {images['absent']} absent; {size}")
-    if "without_result" in images:
-        yield line("without result", f"{images['without_result']} images")
-    if "model" in facts and images["absent"] + unreadable:
+    if "detections" in facts:
+        found = facts["detections"]
+        without = found["images_without_result"]
+        more = f"; of {without} images there is no result" if without else ""
+        yield line(
+            "detections", f"{found['detections']} in {found['images_with']} of the images{more}"
+        )
+    if (images["absent"] and annotations["images"] == images["present"]) or unreadable:
         yield line("", "judged on a part of the photos: not to be compared with published figures")
 
 

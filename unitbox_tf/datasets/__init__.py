@@ -133,7 +133,7 @@ def parse(source: str, data: str | Path) -> Source:
     name, colon, rest = source.partition(":")
     if not colon or name not in READERS:
         raise ValueError(
-            "Expected a source as READER:PATH#SPLIT with a reader of "
+            "Expected a source as FORMAT:PATH#SPLIT with a format of "
             f"{sorted(READERS)}. Received: {source!r}"
         )
     path, _, split = rest.partition("#")
@@ -150,18 +150,19 @@ def load(
     sources: Iterable[str],
     data: str | Path,
     problems: Problems,
-    num_classes: int,
+    class_names: Sequence[str],
     *,
     photos: bool = True,
 ) -> list[Annotation]:
-    """All annotations of `sources`, each written `READER:PATH#SPLIT`; relative paths start at `data`.
+    """All annotations of `sources`, each written `FORMAT:PATH#SPLIT`; relative paths start at `data`.
 
-    A source of which nothing is usable is a problem like others, unless nothing is left at all.
+    A source of which nothing is usable is a problem like others, unless nothing is left at all; so is
+    one with several classes that are not `class_names`, those of the model, in their order.
     With `photos=False`, photos may be absent.
 
     Raises:
         ValueError: a source is not of that form, its reader is unknown, its path does not exist, it has more classes
-            than `num_classes`, or none of them has anything usable.
+            than `class_names`, or none of them has anything usable.
     """
     annotations: list[Annotation] = []
     for text in sources:
@@ -171,11 +172,16 @@ def load(
             message = f"nothing found in {source.root}"
             problems.add("source without anything usable", text, message)
         most = max((int(a.classes.max()) + 1 for a in found if len(a.classes)), default=0)
-        if most > num_classes:
+        names = source.class_names() or ()
+        if most > len(class_names):
             raise ValueError(
-                f"{text!r} has objects of at least {most} classes, but the model has {num_classes}. "
-                "Name as many with --class-names, in the order of the data set's category ids."
+                f"{text!r} has objects of at least {most} classes, but the model has {len(class_names)}. "
+                "Name as many with --class-names, in the order of the data set's"
+                + (f": {', '.join(names)}" if names else "")
             )
+        if len(names) > 1 and names != tuple(class_names)[: len(names)]:
+            message = f"they are {', '.join(names)}, and taken for {', '.join(class_names)}"
+            problems.add("classes of other names than the model's", text, message)
         annotations.extend(found)
     if not annotations:
         problems.log_counts()

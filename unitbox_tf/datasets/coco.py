@@ -134,7 +134,8 @@ def _content(
         # Objects are made small while they are read: polygons would take many times the memory.
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=hook)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+        where = f"{path}:{error.lineno}"
+        raise ValueError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, numbers of 5,000 digits, [[[[...
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     expected = ("images", "annotations", "categories")

@@ -228,7 +228,7 @@ def destination(
         raise ValueError(f"{root}: expected a new or empty folder, as nothing is overwritten")
     check_class_names(class_names)
     if "classes" not in holds and tuple(class_names) != ("face",):
-        message = f"classes: all of {', '.join(class_names)} are written as faces"
+        message = f"all of {', '.join(class_names)} are written as faces"
         problems.add(LOST, f"{root}: classes", message)
 
     folder = root.with_name(f".{root.name}.{uuid.uuid4().hex}.partial")

@@ -50,6 +50,7 @@ def read(
     inside = checks.Folder(root)
     found = checks.Photos(root, problems)
     used: set[Path] = set()
+    seen = False
     sources = _sources(root, split, settings, path, problems)
     # A name says where in the data set a photo is: below its only folder, or below the root.
     top = sources[0] if len(sources) == 1 and sources[0].is_dir() else root
@@ -57,6 +58,7 @@ def read(
         photo = found.find(name, where)
         if photo is None:
             continue
+        seen = True
         label = _label_file(photo, root)
         if label is None:
             rows = []
@@ -81,6 +83,9 @@ def read(
         labels = table[:, 0].astype(int)
         yield Annotation(relative, photo, boxes, labels, ignore, size=(height, width))
     _report_unused(sources, root, used, problems)
+    if seen and not used:
+        message = "no photo has a file of labels: is the format another?"
+        problems.add("data set without labels", str(root), message)
 
 
 def _settings(root: Path) -> tuple[Path, dict[str, Any] | None]:

@@ -6,6 +6,7 @@ A protocol is made once for a set of annotations, with what it needs besides the
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -302,7 +303,9 @@ def _ground_truth(sources: Sequence[Source]) -> Path:
     for candidate in candidates:
         if (candidate / "wider_face_val.mat").is_file():
             return candidate
-    looked = f"; looked in {', '.join(map(str, candidates))}" if candidates else ""
+    looked = "; no source is of the format wider_face, below which they are looked for"
+    if candidates:
+        looked = f"; looked in {', '.join(map(str, candidates))}"
     raise ValueError(
         "Expected the folder with wider_face_val.mat, wider_easy_val.mat, wider_medium_val.mat and "
         f"wider_hard_val.mat{looked}; or give it to `unitbox evaluate` as --ground-truth"
@@ -322,9 +325,17 @@ def image_sizes(
 ) -> list[tuple[int, int] | None]:
     """Height and width of each image: as in `file`, of the photo, or as annotated; None if unknown."""
     listed = fddb.read_sizes(file) if file else {}
+    # Names may lack their suffix, or their folder where no other has the same.
+    stems = [checks.without_suffix(name) for name in listed]
+    by_name = dict(zip(stems, listed.values(), strict=True))
+    counts = collections.Counter(
+        checks.without_suffix(a.name).rpartition("/")[2] for a in annotations
+    )
     sizes: list[tuple[int, int] | None] = []
     for annotation in annotations:
-        size = listed.get(annotation.name)
+        name = checks.without_suffix(annotation.name)
+        last = name.rpartition("/")[2]
+        size = by_name.get(name, by_name.get(last) if counts[last] == 1 else None)
         if size is None:
             size = annotation.size
             try:
@@ -340,7 +351,7 @@ def image_sizes(
 def _known(size: tuple[int, int] | None, annotation: Annotation) -> tuple[int, int]:
     if size is None:
         raise ValueError(
-            f"{annotation.where}: expected the photo, or its size in a json of name: [width, height] "
-            "(--image-sizes), as the annotations do not state it"
+            f"{annotation.where}: expected the photo, or the size of {annotation.name!r} in a json of "
+            "name: [width, height] (--image-sizes), as the annotations do not state it"
         )
     return size

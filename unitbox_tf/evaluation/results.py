@@ -92,6 +92,9 @@ def form_of(path: Path) -> str:
         ValueError: none of them.
     """
     if path.is_file():
+        with path.open("rb") as file:
+            if b"\0" in file.read(1 << 12):
+                raise ValueError(f"{path}: expected text: COCO's json, or FDDB's result file")
         return "coco" if path.suffix.lower() == ".json" else "fddb"
     if path.is_dir():
         if any(path.glob("fold-*-out.txt")):
@@ -99,7 +102,7 @@ def form_of(path: Path) -> str:
         runs = [file.parent for file in path.glob("*/config.json")]
         if runs:
             raise ValueError(
-                f"{path}: expected one run, found {len(runs)}: name one, such as {runs[0]}"
+                f"{path}: expected a run, not the folder of {len(runs)}: name one, such as {runs[0]}"
             )
         if any(path.glob("*/*.txt")):
             return "wider_face"
@@ -143,7 +146,7 @@ def read(
     nothing = absent, np.zeros(0, np.int32)
     each = [found.get(index, nothing) for index in range(len(annotations))]
     for annotation, (rows, _) in zip(annotations, each, strict=True):
-        if rows is None:
+        if rows is None and form == "fddb":  # of the other, its reader has named the file
             problems.add(WITHOUT_RESULT, annotation.name, "not among the detections; taken as none")
     return Results(tuple(rows for rows, _ in each), tuple(labels for _, labels in each))
 
@@ -234,7 +237,8 @@ def _read_coco(path: Path, names: _Names, problems: Problems, sources: Sequence[
         # Rows are made small while they are read.
         rows = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_row)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+        where = f"{path}:{error.lineno}"
+        raise ValueError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(rows, list):
