@@ -30,7 +30,7 @@ def row(**more):
         ("a/b.jpg", "a/b.jpg"),
         ("a/b", "a/b.jpg"),
         ("a/b.png", "a/b.jpg"),  # other tools store photos anew
-        ("/home/me/photos/a/b.jpg", "a/b.jpg"),
+        ("/srv/photos/a/b.jpg", "a/b.jpg"),
         ("photos\\a\\b.jpg", "a/b.jpg"),
         ("b.jpg", "b"),
         ("2002/08/11/big/img_591.jpg", "2002/08/11/big/img_591"),
