@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import config as configs
-from unitbox_tf import export, input_pipeline, postprocess
+from unitbox_tf import export, input_pipeline, postprocess, published
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.model import unitbox
 from unitbox_tf.records import Annotation, Detections, Problems
@@ -120,10 +121,10 @@ def from_model(model: Any, config: configs.Config) -> Detector:
 
 
 def load(path: str | Path, **decode: Any) -> Detector:
-    """The detector in `path`: a run's folder, or an exported SavedModel.
+    """The detector in `path`: a run's folder, an exported SavedModel, or one that is published, by name.
 
     Args:
-        path: the folder.
+        path: the folder, or the name of a folder in `saved_models` of the repository, such as "faces".
         decode: fields of `DecodeConfig` to change, such as `decoder="ellipse"`. An exported
             SavedModel has its decoding inside:
             of it only `score_threshold` can be changed, upwards.
@@ -131,7 +132,7 @@ def load(path: str | Path, **decode: Any) -> Detector:
     Raises:
         ValueError: the folder holds neither, or a field is unknown or cannot be changed.
     """
-    path = Path(path)
+    path = published.find(path)
     unknown = sorted(set(decode) - {field.name for field in dataclasses.fields(DecodeConfig)})
     if unknown:
         raise ValueError(f"Unknown field of DecodeConfig: {unknown[0]!r}")
@@ -148,11 +149,14 @@ def load(path: str | Path, **decode: Any) -> Detector:
 
 
 def load_model(run: Path, config: configs.Config, seed: int = 0) -> Any:
-    """The Keras model of a run with its best weights, or the last ones where no best were stored.
+    """The Keras model of a run, or of a published name, with its best weights, or the last where no best were stored.
 
     Raises:
         ValueError: the run has no weights, or they are not those of the model that `config` describes.
     """
+    run = published.find(run)
+    if (run / published.WEIGHTS_FILE).is_file():
+        return _load_published(run, config, seed)
     weights = next((run / name for name in (BEST_FILE, LAST_FILE) if (run / name).is_file()), None)
     if weights is None:
         missing = "the run has stored no weights yet" if run.is_dir() else "no such folder"
@@ -164,6 +168,21 @@ def load_model(run: Path, config: configs.Config, seed: int = 0) -> Any:
         raise ValueError(
             f"{weights}: expected the weights of the model that the configuration describes: {error}"
         ) from error
+    return model
+
+
+def _load_published(folder: Path, config: configs.Config, seed: int) -> Any:
+    model = unitbox(dataclasses.replace(config.model, weights=None), seed)
+    stored = published.read_weights(folder)
+    expected = [(weight.path, tuple(weight.shape)) for weight in model.weights]
+    received = [(name, values.shape) for name, values in stored]
+    if received != expected:
+        unlike = next((a, b) for a, b in itertools.zip_longest(expected, received) if a != b)
+        raise ValueError(
+            f"{folder / published.WEIGHTS_FILE}: expected the weights of the model that the configuration "
+            f"describes: {unlike[0]}. Received: {unlike[1]}"
+        )
+    model.set_weights([values for _, values in stored])
     return model
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from unitbox_tf import datasets
+from unitbox_tf import datasets, published
 from unitbox_tf.cli.progress import Progress
 from unitbox_tf.datasets import checks, coco
 from unitbox_tf.evaluation import matching, protocols
@@ -46,6 +46,7 @@ class _Judged:
 
 def run(options: argparse.Namespace) -> int:
     """The command; returns the exit status."""
+    options.detector = published.find(options.detector)
     output = options.output
     if output and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output}: expected a new or empty folder, as nothing is overwritten")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 
 from unitbox_tf import config as configs
-from unitbox_tf import detector
+from unitbox_tf import detector, published
 from unitbox_tf import export as saved_model
 
 
 def run(options: argparse.Namespace) -> int:
     """The command; returns the exit status."""
-    config = configs.load(options.model / detector.CONFIG_FILE)
-    model = detector.load_model(options.model, config)
+    run = published.find(options.model)
+    config = configs.load(run / detector.CONFIG_FILE)
+    model = detector.load_model(run, config)
     saved_model.save(model, config.decode, config.model.class_names, options.output)
     print(f"SavedModel written to {options.output}")
     return 0

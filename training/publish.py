@@ -1,0 +1,44 @@
+"""Publishes a run: its best weights in half precision, with their checksum and its configuration.
+
+    python training/publish.py saved_models/RUN saved_models/NAME
+
+The model card, NAME/README.md, is for people to write: data and their licence, results, what fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument("folder", type=Path, help="folder to write")
+    arguments = parser.parse_args()
+
+    from unitbox_tf import config as configs
+    from unitbox_tf import detector, published
+
+    config = configs.load(arguments.run / detector.CONFIG_FILE)
+    model = detector.load_model(arguments.run, config)
+    published.save_weights([(w.path, w.numpy()) for w in model.weights], arguments.folder)
+    # Where things were on the machine that trained says nothing to others.
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, data="."),
+        model=dataclasses.replace(config.model, weights=None),
+        train=dataclasses.replace(config.train, output="saved_models", run=None, init=None),
+    )
+    (arguments.folder / detector.CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
+    size = (arguments.folder / published.WEIGHTS_FILE).stat().st_size
+    print(f"{arguments.folder}: {size / 1e6:.1f} MB of weights; now write its README.md")
+
+
+if __name__ == "__main__":
+    main()
