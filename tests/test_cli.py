@@ -351,7 +351,7 @@ def test_evaluate_says_what_is_wrong(untrained_run, tmp_path, capsys):
         ([found, "coco:set.json", "--max-side", "64"], "--max-side is for models"),
         ([found, "coco:set.json", "--decoder", "peaks"], "--decoder is for models"),
         ([str(tmp_path), "coco:set.json"], "Expected detections: a json list as of COCO"),
-        ([str(tmp_path / "gone"), "coco:set.json"], "gone: no such file or folder"),
+        ([str(tmp_path / "gone"), "coco:set.json"], "gone: no such file or folder. Expected a run"),
         ([found, "synthetic:#0-2"], "expected detections of images such as"),
         ([found, "coco:gone.json"], "gone.json: no such file or folder"),
         ([found, "coco:set.json", "--output", str(tmp_path)], "expected a new or empty folder"),

@@ -47,6 +47,11 @@ class _Judged:
 def run(options: argparse.Namespace) -> int:
     """The command; returns the exit status."""
     options.detector = published.find(options.detector)
+    if not options.detector.exists():
+        raise ValueError(
+            f"{options.detector}: no such file or folder. Expected a run, a SavedModel, the name of a "
+            "published detector, or detections"
+        )
     output = options.output
     if output and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output}: expected a new or empty folder, as nothing is overwritten")
