@@ -1,0 +1,90 @@
+"""Runs of an experiment: each trained once, in a process of its own, and gone on with where it was stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import multiprocessing
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unitbox_tf.config import Config
+
+logger = logging.getLogger(__name__)
+
+FINISHED = "results.json"  # what training writes last but pictures
+CHECKPOINT = "last.keras"
+CONFIG = "config.json"
+DIVERGED = "diverged.txt"  # instead of results: at which step, and what to do about it
+
+
+def train_all(configs: Mapping[str, Config], folder: Path) -> None:
+    """Trains the runs `folder/NAME` that have not ended.
+
+    Raises:
+        ValueError: a run of this name has another configuration, or its training failed; the
+            others are trained all the same.
+    """
+    failed = []
+    for number, (name, config) in enumerate(configs.items(), 1):
+        run = folder / name
+        settings = dataclasses.replace(config.train, output=str(folder), run=name)
+        config = dataclasses.replace(config, train=settings)
+        _check_same(run, config)
+        if (run / FINISHED).is_file() or (run / DIVERGED).is_file():
+            continue
+        logger.info("run %d of %d: %s", number, len(configs), run)
+        # A process of its own gives back the memory of its graphs, and starts from the same state.
+        process = multiprocessing.get_context("spawn").Process(
+            target=_train, args=(run, config), daemon=True
+        )
+        process.start()
+        process.join()
+        if process.exitcode:
+            failed.append(name)
+    if failed:
+        raise ValueError(f"{folder}: training failed, with the messages above: {failed}")
+
+
+def _check_same(run: Path, config: Config) -> None:
+    """Raises `ValueError` if the run has been begun with another configuration, but for where things are."""
+    file = run / CONFIG
+    if not file.is_file():
+        return
+    stored = Config.from_json(file.read_text(encoding="utf-8"), str(file))
+
+    def comparable(one: Config) -> Config:
+        data = dataclasses.replace(one.data, data="")
+        model = dataclasses.replace(one.model, weights=None)
+        train = dataclasses.replace(one.train, output="", run=None)
+        return dataclasses.replace(one, data=data, model=model, train=train)
+
+    if comparable(stored) != comparable(config):
+        raise ValueError(
+            f"{file}: has another configuration than this experiment asks for; choose another --output "
+            "or delete the run"
+        )
+
+
+def _train(run: Path, config: Config) -> None:
+    from unitbox_tf import train
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    resume = run if (run / CHECKPOINT).is_file() else None
+    if resume is None and run.exists():
+        shutil.rmtree(run)  # stopped within its first epoch: nothing was learned
+    try:
+        train.fit(config, resume=resume)
+    except ValueError as error:
+        if "training diverged" not in str(error):
+            raise
+        (run / DIVERGED).write_text(f"{error}\n", encoding="utf-8")  # a result, too
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    """The logs of a run, a dict an epoch; none if it diverged in its first."""
+    file = run / "history.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
