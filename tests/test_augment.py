@@ -44,6 +44,29 @@ def test_random_crops_keep_the_box_on_the_object(scene):
     np.testing.assert_allclose(bright_box(cropped), changed["boxes"][0], atol=1.0)
 
 
+@given(photos())
+def test_boxes_are_stretched_with_their_photos(scene):
+    image, objects, seed = scene
+    cropped, changed = augment.random_crop(
+        image, objects, 96, (30.0, 60.0), 2.0, [seed, 1], stretch=2.0
+    )
+    assert cropped.shape == (96, 96, 3)
+    np.testing.assert_allclose(bright_box(cropped), changed["boxes"][0], atol=1.0)
+
+
+def test_photos_are_stretched_both_ways_by_up_to_the_factor():
+    image, objects = photo(300, 300, (100, 100, 150, 150))
+    ratios = []
+    for seed in range(100):
+        _, changed = augment.random_crop(
+            image, objects, 96, (30.0, 60.0), 2.0, [seed, 0], stretch=1.8
+        )
+        x0, y0, x1, y1 = changed["boxes"][0].numpy()
+        ratios.append((y1 - y0) / (x1 - x0))
+    assert 1 / 1.85 < min(ratios) < 0.65
+    assert 1.55 < max(ratios) < 1.85
+
+
 @given(photos(), st.sampled_from([32, 50, 97]))
 def test_fit_shrinks_the_whole_photo_and_its_boxes(scene, size):
     image, objects, _ = scene

@@ -26,6 +26,7 @@ from unitbox_tf.records import Problems
 
 LOSSES = ("iou", "l2")
 NAMES = {"iou": "-ln IoU", "l2": "l2"}
+IMAGE_SIZE = 128
 LETTER_RATES = {"iou": 1e-8, "l2": 1e-13}  # section 4 of the paper
 # Of what the paper does not state, what might make its settings train.
 CHANGES: dict[str, dict[str, Any]] = {
@@ -47,7 +48,10 @@ MISS_AT = 5  # false positives in all validation photos
 
 
 def base(data: str, weights: str) -> Config:
-    """What all runs share: whole photos of 160 px without augmentation, shared branches, batches of 10."""
+    """What all runs share: whole photos of 128 px without augmentation, shared branches, batches of 10.
+
+    Branches tap the stages before they are pooled: at this size, pooled maps have 8 and 4 pixels a side.
+    """
     paper = PRESETS["paper"]
     return dataclasses.replace(
         paper,
@@ -60,13 +64,19 @@ def base(data: str, weights: str) -> Config:
                 "negatives:other/nonface_scenes",
             ),
             validation_sources=("fddb:fddb#8",),
-            image_size=160,
+            image_size=IMAGE_SIZE,
         ),
-        model=dataclasses.replace(paper.model, weights=weights, unshared=False),
+        model=dataclasses.replace(
+            paper.model,
+            weights=weights,
+            unshared=False,
+            confidence_tap="before_pool",
+            distances_tap="before_pool",
+        ),
         train=dataclasses.replace(
             paper.train, validation_protocol="fddb", validation_images=140, steps_per_epoch=20
         ),
-        decode=dataclasses.replace(paper.decode, max_side=160),
+        decode=dataclasses.replace(paper.decode, max_side=IMAGE_SIZE),
     )
 
 

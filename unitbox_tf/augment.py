@@ -27,9 +27,9 @@ def select(objects: Objects, keep: tf.Tensor) -> Objects:
 def place(
     image: tf.Tensor, objects: Objects, window: tf.Tensor, scale: tf.Tensor, size: int
 ) -> tuple[tf.Tensor, Objects]:
-    """The square window of the photo whose top left is `window` `xy` `[2]`, enlarged by `scale` to `size` pixels.
+    """The window of the photo whose top left is `window` `xy` `[2]`, enlarged to a square of `size` pixels.
 
-    The window may reach beyond the photo; what lies there has the mean colour. Objects of which
+    `scale` is one number, or one for the height and one for the width `[2]`. The window may reach beyond the photo; what lies there has the mean colour. Objects of which
     less than `MIN_VISIBLE` is left are ignored, those of which nothing is left are dropped.
 
     Returns:
@@ -92,16 +92,24 @@ def random_crop(
     object_size: tuple[float, float],
     max_enlargement: float,
     seed: tf.Tensor,
+    *,
+    stretch: float = 1.0,
 ) -> tuple[tf.Tensor, Objects]:
     """A random square of the photo at a random scale, `size` pixels wide.
 
     One object is chosen; the scale gives it a long side drawn from `object_size` (the logarithm is
     uniform, at most 90 % of `size`), and the square is laid so that the object is in it. Without
-    objects the scale is between half and twice that which fits the photo.
+    objects the scale is between half and twice that which fits the photo. Before, the photo is
+    stretched: the ratio of height to width changes by a factor between 1 / `stretch` and `stretch`
+    (the logarithm is uniform), its area does not.
     """
     seeds = tf.random.split(seed, 4)
-    shape = tf.cast(tf.shape(image)[:2], tf.float32)
+    ratio = tf.random.stateless_uniform([], seeds[3], -tf.math.log(stretch), tf.math.log(stretch))
+    stretched = tf.exp(tf.stack([ratio, -ratio]) / 2)  # height, width
+    # All that follows is in pixels of the stretched photo, until the window is cut.
+    shape = tf.cast(tf.shape(image)[:2], tf.float32) * stretched
     candidates = tf.boolean_mask(objects["boxes"], ~objects["ignore"])
+    candidates *= tf.tile(stretched[::-1], [2])
     num_candidates = tf.shape(candidates)[0]
     has_object = num_candidates > 0
     fits = size / tf.reduce_max(shape)
@@ -127,7 +135,7 @@ def random_crop(
     window = (box[:2] + box[2:]) / 2 - margin - share * (side - 2 * margin)
     room = shape[::-1] - side
     window = tf.where(room > 0, tf.clip_by_value(window, 0.0, tf.maximum(room, 0)), window)
-    return place(image, objects, window, scale, size)
+    return place(image, objects, window / stretched[::-1], scale * stretched, size)
 
 
 def random_flip(image: tf.Tensor, objects: Objects, seed: tf.Tensor) -> tuple[tf.Tensor, Objects]:

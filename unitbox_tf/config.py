@@ -36,6 +36,7 @@ class DataConfig:
     random_crop: bool = False  # squares at random scales; else the photo is only shrunk to fit
     object_size: tuple[float, float] = (16.0, 128.0)  # of random_crop: long side of an object; px
     max_enlargement: float = 2.0  # of random_crop: a photo is never enlarged more than this
+    stretch: float = 1.0  # of random_crop: height over width changes by up to this factor
     flip: bool = False  # every other image is mirrored
     colour: float = 0.0  # strength of random changes of brightness, contrast and saturation
     mosaic: float = 0.0  # share of training images put together from four
@@ -135,6 +136,7 @@ class Config:
                 "object_size as two growing numbers above 0",
             ),
             (data.max_enlargement > 0, data.max_enlargement, "max_enlargement above 0"),
+            (data.stretch >= 1, data.stretch, "stretch of at least 1"),
             (0 <= data.colour <= 1, data.colour, "colour from 0 to 1"),
             (0 <= data.mosaic <= 1, data.mosaic, "mosaic from 0 to 1"),
             (data.positive_weight > 0, data.positive_weight, "positive_weight above 0"),

@@ -185,7 +185,13 @@ def _changed(
         seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int64), count]), 3)
         if data.random_crop:
             image, objects = augment.random_crop(
-                image, objects, size, data.object_size, data.max_enlargement, seeds[0]
+                image,
+                objects,
+                size,
+                data.object_size,
+                data.max_enlargement,
+                seeds[0],
+                stretch=data.stretch,
             )
         else:
             image, objects = augment.fit(image, objects, size)
