@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import tensorflow as tf
 from tests.test_input_pipeline import exif_jpeg
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import detector, export
-from unitbox_tf.config import DecodeConfig, ModelConfig
+from unitbox_tf.config import Config, DecodeConfig, ModelConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.model import unitbox
 
@@ -48,8 +49,6 @@ def from_signature(signature, photo, name):
 
 
 def test_the_exported_graph_finds_what_the_python_path_finds(model, saved, photos):
-    from unitbox_tf.config import Config
-
     config = Config(model=ModelConfig(class_names=NAMES), decode=DECODE)
     in_python = detector.from_model(model, config)
     loaded = tf.saved_model.load(str(saved))
@@ -135,6 +134,37 @@ def test_the_graph_finds_what_a_plain_decoder_finds(random):
     assert compared > 50
 
 
+class Spots(tf.Module):
+    """Stands for a network that sees red spots in images higher than 60 px and green ones in others, 9 px large."""
+
+    def __call__(self, images, training=False):
+        channel = tf.where(tf.shape(images)[1] > 60, 0, 1)
+        light = tf.gather(images, channel, axis=-1)[..., None]
+        sides = tf.fill(tf.concat([tf.shape(light)[:3], [4]], 0), 4.5)
+        return {"confidence": light / 16 - 8, "distances": sides}
+
+
+@pytest.mark.parametrize("decoder", ["peaks", "ellipse"])
+def test_scales_find_what_is_seen_at_them(decoder):
+    y, x = np.mgrid[:80, :120] + 0.5
+    photo = np.zeros((80, 120, 3), np.uint8)
+    photo[..., 0] = 250 * np.exp(-((x - 24.5) ** 2 + (y - 34.5) ** 2) / 2 / 4**2)
+    photo[..., 1] = 250 * np.exp(-((x - 79) ** 2 + (y - 39) ** 2) / 2 / 8**2)
+    boxes = np.array([(20, 30, 29, 39), (70, 30, 88, 48)])
+    config = Config(decode=DecodeConfig(max_side=120, decoder=decoder))
+
+    def find(*scales):
+        decode = dataclasses.replace(config.decode, scales=scales)
+        return detector.from_model(Spots(), dataclasses.replace(config, decode=decode))(photo)
+
+    for scales, expected in (((1.0,), [0]), ((0.5,), [1]), ((1.0, 0.5), [0, 1])):
+        found = find(*scales)
+        assert len(found) == len(expected)
+        ordered = found.boxes[np.argsort(found.boxes[:, 0])]
+        np.testing.assert_allclose(ordered, boxes[expected], atol=1.0)
+    assert find(1.0, 1.0).boxes.tolist() == find(1.0).boxes.tolist()  # the same twice is one
+
+
 def test_real_photos_give_the_same_from_bytes_and_arrays(saved, data):
     photos = sorted(data("fddb/originalPics").rglob("*.jpg"))[:50]
     signatures = tf.saved_model.load(str(saved)).signatures
@@ -172,8 +202,6 @@ def test_an_image_batch_gives_what_its_images_give(saved, random):
 
 def test_boxes_are_in_pixels_of_the_original(model):
     """A photo that is shrunk by four gives the boxes of the small one, four times as large."""
-    from unitbox_tf.config import Config
-
     find = detector.from_model(model, Config(model=ModelConfig(class_names=NAMES), decode=DECODE))
     small = np.full((48, 64, 3), 180, np.uint8)  # of one colour: shrinking changes no pixel
     large = np.full((192, 256, 3), 180, np.uint8)

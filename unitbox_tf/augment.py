@@ -29,8 +29,9 @@ def place(
 ) -> tuple[tf.Tensor, Objects]:
     """The window of the photo whose top left is `window` `xy` `[2]`, enlarged to a square of `size` pixels.
 
-    `scale` is one number, or one for the height and one for the width `[2]`. The window may reach beyond the photo; what lies there has the mean colour. Objects of which
-    less than `MIN_VISIBLE` is left are ignored, those of which nothing is left are dropped.
+    `scale` is one number, or one for the height and one for the width `[2]`. The window may reach
+    beyond the photo; what lies there has the mean colour. Objects of which less than `MIN_VISIBLE`
+    is left are ignored, those of which nothing is left are dropped.
 
     Returns:
         The image float32 `[size, size, 3]`, and its objects in its pixels.

@@ -103,9 +103,12 @@ class DecodeConfig:
 
     decoder: Decoder = "peaks"
     max_side: int = 416  # a larger photo is shrunk to this before it is shown to the network; px
+    # Sizes at which each photo is shown, as shares of that; what is found at all of them is merged.
+    scales: tuple[float, ...] = (1.0,)
     score_threshold: float = 0.5  # lowest score of a detection
     blob_threshold: float = 0.5  # ellipse decoder: lowest confidence of a pixel of a blob
-    nms_iou: float = 0.4  # peaks decoder: of two boxes that overlap more, the better one is kept
+    # Peaks decoder, and several scales: of two boxes that overlap more, the better one is kept.
+    nms_iou: float = 0.4
     max_detections: int = 300
 
 
@@ -170,6 +173,11 @@ class Config:
             ),
             (train.validation_images >= 1, train.validation_images, "validation_images >= 1"),
             (decode.max_side >= 1, decode.max_side, "max_side of at least 1"),
+            (
+                len(decode.scales) > 0 and min(decode.scales) > 0,
+                decode.scales,
+                "scales above 0, at least one",
+            ),
             (0 <= decode.score_threshold <= 1, decode.score_threshold, "score_threshold, 0 to 1"),
             (0 < decode.blob_threshold < 1, decode.blob_threshold, "0 < blob_threshold < 1"),
             (0 <= decode.nms_iou <= 1, decode.nms_iou, "nms_iou from 0 to 1"),

@@ -108,13 +108,18 @@ def from_model(model: Any, config: configs.Config) -> Detector:
         return postprocess.unpad(module.detect(image[None]), [image.shape[:2]])[0]
 
     def ellipses(image: np.ndarray) -> Detections:
-        maps = module.heatmaps(image[None])
-        confidence, distances = maps["confidence"].numpy(), maps["distances"].numpy()
-        found = postprocess.decode_ellipses(confidence, distances, decode)[0]
         height, width = image.shape[:2]
-        scale = np.array([width / confidence.shape[2], height / confidence.shape[1]] * 2)
-        boxes = box_ops.clip(found.boxes * scale, height, width)
-        return dataclasses.replace(found, boxes=boxes, image_size=(height, width))
+        parts = []
+        for scale in decode.scales:
+            maps = module.heatmaps_at(image[None], scale)
+            confidence, distances = maps["confidence"].numpy(), maps["distances"].numpy()
+            found = postprocess.decode_ellipses(confidence, distances, decode)[0]
+            ratio = np.array([width / confidence.shape[2], height / confidence.shape[1]] * 2)
+            boxes = box_ops.clip(found.boxes * ratio, height, width)
+            parts.append(dataclasses.replace(found, boxes=boxes, image_size=(height, width)))
+        if len(parts) == 1:  # the paper's decoder as it is, without suppression
+            return parts[0]
+        return postprocess.merge(parts, len(config.model.class_names), decode)
 
     detect = {"peaks": peaks, "ellipse": ellipses}[decode.decoder]
     return Detector(detect, config.model.class_names, decode)
@@ -191,8 +196,9 @@ def _load_saved_model(path: Path, changes: dict[str, Any]) -> Detector:
     try:
         signature = loaded.signatures["images"]
         names = tuple(name.decode() for name in loaded.class_names().numpy())
-        decode = DecodeConfig(**json.loads(loaded.decode_config().numpy()))
-    except (KeyError, AttributeError, TypeError) as error:
+        inside = {"decode": json.loads(loaded.decode_config().numpy())}
+        decode = configs.Config.from_json(json.dumps(inside), str(path)).decode
+    except (KeyError, AttributeError) as error:
         raise ValueError(
             f"{path}: a SavedModel, but none that unitbox_tf exported: {error}"
         ) from error

@@ -23,10 +23,15 @@ from unitbox_tf.config import DecodeConfig
 Outputs = dict[str, tf.Tensor]
 
 
-def shown_size(height: tf.Tensor, width: tf.Tensor, max_side: int) -> tf.Tensor:
-    """Height and width int32 `[2]` at which an image is shown to the network: at most `max_side` pixels."""
+def shown_size(
+    height: tf.Tensor, width: tf.Tensor, max_side: int, scale: float | tf.Tensor
+) -> tf.Tensor:
+    """Height and width int32 `[2]` at which an image is shown to the network.
+
+    It is shrunk, where it is larger, to at most `max_side` pixels, and that is multiplied by `scale`.
+    """
     size = tf.cast(tf.stack([height, width]), tf.float32)
-    scale = tf.minimum(1.0, max_side / tf.reduce_max(size))
+    scale *= tf.minimum(1.0, max_side / tf.reduce_max(size))
     return tf.maximum(tf.cast(tf.round(size * scale), tf.int32), 1)
 
 
@@ -60,21 +65,36 @@ class InferenceModule(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
     def heatmaps(self, images: tf.Tensor) -> Outputs:
         """What the network predicts, at the size at which it is shown `images`: `confidence` logits and `distances`."""
+        return self.heatmaps_at(images, 1.0)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None, None, 3], tf.uint8, "images"),
+            tf.TensorSpec([], tf.float32, "scale"),
+        ]
+    )
+    def heatmaps_at(self, images: tf.Tensor, scale: float | tf.Tensor) -> Outputs:
+        """The same at another scale, such as one of `decode.scales`."""
         shape = tf.shape(images)
-        size = shown_size(shape[1], shape[2], self._decode.max_side)
+        size = shown_size(shape[1], shape[2], self._decode.max_side, scale)
         return self.model(tf.image.resize(images, size, antialias=True), training=False)
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
     def detect(self, images: tf.Tensor) -> Outputs:
         """Detections in RGB images uint8 `[B, H, W, 3]` of one size."""
-        shape = tf.shape(images)
-        maps = self.heatmaps(images)
-        found = postprocess.decode_peaks(maps["confidence"], maps["distances"], self._decode)
-        size = tf.cast(shape[1:3], tf.float32)
-        shown = tf.cast(tf.shape(maps["confidence"])[1:3], tf.float32)
-        scale = tf.tile(tf.reverse(size / shown, [0]), [2])  # x, y, x, y
+        size = tf.cast(tf.shape(images)[1:3], tf.float32)
+        peaks = []
+        for scale in self._decode.scales:
+            maps = self.heatmaps_at(images, scale)
+            confidence, distances = maps["confidence"], maps["distances"]
+            boxes, scores = postprocess.find_peaks(confidence, distances, self._decode)
+            shown = tf.cast(tf.shape(confidence)[1:3], tf.float32)
+            ratio = tf.tile(tf.reverse(size / shown, [0]), [2])  # x, y, x, y
+            peaks.append((boxes * ratio, scores))
+        boxes, scores = (tf.concat(parts, axis=1) for parts in zip(*peaks, strict=True))
+        found = postprocess.suppress(boxes, scores, self._decode)
         limits = tf.tile(tf.reverse(size, [0]), [2])
-        return {**found, "boxes": tf.clip_by_value(found["boxes"] * scale, 0.0, limits)}
+        return {**found, "boxes": tf.clip_by_value(found["boxes"], 0.0, limits)}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "encoded")])
     def detect_encoded(self, encoded: tf.Tensor) -> Outputs:

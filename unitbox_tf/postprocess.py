@@ -29,8 +29,17 @@ def decode_peaks(
     """Boxes at the local maxima of each class' confidence, thinned by non-maximum suppression. Runs in graphs.
 
     Returns:
-        Padded with zeros to K = `config.max_detections`, best first: `boxes` `xyxy` `[B, K, 4]`,
-        `scores` `[B, K]`, `classes` `[B, K]` int32 and `num_detections` `[B]` int32.
+        What `suppress` does.
+    """
+    return suppress(*find_peaks(confidence, distances, config), config)
+
+
+def find_peaks(
+    confidence: tf.Tensor, distances: tf.Tensor, config: DecodeConfig
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Boxes `xyxy` `[B, N, 4]` at the local maxima of each class' confidence, and their scores `[B, N, C]`.
+
+    Each box has a score in one class, 0 in the others; N is at most `CANDIDATES * config.max_detections`.
     """
     shape = tf.shape(confidence)
     num_pixels, num_classes = shape[1] * shape[2], confidence.shape[-1]
@@ -46,12 +55,21 @@ def decode_peaks(
     centres = tf.reshape(box_ops.pixel_centres(shape[1], shape[2]), [num_pixels, 2])
     sides = tf.gather(tf.reshape(distances, [shape[0], num_pixels, 4]), pixel, batch_dims=1)
     boxes = box_ops.distances_to_boxes(sides, tf.gather(centres, pixel))  # [B, N, 4]
+    return boxes, scores[..., None] * tf.one_hot(index % num_classes, num_classes)
+
+
+def suppress(boxes: tf.Tensor, scores: tf.Tensor, config: DecodeConfig) -> dict[str, tf.Tensor]:
+    """Non-maximum suppression, class by class, of boxes `xyxy` `[B, N, 4]` with scores `[B, N, C]`. Runs in graphs.
+
+    Returns:
+        Padded with zeros to K = `config.max_detections`, best first: `boxes` `xyxy` `[B, K, 4]`,
+        `scores` `[B, K]`, `classes` `[B, K]` int32 and `num_detections` `[B]` int32.
+    """
     # A distance head that predicts nothing makes a box of no area, which would never be suppressed.
-    scores = tf.where(box_ops.areas(boxes) > 0, scores, 0)
-    by_class = scores[..., None] * tf.one_hot(index % num_classes, num_classes)
+    scores = tf.where(box_ops.areas(boxes)[..., None] > 0, scores, 0)
     kept = tf.image.combined_non_max_suppression(
         boxes[:, :, None, :],
-        by_class,
+        scores,
         max_output_size_per_class=config.max_detections,
         max_total_size=config.max_detections,
         iou_threshold=config.nms_iou,
@@ -64,6 +82,15 @@ def decode_peaks(
         "classes": tf.cast(kept.nmsed_classes, tf.int32),
         "num_detections": kept.valid_detections,
     }
+
+
+def merge(parts: Sequence[Detections], num_classes: int, config: DecodeConfig) -> Detections:
+    """Detections of one image from several passes, in the same pixels, as one: thinned by `suppress`."""
+    boxes = np.concatenate([part.boxes for part in parts])
+    classes = np.concatenate([part.classes for part in parts])
+    scores = np.concatenate([part.scores for part in parts])[:, None] * np.eye(num_classes)[classes]
+    kept = suppress(tf.constant(boxes[None]), tf.constant(scores[None], tf.float32), config)
+    return unpad(kept, [parts[0].image_size])[0]
 
 
 def unpad(padded: dict[str, tf.Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[Detections]:

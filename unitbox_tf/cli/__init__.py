@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unitbox_tf import config as configs
+from unitbox_tf.cli import decoding
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as of shells
 
@@ -51,14 +52,18 @@ def _parser() -> argparse.ArgumentParser:
 
     detect = commands.add_parser("detect", help="find objects in photos")
     detect.set_defaults(command="detect")
-    detect.add_argument("model", type=Path, help="folder of a run, or of an exported SavedModel")
+    detect.add_argument(
+        "model",
+        type=Path,
+        help="folder of a run or of an exported SavedModel, or the name of a published detector: faces",
+    )
     detect.add_argument(
         "photos", type=Path, nargs="+", help="JPEG or PNG files, or folders of them"
     )
     detect.add_argument("--output", type=Path, required=True, help="folder for what is found")
     detect.add_argument("--score-threshold", type=float, help="lowest score of a detection")
     detect.add_argument("--decoder", choices=["peaks", "ellipse"], help="default: the run's")
-    detect.add_argument("--max-side", type=int, help="photos are shrunk to this, in pixels")
+    decoding.add_options(detect)
 
     evaluate = commands.add_parser(
         "evaluate", help="judge a detector, or a file of detections, on annotated photos"
@@ -91,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     of_model.add_argument(
         "--decoder", choices=["peaks", "ellipse", "both"], help="default: both that it has"
     )
-    of_model.add_argument("--max-side", type=int, help="photos are shrunk to this, in pixels")
+    decoding.add_options(of_model)
     of_protocol = evaluate.add_argument_group("of a protocol")
     of_protocol.add_argument(
         "--min-size",

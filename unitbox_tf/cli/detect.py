@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unitbox_tf import detector, visualize
+from unitbox_tf.cli import decoding
 from unitbox_tf.datasets import checks
 from unitbox_tf.evaluation.results import Results, coco_rows
 
@@ -17,10 +18,8 @@ from unitbox_tf.evaluation.results import Results, coco_rows
 def run(options: argparse.Namespace) -> int:
     """The command; returns the exit status."""
     photos = _photos(options.photos, options.output)
-    names = ("decoder", "max_side", "score_threshold")
-    given = {name: getattr(options, name) for name in names}
-    changes = {name: value for name, value in given.items() if value is not None}
-    model = detector.load(options.model, **changes)
+    names = ("decoder", "max_side", "scales", "score_threshold")
+    model = detector.load(options.model, **decoding.changes(options, names))
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     failed = 0

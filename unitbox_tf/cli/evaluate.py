@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from unitbox_tf import datasets, published
+from unitbox_tf.cli import decoding
 from unitbox_tf.cli.progress import Progress
 from unitbox_tf.datasets import checks, coco
 from unitbox_tf.evaluation import matching, protocols
@@ -115,7 +116,11 @@ def _judge_model(
     sizes = [found.image_size for found in detections]
     facts = _facts(options, given, annotations, absent, sizes)
     facts["images"] |= {"present": listed, "unreadable": listed - len(annotations)}
-    facts["model"] = {"max_side": one.decode.max_side, "lowest_score": one.decode.score_threshold}
+    facts["model"] = {
+        "max_side": one.decode.max_side,
+        "scales": list(one.decode.scales),
+        "lowest_score": one.decode.score_threshold,
+    }
     return facts, judged, one.class_names
 
 
@@ -123,7 +128,7 @@ def _models(options: argparse.Namespace) -> dict[str, Any]:
     """The detector in the folder with each decoder that is to be judged."""
     from unitbox_tf import detector
 
-    changes = {} if options.max_side is None else {"max_side": options.max_side}
+    changes = decoding.changes(options, ("max_side", "scales"))
     if (options.detector / "saved_model.pb").is_file():
         if options.decoder == "ellipse":
             raise ValueError(
@@ -144,7 +149,7 @@ def _models(options: argparse.Namespace) -> dict[str, Any]:
 def _judge_file(
     options: argparse.Namespace, given: protocols.Options, problems: Problems
 ) -> tuple[dict[str, Any], dict[str, _Judged], Sequence[str]]:
-    for name in ("decoder", "max_side"):
+    for name in ("decoder", "max_side", "scales"):
         if getattr(options, name) is not None:
             raise ValueError(
                 f"--{name.replace('_', '-')} is for models; {options.detector} is no folder of a run or a "
@@ -234,7 +239,10 @@ def _described(facts: Mapping[str, Any]) -> Iterator[str]:
         )
         size = f"{width} x {height} px"
     if "model" in facts:
-        size += f", shown shrunk to fit {facts['model']['max_side']} px"
+        model = facts["model"]
+        size += f", shown shrunk to fit {model['max_side']} px"
+        if model["scales"] != [1.0]:
+            size += f", at scales {' '.join(f'{scale:g}' for scale in model['scales'])} of that"
     unreadable = images.get("unreadable", 0)
     broken = f", {unreadable} of them cannot be read" if unreadable else ""
     yield line("photos", f"{images['present']} present{broken}, {images['absent']} absent; {size}")

@@ -1,0 +1,26 @@
+"""Options of several commands that say how a model decodes, and what they change."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+
+def add_options(parser: Any) -> None:
+    """Adds the options to a parser or to a group of its arguments."""
+    parser.add_argument("--max-side", type=int, help="photos are shrunk to this, in pixels")
+    parser.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        help="sizes at which each photo is shown, as shares of that: 1 2 finds smaller objects",
+    )
+
+
+def changes(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Those of the named fields of `DecodeConfig` that the command line gives."""
+    given = {name: getattr(options, name) for name in names}
+    if given.get("scales") is not None:
+        given["scales"] = tuple(given["scales"])
+    return {name: value for name, value in given.items() if value is not None}
