@@ -1,18 +1,28 @@
 """The experiments' machinery: runs are trained once, and numbers become rows and plots."""
 
+import argparse
 import dataclasses
 import json
 import sys
+import typing
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from unitbox_tf import config as configs
 from unitbox_tf.evaluation import fddb
+from unitbox_tf.records import Annotation
 
 sys.path.append(str(Path(__file__).parents[1] / "training"))
+import ablations
 import experiments
 import figure4
+import figure5
+import figure6
+import recipes
 
 
 def changed(config, **settings):
@@ -52,7 +62,7 @@ def store(folder, name, *epochs):
 
 
 def test_the_best_last_epoch_of_each_loss_wins_the_search(tmp_path):
-    configs = figure4.search(figure4.base("data", "imagenet"), 3)
+    configs = figure4.search(recipes.base("data", "imagenet"), 3)
     for number, (name, config) in enumerate(configs.items()):
         # l2 gets worse from run to run; the first run of all diverged.
         quality = 0.9 - number / 100 if config.loss.distance_loss == "l2" else number / 100
@@ -63,8 +73,16 @@ def test_the_best_last_epoch_of_each_loss_wins_the_search(tmp_path):
         assert figure4.winner(tmp_path, configs, loss)[0] == names[place]
 
 
+def test_what_follows_a_search_asks_for_it(tmp_path):
+    arguments = argparse.Namespace(search_epochs=3)
+    with pytest.raises(
+        ValueError, match=r"search-iou-0\.001-0\.3: has not ended. Run `figures.py fig"
+    ):
+        figure4.winners(tmp_path, recipes.base("data", "imagenet"), arguments)
+
+
 def test_runs_of_a_stage_differ_in_what_they_compare_alone():
-    shared = figure4.base("data", "imagenet")
+    shared = recipes.base("data", "imagenet")
     letter = figure4.letter(shared, 8)
     assert len(letter) == 6
     assert letter["letter-iou"].train.learning_rate == 1e-8
@@ -73,16 +91,16 @@ def test_runs_of_a_stage_differ_in_what_they_compare_alone():
         assert (config.loss.reduction, config.train.batch_size) == ("sum", 10)
         assert (config.train.momentum, config.train.weight_decay) == (0.9, 2e-4)
         assert not any([config.data.flip, config.data.random_crop, config.data.mosaic])
-    winners = {loss: figure4.tuned(shared, loss, 1e-3, 0.5, 0, 1) for loss in figure4.LOSSES}
+    winners = {loss: recipes.tuned(shared, loss, 1e-3, 0.5, 0, 1) for loss in figure4.LOSSES}
     final = figure4.final(shared, winners, 9)
-    assert len(final) == len(figure4.LOSSES) * len(figure4.SEEDS)
-    for seed in figure4.SEEDS:
+    assert len(final) == len(figure4.LOSSES) * len(recipes.SEEDS)
+    for seed in recipes.SEEDS:
         one, other = (final[f"final-{loss}-{seed}"] for loss in figure4.LOSSES)
         assert dataclasses.replace(other, loss=one.loss) == one
 
 
 def test_numbers_become_rows_and_a_plot(tmp_path):
-    names = [f"final-{loss}-{seed}" for loss in figure4.LOSSES for seed in figure4.SEEDS]
+    names = [f"final-{loss}-{seed}" for loss in figure4.LOSSES for seed in recipes.SEEDS]
     for number, name in enumerate(names):
         store(tmp_path, name, epoch(20, 0.5, 0.5), epoch(40, 0.1 * number, 0.9))
         roc = np.array([[0.9, 3.0, 0.1], [0.5, 0.0, 0.9]])
@@ -95,3 +113,127 @@ def test_numbers_become_rows_and_a_plot(tmp_path):
     assert found[3]["miss_rate"] == pytest.approx(0.1)
     figure4.plot(tmp_path, found, tmp_path / "figure4.png")
     assert (tmp_path / "figure4.png").stat().st_size > 0
+
+
+def test_coefficients_of_variation_are_those_of_the_papers_figure():
+    """About 3.4 % and 31 %, from the widths that were read off its figure 5."""
+    for loss, expected in (("iou", 0.034), ("l2", 0.31)):
+        widths = np.array([width for width in figure5.PAPER[loss] if width is not None])
+        assert figure5.variation(widths[:, None])[0] == pytest.approx(expected, abs=0.005)
+    assert np.isinf(figure5.variation(np.zeros((6, 2)))).all()
+
+
+class Proportional:
+    """Stands for a network whose box, of each image, has the same place and size in it, whatever its size."""
+
+    box = np.array([0.2, 0.3, 0.7, 0.8])
+
+    def __call__(self, images, training=False):
+        height, width = images.shape[1:3]
+        x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
+        x0, y0, x1, y1 = self.box * ([width, height] * 2)
+        sides = np.broadcast_arrays(y - y0, y1 - y, x - x0, x1 - x)
+        return {"distances": tf.constant(np.stack(sides, axis=-1)[None], tf.float32)}
+
+
+def test_one_pixel_is_probed_at_all_sizes():
+    image = np.zeros((90, 120, 3), np.uint8)
+    boxes = figure5.probe(Proportional(), image, (0.4, 0.5))
+    np.testing.assert_allclose(boxes, [Proportional.box] * 6, atol=1e-5)
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    summary = figure5.summarize(np.stack([sizes, sizes * [[1.0], [1], [1], [1], [1], [2]]]))
+    # Five equal widths and one twice as large: mean 7/6, standard deviation sqrt(5)/6.
+    assert summary["width"]["mean"] == pytest.approx(np.sqrt(5) / 7 / 2, rel=1e-3)
+    assert summary["width"]["share_up_to_6_percent"] == 0.5
+    assert summary["median_by_240_px"]["960"]["height"] == pytest.approx(1.5, rel=1e-4)
+
+
+def test_portraits_are_the_photos_with_the_largest_faces():
+    def photo(name, *boxes):
+        image = cv2.imencode(".png", np.zeros((50, 100, 3), np.uint8))[1].tobytes()
+        return Annotation(name, image, boxes)
+
+    photos = [photo("small", (0, 0, 9, 20)), photo("large", (0, 0, 45, 40))]
+    photos += [photo("two", (0, 0, 45, 50), (50, 0, 99, 50)), photo("medium", (0, 0, 20, 30))]
+    assert [p.name for p in figure5.portraits(photos, 2)] == ["large", "medium"]
+
+
+def test_figure5_is_drawn(tmp_path):
+    values = {
+        figure5.run_name(kind, loss): np.random.default_rng(0).uniform(0.4, 0.6, (5, 6, 2))
+        for kind in figure5.KINDS
+        for loss in figure4.LOSSES
+    }
+    image = np.zeros((90, 120, 3), np.uint8)
+    boxes = figure5.probe(Proportional(), image, (0.4, 0.5))
+    pictures = {"final-iou-0": (image, ((0.4, 0.5), boxes))}
+    figure5.plot(values, pictures, tmp_path / "figure5.png")
+    assert cv2.imread(str(tmp_path / "figure5.png")).shape[0] > 500
+
+
+def test_each_ablation_changes_what_its_name_says(tmp_path):
+    shared = recipes.base("data", "imagenet")
+    winners = {
+        loss: recipes.tuned(shared, loss, 1e-3, weight, 0, 1)
+        for loss, weight in (("iou", 0.5), ("l2", 1e-3))
+    }
+    rows = ablations.rows(shared, winners, 8)
+    base = rows[ablations.BASE]
+    assert len({config.to_json() for config in rows.values()}) == len(rows)
+    assert rows["unshared"].model.unshared
+    assert rows["regions-boxes"].data.region == "box"
+    assert rows["taps-pooled"].model.confidence_tap == "after_pool"
+    assert rows["stage4-unscaled"].model.stage4_scale == 1
+    assert {c.loss.distance_loss for c in rows.values()} == set(
+        typing.get_args(configs.DistanceLoss)
+    )
+    for name in ("giou", "diou", "linear_iou"):
+        assert dataclasses.replace(rows[f"loss-{name}"], loss=base.loss) == base
+    runs = ablations.with_seeds(rows, ["base", "unshared"], [0, 1])
+    assert list(runs) == [f"ablation-{n}-{s}" for s in (0, 1) for n in ("base", "unshared")]
+    assert [config.train.seed for config in runs.values()] == [0, 0, 1, 1]
+
+    for seed, quality in enumerate((0.8, 0.9)):
+        run = tmp_path / f"ablation-base-{seed}"
+        run.mkdir()
+        figures = {"fddb_discrete_at_5": quality, "mean_iou": quality, "ap75": None}
+        content = {decoder: figures for decoder in ("peaks", "ellipse")}
+        (run / experiments.FINISHED).write_text(json.dumps(content))
+    (tmp_path / "ablation-unshared-0").mkdir()
+    (tmp_path / "ablation-unshared-0" / experiments.DIVERGED).write_text("")
+    found = ablations.table(tmp_path, list(rows), [0, 1]).splitlines()[2:]
+    assert len(found) == 2  # the others have not been trained
+    assert found[0].startswith("| base | 2 | 0.150 (0.100 to 0.200) |")
+    assert "0.850 (0.800 to 0.900)" in found[0]
+    assert found[1].startswith("| unshared | 1 | 1.000 (1.000 to 1.000) |")
+
+
+def test_figure6_judges_runs_by_name(tmp_path, monkeypatch):
+    assert figure6.named("a=b/c=d") == ("a", Path("b/c=d"))
+    with pytest.raises(ValueError, match="Expected NAME=RUN"):
+        figure6.named("run")
+    roc = np.array([[0.9, 8.0, 0.1], [0.5, 0.0, 0.9]])
+    judged = []
+
+    def curves_of(run, sources, data, **decode):
+        judged.append((run, sources, data, decode))
+        return fddb.Curves(roc, roc[:, :2] / [2, 1], 140, 140, 9)
+
+    monkeypatch.setattr(figure6, "curves_of", curves_of)
+    (tmp_path / "Other-DiscROC.txt").write_text("0.7 900\n")
+    (tmp_path / "Other-ContROC.txt").write_text("0.6 900\n")
+    arguments = argparse.Namespace(
+        runs=["shared=one", "unshared=two"],
+        sources=["fddb:fddb#8"],
+        data="data",
+        curves=tmp_path,
+        decoder="ellipse",
+        output=tmp_path / "out",
+    )
+    figure6.make(arguments)
+    assert [run for run, *_ in judged] == [Path("one"), Path("two")]
+    numbers = json.loads((tmp_path / "out" / "figure6.json").read_text())
+    assert numbers["unshared"]["discrete_at_5"] == 0.5
+    assert numbers["shared"]["continuous_at_end"] == 0.45
+    for name in ("figure6-discrete.png", "figure6-continuous.png", "figure6-shared-DiscROC.txt"):
+        assert (tmp_path / "out" / name).stat().st_size > 0

@@ -34,7 +34,7 @@ def train_all(configs: Mapping[str, Config], folder: Path) -> None:
         settings = dataclasses.replace(config.train, output=str(folder), run=name)
         config = dataclasses.replace(config, train=settings)
         _check_same(run, config)
-        if (run / FINISHED).is_file() or (run / DIVERGED).is_file():
+        if has_ended(run):
             continue
         logger.info("run %d of %d: %s", number, len(configs), run)
         # A process of its own gives back the memory of its graphs, and starts from the same state.
@@ -47,6 +47,16 @@ def train_all(configs: Mapping[str, Config], folder: Path) -> None:
             failed.append(name)
     if failed:
         raise ValueError(f"{folder}: training failed, with the messages above: {failed}")
+
+
+def is_trained(run: Path) -> bool:
+    """Whether the run has been trained to its end."""
+    return (run / FINISHED).is_file()
+
+
+def has_ended(run: Path) -> bool:
+    """Whether there is nothing left to train: the run is trained, or has diverged."""
+    return is_trained(run) or (run / DIVERGED).is_file()
 
 
 def _check_same(run: Path, config: Config) -> None:

@@ -16,17 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import experiments
+import recipes
 from matplotlib.figure import Figure
+from roc import curves_of
 
-from unitbox_tf import datasets
-from unitbox_tf.config import PRESETS, Config
-from unitbox_tf.evaluation import fddb, matching, protocols
-from unitbox_tf.evaluation.results import Results
-from unitbox_tf.records import Problems
+from unitbox_tf.config import Config
+from unitbox_tf.evaluation import fddb, protocols
 
 LOSSES = ("iou", "l2")
 NAMES = {"iou": "-ln IoU", "l2": "l2"}
-IMAGE_SIZE = 128
 LETTER_RATES = {"iou": 1e-8, "l2": 1e-13}  # section 4 of the paper
 # Of what the paper does not state, what might make its settings train.
 CHANGES: dict[str, dict[str, Any]] = {
@@ -36,48 +34,9 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 RATES = (1e-3, 3e-3)
 # l2's slope at a side that is 20 px wrong is 40, that of -ln IoU for a face of 60 px about 1 / 30: a
-# thousandth gives both branches of the network the same say. A tenth and ten times of it are tried.
+# thousandth gives both branches of the network the same say. A third and three times of it are tried, too.
 WEIGHTS = {"iou": (0.3, 1.0, 3.0), "l2": (3e-4, 1e-3, 3e-3)}
-SEEDS = (0, 1, 2)
-# Figure 4 (a), read off by eye and ruler (+-.01): miss rate after so many thousand iterations.
-PAPER_MISS = {
-    "iou": {2: 0.13, 4: 0.10, 6: 0.093, 8: 0.084, 10: 0.078, 12: 0.078, 14: 0.081, 16: 0.07},
-    "l2": {2: 0.249, 4: 0.203, 6: 0.206, 8: 0.194, 10: 0.188, 12: 0.174, 14: 0.18, 16: 0.18},
-}
 MISS_AT = 5  # false positives in all validation photos
-
-
-def base(data: str, weights: str) -> Config:
-    """What all runs share: whole photos of 128 px without augmentation, shared branches, batches of 10.
-
-    Branches tap the stages before they are pooled: at this size, pooled maps have 8 and 4 pixels a side.
-    """
-    paper = PRESETS["paper"]
-    return dataclasses.replace(
-        paper,
-        data=dataclasses.replace(
-            paper.data,
-            data=data,
-            train_sources=(
-                "fddb:fddb#1-7",
-                "coco:other/multiface",
-                "negatives:other/nonface_scenes",
-            ),
-            validation_sources=("fddb:fddb#8",),
-            image_size=IMAGE_SIZE,
-        ),
-        model=dataclasses.replace(
-            paper.model,
-            weights=weights,
-            unshared=False,
-            confidence_tap="before_pool",
-            distances_tap="before_pool",
-        ),
-        train=dataclasses.replace(
-            paper.train, validation_protocol="fddb", validation_images=140, steps_per_epoch=20
-        ),
-        decode=dataclasses.replace(paper.decode, max_side=IMAGE_SIZE),
-    )
 
 
 def letter(shared: Config, epochs: int) -> dict[str, Config]:
@@ -94,26 +53,10 @@ def letter(shared: Config, epochs: int) -> dict[str, Config]:
     }
 
 
-def tuned(shared: Config, loss: str, rate: float, weight: float, seed: int, epochs: int) -> Config:
-    """Losses averaged over pixels, features of stage 4 scaled to those of stage 5, a box to start from."""
-    return dataclasses.replace(
-        shared,
-        model=dataclasses.replace(
-            shared.model, stage4_scale=0.01, initial_box_size=40.0, head_stddev=1e-3
-        ),
-        loss=dataclasses.replace(
-            shared.loss, distance_loss=loss, reduction="mean", distance_weight=weight
-        ),
-        train=dataclasses.replace(
-            shared.train, learning_rate=rate, clip_norm=20.0, seed=seed, epochs=epochs
-        ),
-    )
-
-
 def search(shared: Config, epochs: int) -> dict[str, Config]:
     """Every learning rate with every weight, for each loss; one seed."""
     return {
-        f"search-{loss}-{rate:g}-{weight:g}": tuned(shared, loss, rate, weight, 0, epochs)
+        f"search-{loss}-{rate:g}-{weight:g}": recipes.tuned(shared, loss, rate, weight, 0, epochs)
         for loss in LOSSES
         for rate in RATES
         for weight in WEIGHTS[loss]
@@ -126,6 +69,21 @@ def winner(folder: Path, configs: Mapping[str, Config], loss: str) -> tuple[str,
     return max(mine.items(), key=lambda item: _quality(experiments.history(folder / item[0])))
 
 
+def winners(folder: Path, shared: Config, arguments: argparse.Namespace) -> dict[str, Config]:
+    """The best configuration of the search for each loss.
+
+    Raises:
+        ValueError: a run of the search has not ended.
+    """
+    searched = search(shared, arguments.search_epochs)
+    for name in searched:
+        if not experiments.has_ended(folder / name):
+            raise ValueError(
+                f"{folder / name}: has not ended. Run `figures.py figure4 search` with the same --output first"
+            )
+    return {loss: winner(folder, searched, loss)[1] for loss in LOSSES}
+
+
 def _quality(history: Sequence[Mapping[str, Any]]) -> float:
     if not history:  # it diverged
         return 0.0
@@ -135,11 +93,11 @@ def _quality(history: Sequence[Mapping[str, Any]]) -> float:
 def final(shared: Config, winners: Mapping[str, Config], epochs: int) -> dict[str, Config]:
     """Each winner with every seed."""
     return {
-        f"final-{loss}-{seed}": tuned(
+        f"final-{loss}-{seed}": recipes.tuned(
             shared, loss, won.train.learning_rate, won.loss.distance_weight, seed, epochs
         )
         for loss, won in winners.items()
-        for seed in SEEDS
+        for seed in recipes.SEEDS
     }
 
 
@@ -170,26 +128,6 @@ def save_rows(found: Sequence[Mapping[str, Any]], path: Path) -> None:
         writer.writerows(found)
 
 
-def save_roc(run: Path, config: Config) -> fddb.Curves:
-    """The ROC curves of the best weights of a run on the validation photos, by the run's decoder; written beside it."""
-    from unitbox_tf import detector
-
-    problems = Problems()
-    data = config.data
-    truth = datasets.load(data.validation_sources, data.data, problems, 1)
-    model = detector.load(run, score_threshold=matching.EVALUATED_SCORE)
-    detections, seen = detector.detect_annotated(model, truth, problems)
-    found = Results.of(detections).rows
-    curves = fddb.evaluate(
-        {a.name: rows for a, rows in zip(seen, found, strict=True) if rows is not None},
-        {a.name: a.ellipses for a in seen if a.ellipses is not None},
-        {a.name: d.image_size for a, d in zip(seen, detections, strict=True)},
-        problems,
-    )
-    fddb.save_curves(curves, run / "roc-")
-    return curves
-
-
 def plot(folder: Path, stage_rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Panel (a): miss rate by iteration, mean and range of the seeds; panel (b): ROC of the best of each loss."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
@@ -205,12 +143,12 @@ def plot(folder: Path, stage_rows: Sequence[Mapping[str, Any]], path: Path) -> N
         left.fill_between(
             steps, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2
         )
-        for seed in SEEDS:
+        for seed in recipes.SEEDS:
             file = folder / f"final-{loss}-{seed}" / "roc-DiscROC.txt"
             if not file.is_file():
                 continue
             curve = fddb.read_curve(file)
-            label = NAMES[loss] if seed == SEEDS[0] else None
+            label = NAMES[loss] if seed == recipes.SEEDS[0] else None
             right.plot(curve[:, 1], curve[:, 0], color=colour, label=label, alpha=0.7)
     left.set(xlabel="iteration", ylabel=f"miss rate at {MISS_AT} false positives", ylim=(0, 1))
     right.set(xlabel="false positives", ylabel="true positive rate", ylim=(0, 1), xscale="symlog")
@@ -222,23 +160,26 @@ def plot(folder: Path, stage_rows: Sequence[Mapping[str, Any]], path: Path) -> N
 
 def make(arguments: argparse.Namespace) -> None:
     """Trains what the stages ask for, and writes numbers and plot."""
-    folder, shared = arguments.output, base(arguments.data, arguments.weights)
+    folder, shared = arguments.output, recipes.base(arguments.data, arguments.weights)
     folder.mkdir(parents=True, exist_ok=True)
-    searched = search(shared, arguments.search_epochs)
     for stage in arguments.stages:
         if stage == "letter":
             configs = letter(shared, arguments.letter_epochs)
         elif stage == "search":
-            configs = searched
+            configs = search(shared, arguments.search_epochs)
         else:
-            winners = {loss: winner(folder, searched, loss)[1] for loss in LOSSES}
-            configs = final(shared, winners, arguments.final_epochs)
+            configs = final(shared, winners(folder, shared, arguments), arguments.final_epochs)
         experiments.train_all(configs, folder)
         found = rows(folder, list(configs))
         save_rows(found, folder / f"{stage}.csv")
         if stage == "final":
             for name, config in configs.items():
-                finished = (folder / name / experiments.FINISHED).is_file()
-                if finished and not (folder / name / "roc-DiscROC.txt").is_file():
-                    save_roc(folder / name, config)
+                if (
+                    experiments.is_trained(folder / name)
+                    and not (folder / name / "roc-DiscROC.txt").is_file()
+                ):
+                    curves = curves_of(
+                        folder / name, config.data.validation_sources, shared.data.data
+                    )
+                    fddb.save_curves(curves, folder / name / "roc-")
             plot(folder, found, folder / "figure4.png")

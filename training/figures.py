@@ -1,13 +1,18 @@
 """The paper's experiments, one command a figure; stopped at any moment, each goes on where it was.
 
     python training/figures.py figure4 letter search final --data DATA --weights VGG16 --output FOLDER
+    python training/figures.py figure5 train measure       --data DATA --weights VGG16 --output FOLDER
+    python training/figures.py ablations                   --data DATA --weights VGG16 --output FOLDER
+    python training/figures.py figure6 --runs NAME=RUN ... --data DATA --curves CURVES --output FOLDER
 
-Runs are folders below --output, beside csv files of raw numbers and the plot.
+Runs are folders below --output, beside csv files of raw numbers, tables and plots. Figure 5 and the
+ablations begin with what figure 4's search has found, so they need its folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 from pathlib import Path
@@ -23,20 +28,49 @@ def main() -> None:
     figures = parser.add_subparsers(dest="figure", required=True)
     fourth = figures.add_parser("figure4", help="the IoU loss against l2")
     fourth.add_argument("stages", nargs="+", choices=["letter", "search", "final"])
-    fourth.add_argument("--data", required=True, help="folder of fddb and other")
-    fourth.add_argument(
-        "--weights", required=True, help="'imagenet', or a file of VGG-16's weights"
-    )
-    fourth.add_argument("--output", type=Path, required=True, help="folder of the runs")
-    fourth.add_argument("--letter-epochs", type=int, default=8, help="of 20 iterations")
-    fourth.add_argument("--search-epochs", type=int, default=4, help="of 20 iterations")
+    fourth.add_argument("--letter-epochs", type=int, default=6, help="of 20 iterations")
     fourth.add_argument("--final-epochs", type=int, default=15, help="of 20 iterations")
+
+    fifth = figures.add_parser("figure5", help="one portrait at six sizes")
+    fifth.add_argument("stages", nargs="+", choices=["train", "measure"])
+    fifth.add_argument("--epochs", type=int, default=15, help="of 20 iterations")
+    fifth.add_argument("--picture", type=Path, help="a portrait to draw the boxes in")
+    fifth.add_argument(
+        "--pixel",
+        type=float,
+        nargs=2,
+        default=(0.5, 0.5),
+        metavar=("X", "Y"),
+        help="where its boxes are read, as shares of width and height",
+    )
+
+    sixth = figures.add_parser("figure6", help="ROC curves on FDDB over published ones")
+    sixth.add_argument("--runs", nargs="+", required=True, metavar="NAME=RUN")
+    sixth.add_argument("--sources", nargs="+", default=["fddb:fddb#8"], help="photos of FDDB")
+    sixth.add_argument("--curves", type=Path, help="folder of published curves")
+    sixth.add_argument("--decoder", choices=["peaks", "ellipse"], default="ellipse")
+
+    ablations = figures.add_parser("ablations", help="one change at a time")
+    ablations.add_argument("--rows", nargs="+", default=[], help="some of them; default: all")
+    ablations.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of each row")
+    ablations.add_argument("--epochs", type=int, default=8, help="of 20 iterations")
+
+    for figure in (fourth, fifth, sixth, ablations):
+        figure.add_argument("--data", required=True, help="folder of fddb and other")
+        figure.add_argument("--output", type=Path, required=True, help="folder of the runs")
+    for figure in (fourth, fifth, ablations):
+        figure.add_argument(
+            "--weights", required=True, help="'imagenet', or a file of VGG-16's weights"
+        )
+        figure.add_argument(
+            "--search-epochs", type=int, default=3, help="of 20 iterations, of figure 4's search"
+        )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-
-    import figure4
-
-    figure4.make(arguments)
+    try:
+        importlib.import_module(arguments.figure).make(arguments)
+    except ValueError as error:
+        parser.exit(1, f"figures.py: error: {error}\n")
 
 
 if __name__ == "__main__":

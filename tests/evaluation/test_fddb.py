@@ -644,9 +644,9 @@ def test_a_curve_is_drawn_over_published_ones(tmp_path, score):
     rows = np.array([[0.9, 1500, 0.1], [0.5, 0, 1]])
     curves = fddb.Curves(rows, rows[:, :2], 1, 2, 2)
     (tmp_path / "other.txt").write_text("0.7 900\n0.2 0\n")
-    fddb.plot(curves, tmp_path / "alone.png", score=score)
+    fddb.plot({"one": curves}, tmp_path / "alone.png", score=score)
     others = {"other": tmp_path / "other.txt"}
-    fddb.plot(curves, tmp_path / "both.png", score=score, others=others)
+    fddb.plot({"one": curves, "two": curves}, tmp_path / "both.png", score=score, others=others)
     alone, both = (cv2.imread(str(tmp_path / name)) for name in ("alone.png", "both.png"))
     # Ours is black, the other is the only thing in colour.
     assert np.ptp(alone.astype(int), axis=2).max() < 10
@@ -656,4 +656,4 @@ def test_a_curve_is_drawn_over_published_ones(tmp_path, score):
 def test_a_score_that_is_neither_is_refused(tmp_path):
     rows = np.array([[0.9, 15, 0.1]])
     with pytest.raises(ValueError, match="Expected 'discrete' or 'continuous'"):
-        fddb.plot(fddb.Curves(rows, rows, 1, 1, 1), tmp_path / "a.png", score="roc")
+        fddb.plot({"one": fddb.Curves(rows, rows, 1, 1, 1)}, tmp_path / "a.png", score="roc")

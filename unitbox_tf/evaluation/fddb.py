@@ -26,6 +26,7 @@ rows `ra rb theta cx cy`. All lengths are pixels of the image. Sizes are `(heigh
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import sys
@@ -43,6 +44,7 @@ from unitbox_tf.datasets.fddb import NUM_FOLDS
 from unitbox_tf.records import Detections, Problems
 
 MATCH_OVERLAP = 0.5  # a pair counts as a true positive above this
+NUM_IMAGES = 2845  # of the ten folds
 NO_DETECTIONS = sys.float_info.max  # the threshold at which an image without detections is listed
 MAX_PIXELS = 2**26  # of an image, so that a wrong size cannot exhaust memory
 MAX_COORDINATE = 1e6  # pixels; far beyond it OpenCV's integers overflow
@@ -625,22 +627,23 @@ def read_curve(path: Path) -> np.ndarray:
 
 
 def plot(
-    curves: Curves,
+    curves: Mapping[str, Curves],
     path: Path,
     *,
     score: Literal["discrete", "continuous"] = "discrete",
     others: Mapping[str, Path] | None = None,
-    label: str = "this detector",
     max_false_positives: float = 2000,
 ) -> None:
-    """Draws one ROC curve over those of `others`, and writes it to `path`, whose suffix gives the format.
+    """Draws ROC curves over those of `others`, and writes them to `path`, whose suffix gives the format.
+
+    The legend gives the rate at the right end, best first. Where the photos are not all of FDDB's,
+    the title says that the curves of `others`, if there are any, cannot be compared.
 
     Args:
-        curves: of `evaluate`.
+        curves: of `evaluate`, by the names of the detectors; at least one.
         path: the picture to write.
         score: which of the two curves.
         others: for each other detector its name and its file of the same kind of curve.
-        label: the name of this one. The legend adds the rate at the right end, best first.
         max_false_positives: the right end of the axis; publications end at 2,000.
 
     Raises:
@@ -651,27 +654,33 @@ def plot(
 
     if score not in ("discrete", "continuous"):
         raise ValueError(f"Expected 'discrete' or 'continuous'. Received: {score!r}")
-    drawn = [(name, read_curve(file), False) for name, file in (others or {}).items()]
-    drawn.append((label, curves.discrete if score == "discrete" else curves.continuous, True))
+    drawn = [(name, read_curve(file), "") for name, file in (others or {}).items()]
+    for (name, own), style in zip(curves.items(), itertools.cycle(("-", "--", "-.", ":"))):
+        drawn.append((name, own.discrete if score == "discrete" else own.continuous, style))
     drawn.sort(key=lambda item: -rate_at(item[1], max_false_positives))
     figure = Figure(figsize=(10, max(5.5, 0.18 * len(drawn))), layout="constrained")
     axes = figure.add_subplot()
     colours = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(drawn)))
-    for (name, curve, ours), colour in zip(drawn, colours, strict=True):
+    for (name, curve, style), colour in zip(drawn, colours, strict=True):
         axes.plot(
             curve[:, 1],
             curve[:, 0],
             label=f"{rate_at(curve, max_false_positives):.3f} {name}",
-            color="black" if ours else colour,
-            linewidth=2.5 if ours else 1,
-            zorder=3 if ours else 2,
+            color="black" if style else colour,
+            linestyle=style or "-",
+            linewidth=2.5 if style else 1,
+            zorder=3 if style else 2,
         )
+    first = next(iter(curves.values()))
+    title = f"FDDB, {score} score, {first.num_images} images, {first.num_faces} faces"
+    if others and first.num_images < NUM_IMAGES:
+        title += "\nNot all of FDDB: not to be compared with the published curves"
     axes.set(
         xlim=(0, max_false_positives),
         ylim=(0, 1),
         xlabel="false positives",
         ylabel="true positive rate" if score == "discrete" else "overlap / faces",
-        title=f"FDDB, {score} score, {curves.num_images} images, {curves.num_faces} faces",
+        title=title,
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)

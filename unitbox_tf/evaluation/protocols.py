@@ -206,7 +206,7 @@ def _fddb(annotations: Sequence[Annotation], options: Options, problems: Problem
             )
         truth[annotation.name] = annotation.ellipses
     sizes = image_sizes(annotations, options.image_sizes, problems)
-    others = {kind: _roc_files(options.curves, kind) for kind in ("disc", "cont")}
+    others = {kind: roc_files(options.curves, kind) for kind in ("disc", "cont")}
 
     def judge(results: Results) -> Report:
         detections, known = {}, {}
@@ -235,14 +235,14 @@ def _fddb(annotations: Sequence[Annotation], options: Options, problems: Problem
             fddb.write_detections(detections, folder / f"{label}.txt")
             for kind, score in (("disc", "discrete"), ("cont", "continuous")):
                 path = folder / f"{score}.png"
-                fddb.plot(curves, path, score=score, others=others[kind], label=label)  # type: ignore[arg-type]
+                fddb.plot({label: curves}, path, score=score, others=others[kind])  # type: ignore[arg-type]
 
         return Report(figures, save)
 
     return judge
 
 
-def _roc_files(folder: Path | None, kind: str) -> dict[str, Path]:
+def roc_files(folder: Path | None, kind: str) -> dict[str, Path]:
     """Published curves of one kind by the detector's name: `MTCNN-DiscROC.txt`, `BAIDU-IDL-disc.txt`."""
     if folder is None:
         return {}

@@ -1,0 +1,243 @@
+"""Figure 5 of the paper: one portrait at six sizes, its box read at one fixed pixel.
+
+The winner of each loss in figure 4 is trained on, on faces of all sizes (`train`); then it and the
+network of figure 4, which has seen faces of few sizes, are shown validation photos (`measure`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import experiments
+import figure4
+import numpy as np
+import recipes
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from unitbox_tf import boxes as box_ops
+from unitbox_tf import datasets
+from unitbox_tf.config import Config
+from unitbox_tf.records import Annotation, Problems
+
+SIDES = (60, 120, 240, 360, 480, 960)  # px; long side of the portrait, as in the paper
+PHOTOS = 60  # validation photos, those with the largest faces
+KINDS = {
+    "final": "faces of figure 4's training",
+    "scales": "trained on at all scales",
+}  # by the names of the runs
+# The paper's figure, by sides: width as a share of the image; None where it leaves the image.
+PAPER = {
+    "iou": (0.545, 0.503, 0.527, 0.507, 0.521, 0.551),
+    "l2": (0.503, None, 0.774, 0.603, 0.479, 0.279),
+}
+
+
+def configs(shared: Config, winners: Mapping[str, Config], arguments: Any) -> dict[str, Config]:
+    """Each winner of figure 4's search, trained on from its first final run on crops of 256 px."""
+    found = {}
+    for loss, won in winners.items():
+        tuned = recipes.tuned(
+            shared, loss, won.train.learning_rate, won.loss.distance_weight, 0, arguments.epochs
+        )
+        found[f"scales-{loss}"] = dataclasses.replace(
+            tuned,
+            data=dataclasses.replace(
+                tuned.data,
+                image_size=256,
+                random_crop=True,
+                object_size=(14.0, 230.0),
+                max_enlargement=3.0,
+                flip=True,
+            ),
+            train=dataclasses.replace(
+                tuned.train, init=str(arguments.output / f"final-{loss}-0"), batch_size=4
+            ),
+        )
+    return found
+
+
+def probe(model: Any, image: np.ndarray, point: tuple[float, float]) -> np.ndarray:
+    """Boxes `xyxy` `[6, 4]`, as shares of the image, that one pixel predicts at each of `SIDES`.
+
+    Args:
+        model: a network.
+        image: RGB uint8 `[H, W, 3]`.
+        point: of the pixel, x and y as shares of the image.
+    """
+    boxes = []
+    for side in SIDES:
+        scale = side / max(image.shape[:2])
+        height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        shown = cv2.resize(image, (width, height), interpolation=method)
+        x, y = int(point[0] * width), int(point[1] * height)
+        distances = model(shown[None], training=False)["distances"][0, y, x].numpy()
+        box = box_ops.distances_to_boxes(distances[None], [[x + 0.5, y + 0.5]])
+        boxes.append(np.asarray(box)[0] / ([width, height] * 2))
+    return np.array(boxes)
+
+
+def variation(values: np.ndarray) -> np.ndarray:
+    """Coefficients of variation over the first axis: standard deviation by mean; inf where the mean is 0."""
+    mean = values.mean(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(mean > 0, values.std(axis=0) / mean, np.inf)
+
+
+def portraits(annotations: Sequence[Annotation], count: int) -> list[Annotation]:
+    """Photos with one face, those in which it takes the largest share of the long side."""
+    from unitbox_tf import detector
+
+    rated = []
+    for annotation in annotations:
+        if len(annotation.boxes) == 1:
+            height, width = detector.read_image(annotation.encoded()).shape[:2]
+            box = annotation.boxes[0]
+            rated.append((max(box[2:] - box[:2]) / max(height, width), annotation))
+    rated.sort(key=lambda item: -item[0])
+    return [annotation for _, annotation in rated[:count]]
+
+
+def measure(runs: Mapping[str, Path], photos: Sequence[Annotation]) -> dict[str, np.ndarray]:
+    """For each run the width and height `[N, 6, 2]` of the box that the centre of each photo's face predicts."""
+    from unitbox_tf import detector
+
+    found = {}
+    for name, run in runs.items():
+        model = network(run)
+        rows = []
+        for photo in photos:
+            image = detector.read_image(photo.encoded())
+            x0, y0, x1, y1 = photo.boxes[0]
+            centre = ((x0 + x1) / 2 / image.shape[1], (y0 + y1) / 2 / image.shape[0])
+            boxes = probe(model, image, centre)
+            rows.append(boxes[:, 2:] - boxes[:, :2])
+        found[name] = np.array(rows)
+    return found
+
+
+def network(run: Path) -> Any:
+    """The network of a run, with its best weights."""
+    from unitbox_tf import config as configurations
+    from unitbox_tf import detector
+
+    return detector.load_model(run, configurations.load(run / detector.CONFIG_FILE))
+
+
+def summarize(values: np.ndarray) -> dict[str, Any]:
+    """The coefficients of variation of widths and heights `[N, 6, 2]`: mean and spread over photos."""
+    each = np.array([variation(photo) for photo in values])  # [N, 2]
+    summary: dict[str, Any] = {"photos": len(values)}
+    for index, what in enumerate(("width", "height")):
+        column = each[:, index]
+        summary[what] = {
+            "mean": float(column.mean()),
+            "standard_deviation": float(column.std()),
+            "median": float(np.median(column)),
+            "share_up_to_6_percent": float((column <= 0.06).mean()),
+        }
+    # Which sizes are to blame: the box at each, by that at the size in the middle of those trained on.
+    middle = values[:, SIDES.index(240)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.median(values / middle[:, None], axis=0)
+    summary["median_by_240_px"] = {
+        str(side): {"width": float(w), "height": float(h)}
+        for side, (w, h) in zip(SIDES, ratio, strict=True)
+    }
+    return summary
+
+
+def plot(
+    values: Mapping[str, np.ndarray], pictures: Mapping[str, tuple[np.ndarray, Any]], path: Path
+) -> None:
+    """The box's width over the portrait's size, with the paper's; below, the picture with its six boxes a run."""
+    rows = 1 + bool(pictures)
+    figure = Figure(figsize=(11, 4.2 * rows), layout="constrained")
+    for column, (kind, title) in enumerate(KINDS.items()):
+        axes = figure.add_subplot(rows, 2, column + 1)
+        for loss, colour in zip(figure4.LOSSES, ("C0", "C3"), strict=True):
+            name = run_name(kind, loss)
+            if name not in values:
+                continue
+            width = values[name][..., 0] / values[name][:, SIDES.index(240), :1]
+            low, middle, high = np.percentile(width, [25, 50, 75], axis=0)
+            axes.plot(SIDES, middle, color=colour, marker="o", label=figure4.NAMES[loss])
+            axes.fill_between(SIDES, low, high, color=colour, alpha=0.2)
+            paper = [np.nan if share is None else share for share in PAPER[loss]]
+            by_middle = np.array(paper) / paper[SIDES.index(240)]
+            label = f"{figure4.NAMES[loss]}, the paper's portrait"
+            axes.plot(SIDES, by_middle, color=colour, linestyle=":", label=label)
+        axes.set(xscale="log", xlabel="long side of the photo (px)", ylim=(0, 2), title=title)
+        axes.set_ylabel("width of the box, by that at 240 px")
+        axes.set_xticks(SIDES, [str(side) for side in SIDES])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    for column, (name, (image, found)) in enumerate(pictures.items()):
+        _draw(figure.add_subplot(rows, len(pictures), len(pictures) + column + 1), image, found)
+        figure.axes[-1].set_title(name)
+    figure.savefig(path, dpi=110)
+
+
+def _draw(axes: Axes, image: np.ndarray, found: tuple[tuple[float, float], np.ndarray]) -> None:
+    """The photo and, around the pixel, the boxes of all sizes `xyxy` `[6, 4]`, as shares of the image."""
+    from matplotlib.patches import Rectangle
+
+    (x, y), boxes = found
+    height, width = image.shape[:2]
+    axes.imshow(image)
+    axes.plot(x * width, y * height, "r+", markersize=10)
+    for number, (side, box) in enumerate(zip(SIDES, boxes, strict=True)):
+        x0, y0, x1, y1 = box * ([width, height] * 2)
+        patch = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=f"C{number}")
+        patch.set_label(f"{side} px")
+        axes.add_patch(patch)
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    axes.legend(fontsize="x-small", loc="lower right")
+
+
+def run_name(kind: str, loss: str) -> str:
+    """The folder of a run."""
+    return f"final-{loss}-0" if kind == "final" else f"{kind}-{loss}"
+
+
+def make(arguments: argparse.Namespace) -> None:
+    """Trains, or measures and writes figure5.csv, figure5.json and figure5.png."""
+    folder, shared = arguments.output, recipes.base(arguments.data, arguments.weights)
+    if "train" in arguments.stages:
+        winners = figure4.winners(folder, shared, arguments)
+        experiments.train_all(configs(shared, winners, arguments), folder)
+    if "measure" not in arguments.stages:
+        return
+    from unitbox_tf import detector
+
+    problems = Problems()
+    truth = datasets.load(shared.data.validation_sources, arguments.data, problems, ("face",))
+    photos = portraits(truth, PHOTOS)
+    names = [run_name(kind, loss) for kind in KINDS for loss in figure4.LOSSES]
+    runs = {name: folder / name for name in names if experiments.is_trained(folder / name)}
+    values = measure(runs, photos)
+    with (folder / "figure5.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", "photo", "side", "width", "height"])
+        for name, rows in values.items():
+            for photo, sizes in zip(photos, rows, strict=True):
+                for side, (width, height) in zip(SIDES, sizes, strict=True):
+                    writer.writerow([name, photo.name, side, f"{width:.5f}", f"{height:.5f}"])
+    summary = {name: summarize(rows) for name, rows in values.items()}
+    (folder / "figure5.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    pictures = {}
+    if arguments.picture:
+        image = detector.read_image(arguments.picture)
+        for name, run in runs.items():
+            point = tuple(arguments.pixel)
+            pictures[name] = (image, (point, probe(network(run), image, point)))
+    plot(values, pictures, folder / "figure5.png")
