@@ -161,3 +161,31 @@ def test_graphs_in_a_data_set_give_what_eager_gives(has_objects):
         eager, expected = change(tf.constant(seed, tf.int64))
         np.testing.assert_allclose(in_graph, eager, atol=1e-2)
         np.testing.assert_allclose(boxes["boxes"], expected["boxes"], atol=1e-4)
+
+
+def test_blurred_photos_keep_their_boxes_and_lose_detail(random):
+    noise = tf.constant(random.integers(0, 256, (64, 64, 3)), tf.float32)
+    objects = {
+        "boxes": tf.constant([[0.0, 0, 12, 20], [5.0, 5, 40, 60]]),
+        "classes": tf.constant([0, 0]),
+        "ignore": tf.constant([False, False]),
+    }
+    sharpness, ignored = [], set()
+    for seed in range(40):
+        image, changed = augment.random_blur(noise, objects, 0.5, 15.0, [seed, 0])
+        assert image.shape == (64, 64, 3)
+        assert changed["boxes"] is objects["boxes"]
+        sharpness.append(float(tf.math.reduce_std(image)))
+        ignored.add(tuple(changed["ignore"].numpy().tolist()))
+        if sharpness[-1] > 73:  # as it was: nothing is ignored
+            assert not changed["ignore"].numpy().any()
+    assert 10 < sum(value > 73 for value in sharpness) < 30
+    assert min(sharpness) < 40
+    assert ignored == {(False, False), (True, False)}  # 20 px blurred by more than 4/3
+
+
+def test_a_share_of_0_blurs_nothing():
+    image, objects = photo(40, 50, (10, 10, 30, 30))
+    same, changed = augment.random_blur(tf.cast(image, tf.float32), objects, 0.0, 15.0, [1, 0])
+    np.testing.assert_array_equal(same, image)
+    assert not changed["ignore"].numpy().any()

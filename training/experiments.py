@@ -69,7 +69,8 @@ def _check_same(run: Path, config: Config) -> None:
     def comparable(one: Config) -> Config:
         data = dataclasses.replace(one.data, data="")
         model = dataclasses.replace(one.model, weights=None)
-        train = dataclasses.replace(one.train, output="", run=None)
+        init = one.train.init and Path(one.train.init).name
+        train = dataclasses.replace(one.train, output="", run=None, init=init)
         return dataclasses.replace(one, data=data, model=model, train=train)
 
     if comparable(stored) != comparable(config):

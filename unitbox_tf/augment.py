@@ -7,6 +7,8 @@ Random ones take a `seed` `[2]` int32 and are functions of it.
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
 from unitbox_tf import boxes as box_ops
@@ -16,6 +18,7 @@ Objects = dict[str, tf.Tensor]
 PADDING = (123.68, 116.779, 103.939)  # ImageNet's mean colour, which is 0 once it is subtracted
 MIN_VISIBLE = 0.4  # an object of which less is left in a crop is ignored
 MIN_SHARE = 0.5  # of a crop's side that the photo's long side takes at least
+MAX_BLUR = 2.5
 MIN_SIDE = 1.0  # px; a sliver that is narrower is dropped
 
 
@@ -159,6 +162,27 @@ def random_colour(image: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tens
     mean = tf.reduce_mean(grey)
     image = mean + (image - mean) * (1 + contrast)
     return tf.clip_by_value(image * (1 + brightness), 0.0, 255.0)
+
+
+def random_blur(
+    image: tf.Tensor, objects: Objects, share: float, min_object: float, seed: tf.Tensor
+) -> tuple[tf.Tensor, Objects]:
+    """With probability `share` the photo as if it had been enlarged, by a factor of up to `MAX_BLUR`.
+
+    The logarithm of the factor is uniform. Objects whose long side would have been below `min_object`
+    pixels before are ignored.
+    """
+    seeds = tf.random.split(seed, 2)
+    wanted = tf.random.stateless_uniform([], seeds[0]) < share
+    factor = tf.exp(tf.random.stateless_uniform([], seeds[1], 0.0, math.log(MAX_BLUR)))
+    factor = tf.where(wanted, factor, 1.0)
+    shape = tf.shape(image)[:2]
+    small = tf.cast(tf.math.ceil(tf.cast(shape, tf.float32) / factor), tf.int32)
+    shrunk = tf.image.resize(image, small, antialias=True)
+    image = tf.ensure_shape(tf.image.resize(shrunk, shape), image.shape)
+    boxes = objects["boxes"]
+    tiny = tf.reduce_max(boxes[:, 2:] - boxes[:, :2], axis=-1) < min_object * factor
+    return image, {**objects, "ignore": objects["ignore"] | tiny}
 
 
 def mosaic(images: tf.Tensor, objects: list[Objects]) -> tuple[tf.Tensor, Objects]:

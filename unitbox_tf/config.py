@@ -39,6 +39,9 @@ class DataConfig:
     stretch: float = 1.0  # of random_crop: height over width changes by up to this factor
     flip: bool = False  # every other image is mirrored
     colour: float = 0.0  # strength of random changes of brightness, contrast and saturation
+    blur: float = (
+        0.0  # share of images of a lower resolution: shrunk up to 2.5 times, enlarged again
+    )
     mosaic: float = 0.0  # share of training images put together from four
     min_object: float = 0.0  # objects with a shorter long side are ignored; px after scaling
     region: Literal["ellipse", "box"] = "ellipse"  # which pixels of a box are positive (figure 2)
@@ -141,6 +144,7 @@ class Config:
             (data.max_enlargement > 0, data.max_enlargement, "max_enlargement above 0"),
             (data.stretch >= 1, data.stretch, "stretch of at least 1"),
             (0 <= data.colour <= 1, data.colour, "colour from 0 to 1"),
+            (0 <= data.blur <= 1, data.blur, "blur from 0 to 1"),
             (0 <= data.mosaic <= 1, data.mosaic, "mosaic from 0 to 1"),
             (data.positive_weight > 0, data.positive_weight, "positive_weight above 0"),
             (len(model.class_names) > 0, model.class_names, "at least one of class_names"),

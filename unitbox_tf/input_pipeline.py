@@ -182,7 +182,7 @@ def _changed(
 
     def change(count: tf.Tensor, photo: tuple[tf.Tensor, augment.Objects]) -> Any:
         image, objects = photo
-        seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int64), count]), 3)
+        seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int64), count]), 4)
         if data.random_crop:
             image, objects = augment.random_crop(
                 image,
@@ -199,6 +199,10 @@ def _changed(
             image, objects = augment.random_flip(image, objects, seeds[1])
         if data.colour:
             image = augment.random_colour(image, data.colour, seeds[2])
+        if data.blur:
+            image, objects = augment.random_blur(
+                image, objects, data.blur, data.min_object, seeds[3]
+            )
         return image, objects
 
     photos = _photos(annotations, problems, shuffle=seed + start).repeat()
