@@ -53,7 +53,7 @@ def test_runs_are_trained_once_and_those_that_diverge_are_results(tiny_config, t
 def epoch(iterations, miss, quality):
     figures = {"discrete_at_5": 1 - miss, "discrete_at_100": quality, "continuous_at_100": quality}
     row = {f"val_fddb_{name}": value for name, value in figures.items()}
-    return {"iterations": iterations, "val_box_iou": 0.5, "loss": 1.0, **row}
+    return {"iterations": iterations, "val_box_iou": 0.5, "loss": 1.0, "distances_iou": 0.6, **row}
 
 
 def store(folder, name, *epochs):
@@ -99,20 +99,34 @@ def test_runs_of_a_stage_differ_in_what_they_compare_alone():
         assert dataclasses.replace(other, loss=one.loss) == one
 
 
-def test_numbers_become_rows_and_a_plot(tmp_path):
+def test_numbers_become_rows_a_verdict_and_plots(tmp_path):
     names = [f"final-{loss}-{seed}" for loss in figure4.LOSSES for seed in recipes.SEEDS]
     for number, name in enumerate(names):
-        store(tmp_path, name, epoch(20, 0.5, 0.5), epoch(40, 0.1 * number, 0.9))
-        roc = np.array([[0.9, 3.0, 0.1], [0.5, 0.0, 0.9]])
-        fddb.save_curves(fddb.Curves(roc, roc[:, :2], 1, 1, 1), tmp_path / name / "roc-")
+        # −ln IoU misses .2, then 0, .1, .2; l2 .5, then .3, .4, .5.
+        start = 0.2 if number < 3 else 0.5
+        store(tmp_path, name, epoch(20, start, 0.5), epoch(40, 0.1 * number, 0.9))
     found = figure4.rows(tmp_path, names)
     figure4.save_rows(found, tmp_path / "final.csv")
     lines = (tmp_path / "final.csv").read_text().splitlines()
     assert lines[0].startswith("run,iterations,miss_rate")
     assert len(lines) == 1 + 2 * len(names)
     assert found[3]["miss_rate"] == pytest.approx(0.1)
-    figure4.plot(tmp_path, found, tmp_path / "figure4.png")
-    assert (tmp_path / "figure4.png").stat().st_size > 0
+    assert figure4.by_iteration(found, "final-l2-")[40] == pytest.approx([0.3, 0.4, 0.5])
+
+    roc = np.array([[0.9, 3.0, 0.1], [0.5, 0.0, 0.9]])
+    curves = {"iou": [roc, roc], "l2": [roc * [0.5, 1, 1]]}
+    said = figure4.verdict(found, curves)
+    assert said["iou"]["best_miss_rate"] == pytest.approx(0.1)
+    assert said["l2"]["best_miss_rate"] == pytest.approx(0.4)
+    assert said["l2"]["best_iteration"] == 40
+    assert said["iou_as_good_as_best_l2_at"] == 20
+    assert said["iou"]["recall"]["1"] == 0.5
+    assert said["l2"]["recall"]["5"] == 0.45
+    worse = [{**row, "miss_rate": row["miss_rate"] + 0.8 * ("iou" in row["run"])} for row in found]
+    assert figure4.verdict(worse, curves)["iou_as_good_as_best_l2_at"] is None
+    figure4.plot(found, curves, tmp_path / "figure4.png")
+    figure4.plot_letter(found, tmp_path / "letter.png")
+    assert all((tmp_path / name).stat().st_size > 0 for name in ("figure4.png", "letter.png"))
 
 
 def test_coefficients_of_variation_are_those_of_the_papers_figure():

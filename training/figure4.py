@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import experiments
+import numpy as np
 import recipes
 from matplotlib.figure import Figure
 from roc import curves_of
@@ -36,6 +38,7 @@ RATES = (1e-3, 3e-3)
 # l2's slope at a side that is 20 px wrong is 40, that of -ln IoU for a face of 60 px about 1 / 30: a
 # thousandth gives both branches of the network the same say. A third and three times of it are tried, too.
 WEIGHTS = {"iou": (0.3, 1.0, 3.0), "l2": (3e-4, 1e-3, 3e-3)}
+RECALL_AT = (1, 5, 10, 50)  # false positives, of the verdict
 MISS_AT = 5  # false positives in all validation photos
 
 
@@ -114,6 +117,7 @@ def rows(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
                     "discrete_at_100": epoch["val_fddb_discrete_at_100"],
                     "continuous_at_100": epoch["val_fddb_continuous_at_100"],
                     "box_iou": epoch["val_box_iou"],
+                    "distances_iou": epoch["distances_iou"],
                     "loss": epoch["loss"],
                 }
             )
@@ -128,27 +132,67 @@ def save_rows(found: Sequence[Mapping[str, Any]], path: Path) -> None:
         writer.writerows(found)
 
 
-def plot(folder: Path, stage_rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Panel (a): miss rate by iteration, mean and range of the seeds; panel (b): ROC of the best of each loss."""
+def by_iteration(found: Sequence[Mapping[str, Any]], prefix: str) -> dict[int, list[float]]:
+    """The miss rates of the runs whose names begin with `prefix`, by iteration."""
+    rates: dict[int, list[float]] = {}
+    for row in found:
+        if row["run"].startswith(prefix):
+            rates.setdefault(int(row["iterations"]), []).append(row["miss_rate"])
+    return dict(sorted(rates.items()))
+
+
+def verdict(
+    found: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[np.ndarray]]
+) -> dict[str, Any]:
+    """What the figure says in numbers, each a mean over seeds.
+
+    Args:
+        found: `rows` of the final runs.
+        curves: for each loss the discrete ROC curves of its runs.
+
+    Returns:
+        For each loss its best miss rate and the iteration of that, and its recall at some numbers of
+        false positives; and the iteration at which −ln IoU is first as good as l2's best, None if
+        never.
+    """
+    means = {
+        loss: {
+            step: statistics.mean(v) for step, v in by_iteration(found, f"final-{loss}-").items()
+        }
+        for loss in LOSSES
+    }
+    best = {loss: min(rates.values()) for loss, rates in means.items()}
+    content: dict[str, Any] = {
+        loss: {
+            "best_miss_rate": best[loss],
+            "best_iteration": next(step for step, rate in rates.items() if rate == best[loss]),
+            "recall": {
+                str(count): statistics.mean(fddb.rate_at(curve, count) for curve in curves[loss])
+                for count in RECALL_AT
+            },
+        }
+        for loss, rates in means.items()
+    }
+    reached = (step for step, rate in means["iou"].items() if rate <= best["l2"])
+    content["iou_as_good_as_best_l2_at"] = next(reached, None)
+    return content
+
+
+def plot(
+    found: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[np.ndarray]], path: Path
+) -> None:
+    """Panel (a): miss rate by iteration, mean and range of the seeds; panel (b): ROC curves of each loss."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for loss, colour in zip(LOSSES, ("C0", "C3"), strict=True):
-        by_iteration: dict[int, list[float]] = {}
-        for row in stage_rows:
-            if row["run"].startswith(f"final-{loss}-"):
-                by_iteration.setdefault(int(row["iterations"]), []).append(row["miss_rate"])
-        steps = sorted(by_iteration)
-        values = [by_iteration[step] for step in steps]
-        left.plot(steps, [statistics.mean(v) for v in values], color=colour, label=NAMES[loss])
-        left.fill_between(
-            steps, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2
+        rates = by_iteration(found, f"final-{loss}-")
+        low, mean, high = (
+            [choose(v) for v in rates.values()] for choose in (min, statistics.mean, max)
         )
-        for seed in recipes.SEEDS:
-            file = folder / f"final-{loss}-{seed}" / "roc-DiscROC.txt"
-            if not file.is_file():
-                continue
-            curve = fddb.read_curve(file)
-            label = NAMES[loss] if seed == recipes.SEEDS[0] else None
+        left.plot(list(rates), mean, color=colour, label=NAMES[loss])
+        left.fill_between(list(rates), low, high, color=colour, alpha=0.2)
+        for number, curve in enumerate(curves[loss]):
+            label = None if number else NAMES[loss]
             right.plot(curve[:, 1], curve[:, 0], color=colour, label=label, alpha=0.7)
     left.set(xlabel="iteration", ylabel=f"miss rate at {MISS_AT} false positives", ylim=(0, 1))
     right.set(xlabel="false positives", ylabel="true positive rate", ylim=(0, 1), xscale="symlog")
@@ -158,8 +202,33 @@ def plot(folder: Path, stage_rows: Sequence[Mapping[str, Any]], path: Path) -> N
     figure.savefig(path, dpi=120)
 
 
+def plot_letter(found: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """IoU at face pixels while training, of the runs with the paper's settings; those that diverged have no line."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for loss, colour in zip(LOSSES, ("C0", "C3"), strict=True):
+        for change, style in zip(CHANGES, (":", "--", "-"), strict=True):
+            mine = [row for row in found if row["run"] == f"letter-{loss}{change}"]
+            steps, values = ([row[key] for row in mine] for key in ("iterations", "distances_iou"))
+            title = NAMES[loss] + change.replace("-", ", ") + ("" if mine else " (diverged)")
+            axes.plot(steps, values, color=colour, linestyle=style, label=title)
+    axes.set(xlabel="iteration", ylabel="mean IoU at face pixels, training", ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def roc(run: Path, config: Config) -> np.ndarray:
+    """The discrete ROC curve of a run on its validation photos; written beside it, and read if it is there."""
+    file = run / "roc-DiscROC.txt"
+    if not file.is_file():
+        curves = curves_of(run, config.data.validation_sources, config.data.data)
+        fddb.save_curves(curves, run / "roc-")
+    return fddb.read_curve(file)
+
+
 def make(arguments: argparse.Namespace) -> None:
-    """Trains what the stages ask for, and writes numbers and plot."""
+    """Trains what the stages ask for, and writes numbers and plots."""
     folder, shared = arguments.output, recipes.base(arguments.data, arguments.weights)
     folder.mkdir(parents=True, exist_ok=True)
     for stage in arguments.stages:
@@ -172,14 +241,17 @@ def make(arguments: argparse.Namespace) -> None:
         experiments.train_all(configs, folder)
         found = rows(folder, list(configs))
         save_rows(found, folder / f"{stage}.csv")
+        if stage == "letter":
+            plot_letter(found, folder / "figure4-letter.png")
         if stage == "final":
-            for name, config in configs.items():
-                if (
-                    experiments.is_trained(folder / name)
-                    and not (folder / name / "roc-DiscROC.txt").is_file()
-                ):
-                    curves = curves_of(
-                        folder / name, config.data.validation_sources, shared.data.data
-                    )
-                    fddb.save_curves(curves, folder / name / "roc-")
-            plot(folder, found, folder / "figure4.png")
+            curves = {
+                loss: [
+                    roc(folder / name, config)
+                    for name, config in configs.items()
+                    if config.loss.distance_loss == loss and experiments.is_trained(folder / name)
+                ]
+                for loss in LOSSES
+            }
+            content = json.dumps(verdict(found, curves), indent=1)
+            (folder / "figure4.json").write_text(content + "\n", encoding="utf-8")
+            plot(found, curves, folder / "figure4.png")
