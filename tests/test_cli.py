@@ -10,7 +10,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.evaluation.test_wider_face import read_parity
 from tests.test_input_pipeline import exif_jpeg
-from unitbox_tf import cli, datasets
+from unitbox_tf import cli, datasets, detector
 from unitbox_tf.cli import evaluate, fit
 from unitbox_tf.config import PRESETS
 from unitbox_tf.datasets import synthetic
@@ -443,6 +443,28 @@ def test_export_writes_a_saved_model(untrained_run, tmp_path, capsys):
     assert (tmp_path / "model" / "saved_model.pb").is_file()
     assert cli.main(["export", str(tmp_path / "gone"), str(tmp_path / "other")]) == 1
     assert "gone" in capsys.readouterr().err
+
+
+def test_scales_and_size_are_those_of_the_command_line(untrained_run, photos, tmp_path, capsys):
+    exported, out = str(tmp_path / "exported"), tmp_path / "found"
+    decoding = ["--max-side", "64", "--scales", "1", "0.5"]
+    assert cli.main(["export", str(untrained_run), exported, *decoding]) == 0
+    inside = detector.load(exported)
+    assert (inside.decode.max_side, inside.decode.scales) == (64, (1.0, 0.5))
+
+    command = ["detect", str(untrained_run), str(photos / "a.png"), "--output", str(out)]
+    assert cli.main([*command, *decoding]) == 0
+    rows = json.loads((out / "detections.json").read_text())
+    found = inside(photos / "a.png")
+    assert len(found) == len(rows) > 0
+    np.testing.assert_allclose([row["score"] for row in rows], found.scores, atol=1e-3)
+
+    judged = tmp_path / "judged"
+    command = ["evaluate", str(untrained_run), "synthetic:#200-202", "--output", str(judged)]
+    assert cli.main([*command, *decoding]) == 0
+    assert "shown shrunk to fit 64 px, at scales 1 0.5 of that" in capsys.readouterr().out
+    facts = json.loads((judged / "results.json").read_text())
+    assert facts["model"]["scales"] == [1.0, 0.5]
 
 
 def test_the_worst_photos_come_first():

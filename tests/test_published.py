@@ -3,11 +3,14 @@ import json
 import runpy
 import shutil
 import sys
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 
 import unitbox_tf
+from unitbox_tf import boxes as box_ops
 from unitbox_tf import cli, detector, published
 from unitbox_tf import config as configs
 from unitbox_tf.datasets import synthetic
@@ -116,3 +119,28 @@ def test_values_that_half_precision_cannot_hold_are_refused(tmp_path):
     ):
         published.save_weights([("head/bias", np.float32([1, 7e4]))], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+FACES = published.FOLDER / "faces"
+
+
+def test_the_published_face_detector_finds_a_face():
+    """In a photo that comes with matplotlib: Grace Hopper, by the US Navy."""
+    photo = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    for decoder in ("peaks", "ellipse"):
+        found = unitbox_tf.load("faces", decoder=decoder)(photo)
+        assert len(found) == 1
+        assert found.scores[0] > 0.8
+        by_eye = np.array([[178.0, 130, 356, 335]])
+        assert box_ops.pairwise_iou(found.boxes, by_eye)[0, 0] > 0.7
+
+
+def test_what_is_published_is_small_and_described():
+    size = sum(path.stat().st_size for path in FACES.iterdir())
+    assert size < 32e6
+    config = configs.load(FACES / detector.CONFIG_FILE)
+    assert config.model.class_names == ("face",)
+    assert config.train.init is None
+    card = (FACES / "README.md").read_text(encoding="utf-8")
+    for heading in ("## Data and licence", "## Results", "## What fails", "## Not to be used for"):
+        assert heading in card

@@ -1,18 +1,17 @@
 """What each choice that the paper leaves open is worth: one change at a time, each with several seeds.
 
-All rows share figure 4's data and, but for the change, the recipe that its search found for −ln IoU.
+All rows share figure 4's data and, but for the change, the recipe that its search found for −ln IoU. Only
+l2 has the learning rate and the weight that the search found for it.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import experiments
 import figure4
@@ -55,13 +54,13 @@ def rows(shared: Config, winners: Mapping[str, Config], epochs: int) -> dict[str
     pooled = {"confidence_tap": "after_pool", "distances_tap": "after_pool"}
     found = {
         BASE: base,
-        "taps-pooled": _changed(base, model=pooled),
-        "unshared": _changed(base, model={"unshared": True}),
-        "regions-boxes": _changed(base, data={"region": "box"}),
-        "stage4-unscaled": _changed(base, model={"stage4_scale": 1.0}),
-        "reduction-object_mean": _changed(base, loss={"reduction": "object_mean"}),
+        "taps-pooled": recipes.changed(base, model=pooled),
+        "unshared": recipes.changed(base, model={"unshared": True}),
+        "regions-boxes": recipes.changed(base, data={"region": "box"}),
+        "stage4-unscaled": recipes.changed(base, model={"stage4_scale": 1.0}),
+        "reduction-object_mean": recipes.changed(base, loss={"reduction": "object_mean"}),
         # The same gradient, but for the numbers of pixels that divide it.
-        "reduction-sum": _changed(
+        "reduction-sum": recipes.changed(
             base,
             loss={
                 "reduction": "sum",
@@ -70,10 +69,11 @@ def rows(shared: Config, winners: Mapping[str, Config], epochs: int) -> dict[str
             train={
                 "learning_rate": base.train.learning_rate / PIXELS,
                 "clip_norm": (base.train.clip_norm or 0) * PIXELS,
+                "weight_decay": base.train.weight_decay * PIXELS,
             },
         ),
         "loss-l2": squared,
-        "loss-smooth_l1": _changed(
+        "loss-smooth_l1": recipes.changed(
             base,
             loss={
                 "distance_loss": "smooth_l1",
@@ -82,16 +82,8 @@ def rows(shared: Config, winners: Mapping[str, Config], epochs: int) -> dict[str
         ),
     }
     for loss in IOU_FAMILY:
-        found[f"loss-{loss}"] = _changed(base, loss={"distance_loss": loss})
+        found[f"loss-{loss}"] = recipes.changed(base, loss={"distance_loss": loss})
     return found
-
-
-def _changed(config: Config, **groups: Mapping[str, Any]) -> Config:
-    changes: dict[str, Any] = {
-        group: dataclasses.replace(getattr(config, group), **fields)
-        for group, fields in groups.items()
-    }
-    return dataclasses.replace(config, **changes)
 
 
 def with_seeds(
@@ -99,42 +91,52 @@ def with_seeds(
 ) -> dict[str, Config]:
     """The runs of the named rows, seed by seed, so that a table with few seeds comes first."""
     return {
-        f"ablation-{name}-{seed}": _changed(found[name], train={"seed": seed})
+        f"ablation-{name}-{seed}": recipes.changed(found[name], train={"seed": seed})
         for seed in seeds
         for name in names
     }
 
 
-def figures(folder: Path, name: str, seeds: Sequence[int]) -> dict[str, list[float]]:
-    """For each column the figures of a row's runs that have ended; a run that diverged has found nothing."""
-    found: dict[str, list[float]] = {title: [] for title in COLUMNS}
-    for seed in seeds:
-        run = folder / f"ablation-{name}-{seed}"
+def figures(folder: Path, name: str, config: Config) -> dict[int, dict[str, float]]:
+    """For each seed with which a row has been trained, a figure a column; a run that diverged has found nothing.
+
+    Raises:
+        ValueError: a run has another configuration than the row.
+    """
+    found = {}
+    for run in folder.glob(f"ablation-{name}-*"):
+        seed = run.name.rpartition("-")[2]
+        if run.name != f"ablation-{name}-{seed}" or not seed.isdigit():
+            continue
+        experiments.check_same(run, recipes.changed(config, train={"seed": int(seed)}))
         if not experiments.has_ended(run):
             continue
         results = {}
         if experiments.is_trained(run):
             results = json.loads((run / experiments.FINISHED).read_text(encoding="utf-8"))
+        row = {}
         for title, (decoder, key) in COLUMNS.items():
             value = results.get(decoder, {}).get(key) or 0.0
-            found[title].append(1 - value if "miss rate" in title else value)
-    return found
+            row[title] = 1 - value if "miss rate" in title else value
+        found[int(seed)] = row
+    return dict(sorted(found.items()))
 
 
-def table(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> str:
-    """Markdown: mean and range of each row's seeds."""
+def table(rows: Mapping[str, Mapping[int, Mapping[str, float]]]) -> str:
+    """Markdown: mean and range of the seeds of each row that has any."""
     lines = [
         "| row | runs | " + " | ".join(COLUMNS) + " |",
         "|---|---|" + "---|" * len(COLUMNS),
     ]
-    for name in names:
-        columns = figures(folder, name, seeds)
-        count = len(next(iter(columns.values())))
-        if count:
-            cells = [
-                f"{statistics.mean(v):.3f} ({min(v):.3f} to {max(v):.3f})" for v in columns.values()
-            ]
-            lines.append(f"| {name} | {count} | " + " | ".join(cells) + " |")
+    for name, seeds in rows.items():
+        cells = []
+        for title in COLUMNS:
+            values = [row[title] for row in seeds.values()]
+            if values:
+                low, mean, high = min(values), statistics.mean(values), max(values)
+                cells.append(f"{mean:.3f} ({low:.3f} to {high:.3f})")
+        if cells:
+            lines.append(f"| {name} | {len(seeds)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -142,20 +144,18 @@ def make(arguments: argparse.Namespace) -> None:
     """Trains the rows that are asked for, and writes ablations.csv and ablations.md of all that have ended."""
     folder, shared = arguments.output, recipes.base(arguments.data, arguments.weights)
     winners = figure4.winners(folder, shared, arguments)
-    found = rows(shared, winners, arguments.epochs)
-    unknown = sorted(set(arguments.rows) - set(found))
+    wanted = rows(shared, winners, arguments.epochs)
+    unknown = sorted(set(arguments.rows) - set(wanted))
     if unknown:
-        raise ValueError(f"Unknown row {unknown[0]!r}. Expected some of {list(found)}.")
+        raise ValueError(f"Unknown row {unknown[0]!r}. Expected some of {list(wanted)}.")
+    names = arguments.rows or list(wanted)
     try:
-        experiments.train_all(
-            with_seeds(found, arguments.rows or list(found), arguments.seeds), folder
-        )
+        experiments.train_all(with_seeds(wanted, names, arguments.seeds), folder)
     finally:
+        found = {name: figures(folder, name, config) for name, config in wanted.items()}
         with (folder / "ablations.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["row", *COLUMNS])
-            for name in found:
-                columns = figures(folder, name, arguments.seeds).values()
-                writer.writerows([name, *values] for values in zip(*columns, strict=True))
-        text = table(folder, list(found), arguments.seeds)
-        (folder / "ablations.md").write_text(text, encoding="utf-8")
+            writer.writerow(["row", "seed", *COLUMNS])
+            for name, seeds in found.items():
+                writer.writerows([name, seed, *row.values()] for seed, row in seeds.items())
+        (folder / "ablations.md").write_text(table(found), encoding="utf-8")

@@ -30,8 +30,6 @@ import math
 import os
 import platform
 import re
-import shlex
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -202,6 +200,8 @@ def ours(text: str) -> Rival:
             changes[field] = value  # a word
         if isinstance(known[field], tuple) and not isinstance(changes[field], tuple):
             changes[field] = (changes[field],)
+    decode = dataclasses.asdict(config.decode) | changes
+    configs.Config.from_json(json.dumps({"decode": decode}), text)  # what is wrong is said now
     settings = {
         "path": str(path),
         "max_side": config.decode.max_side,
@@ -413,7 +413,6 @@ def facts_of(arguments: argparse.Namespace, photos: Photos, base: str) -> dict[s
     """What the table holds for."""
     usable = getattr(os, "sched_getaffinity", None)
     return {
-        "command": shlex.join(["python", *sys.argv]),
         "unitbox_tf": unitbox_tf.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

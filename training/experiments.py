@@ -25,17 +25,18 @@ def train_all(configs: Mapping[str, Config], folder: Path) -> None:
     """Trains the runs `folder/NAME` that have not ended.
 
     Raises:
-        ValueError: a run of this name has another configuration, or its training failed; the
-            others are trained all the same.
+        ValueError: a run of this name has another configuration, in which case none is trained; or
+            the training of some failed, and the others are trained all the same.
     """
+    for name, config in configs.items():
+        check_same(folder / name, config)
     failed = []
     for number, (name, config) in enumerate(configs.items(), 1):
         run = folder / name
-        settings = dataclasses.replace(config.train, output=str(folder), run=name)
-        config = dataclasses.replace(config, train=settings)
-        _check_same(run, config)
         if has_ended(run):
             continue
+        settings = dataclasses.replace(config.train, output=str(folder), run=name)
+        config = dataclasses.replace(config, train=settings)
         logger.info("run %d of %d: %s", number, len(configs), run)
         # A process of its own gives back the memory of its graphs, and starts from the same state.
         process = multiprocessing.get_context("spawn").Process(
@@ -59,7 +60,7 @@ def has_ended(run: Path) -> bool:
     return is_trained(run) or (run / DIVERGED).is_file()
 
 
-def _check_same(run: Path, config: Config) -> None:
+def check_same(run: Path, config: Config) -> None:
     """Raises `ValueError` if the run has been begun with another configuration, but for where things are."""
     file = run / CONFIG
     if not file.is_file():

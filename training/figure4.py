@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,8 @@ from typing import Any
 import experiments
 import numpy as np
 import recipes
+import roc
 from matplotlib.figure import Figure
-from roc import curves_of
 
 from unitbox_tf.config import Config
 from unitbox_tf.evaluation import fddb, protocols
@@ -28,11 +27,14 @@ from unitbox_tf.evaluation import fddb, protocols
 LOSSES = ("iou", "l2")
 NAMES = {"iou": "-ln IoU", "l2": "l2"}
 LETTER_RATES = {"iou": 1e-8, "l2": 1e-13}  # section 4 of the paper
-# Of what the paper does not state, what might make its settings train.
-CHANGES: dict[str, dict[str, Any]] = {
+# Of what the paper does not state, what might make its settings train: the weight of the confidence
+# branch, the scale of its features, and where boxes start. Stage 4 is some 15 times larger than stage
+# 5, and a hundredth of it has a ten thousandth of the gradient in the weights of the head.
+CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "": {},
-    "-scaled": {"stage4_scale": 0.01},  # features as large as those of stage 5
-    "-scaled-started": {"stage4_scale": 0.01, "initial_box_size": 40.0},
+    "-weighted": {"loss": {"confidence_weight": 1e-4}},
+    "-scaled": {"model": {"stage4_scale": 0.01}},
+    "-scaled-started": {"model": {"stage4_scale": 0.01, "initial_box_size": 40.0}},
 }
 RATES = (1e-3, 3e-3)
 # l2's slope at a side that is 20 px wrong is 40, that of -ln IoU for a face of 60 px about 1 / 30: a
@@ -45,13 +47,15 @@ MISS_AT = 5  # false positives in all validation photos
 def letter(shared: Config, epochs: int) -> dict[str, Config]:
     """Summed losses and the paper's learning rates; then the same with one change after the other."""
     return {
-        f"letter-{loss}{change}": dataclasses.replace(
-            shared,
-            model=dataclasses.replace(shared.model, **fields),
-            loss=dataclasses.replace(shared.loss, distance_loss=loss),
-            train=dataclasses.replace(shared.train, learning_rate=rate, epochs=epochs),
+        f"letter-{loss}{change}": recipes.changed(
+            recipes.changed(
+                shared,
+                loss={"distance_loss": loss},
+                train={"learning_rate": rate, "epochs": epochs},
+            ),
+            **groups,
         )
-        for change, fields in CHANGES.items()
+        for change, groups in CHANGES.items()
         for loss, rate in LETTER_RATES.items()
     }
 
@@ -69,17 +73,18 @@ def search(shared: Config, epochs: int) -> dict[str, Config]:
 def winner(folder: Path, configs: Mapping[str, Config], loss: str) -> tuple[str, Config]:
     """The run of the search whose last epoch is best, by the figures that choose epochs in a training."""
     mine = {name: c for name, c in configs.items() if c.loss.distance_loss == loss}
-    return max(mine.items(), key=lambda item: _quality(experiments.history(folder / item[0])))
+    return max(mine.items(), key=lambda item: _quality(folder / item[0]))
 
 
 def winners(folder: Path, shared: Config, arguments: argparse.Namespace) -> dict[str, Config]:
     """The best configuration of the search for each loss.
 
     Raises:
-        ValueError: a run of the search has not ended.
+        ValueError: a run of the search has not ended, or was another.
     """
     searched = search(shared, arguments.search_epochs)
-    for name in searched:
+    for name, config in searched.items():
+        experiments.check_same(folder / name, config)
         if not experiments.has_ended(folder / name):
             raise ValueError(
                 f"{folder / name}: has not ended. Run `figures.py figure4 search` with the same --output first"
@@ -87,10 +92,11 @@ def winners(folder: Path, shared: Config, arguments: argparse.Namespace) -> dict
     return {loss: winner(folder, searched, loss)[1] for loss in LOSSES}
 
 
-def _quality(history: Sequence[Mapping[str, Any]]) -> float:
-    if not history:  # it diverged
+def _quality(run: Path) -> float:
+    if not experiments.is_trained(run):  # it diverged
         return 0.0
-    return statistics.mean(history[-1][f"val_fddb_{name}"] for name in protocols.CHOOSING["fddb"])
+    last = experiments.history(run)[-1]
+    return statistics.mean(last[f"val_fddb_{name}"] for name in protocols.CHOOSING["fddb"])
 
 
 def final(shared: Config, winners: Mapping[str, Config], epochs: int) -> dict[str, Config]:
@@ -144,7 +150,7 @@ def by_iteration(found: Sequence[Mapping[str, Any]], prefix: str) -> dict[int, l
 def verdict(
     found: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[np.ndarray]]
 ) -> dict[str, Any]:
-    """What the figure says in numbers, each a mean over seeds.
+    """What the figure says in numbers, each a mean over seeds; one that diverged has missed everything.
 
     Args:
         found: `rows` of the final runs.
@@ -155,19 +161,21 @@ def verdict(
         false positives; and the iteration at which −ln IoU is first as good as l2's best, None if
         never.
     """
-    means = {
-        loss: {
-            step: statistics.mean(v) for step, v in by_iteration(found, f"final-{loss}-").items()
-        }
-        for loss in LOSSES
-    }
+    steps = sorted({int(row["iterations"]) for row in found})
+    means = {}
+    for loss in LOSSES:
+        rates = by_iteration(found, f"final-{loss}-")
+        # Seeds of which there is no row at an iteration have diverged before.
+        missing = {step: [1.0] * (len(recipes.SEEDS) - len(rates.get(step, []))) for step in steps}
+        means[loss] = {step: statistics.mean(rates.get(step, []) + missing[step]) for step in steps}
     best = {loss: min(rates.values()) for loss, rates in means.items()}
     content: dict[str, Any] = {
         loss: {
             "best_miss_rate": best[loss],
             "best_iteration": next(step for step, rate in rates.items() if rate == best[loss]),
             "recall": {
-                str(count): statistics.mean(fddb.rate_at(curve, count) for curve in curves[loss])
+                str(count): sum(fddb.rate_at(curve, count) for curve in curves[loss])
+                / len(recipes.SEEDS)
                 for count in RECALL_AT
             },
         }
@@ -202,15 +210,17 @@ def plot(
     figure.savefig(path, dpi=120)
 
 
-def plot_letter(found: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """IoU at face pixels while training, of the runs with the paper's settings; those that diverged have no line."""
+def plot_letter(folder: Path, found: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """IoU at face pixels while training, after each whole epoch of the runs with the paper's settings."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for loss, colour in zip(LOSSES, ("C0", "C3"), strict=True):
-        for change, style in zip(CHANGES, (":", "--", "-"), strict=True):
-            mine = [row for row in found if row["run"] == f"letter-{loss}{change}"]
+        for change, style in zip(CHANGES, (":", "-.", "--", "-"), strict=True):
+            name = f"letter-{loss}{change}"
+            mine = [row for row in found if row["run"] == name]
             steps, values = ([row[key] for row in mine] for key in ("iterations", "distances_iou"))
-            title = NAMES[loss] + change.replace("-", ", ") + ("" if mine else " (diverged)")
+            diverged = not experiments.is_trained(folder / name)
+            title = NAMES[loss] + change.replace("-", ", ") + (" (diverged)" if diverged else "")
             axes.plot(steps, values, color=colour, linestyle=style, label=title)
     axes.set(xlabel="iteration", ylabel="mean IoU at face pixels, training", ylim=(0, 1))
     axes.grid(alpha=0.3)
@@ -218,11 +228,11 @@ def plot_letter(found: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def roc(run: Path, config: Config) -> np.ndarray:
+def roc_of(run: Path, config: Config) -> np.ndarray:
     """The discrete ROC curve of a run on its validation photos; written beside it, and read if it is there."""
     file = run / "roc-DiscROC.txt"
     if not file.is_file():
-        curves = curves_of(run, config.data.validation_sources, config.data.data)
+        curves = roc.curves_of(run, config.data.validation_sources, config.data.data)
         fddb.save_curves(curves, run / "roc-")
     return fddb.read_curve(file)
 
@@ -242,11 +252,11 @@ def make(arguments: argparse.Namespace) -> None:
         found = rows(folder, list(configs))
         save_rows(found, folder / f"{stage}.csv")
         if stage == "letter":
-            plot_letter(found, folder / "figure4-letter.png")
+            plot_letter(folder, found, folder / "figure4-letter.png")
         if stage == "final":
             curves = {
                 loss: [
-                    roc(folder / name, config)
+                    roc_of(folder / name, config)
                     for name, config in configs.items()
                     if config.loss.distance_loss == loss and experiments.is_trained(folder / name)
                 ]

@@ -10,6 +10,7 @@ import argparse
 import csv
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from unitbox_tf import datasets
 from unitbox_tf.config import Config
 from unitbox_tf.records import Annotation, Problems
 
+logger = logging.getLogger(__name__)
+
 SIDES = (60, 120, 240, 360, 480, 960)  # px; long side of the portrait, as in the paper
 PHOTOS = 60  # validation photos, those with the largest faces
 KINDS = {
@@ -41,9 +44,18 @@ PAPER = {
 
 
 def configs(shared: Config, winners: Mapping[str, Config], arguments: Any) -> dict[str, Config]:
-    """Each winner of figure 4's search, trained on from its first final run on crops of 256 px."""
+    """Each winner of figure 4's search, trained on from its first final run on crops of 256 px.
+
+    Raises:
+        ValueError: that run is not trained.
+    """
     found = {}
     for loss, won in winners.items():
+        start = arguments.output / run_name("final", loss)
+        if not experiments.is_trained(start):
+            raise ValueError(
+                f"{start}: is not trained. Run `figures.py figure4 final` with the same --output first"
+            )
         tuned = recipes.tuned(
             shared, loss, won.train.learning_rate, won.loss.distance_weight, 0, arguments.epochs
         )
@@ -57,9 +69,7 @@ def configs(shared: Config, winners: Mapping[str, Config], arguments: Any) -> di
                 max_enlargement=3.0,
                 flip=True,
             ),
-            train=dataclasses.replace(
-                tuned.train, init=str(arguments.output / f"final-{loss}-0"), batch_size=4
-            ),
+            train=dataclasses.replace(tuned.train, init=str(start), batch_size=4),
         )
     return found
 
@@ -138,21 +148,29 @@ def summarize(values: np.ndarray) -> dict[str, Any]:
     summary: dict[str, Any] = {"photos": len(values)}
     for index, what in enumerate(("width", "height")):
         column = each[:, index]
+        known = column[np.isfinite(column)]  # in the others there is no box at any size
         summary[what] = {
-            "mean": float(column.mean()),
-            "standard_deviation": float(column.std()),
-            "median": float(np.median(column)),
+            "photos_without_box": int(len(column) - len(known)),
+            "mean": float(known.mean()) if len(known) else None,
+            "standard_deviation": float(known.std()) if len(known) else None,
+            "median": float(np.median(known)) if len(known) else None,
             "share_up_to_6_percent": float((column <= 0.06).mean()),
         }
-    # Which sizes are to blame: the box at each, by that at the size in the middle of those trained on.
-    middle = values[:, SIDES.index(240)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.median(values / middle[:, None], axis=0)
+    # Which sizes are to blame.
+    ratios = by_middle(values)
+    medians = np.median(ratios, axis=0) if len(ratios) else []
     summary["median_by_240_px"] = {
-        str(side): {"width": float(w), "height": float(h)}
-        for side, (w, h) in zip(SIDES, ratio, strict=True)
+        str(side): {"width": float(width), "height": float(height)}
+        for side, (width, height) in zip(SIDES, medians, strict=False)
     }
     return summary
+
+
+def by_middle(values: np.ndarray) -> np.ndarray:
+    """Widths and heights `[N, 6, 2]` by those at 240 px, of the photos in which there is a box at that size."""
+    middle = values[:, SIDES.index(240)]
+    known = (middle > 0).all(axis=1)
+    return values[known] / middle[known, None]
 
 
 def plot(
@@ -167,14 +185,19 @@ def plot(
             name = run_name(kind, loss)
             if name not in values:
                 continue
-            width = values[name][..., 0] / values[name][:, SIDES.index(240), :1]
+            width = by_middle(values[name])[..., 0]
             low, middle, high = np.percentile(width, [25, 50, 75], axis=0)
             axes.plot(SIDES, middle, color=colour, marker="o", label=figure4.NAMES[loss])
             axes.fill_between(SIDES, low, high, color=colour, alpha=0.2)
             paper = [np.nan if share is None else share for share in PAPER[loss]]
-            by_middle = np.array(paper) / paper[SIDES.index(240)]
             label = f"{figure4.NAMES[loss]}, the paper's portrait"
-            axes.plot(SIDES, by_middle, color=colour, linestyle=":", label=label)
+            axes.plot(
+                SIDES,
+                np.array(paper) / paper[SIDES.index(240)],
+                color=colour,
+                linestyle=":",
+                label=label,
+            )
         axes.set(xscale="log", xlabel="long side of the photo (px)", ylim=(0, 2), title=title)
         axes.set_ylabel("width of the box, by that at 240 px")
         axes.set_xticks(SIDES, [str(side) for side in SIDES])
@@ -217,13 +240,21 @@ def make(arguments: argparse.Namespace) -> None:
         experiments.train_all(configs(shared, winners, arguments), folder)
     if "measure" not in arguments.stages:
         return
+    if min(arguments.pixel) < 0 or max(arguments.pixel) >= 1:
+        raise ValueError(f"Expected --pixel from 0 to below 1. Received: {arguments.pixel}")
     from unitbox_tf import detector
 
-    problems = Problems()
-    truth = datasets.load(shared.data.validation_sources, arguments.data, problems, ("face",))
-    photos = portraits(truth, PHOTOS)
+    image = detector.read_image(arguments.picture) if arguments.picture else None
     names = [run_name(kind, loss) for kind in KINDS for loss in figure4.LOSSES]
     runs = {name: folder / name for name in names if experiments.is_trained(folder / name)}
+    if not runs:
+        raise ValueError(f"{folder}: none of {names} is trained. Run `figures.py figure4` first")
+    for name in sorted(set(names) - set(runs)):
+        logger.warning("%s: is not trained, and left out", folder / name)
+    problems = Problems()
+    truth = datasets.load(shared.data.validation_sources, arguments.data, problems, ("face",))
+    problems.log_counts()
+    photos = portraits(truth, PHOTOS)
     values = measure(runs, photos)
     with (folder / "figure5.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -235,8 +266,7 @@ def make(arguments: argparse.Namespace) -> None:
     summary = {name: summarize(rows) for name, rows in values.items()}
     (folder / "figure5.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     pictures = {}
-    if arguments.picture:
-        image = detector.read_image(arguments.picture)
+    if image is not None:
         for name, run in runs.items():
             point = tuple(arguments.pixel)
             pictures[name] = (image, (point, probe(network(run), image, point)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from roc import curves_of
+import roc
 
 from unitbox_tf.evaluation import fddb, protocols
 
@@ -17,7 +18,7 @@ SCORES = {"discrete": "disc", "continuous": "cont"}  # and how published files n
 def named(text: str) -> tuple[str, Path]:
     """Name and folder of a run that is given as NAME=FOLDER; raises `ValueError` for other text."""
     name, separator, folder = text.partition("=")
-    if not (name and separator and folder):
+    if not (re.fullmatch(r"[\w.+-]+", name) and separator and folder):
         raise ValueError(
             f"Expected NAME=RUN, such as unshared=runs/ablation-unshared-0. Received: {text!r}"
         )
@@ -40,9 +41,11 @@ def make(arguments: argparse.Namespace) -> None:
     """Judges the runs, and writes their curves, figure6.json and two plots."""
     folder = arguments.output
     runs = dict(named(text) for text in arguments.runs)
+    if len(runs) < len(arguments.runs):
+        raise ValueError(f"Expected different names of runs. Received: {arguments.runs}")
     others = {kind: protocols.roc_files(arguments.curves, kind) for kind in SCORES.values()}
     curves = {
-        name: curves_of(run, arguments.sources, arguments.data, decoder=arguments.decoder)
+        name: roc.curves_of(run, arguments.sources, arguments.data, decoder=arguments.decoder)
         for name, run in runs.items()
     }
     folder.mkdir(parents=True, exist_ok=True)

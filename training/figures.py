@@ -6,7 +6,8 @@
     python training/figures.py figure6 --runs NAME=RUN ... --data DATA --curves CURVES --output FOLDER
 
 Runs are folders below --output, beside csv files of raw numbers, tables and plots. Figure 5 and the
-ablations begin with what figure 4's search has found, so they need its folder.
+ablations begin with what figure 4's search has found, figure 5 with its final runs, too: they need its
+folder.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import argparse
 import importlib
 import logging
 import os
+import signal
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -67,6 +70,8 @@ def main() -> None:
         )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # As after Ctrl-C: the training that is under way ends with this program, or it would go on alone.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         importlib.import_module(arguments.figure).make(arguments)
     except ValueError as error:

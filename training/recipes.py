@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from unitbox_tf.config import PRESETS, Config
 
@@ -57,3 +59,12 @@ def tuned(shared: Config, loss: str, rate: float, weight: float, seed: int, epoc
             shared.train, learning_rate=rate, clip_norm=20.0, seed=seed, epochs=epochs
         ),
     )
+
+
+def changed(config: Config, **groups: Mapping[str, Any]) -> Config:
+    """`config` with other fields in some of its groups: `changed(config, model={"unshared": True})`."""
+    changes: dict[str, Any] = {
+        group: dataclasses.replace(getattr(config, group), **fields)
+        for group, fields in groups.items()
+    }
+    return dataclasses.replace(config, **changes)

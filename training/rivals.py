@@ -175,15 +175,18 @@ class Worker:
         # Processors are compared, and no two of these packages would meet the same graphics card.
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
         with log.open("w", encoding="utf-8") as file:
-            self._process = subprocess.Popen(
-                [*python, str(rival.script), rival.detector, json.dumps(settings)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-                encoding="utf-8",
-                env=environment,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [*python, str(rival.script), rival.detector, json.dumps(settings)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=file,
+                    text=True,
+                    encoding="utf-8",
+                    env=environment,
+                )
+            except OSError as error:
+                raise RivalError(f"{python[0]}: cannot be run: {error}") from error
         self.versions = self._answer()
 
     def detect(self, photo: Path) -> tuple[list[list[float]], float]:

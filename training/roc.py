@@ -23,6 +23,7 @@ def curves_of(run: Path, sources: Sequence[str], data: str, **decode: Any) -> fd
     truth = datasets.load(sources, data, problems, ("face",))
     model = detector.load(run, score_threshold=matching.EVALUATED_SCORE, **decode)
     detections, seen = detector.detect_annotated(model, truth, problems)
+    problems.log_counts()
     found = Results.of(detections).rows
     return fddb.evaluate(
         {a.name: rows for a, rows in zip(seen, found, strict=True) if rows is not None},

@@ -18,7 +18,7 @@ Objects = dict[str, tf.Tensor]
 PADDING = (123.68, 116.779, 103.939)  # ImageNet's mean colour, which is 0 once it is subtracted
 MIN_VISIBLE = 0.4  # an object of which less is left in a crop is ignored
 MIN_SHARE = 0.5  # of a crop's side that the photo's long side takes at least
-MAX_BLUR = 2.5
+MAX_BLUR = 2.5  # factor by which a blurred photo may have been enlarged
 MIN_SIDE = 1.0  # px; a sliver that is narrower is dropped
 
 
@@ -108,7 +108,7 @@ def random_crop(
     (the logarithm is uniform), its area does not.
     """
     seeds = tf.random.split(seed, 4)
-    ratio = tf.random.stateless_uniform([], seeds[3], -tf.math.log(stretch), tf.math.log(stretch))
+    ratio = tf.random.stateless_uniform([], seeds[3], -math.log(stretch), math.log(stretch))
     stretched = tf.exp(tf.stack([ratio, -ratio]) / 2)  # height, width
     # All that follows is in pixels of the stretched photo, until the window is cut.
     shape = tf.cast(tf.shape(image)[:2], tf.float32) * stretched

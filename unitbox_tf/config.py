@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from pathlib import Path
@@ -35,13 +36,11 @@ class DataConfig:
     image_size: int = 96  # side of the square training images, in pixels
     random_crop: bool = False  # squares at random scales; else the photo is only shrunk to fit
     object_size: tuple[float, float] = (16.0, 128.0)  # of random_crop: long side of an object; px
-    max_enlargement: float = 2.0  # of random_crop: a photo is never enlarged more than this
+    max_enlargement: float = 2.0  # of random_crop: a photo is never enlarged more, but for stretch
     stretch: float = 1.0  # of random_crop: height over width changes by up to this factor
     flip: bool = False  # every other image is mirrored
     colour: float = 0.0  # strength of random changes of brightness, contrast and saturation
-    blur: float = (
-        0.0  # share of images of a lower resolution: shrunk up to 2.5 times, enlarged again
-    )
+    blur: float = 0.0  # share of images that are shown at a lower resolution
     mosaic: float = 0.0  # share of training images put together from four
     min_object: float = 0.0  # objects with a shorter long side are ignored; px after scaling
     region: Literal["ellipse", "box"] = "ellipse"  # which pixels of a box are positive (figure 2)
@@ -144,6 +143,11 @@ class Config:
             (data.max_enlargement > 0, data.max_enlargement, "max_enlargement above 0"),
             (data.stretch >= 1, data.stretch, "stretch of at least 1"),
             (0 <= data.colour <= 1, data.colour, "colour from 0 to 1"),
+            (
+                data.stretch == 1 or data.random_crop,
+                data.stretch,
+                "stretch of 1 where there is no random_crop",
+            ),
             (0 <= data.blur <= 1, data.blur, "blur from 0 to 1"),
             (0 <= data.mosaic <= 1, data.mosaic, "mosaic from 0 to 1"),
             (data.positive_weight > 0, data.positive_weight, "positive_weight above 0"),
@@ -178,9 +182,11 @@ class Config:
             (train.validation_images >= 1, train.validation_images, "validation_images >= 1"),
             (decode.max_side >= 1, decode.max_side, "max_side of at least 1"),
             (
-                len(decode.scales) > 0 and min(decode.scales) > 0,
+                isinstance(decode.scales, tuple)
+                and len(decode.scales) > 0
+                and all(0 < scale < math.inf for scale in decode.scales),
                 decode.scales,
-                "scales above 0, at least one",
+                "scales as a tuple of numbers above 0, at least one",
             ),
             (0 <= decode.score_threshold <= 1, decode.score_threshold, "score_threshold, 0 to 1"),
             (0 < decode.blob_threshold < 1, decode.blob_threshold, "0 < blob_threshold < 1"),

@@ -1,5 +1,6 @@
 """The evaluation of FDDB against the official program's files, and against a second, plain implementation."""
 
+import dataclasses
 import math
 import re
 import time
@@ -648,6 +649,14 @@ def test_a_curve_is_drawn_over_published_ones(tmp_path, score):
     others = {"other": tmp_path / "other.txt"}
     fddb.plot({"one": curves, "two": curves}, tmp_path / "both.png", score=score, others=others)
     alone, both = (cv2.imread(str(tmp_path / name)) for name in ("alone.png", "both.png"))
+    # That the photos are not all of FDDB takes a second line of the title.
+    complete = dataclasses.replace(curves, num_images=fddb.NUM_IMAGES)
+    fddb.plot({"one": complete, "two": complete}, tmp_path / "all.png", score=score, others=others)
+    pictures = [cv2.imread(str(tmp_path / name)) for name in ("both.png", "all.png")]
+    frames = [
+        ((p < 128).all(axis=2).mean(axis=1) > 0.4).argmax() for p in pictures
+    ]  # top of the axes
+    assert frames[0] > frames[1] + 10
     # Ours is black, the other is the only thing in colour.
     assert np.ptp(alone.astype(int), axis=2).max() < 10
     assert (np.ptp(both.astype(int), axis=2) > 60).sum() > 300

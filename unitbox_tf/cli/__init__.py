@@ -144,6 +144,8 @@ def _parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="write a run's detector as a SavedModel")
     export.set_defaults(command="export")
-    export.add_argument("model", type=Path, help="folder of a run")
+    export.add_argument("model", type=Path, help="folder of a run, or a published name")
     export.add_argument("output", type=Path, help="folder to write")
+    export.add_argument("--score-threshold", type=float, help="lowest score of a detection")
+    decoding.add_options(export)
     return parser
