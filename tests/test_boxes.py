@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -73,3 +74,9 @@ def test_boxes_of_ellipses_touch_their_outlines(random):
         ys = y + along * np.sin(angle) + across * np.cos(angle)
         outline = [xs.min(), ys.min(), xs.max(), ys.max()]
         np.testing.assert_allclose(box, outline, atol=1e-4)
+
+
+def test_long_sides_are_those_of_arrays_and_tensors():
+    boxes = np.float32([[0, 0, 3, 7], [1, 1, 9, 2], [4, 4, 4, 4]])
+    assert box_ops.long_sides(boxes).tolist() == [7, 8, 0]
+    assert box_ops.long_sides(tf.constant(boxes)).numpy().tolist() == [7, 8, 0]

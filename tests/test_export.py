@@ -153,8 +153,8 @@ def test_scales_find_what_is_seen_at_them(decoder):
     boxes = np.array([(20, 30, 29, 39), (70, 30, 88, 48)])
     config = Config(decode=DecodeConfig(max_side=120, decoder=decoder))
 
-    def find(*scales):
-        decode = dataclasses.replace(config.decode, scales=scales)
+    def find(*scales, **fields):
+        decode = dataclasses.replace(config.decode, scales=scales, **fields)
         return detector.from_model(Spots(), dataclasses.replace(config, decode=decode))(photo)
 
     for scales, expected in (((1.0,), [0]), ((0.5,), [1]), ((1.0, 0.5), [0, 1])):
@@ -162,6 +162,11 @@ def test_scales_find_what_is_seen_at_them(decoder):
         assert len(found) == len(expected)
         ordered = found.boxes[np.argsort(found.boxes[:, 0])]
         np.testing.assert_allclose(ordered, boxes[expected], atol=1.0)
+    # What is too large at one scale is left to the smallest, which finds all that it sees.
+    assert len(find(1.0, 0.5, largest_object=9.5)) == 2
+    small = find(1.0, 0.5, largest_object=8.0)
+    np.testing.assert_allclose(small.boxes, boxes[1:], atol=1.0)
+    assert len(find(1.0, largest_object=8.0)) == 1
     assert find(1.0, 1.0).boxes.tolist() == find(1.0).boxes.tolist()  # the same twice is one
 
 

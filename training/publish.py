@@ -1,6 +1,6 @@
 """Publishes a run: its best weights in half precision, with their checksum and its configuration.
 
-    python training/publish.py saved_models/RUN saved_models/NAME
+    python training/publish.py saved_models/RUN saved_models/NAME [--last] [--max-side 416 --scales 0.5 1]
 
 The model card, NAME/README.md, is for people to write: data and their licence, results, what fails.
 """
@@ -12,6 +12,8 @@ import dataclasses
 import os
 from pathlib import Path
 
+from unitbox_tf.cli import decoding
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
@@ -20,13 +22,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("folder", type=Path, help="folder to write")
+    parser.add_argument("--last", action="store_true", help="its last weights, not its best")
+    parser.add_argument("--score-threshold", type=float, help="lowest score of a detection")
+    decoding.add_options(parser)
     arguments = parser.parse_args()
 
     from unitbox_tf import config as configs
     from unitbox_tf import detector, published
 
     config = configs.load(arguments.run / detector.CONFIG_FILE)
-    model = detector.load_model(arguments.run, config)
+    files = [detector.LAST_FILE] if arguments.last else [detector.BEST_FILE]
+    model = detector.load_model(arguments.run, config, files=files)
     published.save_weights([(w.path, w.numpy()) for w in model.weights], arguments.folder)
     # Where things were on the machine that trained says nothing to others.
     config = dataclasses.replace(
@@ -34,6 +40,9 @@ def main() -> None:
         data=dataclasses.replace(config.data, data="."),
         model=dataclasses.replace(config.model, weights=None),
         train=dataclasses.replace(config.train, output="saved_models", run=None, init=None),
+        decode=dataclasses.replace(
+            config.decode, **decoding.changes(arguments, (*decoding.FIELDS, "score_threshold"))
+        ),
     )
     (arguments.folder / detector.CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
     size = (arguments.folder / published.WEIGHTS_FILE).stat().st_size

@@ -61,6 +61,12 @@ def areas(boxes: Any) -> Any:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
+def long_sides(boxes: Any) -> Any:
+    """The longer side `[...]` of `boxes` `xyxy` `[..., 4]`; NumPy in, NumPy out, tensors likewise."""
+    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    return (width + height + abs(width - height)) / 2
+
+
 def pairwise_iou(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
     """Intersection over union `[N, M]` of every box of `boxes_a` `[N, 4]` with every box of `boxes_b` `[M, 4]`, `xyxy`.
 

@@ -107,6 +107,9 @@ class DecodeConfig:
     max_side: int = 416  # a larger photo is shrunk to this before it is shown to the network; px
     # Sizes at which each photo is shown, as shares of that; what is found at all of them is merged.
     scales: tuple[float, ...] = (1.0,)
+    # With several scales: what is larger, at the size at which it is shown, is left to a smaller
+    # scale, but for the smallest; px, of the long side. None: nothing is.
+    largest_object: float | None = None
     score_threshold: float = 0.5  # lowest score of a detection
     blob_threshold: float = 0.5  # ellipse decoder: lowest confidence of a pixel of a blob
     # Peaks decoder, and several scales: of two boxes that overlap more, the better one is kept.
@@ -187,6 +190,11 @@ class Config:
                 and all(0 < scale < math.inf for scale in decode.scales),
                 decode.scales,
                 "scales as a tuple of numbers above 0, at least one",
+            ),
+            (
+                decode.largest_object is None or decode.largest_object > 0,
+                decode.largest_object,
+                "largest_object above 0 or None",
             ),
             (0 <= decode.score_threshold <= 1, decode.score_threshold, "score_threshold, 0 to 1"),
             (0 < decode.blob_threshold < 1, decode.blob_threshold, "0 < blob_threshold < 1"),

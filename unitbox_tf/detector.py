@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,8 @@ def from_model(model: Any, config: configs.Config) -> Detector:
             maps = module.heatmaps_at(image[None], scale)
             confidence, distances = maps["confidence"].numpy(), maps["distances"].numpy()
             found = postprocess.decode_ellipses(confidence, distances, decode)[0]
+            limit = postprocess.largest_object(scale, decode)
+            found = found.select(box_ops.long_sides(found.boxes) <= limit)
             ratio = np.array([width / confidence.shape[2], height / confidence.shape[1]] * 2)
             boxes = box_ops.clip(found.boxes * ratio, height, width)
             parts.append(dataclasses.replace(found, boxes=boxes, image_size=(height, width)))
@@ -153,8 +155,15 @@ def load(path: str | Path, **decode: Any) -> Detector:
     )
 
 
-def load_model(run: Path, config: configs.Config, seed: int = 0) -> Any:
+def load_model(
+    run: Path,
+    config: configs.Config,
+    seed: int = 0,
+    files: Sequence[str] = (BEST_FILE, LAST_FILE),
+) -> Any:
     """The Keras model of a run, or of a published name, with its best weights, or the last where no best were stored.
+
+    Of `files`, the first that the run has is read.
 
     Raises:
         ValueError: the run has no weights, or they are not those of the model that `config` describes.
@@ -162,10 +171,10 @@ def load_model(run: Path, config: configs.Config, seed: int = 0) -> Any:
     run = published.find(run)
     if (run / published.WEIGHTS_FILE).is_file():
         return _load_published(run, config, seed)
-    weights = next((run / name for name in (BEST_FILE, LAST_FILE) if (run / name).is_file()), None)
+    weights = next((run / name for name in files if (run / name).is_file()), None)
     if weights is None:
         missing = "the run has stored no weights yet" if run.is_dir() else "no such folder"
-        raise ValueError(f"{run}: expected {BEST_FILE} or {LAST_FILE}: {missing}")
+        raise ValueError(f"{run}: expected {' or '.join(files)}: {missing}")
     model = unitbox(dataclasses.replace(config.model, weights=None), seed)
     try:
         model.load_weights(weights)

@@ -17,6 +17,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from unitbox_tf import boxes as box_ops
 from unitbox_tf import input_pipeline, postprocess
 from unitbox_tf.config import DecodeConfig
 
@@ -88,6 +89,8 @@ class InferenceModule(tf.Module):
             maps = self.heatmaps_at(images, scale)
             confidence, distances = maps["confidence"], maps["distances"]
             boxes, scores = postprocess.find_peaks(confidence, distances, self._decode)
+            limit = postprocess.largest_object(scale, self._decode)
+            scores = tf.where(box_ops.long_sides(boxes)[..., None] > limit, 0.0, scores)
             shown = tf.cast(tf.shape(confidence)[1:3], tf.float32)
             ratio = tf.tile(tf.reverse(size / shown, [0]), [2])  # x, y, x, y
             peaks.append((boxes * ratio, scores))

@@ -6,6 +6,7 @@ Both take a batch of what the model predicts, `confidence` `[B, H, W, C]` logits
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -82,6 +83,13 @@ def suppress(boxes: tf.Tensor, scores: tf.Tensor, config: DecodeConfig) -> dict[
         "classes": tf.cast(kept.nmsed_classes, tf.int32),
         "num_detections": kept.valid_detections,
     }
+
+
+def largest_object(scale: float, config: DecodeConfig) -> float:
+    """The longest side, in pixels as shown, of what is to be found at one of the scales; inf for the smallest."""
+    if config.largest_object is None or scale == min(config.scales):
+        return math.inf
+    return config.largest_object
 
 
 def merge(parts: Sequence[Detections], num_classes: int, config: DecodeConfig) -> Detections:

@@ -169,7 +169,10 @@ class Detections:
 
     def above(self, score_threshold: float) -> Detections:
         """Only the detections whose score is at least `score_threshold`."""
-        keep = self.scores >= score_threshold
+        return self.select(self.scores >= score_threshold)
+
+    def select(self, keep: np.ndarray) -> Detections:
+        """Only the detections where `keep` `[N]` bool is True."""
         return dataclasses.replace(
             self, boxes=self.boxes[keep], scores=self.scores[keep], classes=self.classes[keep]
         )

@@ -16,6 +16,14 @@ def add_options(parser: Any) -> None:
         nargs="+",
         help="sizes at which each photo is shown, as shares of that: 1 2 finds smaller objects",
     )
+    parser.add_argument(
+        "--largest-object",
+        type=float,
+        help="with several scales: longer ones, in pixels as shown, are left to a smaller scale",
+    )
+
+
+FIELDS = ("max_side", "scales", "largest_object")  # that `add_options` offers
 
 
 def changes(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:

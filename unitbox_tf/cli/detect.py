@@ -18,7 +18,7 @@ from unitbox_tf.evaluation.results import Results, coco_rows
 def run(options: argparse.Namespace) -> int:
     """The command; returns the exit status."""
     photos = _photos(options.photos, options.output)
-    names = ("decoder", "max_side", "scales", "score_threshold")
+    names = ("decoder", *decoding.FIELDS, "score_threshold")
     model = detector.load(options.model, **decoding.changes(options, names))
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []

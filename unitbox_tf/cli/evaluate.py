@@ -119,6 +119,7 @@ def _judge_model(
     facts["model"] = {
         "max_side": one.decode.max_side,
         "scales": list(one.decode.scales),
+        "largest_object": one.decode.largest_object,
         "lowest_score": one.decode.score_threshold,
     }
     return facts, judged, one.class_names
@@ -128,7 +129,7 @@ def _models(options: argparse.Namespace) -> dict[str, Any]:
     """The detector in the folder with each decoder that is to be judged."""
     from unitbox_tf import detector
 
-    changes = decoding.changes(options, ("max_side", "scales"))
+    changes = decoding.changes(options, decoding.FIELDS)
     if (options.detector / "saved_model.pb").is_file():
         if options.decoder == "ellipse":
             raise ValueError(
@@ -149,7 +150,7 @@ def _models(options: argparse.Namespace) -> dict[str, Any]:
 def _judge_file(
     options: argparse.Namespace, given: protocols.Options, problems: Problems
 ) -> tuple[dict[str, Any], dict[str, _Judged], Sequence[str]]:
-    for name in ("decoder", "max_side", "scales"):
+    for name in ("decoder", *decoding.FIELDS):
         if getattr(options, name) is not None:
             raise ValueError(
                 f"--{name.replace('_', '-')} is for models; {options.detector} is no folder of a run or a "
@@ -243,6 +244,8 @@ def _described(facts: Mapping[str, Any]) -> Iterator[str]:
         size += f", shown shrunk to fit {model['max_side']} px"
         if model["scales"] != [1.0]:
             size += f", at scales {' '.join(f'{scale:g}' for scale in model['scales'])} of that"
+            if model["largest_object"]:
+                size += f", objects up to {model['largest_object']:g} px but at the smallest"
     unreadable = images.get("unreadable", 0)
     broken = f", {unreadable} of them cannot be read" if unreadable else ""
     yield line("photos", f"{images['present']} present{broken}, {images['absent']} absent; {size}")

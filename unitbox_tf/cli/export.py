@@ -16,7 +16,7 @@ def run(options: argparse.Namespace) -> int:
     run = published.find(options.model)
     config = configs.load(run / detector.CONFIG_FILE)
     model = detector.load_model(run, config)
-    changes = decoding.changes(options, ("max_side", "scales", "score_threshold"))
+    changes = decoding.changes(options, (*decoding.FIELDS, "score_threshold"))
     decode = dataclasses.replace(
         config, decode=dataclasses.replace(config.decode, **changes)
     ).decode
