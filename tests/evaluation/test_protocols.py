@@ -96,13 +96,13 @@ def test_names_of_published_rocs_are_seen(tmp_path):
         "AcfContROC",
     ):
         (tmp_path / f"{name}.txt").write_text("0.5 10\n")
-    assert list(protocols._roc_files(tmp_path, "disc")) == [
+    assert list(protocols.roc_files(tmp_path, "disc")) == [
         "BAIDU-IDL",
         "Face++",
         "MTCNN",
         "Uni-Ubi-2",
     ]
-    assert list(protocols._roc_files(tmp_path, "cont")) == ["Acf"]
+    assert list(protocols.roc_files(tmp_path, "cont")) == ["Acf"]
 
 
 def test_what_a_protocol_lacks_is_said(sized, tmp_path):
