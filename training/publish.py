@@ -31,9 +31,6 @@ def main() -> None:
     from unitbox_tf import detector, published
 
     config = configs.load(arguments.run / detector.CONFIG_FILE)
-    files = [detector.LAST_FILE] if arguments.last else [detector.BEST_FILE]
-    model = detector.load_model(arguments.run, config, files=files)
-    published.save_weights([(w.path, w.numpy()) for w in model.weights], arguments.folder)
     # Where things were on the machine that trained says nothing to others.
     config = dataclasses.replace(
         config,
@@ -44,6 +41,9 @@ def main() -> None:
             config.decode, **decoding.changes(arguments, (*decoding.FIELDS, "score_threshold"))
         ),
     )
+    files = [detector.LAST_FILE] if arguments.last else [detector.BEST_FILE, detector.LAST_FILE]
+    model = detector.load_model(arguments.run, config, files=files)
+    published.save_weights([(w.path, w.numpy()) for w in model.weights], arguments.folder)
     (arguments.folder / detector.CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
     size = (arguments.folder / published.WEIGHTS_FILE).stat().st_size
     print(f"{arguments.folder}: {size / 1e6:.1f} MB of weights; now write its README.md")
