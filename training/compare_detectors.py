@@ -48,7 +48,7 @@ from unitbox_tf import datasets, published
 from unitbox_tf.cli.progress import Progress
 from unitbox_tf.evaluation import matching, protocols
 from unitbox_tf.evaluation import results as result_files
-from unitbox_tf.records import Annotation, Detections, Problems
+from unitbox_tf.records import Annotation, Detections, Problems, coco_rows
 
 logger = logging.getLogger(__name__)
 
@@ -305,7 +305,7 @@ def detect_all(rival: Rival, python: Sequence[str], photos: Photos, folder: Path
         pairs = list(zip(photos.annotations, photos.files, strict=True))
         for annotation, photo in Progress(pairs, rival.label, len(pairs)):
             rows = np.array(worker.detect(photo)[0]).reshape(-1, 5)
-            items += result_files.coco_rows(annotation.name, rows, np.zeros(len(rows), int))
+            items += coco_rows(annotation.name, rows, np.zeros(len(rows), int))
     (folder / DETECTIONS).write_text(json.dumps(items), encoding="utf-8")
     result = {"versions": worker.versions, "detections": len(items)}
     content = json.dumps({"identity": wanted, "result": result}, indent=1)

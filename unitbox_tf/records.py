@@ -5,14 +5,21 @@ Importing this module does not import TensorFlow.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import importlib
+import io
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
 
 logger = logging.getLogger(__name__)
 
@@ -172,10 +179,141 @@ class Detections:
         return self.select(self.scores >= score_threshold)
 
     def select(self, keep: np.ndarray) -> Detections:
-        """Only the detections where `keep` `[N]` bool is True."""
+        """Only the detections at `keep`, a mask `[K]` or indices, in their order."""
         return dataclasses.replace(
             self, boxes=self.boxes[keep], scores=self.scores[keep], classes=self.classes[keep]
         )
+
+    def rectangles(self) -> np.ndarray:
+        """Rows `x y w h score` `[K, 5]` float64."""
+        boxes = self.boxes.astype(np.float64)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        return np.concatenate([boxes[:, :2], sides, self.scores[:, None]], axis=1)
+
+    def to_coco(
+        self,
+        file_name: str | None = None,
+        image_id: int | str | None = None,
+        category_ids: Mapping[int, int] | None = None,
+    ) -> list[dict[str, Any]]:
+        """COCO's results, a dict a detection, ready for `json.dump`; lists of several images may be joined.
+
+        Args:
+            file_name: of the image; left out where it is None.
+            image_id: of the image in COCO's annotations, which pycocotools needs; left out likewise.
+            category_ids: COCO's number of each class; from 1 in the order of classes, if None.
+
+        Raises:
+            ValueError: neither `file_name` nor `image_id`: the rows would be of no image.
+        """
+        if file_name is None and image_id is None:
+            raise ValueError("Expected file_name or image_id. Received neither")
+        return coco_rows(file_name, self.rectangles(), self.classes, image_id, category_ids)
+
+    def to_csv(
+        self, class_names: Sequence[str] = (), image: str | None = None, header: bool = True
+    ) -> str:
+        """A table `image,x0,y0,x1,y1,class,score`, a line a detection, every number to its last bit.
+
+        Args:
+            class_names: what to write in `class`; the numbers of the classes, if there are none.
+            image: the image's name; if it is None, there is no such column.
+            header: whether the first line names the columns. Tables of several images may be joined
+                if only the first has it.
+
+        Raises:
+            ValueError: a detection is of a class without a name.
+        """
+        columns = self._columns(class_names, image)
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        if header:
+            table.writerow(columns)
+        # As Python's floats, whose digits give the same number in single and in double precision.
+        values = [np.asarray(column).tolist() for column in columns.values()]
+        table.writerows(zip(*values, strict=True))
+        return text.getvalue()
+
+    def to_pandas(
+        self, class_names: Sequence[str] = (), image: str | None = None
+    ) -> pandas.DataFrame:
+        """A `pandas.DataFrame` with the columns of `to_csv`, whose arguments and errors it shares.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return _optional("pandas", "to_pandas").DataFrame(self._columns(class_names, image))
+
+    def to_supervision(self, class_names: Sequence[str] = ()) -> supervision.Detections:
+        """As `Detections` of the library supervision, with names, if there are any, in `data["class_name"]`.
+
+        Raises:
+            ImportError: supervision is not installed.
+            ValueError: a detection is of a class without a name.
+        """
+        names = {"class_name": self._names(class_names)} if class_names else {}
+        return _optional("supervision", "to_supervision").Detections(
+            xyxy=self.boxes.copy(),
+            confidence=self.scores.copy(),
+            class_id=self.classes.astype(int),
+            data=names,
+        )
+
+    def _columns(self, class_names: Sequence[str], image: str | None) -> dict[str, Any]:
+        return {
+            **({} if image is None else {"image": [image] * len(self)}),
+            **dict(zip(("x0", "y0", "x1", "y1"), self.boxes.T, strict=True)),
+            "class": self._names(class_names) if class_names else self.classes,
+            "score": self.scores,
+        }
+
+    def _names(self, class_names: Sequence[str]) -> np.ndarray:
+        """Of each detection's class, `[K]`."""
+        if len(self) and self.classes.max() >= len(class_names):
+            raise ValueError(
+                f"Expected a name for each class up to {self.classes.max()}. "
+                f"Received: {list(class_names)}"
+            )
+        return np.array(class_names)[self.classes]
+
+
+def coco_rows(
+    file_name: str | None,
+    rows: np.ndarray,
+    classes: np.ndarray,
+    image_id: int | str | None = None,
+    category_ids: Mapping[int, int] | None = None,
+) -> list[dict[str, Any]]:
+    """COCO's results of one image: `image_id`, `file_name`, `category_id`, `bbox` x, y, width, height, `score`.
+
+    Args:
+        file_name: of the image; left out where it is None.
+        rows: `x y w h score` `[K, 5]` in pixels of the image, written as they are.
+        classes: `[K]`, from 0.
+        image_id: left out where it is None.
+        category_ids: by class; from 1 in the order of classes, if None.
+    """
+    image = {"image_id": image_id, "file_name": file_name}
+    known = {name: value for name, value in image.items() if value is not None}
+    return [
+        {
+            **known,
+            "category_id": label + 1 if category_ids is None else category_ids[label],
+            "bbox": row[:4],
+            "score": row[4],
+        }
+        for row, label in zip(rows.tolist(), classes.tolist(), strict=True)
+    ]
+
+
+def _optional(package: str, method: str) -> Any:
+    """A package that only some conversions need."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(
+            f"Detections.{method} needs {package}: pip install 'unitbox_tf[{package}]'"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitbox_tf.evaluation import fddb
-from unitbox_tf.records import Detections, Problems
+from unitbox_tf.records import Problems
 
 ALWAYS = 1.7976931348623157e308
 
@@ -566,13 +566,6 @@ def test_images_that_only_one_side_has_are_named():
 def test_arrays_that_cannot_be_judged_are_refused(rows, faces, sizes, message):
     with pytest.raises(ValueError, match=message):
         fddb.evaluate({"a": rows}, {"a": np.array(faces)}, sizes, Problems())
-
-
-def test_detections_of_this_package_become_rectangles():
-    found = Detections(
-        np.array([[1, 2, 4, 8]], np.float32), np.array([0.5], np.float32), np.zeros(1), SIZE
-    )
-    assert fddb.rectangles(found).tolist() == [[1, 2, 3, 6, 0.5]]
 
 
 def test_rectangles_become_upright_ellipses_within():

@@ -68,7 +68,7 @@ def test_fddb_says_what_its_judge_says_and_writes_official_files(sized, tmp_path
         (published / name).write_text("0.5 10\n0.25 0\n")
     options = protocols.Options(shape=shape, curves=published)
     report = protocols.make("fddb", truth, [], Problems(), options)(Results.of(found))
-    rows = {a.name: fddb.rectangles(f) for a, f in zip(truth, found, strict=True)}
+    rows = {a.name: f.rectangles() for a, f in zip(truth, found, strict=True)}
     if shape == "ellipse":
         rows = {name: fddb.rectangles_to_ellipses(row) for name, row in rows.items()}
     curves = fddb.evaluate(

@@ -21,7 +21,7 @@ from unitbox_tf.datasets import checks, coco
 from unitbox_tf.evaluation import matching, protocols
 from unitbox_tf.evaluation import results as result_files
 from unitbox_tf.evaluation.results import Results
-from unitbox_tf.records import Annotation, Detections, Problems
+from unitbox_tf.records import Annotation, Detections, Problems, coco_rows
 
 logger = logging.getLogger(__name__)
 
@@ -300,10 +300,10 @@ def _save_detections(row: _Judged, options: argparse.Namespace, path: Path) -> N
     rows: list[dict[str, Any]] = []
     for index, annotation in enumerate(row.annotations):
         found, labels = row.results.rectangles(index), row.results.classes[index]
-        known = {"image_id": images[annotation.name]} if annotation.name in images else {}
-        for item in result_files.coco_rows(annotation.name, found, labels):
-            category = item["category_id"]
-            rows.append({**known, **item, "category_id": categories.get(category - 1, category)})
+        # A detector may know more classes than the json.
+        category_ids = {label: categories.get(label, label + 1) for label in labels.tolist()}
+        image_id = images.get(annotation.name)
+        rows += coco_rows(annotation.name, found, labels, image_id, category_ids)
     path.write_text(json.dumps(rows), encoding="utf-8")
 
 

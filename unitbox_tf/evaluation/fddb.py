@@ -41,7 +41,7 @@ from scipy.sparse.csgraph import connected_components
 
 from unitbox_tf.datasets import checks
 from unitbox_tf.datasets.fddb import NUM_FOLDS
-from unitbox_tf.records import Detections, Problems
+from unitbox_tf.records import Problems
 
 MATCH_OVERLAP = 0.5  # a pair counts as a true positive above this
 NUM_IMAGES = 2845  # of the ten folds
@@ -258,13 +258,6 @@ def _checked_size(size: Size, where: str) -> Size:
     if size[0] * size[1] > MAX_PIXELS:
         raise ValueError(f"{where}: expected at most {MAX_PIXELS} pixels. Received: {size!r}")
     return size
-
-
-def rectangles(detections: Detections) -> np.ndarray:
-    """Rows `x y w h score` `[K, 5]` of the boxes that a detector of this package found in one image."""
-    boxes = detections.boxes.astype(np.float64)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    return np.concatenate([boxes[:, :2], sides, detections.scores[:, None]], axis=1)
 
 
 def rectangles_to_ellipses(rows: np.ndarray, scale: float = 1.0) -> np.ndarray:

@@ -24,6 +24,7 @@ from unitbox_tf import boxes as box_ops
 from unitbox_tf.datasets import Source, checks, coco
 from unitbox_tf.evaluation import fddb, wider_face
 from unitbox_tf.records import Annotation, Detections, Problems
+from unitbox_tf.records import coco_rows as coco_rows
 
 LARGEST = 1e9  # pixels, and score: no honest detection comes near
 NOT_ANNOTATED = "detections of an image that is not annotated"
@@ -49,7 +50,7 @@ class Results:
     def of(cls, detections: Sequence[Detections]) -> Results:
         """The detections of a detector of this package."""
         return cls(
-            tuple(fddb.rectangles(found) for found in detections),
+            tuple(found.rectangles() for found in detections),
             tuple(np.asarray(found.classes, np.int32) for found in detections),
         )
 
@@ -350,17 +351,3 @@ _READ: dict[str, Callable[[Path, _Names, Problems, Sequence[Source]], _Found]] =
     "fddb": _read_fddb,
     "wider_face": _read_wider_face,
 }
-
-
-def coco_rows(name: str, rows: np.ndarray, classes: np.ndarray) -> list[dict[str, Any]]:
-    """COCO's results of one image: `file_name`, `category_id` from 1, `bbox` x, y, width, height, `score`.
-
-    Args:
-        name: of the image.
-        rows: `x y w h score` `[K, 5]` in pixels of the image, written as they are.
-        classes: `[K]`, from 0.
-    """
-    return [
-        {"file_name": name, "category_id": int(label) + 1, "bbox": row[:4], "score": row[4]}
-        for row, label in zip(rows.tolist(), classes, strict=True)
-    ]
