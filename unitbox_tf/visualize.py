@@ -1,10 +1,11 @@
-"""Pictures: boxes on photos, heatmaps, curves of a run. Images are RGB uint8 `[H, W, 3]`."""
+"""Pictures: boxes on photos, blurred faces, heatmaps, curves of a run. Images are RGB uint8 `[H, W, 3]`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -14,6 +15,10 @@ from unitbox_tf.records import Detections
 TRUTH_COLOUR = (40, 200, 60)
 IGNORED_COLOUR = (150, 150, 150)
 DETECTION_COLOUR = (255, 60, 40)
+
+BLUR_BLOCKS = 4  # colours along the longer side of what is blurred; no more of it is kept
+SMALLEST_BLOCK = 4  # px, of the photo: fewer would keep small faces as they are
+FINE = 8  # px a block, at which blocks are smoothed: the same work however large the face
 
 VALIDATION_FIGURES = ("val_recall", "val_precision", "val_box_iou", "val_ap50", "val_ap75")
 
@@ -34,6 +39,68 @@ def draw_boxes(
                 image, labels[index], at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness
             )
     return image
+
+
+def blur(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    margin: float = 0.25,
+    shape: Literal["ellipse", "box"] = "ellipse",
+) -> np.ndarray:
+    """A copy of `image` in which what lies in `boxes` cannot be recognised: blocks of mean colours, then smoothed.
+
+    This is no guarantee that nobody can be recognised: detectors miss faces, which then stay as they
+    are, and hair, clothes and places tell who somebody is, too. Of each box at most
+    4 x 4 mean colours are kept. They do not give the face back, but may suffice to pick it from a few
+    known photos: where that matters, have a person look, and paint the boxes over.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        boxes: `xyxy` `[N, 4]`, in pixels of it. Those wholly outside are passed over.
+        margin: the share of its width, and height, by which a box is widened on each side. From 0.21
+            on, the ellipse covers all of the box.
+        shape: what is blurred: the widened box, or the ellipse inscribed in it.
+
+    Raises:
+        ValueError: `margin` is below 0, or the shape unknown.
+    """
+    if margin < 0 or shape not in ("ellipse", "box"):
+        raise ValueError(
+            f"Expected a margin from 0 and a shape of ellipse or box. Received: {margin}, {shape!r}"
+        )
+    image = image.copy()
+    height, width = image.shape[:2]
+    for x0, y0, x1, y1 in np.asarray(boxes, np.float64).reshape(-1, 4):
+        wider, higher = margin * (x1 - x0), margin * (y1 - y0)
+        # Whole pixels, outwards; one at least, however small the box.
+        left, top = math.floor(x0 - wider), math.floor(y0 - higher)
+        right, bottom = max(math.ceil(x1 + wider), left + 1), max(math.ceil(y1 + higher), top + 1)
+        rows = slice(max(top, 0), max(min(bottom, height), 0))
+        columns = slice(max(left, 0), max(min(right, width), 0))
+        part = image[rows, columns]
+        if not part.size:
+            continue
+        blurred = _blocks(part, max(right - left, bottom - top) / BLUR_BLOCKS)
+        if shape == "ellipse":
+            y = (2 * np.arange(rows.start, rows.stop) + 1 - top - bottom) / (bottom - top)
+            x = (2 * np.arange(columns.start, columns.stop) + 1 - left - right) / (right - left)
+            within = y[:, None] ** 2 + x**2 <= 1  # of pixel centres
+            blurred = np.where(within[..., None], blurred, part)
+        image[rows, columns] = blurred
+    return image
+
+
+def _blocks(image: np.ndarray, block: float) -> np.ndarray:
+    """`image` as blocks of mean colours, `block` pixels or more a side, smoothed; of its size."""
+    height, width = image.shape[:2]
+    block = max(block, SMALLEST_BLOCK)
+    # Rounded down: more of the face in a block, not less.
+    columns, rows = max(1, int(width / block)), max(1, int(height / block))
+    means = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+    size = (columns * FINE, rows * FINE)
+    fine = cv2.resize(means, size, interpolation=cv2.INTER_NEAREST)
+    fine = cv2.GaussianBlur(fine, (0, 0), FINE / 2, borderType=cv2.BORDER_REPLICATE)
+    return cv2.resize(fine, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def draw_detections(
