@@ -45,9 +45,9 @@ import unitbox_tf
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import config as configs
 from unitbox_tf import datasets, published
-from unitbox_tf.cli.progress import Progress
 from unitbox_tf.evaluation import matching, protocols
 from unitbox_tf.evaluation import results as result_files
+from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation, Detections, Problems, coco_rows
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from unitbox_tf import datasets
-from unitbox_tf.cli.progress import Progress
 from unitbox_tf.datasets import writing
+from unitbox_tf.progress import Progress
 from unitbox_tf.records import Problems
 
 PROBLEMS_FILE = "problems.txt"  # in the folder that is written

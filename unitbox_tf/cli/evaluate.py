@@ -16,11 +16,11 @@ import numpy as np
 
 from unitbox_tf import datasets, published
 from unitbox_tf.cli import decoding
-from unitbox_tf.cli.progress import Progress
 from unitbox_tf.datasets import checks, coco
 from unitbox_tf.evaluation import matching, protocols
 from unitbox_tf.evaluation import results as result_files
 from unitbox_tf.evaluation.results import Results
+from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation, Detections, Problems, coco_rows
 
 logger = logging.getLogger(__name__)
