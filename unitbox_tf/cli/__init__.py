@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         "fit", help="train: unitbox fit [PRESET] [--field value ...]; see unitbox fit --help"
     )
 
-    detect = commands.add_parser("detect", help="find objects in photos")
+    detect = commands.add_parser("detect", help="find objects in photos and videos")
     detect.set_defaults(command="detect")
     detect.add_argument(
         "model",
@@ -58,9 +58,22 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of a run or of an exported SavedModel, or the name of a published detector: faces",
     )
     detect.add_argument(
-        "photos", type=Path, nargs="+", help="JPEG or PNG files, or folders of them"
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="photos, folders of photos, quoted patterns such as 'holiday/*.jpg', videos, numbers of webcams",
     )
-    detect.add_argument("--output", type=Path, required=True, help="folder for what is found")
+    detect.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="folder for what is found; the same command goes on where it was stopped",
+    )
+    detect.add_argument(
+        "--restart",
+        action="store_true",
+        help="delete what an earlier command has found there, and begin anew",
+    )
     detect.add_argument("--score-threshold", type=float, help="lowest score of a detection")
     detect.add_argument("--decoder", choices=["peaks", "ellipse"], help="default: the run's")
     decoding.add_options(detect)

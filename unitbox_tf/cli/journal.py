@@ -1,0 +1,100 @@
+"""What a command has finished, in a file that is right whenever the command ends, so that it can go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+REMEDY = "Name another --output, or add --restart to begin anew there"
+
+
+class Journal:
+    """Rows of json, each added when an input is finished. A context manager.
+
+    The first row has the settings; each of the others has at least `name`, that of the input, and
+    `file`, that of what was written of it. Of the rows of one name, the last counts. A last row that
+    was cut off, as a kill may do, is dropped. Rows stay in the file: memory holds their places.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Opens the journal `path`, or begins it.
+
+        Raises:
+            ValueError: its settings are others, which the message names, or it is damaged.
+        """
+        settings = json.loads(json.dumps(settings))  # as the file gives them back
+        self._places: dict[str, int] = {}
+        self.files: set[str] = set()
+        self._file = path.open("a+b")
+        try:
+            self._read(path, settings)
+        except ValueError:
+            self._file.close()
+            raise
+
+    def _read(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self._file.seek(0)
+        end = 0
+        for number, line in enumerate(self._file, 1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                row = json.loads(line)
+                if number > 1:
+                    self._places[row["name"]] = end
+                    self.files.add(row["file"])
+                else:
+                    earlier = row["settings"]
+            except (ValueError, TypeError, LookupError) as error:
+                raise ValueError(f"{path}:{number}: damaged, or no journal. {REMEDY}") from error
+            end += len(line)
+        self._file.truncate(end)
+        if not end:
+            self._write({"settings": settings})
+        elif earlier != settings:
+            changes = (
+                f"{name} was {earlier.get(name)}, is {settings.get(name)}"
+                for name in sorted({*earlier, *settings})
+                if earlier.get(name) != settings.get(name)
+            )
+            raise ValueError(f"{path.parent} has results of {'; '.join(changes)}. {REMEDY}")
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """The row of an input, None if it has none."""
+        if name not in self._places:
+            return None
+        self._file.seek(self._places[name])
+        row: dict[str, Any] = json.loads(self._file.readline())
+        return row
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Adds a row; it is in the file when this returns."""
+        self._places[row["name"]] = self._write(row)
+        self.files.add(row["file"])
+
+    def _write(self, row: Mapping[str, Any]) -> int:
+        place = self._file.seek(0, 2)
+        self._file.write(json.dumps(row).encode() + b"\n")
+        self._file.flush()
+        return place
+
+
+def discard(path: Path) -> None:
+    """Deletes a journal, and first the files that it says were written into its folder."""
+    if not path.is_file():
+        return
+    for line in path.read_bytes().splitlines():
+        try:
+            name = Path(json.loads(line)["file"]).name  # in the folder, whatever stands there
+        except (ValueError, TypeError, LookupError):  # the settings, or a row that was cut off
+            continue
+        (path.parent / name).unlink(missing_ok=True)
+    path.unlink()
