@@ -14,7 +14,6 @@ import tensorflow as tf
 from PIL import Image as pillow
 from PIL import ImageOps
 
-from unitbox_tf import boxes as box_ops
 from unitbox_tf import config as configs
 from unitbox_tf import export, input_pipeline, pictures, postprocess, published, video, visualize
 from unitbox_tf.config import DecodeConfig
@@ -220,20 +219,8 @@ def from_model(model: Any, config: configs.Config) -> Detector:
         return postprocess.unpad(module.detect(image[None]), [image.shape[:2]])[0]
 
     def ellipses(image: np.ndarray) -> Detections:
-        height, width = image.shape[:2]
-        parts = []
-        for scale in decode.scales:
-            maps = module.heatmaps_at(image[None], scale)
-            confidence, distances = maps["confidence"].numpy(), maps["distances"].numpy()
-            found = postprocess.decode_ellipses(confidence, distances, decode)[0]
-            limit = postprocess.largest_object(scale, decode)
-            found = found.select(box_ops.long_sides(found.boxes) <= limit)
-            ratio = np.array([width / confidence.shape[2], height / confidence.shape[1]] * 2)
-            boxes = box_ops.clip(found.boxes * ratio, height, width)
-            parts.append(dataclasses.replace(found, boxes=boxes, image_size=(height, width)))
-        if len(parts) == 1:  # the paper's decoder as it is, without suppression
-            return parts[0]
-        return postprocess.merge(parts, len(config.model.class_names), decode)
+        maps = [module.heatmaps_at(image[None], scale) for scale in decode.scales]
+        return postprocess.ellipses_of_scales(maps, image.shape[:2], decode)
 
     detect = {"peaks": peaks, "ellipse": ellipses}[decode.decoder]
     return Detector(detect, config.model.class_names, decode)

@@ -17,7 +17,6 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from unitbox_tf import boxes as box_ops
 from unitbox_tf import input_pipeline, postprocess
 from unitbox_tf.config import DecodeConfig
 
@@ -84,20 +83,8 @@ class InferenceModule(tf.Module):
     def detect(self, images: tf.Tensor) -> Outputs:
         """Detections in RGB images uint8 `[B, H, W, 3]` of one size."""
         size = tf.cast(tf.shape(images)[1:3], tf.float32)
-        peaks = []
-        for scale in self._decode.scales:
-            maps = self.heatmaps_at(images, scale)
-            confidence, distances = maps["confidence"], maps["distances"]
-            boxes, scores = postprocess.find_peaks(confidence, distances, self._decode)
-            limit = postprocess.largest_object(scale, self._decode)
-            scores = tf.where(box_ops.long_sides(boxes)[..., None] > limit, 0.0, scores)
-            shown = tf.cast(tf.shape(confidence)[1:3], tf.float32)
-            ratio = tf.tile(tf.reverse(size / shown, [0]), [2])  # x, y, x, y
-            peaks.append((boxes * ratio, scores))
-        boxes, scores = (tf.concat(parts, axis=1) for parts in zip(*peaks, strict=True))
-        found = postprocess.suppress(boxes, scores, self._decode)
-        limits = tf.tile(tf.reverse(size, [0]), [2])
-        return {**found, "boxes": tf.clip_by_value(found["boxes"], 0.0, limits)}
+        maps = [self.heatmaps_at(images, scale) for scale in self._decode.scales]
+        return postprocess.peaks_of_scales(maps, size, self._decode)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "encoded")])
     def detect_encoded(self, encoded: tf.Tensor) -> Outputs:

@@ -6,8 +6,10 @@ Both take a batch of what the model predicts, `confidence` `[B, H, W, C]` logits
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,6 +92,56 @@ def largest_object(scale: float, config: DecodeConfig) -> float:
     if config.largest_object is None or scale == min(config.scales):
         return math.inf
     return config.largest_object
+
+
+def peaks_of_scales(
+    maps: Sequence[Mapping[str, tf.Tensor]], size: tf.Tensor, config: DecodeConfig
+) -> dict[str, tf.Tensor]:
+    """What the peaks decoder finds in heatmaps of the same images at all of `config.scales`. Runs in graphs.
+
+    Args:
+        maps: what the model predicts at each of the scales.
+        size: height and width of the images, float32 `[2]`.
+        config: of the decoder.
+
+    Returns:
+        What `suppress` does, the boxes in pixels of the images and cut to them.
+    """
+    peaks = []
+    for scale, predicted in zip(config.scales, maps, strict=True):
+        confidence, distances = predicted["confidence"], predicted["distances"]
+        boxes, scores = find_peaks(confidence, distances, config)
+        limit = largest_object(scale, config)
+        scores = tf.where(box_ops.long_sides(boxes)[..., None] > limit, 0.0, scores)
+        shown = tf.cast(tf.shape(confidence)[1:3], tf.float32)
+        ratio = tf.tile(tf.reverse(size / shown, [0]), [2])  # x, y, x, y
+        peaks.append((boxes * ratio, scores))
+    boxes, scores = (tf.concat(parts, axis=1) for parts in zip(*peaks, strict=True))
+    found = suppress(boxes, scores, config)
+    limits = tf.tile(tf.reverse(size, [0]), [2])
+    return {**found, "boxes": tf.clip_by_value(found["boxes"], 0.0, limits)}
+
+
+def ellipses_of_scales(
+    maps: Sequence[Mapping[str, Any]], image_size: tuple[int, int], config: DecodeConfig
+) -> Detections:
+    """What the paper's decoder finds in heatmaps of one image, `[1, H, W, ...]`, at all of `config.scales`.
+
+    Boxes are in pixels of the image, whose height and width are `image_size`.
+    """
+    height, width = image_size
+    parts = []
+    for scale, predicted in zip(config.scales, maps, strict=True):
+        confidence, distances = predicted["confidence"], predicted["distances"]
+        found = decode_ellipses(confidence, distances, config)[0]
+        limit = largest_object(scale, config)
+        found = found.select(box_ops.long_sides(found.boxes) <= limit)
+        ratio = np.array([width / confidence.shape[2], height / confidence.shape[1]] * 2)
+        boxes = box_ops.clip(found.boxes * ratio, height, width)
+        parts.append(dataclasses.replace(found, boxes=boxes, image_size=image_size))
+    if len(parts) == 1:  # the paper's decoder as it is, without suppression
+        return parts[0]
+    return merge(parts, maps[0]["confidence"].shape[-1], config)
 
 
 def merge(parts: Sequence[Detections], num_classes: int, config: DecodeConfig) -> Detections:
