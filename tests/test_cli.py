@@ -97,7 +97,7 @@ def test_help_answers_without_tensorflow():
     code += "assert 'tensorflow' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    for command in ("fit", "detect", "evaluate", "convert", "export"):
+    for command in ("fit", "detect", "evaluate", "convert", "export", "demo"):
         assert command in result.stdout
 
 

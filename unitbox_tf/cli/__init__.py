@@ -1,4 +1,4 @@
-"""The console script `unitbox`: `fit`, `detect`, `evaluate`, `convert`, `export`, a module each."""
+"""The console script `unitbox`: `fit`, `detect`, `evaluate`, `convert`, `export`, `demo`, a module each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    for noisy in ("absl", "tensorflow", "matplotlib"):
+    for noisy in ("absl", "tensorflow", "matplotlib", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         if arguments[:1] == ["fit"]:  # its options are the fields of the configuration
@@ -161,4 +161,28 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("output", type=Path, help="folder to write")
     export.add_argument("--score-threshold", type=float, help="lowest score of a detection")
     decoding.add_options(export)
+
+    demo = commands.add_parser("demo", help="serve a page to try a detector on photos")
+    demo.set_defaults(command="demo")
+    demo.add_argument(
+        "model",
+        type=Path,
+        nargs="?",
+        default=Path("faces"),
+        help="folder of a run, or a published name; default: faces",
+    )
+    demo.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at; default: this machine alone"
+    )
+    demo.add_argument("--port", type=int, help="default: the first that is free from 7860 on")
+    demo.add_argument(
+        "--max-upload-mb", type=float, default=20, help="of a photo's file; default: %(default)g"
+    )
+    demo.add_argument(
+        "--max-megapixels",
+        type=float,
+        default=50,
+        help="of a photo, in million pixels; default: %(default)g",
+    )
+    decoding.add_options(demo)
     return parser

@@ -1,0 +1,49 @@
+"""`unitbox demo`: a page to try a detector on photos."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import sys
+import tempfile
+
+from unitbox_tf import demo, published
+from unitbox_tf.cli import decoding
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command, until Ctrl-C; returns the exit status."""
+    for name in ("max_upload_mb", "max_megapixels"):
+        if not getattr(options, name) > 0:
+            option = name.replace("_", "-")
+            raise ValueError(f"Expected --{option} above 0. Received: {getattr(options, name)}")
+    # Of this user alone, and deleted with all that gradio wrote. gradio looks for it when imported.
+    with tempfile.TemporaryDirectory(prefix="unitbox-demo-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        return _serve(options)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    demo.import_gradio()  # fails before the detector is loaded
+    viewer = demo.Viewer(options.model, **decoding.changes(options, decoding.FIELDS))
+    name = published.find(options.model).resolve().name
+    page = demo.make_page(viewer, name, options.max_megapixels, options.max_upload_mb)
+    if not is_loopback(options.host):
+        print(
+            f"unitbox: warning: {options.host} is not the loopback: whoever reaches this machine can use the "
+            "page, which asks for no password and does not encrypt",
+            file=sys.stderr,
+        )
+    url = demo.launch(page, options.host, options.port, options.max_upload_mb)
+    print(f"{url} until Ctrl-C", flush=True)
+    page.block_thread()
+    return 0
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or `localhost`, can be reached from this machine alone; False for other names."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
