@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from tests import test_video
 from tests.evaluation.test_wider_face import read_parity
 from tests.test_input_pipeline import exif_jpeg
-from unitbox_tf import cli, datasets, detector
+from unitbox_tf import cli, datasets, detector, visualize
 from unitbox_tf.cli import evaluate, fit
 from unitbox_tf.config import PRESETS, DecodeConfig
 from unitbox_tf.datasets import synthetic
@@ -727,6 +727,21 @@ def test_export_writes_a_saved_model(untrained_run, tmp_path, capsys):
     assert (tmp_path / "model" / "saved_model.pb").is_file()
     assert cli.main(["export", str(tmp_path / "gone"), str(tmp_path / "other")]) == 1
     assert "gone" in capsys.readouterr().err
+
+
+def test_detect_looks_at_tiles_and_blurs(untrained_run, photos, tmp_path):
+    large = np.tile(detector.read_image(photos / "a.png"), (2, 2, 1))
+    assert cv2.imwrite(str(tmp_path / "large.png"), large[..., ::-1])
+    command = ["detect", str(untrained_run), str(tmp_path / "large.png"), "--output"]
+    out = tmp_path / "found"
+    assert cli.main([*command, str(out), "--tile", "96", "--blur", "box"]) == 0
+    rows = json.loads((out / "detections.json").read_text())
+    found = detector.load(untrained_run).tiled(96)(large)
+    assert len(rows) == len(found) > len(detector.load(untrained_run)(large))
+    drawn = detector.read_image(out / "large.png")
+    np.testing.assert_array_equal(drawn, visualize.blur(large, found.boxes, shape="box"))
+    assert cli.main([*command, str(out), "--tile"]) == 1  # other settings
+    assert cli.main([*command, str(tmp_path / "other"), "--tile"]) == 0
 
 
 def test_scales_and_size_are_those_of_the_command_line(untrained_run, photos, tmp_path, capsys):

@@ -15,7 +15,16 @@ from PIL import Image as pillow
 from PIL import ImageOps
 
 from unitbox_tf import config as configs
-from unitbox_tf import export, input_pipeline, pictures, postprocess, published, video, visualize
+from unitbox_tf import (
+    export,
+    input_pipeline,
+    pictures,
+    postprocess,
+    published,
+    tiling,
+    video,
+    visualize,
+)
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.model import unitbox
 from unitbox_tf.pictures import Image, Images
@@ -104,6 +113,19 @@ class Detector:
                 problems.add(input_pipeline.UNDECODABLE, name, message)
             else:
                 yield Found(name, self._detect(array))
+
+    def tiled(self, tile: int | None = None) -> Detector:
+        """This detector for pictures much larger than `decode.max_side`: it looks at overlapping tiles of them, too.
+
+        Args:
+            tile: side of a tile in pixels; `decode.max_side` if left out. See `tiling.detect_tiled`.
+        """
+        side = self.decode.max_side if tile is None else tile
+
+        def detect(image: np.ndarray) -> Detections:
+            return tiling.detect_tiled(self._detect, image, side, nms_iou=self.decode.nms_iou)
+
+        return Detector(detect, self.class_names, self.decode)
 
     def frames(
         self, source: str | Path | int, *, progress: bool = False

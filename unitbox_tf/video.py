@@ -18,8 +18,7 @@ import cv2
 import numpy as np
 
 from unitbox_tf import pictures, visualize
-from unitbox_tf.evaluation.results import Results, coco_rows
-from unitbox_tf.records import Detections
+from unitbox_tf.records import Detections, coco_rows
 
 CODEC = "mp4v"  # OpenCV's wheels can write it, and nearly every player shows it
 DEFAULT_RATE = 25.0  # frames a second, where a file states none that can be
@@ -214,8 +213,7 @@ def annotate(
 
 def _rows(detections: Detections) -> list[dict[str, Any]]:
     """COCO's results of one frame."""
-    rows = coco_rows("", Results.of([detections]).rectangles(0), detections.classes)
-    return [{key: value for key, value in row.items() if key != "file_name"} for row in rows]
+    return coco_rows(None, detections.rectangles(), detections.classes)  # the file is of one video
 
 
 class _Writer:

@@ -12,6 +12,8 @@ import numpy as np
 
 from unitbox_tf.records import Detections
 
+Shape = Literal["ellipse", "box"]  # of what is blurred
+
 TRUTH_COLOUR = (40, 200, 60)
 IGNORED_COLOUR = (150, 150, 150)
 DETECTION_COLOUR = (255, 60, 40)
@@ -45,7 +47,7 @@ def blur(
     image: np.ndarray,
     boxes: np.ndarray,
     margin: float = 0.25,
-    shape: Literal["ellipse", "box"] = "ellipse",
+    shape: Shape = "ellipse",
 ) -> np.ndarray:
     """A copy of `image` in which what lies in `boxes` cannot be recognised: blocks of mean colours, then smoothed.
 

@@ -74,6 +74,21 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="delete what an earlier command has found there, and begin anew",
     )
+    detect.add_argument(
+        "--tile",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="SIDE",
+        help="look at tiles of large pictures, too, of SIDE pixels (default: the model's max_side)",
+    )
+    detect.add_argument(
+        "--blur",
+        nargs="?",
+        const="ellipse",
+        choices=["ellipse", "box"],
+        help="blur what is found instead of drawing boxes; what is missed stays as it is",
+    )
     detect.add_argument("--score-threshold", type=float, help="lowest score of a detection")
     detect.add_argument("--decoder", choices=["peaks", "ellipse"], help="default: the run's")
     decoding.add_options(detect)

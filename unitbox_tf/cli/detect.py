@@ -19,7 +19,6 @@ from unitbox_tf import video as videos
 from unitbox_tf.cli import decoding
 from unitbox_tf.cli import journal as journals
 from unitbox_tf.datasets import checks
-from unitbox_tf.evaluation.results import Results, coco_rows
 from unitbox_tf.progress import Progress
 from unitbox_tf.records import Problem
 
@@ -42,12 +41,17 @@ def run(options: argparse.Namespace) -> int:
         "weights": _digest(options.model),
         "class_names": model.class_names,
         **dataclasses.asdict(model.decode),
+        "tile": options.tile,
+        "blur": options.blur,
     }
+    if options.tile is not None:
+        model = model.tiled(options.tile or None)
     options.output.mkdir(parents=True, exist_ok=True)
     if options.restart:
         journals.discard(options.output / JOURNAL_FILE)
     with journals.Journal(options.output / JOURNAL_FILE, settings) as journal:
-        work = _Work(model, visualize.draw_detections, options.output, journal)
+        draw = _blurred(options.blur) if options.blur else visualize.draw_detections
+        work = _Work(model, draw, options.output, journal)
         try:
             problems = work.photos(photos)
             for clip in clips:
@@ -56,6 +60,11 @@ def run(options: argparse.Namespace) -> int:
             print("unitbox: the same command goes on with what is left", file=sys.stderr)
             raise
     return _report(problems, len(photos), options.output / PROBLEMS_FILE)
+
+
+def _blurred(shape: visualize.Shape) -> videos.Draw:
+    """A picture in which what was found is blurred, in place of one with boxes."""
+    return lambda image, found, class_names: visualize.blur(image, found.boxes, shape=shape)
 
 
 def _inputs(names: Sequence[str], output: Path) -> tuple[list[Path], list[Path | int]]:
@@ -122,8 +131,7 @@ class _Work:
             path = self._path(photo.as_posix(), photo.stem, suffix)
             partial = path.with_name(f".{path.stem}.partial{suffix}")
             visualize.save_image(self.draw(image, found, self.model.class_names), partial)
-            boxes = Results.of([found]).rectangles(0)
-            rows = coco_rows(photo.as_posix(), boxes, found.classes)
+            rows = found.to_coco(photo.as_posix())
             self._add(photo.as_posix(), stamp, path, detections=rows)
             os.replace(partial, path)
             if len(left) <= FEW:
