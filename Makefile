@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: fit test lint slow clean
+.PHONY: fit test lint slow docs clean
 
 fit: $(VENV)/installed
 	$(BIN)/python training/fit.py
@@ -21,6 +21,9 @@ lint: $(VENV)/installed-dev
 slow: $(VENV)/installed-dev
 	$(BIN)/pytest -m slow
 
+docs: $(VENV)/installed-dev
+	$(BIN)/python docs/reference/make.py
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 13))' || \
 		{ echo "Expected Python 3.10 to 3.13 as '$(PYTHON)'; found $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12"; exit 1; }
@@ -32,7 +35,7 @@ $(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/installed-dev: setup.cfg pyproject.toml | $(VENV)/installed
-	$(BIN)/python -m pip install --editable '.[dev]'
+	$(BIN)/python -m pip install --editable '.[dev,docs]'
 	touch $@
 
 clean:

@@ -12,6 +12,7 @@ are numbered by ascending category id. Segmentations and keypoints are not read.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 from collections import defaultdict
@@ -35,7 +36,8 @@ class _Object(NamedTuple):
     area: float | None  # None where it is not stated, NaN where that is no area
 
 
-class Ids(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Ids:
     """What the numbers in results stand for: names of images, indices of classes."""
 
     images: dict[Any, str]
