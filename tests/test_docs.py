@@ -428,8 +428,12 @@ def carry_out(block, how, folder, monkeypatch):
     if block.language == "python":
         execute(block) if how is run else compiled(block)
     elif block.commands:
-        made = []
-        for call in calls(block, folder):
+        made, called = [], calls(block, folder)
+        for call in called:
+            if "--run" in call:  # other blocks name the runs that this one makes
+                run_name = call[call.index("--run") + 1]
+                shutil.rmtree(folder / "here/saved_models" / run_name, ignore_errors=True)
+        for call in called:
             run(call) if how is run else check(call, made, monkeypatch)
     else:
         pytest.fail(
