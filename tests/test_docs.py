@@ -77,10 +77,13 @@ CHECKED = [
     ("README.md", "-m venv", "installs from the network"),
     ("README.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     ("README.md", "figure4 letter", "trains eight runs"),
+    ("docs/demo.md", "unitbox demo  ", "a server"),
+    ("docs/large_pictures.md", "pytest", "one of the slow tests itself"),
     ("docs/evaluation.md", "compare_detectors.py", "installs other detectors, 3 GB"),
     ("docs/losses.md", "for reduction in", "trains nine runs"),
     ("docs/losses.md", "benchmark.py losses", "measures in many processes, minutes"),
     ("docs/results.md", "figure4 letter", "trains eight runs"),
+    ("docs/results.md", "figure4 search", "trains eighteen runs"),
     ("docs/training.md", "tensorboard", "a server"),
     ("docs/training.md", "ablations  ", "trains some fifty runs"),
     ("docs/training.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
@@ -201,6 +204,13 @@ def make_wider(folder):
     wider_face.save_curves(wider_face.evaluate(rows, truth), folder / "curves/S3FD", "S3FD")
 
 
+def make_video(path):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 48))
+    for shade in (0, 120, 250):
+        writer.write(np.full((48, 64, 3), shade, np.uint8))
+    writer.release()
+
+
 @pytest.fixture(scope="module")
 def named(untrained_run, tmp_path_factory):
     """A folder with everything that the pages name."""
@@ -218,6 +228,9 @@ def named(untrained_run, tmp_path_factory):
     pictures(folder / "DATA/other/nonface_scenes", "1.jpg", "2.jpg")
     make_fddb(folder)
     make_wider(folder)
+    pictures(folder / "holiday", "1.jpg")
+    pictures(folder, "crowd.jpg")
+    make_video(folder / "clip.mp4")
     for name in ("RUN", "short"):
         shutil.copytree(untrained_run, folder / "saved_models" / name, copy_function=os.link)
     (folder / "RUN").symlink_to("saved_models/RUN")
@@ -243,7 +256,7 @@ def here(named, tmp_path, monkeypatch):
 STAND_IN = """#!{bash}
 printf '%s\\0' "${{0##*/}}" "$@" $'\\n' >> "$CALLS"
 """
-PROGRAMS = ("unitbox", "python", "python3", "pip", "make", "tensorboard")
+PROGRAMS = ("unitbox", "python", "python3", "pip", "make", "pytest", "tensorboard")
 
 
 def calls(block, folder):
@@ -352,6 +365,8 @@ def check(call, made, monkeypatch):
             assert set(extras.split(",")) <= set(setup["options.extras_require"])
     elif call[:2] == ["tensorboard", "--logdir"]:
         assert_exists(call[2], made)
+    elif call[0] == "pytest":
+        assert all((ROOT / path).is_file() for path in call if path.startswith("tests/"))
     else:
         assert call[:3] == ["python", "-m", "venv"], f"expected a known program. Received: {call}"
 
