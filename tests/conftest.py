@@ -102,7 +102,8 @@ def untrained_run(tiny_config, tmp_path_factory):
     """The folder of a run whose network is untrained, and finds something nearly everywhere."""
     import dataclasses
 
-    from unitbox_tf import detector, export
+    from unitbox_tf import detector
+    from unitbox_tf.export import saved_model
     from unitbox_tf.model import unitbox
 
     folder = tmp_path_factory.mktemp("untrained")
@@ -115,5 +116,5 @@ def untrained_run(tiny_config, tmp_path_factory):
     (folder / detector.CONFIG_FILE).write_text(config.to_json())
     model.save_weights(folder / detector.BEST_FILE)
     names = config.model.class_names
-    export.save(model, config.decode, names, folder / detector.SAVED_MODEL_FOLDER)
+    saved_model.save(model, config.decode, names, folder / detector.SAVED_MODEL_FOLDER)
     return folder

@@ -1,5 +1,7 @@
+import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +16,8 @@ from pycocotools.cocoeval import COCOeval
 from tests import test_video
 from tests.evaluation.test_wider_face import read_parity
 from tests.test_input_pipeline import exif_jpeg
-from unitbox_tf import cli, datasets, detector, visualize
+from unitbox_tf import cli, datasets, detector, export, visualize
+from unitbox_tf import config as configs
 from unitbox_tf.cli import evaluate, fit
 from unitbox_tf.config import PRESETS, DecodeConfig
 from unitbox_tf.datasets import synthetic
@@ -727,6 +730,65 @@ def test_export_writes_a_saved_model(untrained_run, tmp_path, capsys):
     assert (tmp_path / "model" / "saved_model.pb").is_file()
     assert cli.main(["export", str(tmp_path / "gone"), str(tmp_path / "other")]) == 1
     assert "gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module", "precision"),
+    [
+        (["model"], "saved_model", None),
+        (["model.onnx"], "onnx", None),
+        (["model.tflite"], "litert", None),
+        (["model.tflite", "--format", "litert-int8", "--calibration", "PHOTOS"], "litert", "int8"),
+    ],
+)
+def test_export_chooses_the_format_by_name_and_option(
+    arguments, module, precision, untrained_run, photos, tmp_path, monkeypatch
+):
+    called = []
+    home = importlib.import_module(f"unitbox_tf.export.{module}")
+    monkeypatch.setattr(home, "save", lambda *given, **named: called.append((given, named)))
+    (untrained_run / "README.md").write_text("# The card")
+    replaced = [str(photos) if argument == "PHOTOS" else argument for argument in arguments]
+    options = ["--score-threshold", "0.3", *replaced[1:]]
+    try:
+        command = ["export", str(untrained_run), str(tmp_path / replaced[0]), *options]
+        assert cli.main(command) == 0
+    finally:
+        (untrained_run / "README.md").unlink()
+    [((_, decode, names, path, card), named)] = called
+    assert (decode.score_threshold, names, card) == (0.3, ("object", "other"), "# The card")
+    assert path == tmp_path / replaced[0]
+    assert named.get("precision") == precision
+    assert len(list(named.get("calibration", ()))) == (2 if precision else 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.onnx", "--format", "litert"], r"Expected a file that ends in \.tflite for litert"),
+        (["a.tflite", "--format", "litert-int8"], "Received: litert-int8 without photos"),
+        (["a", "--calibration", "."], "Received: saved_model and photos"),
+        (["a", "--score-threshold", "2"], "score_threshold, 0 to 1"),
+    ],
+)
+def test_export_says_what_does_not_fit(arguments, message, untrained_run, tmp_path, capsys):
+    path, *options = arguments
+    assert cli.main(["export", str(untrained_run), str(tmp_path / path), *options]) == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_a_card_tells_what_is_known_of_it(untrained_run):
+    config = configs.load(untrained_run / detector.CONFIG_FILE)
+    results = untrained_run / "results.json"
+    results.write_text('{"peaks": {"ap50": 0.5, "recall": null}}')
+    try:
+        card = export.model_card(untrained_run, config)
+    finally:
+        results.unlink()
+    assert "detector: object, other" in card
+    assert "Trained on synthetic:" in card
+    assert "* peaks: ap50 0.500\n" in card
 
 
 def test_detect_looks_at_tiles_and_blurs(untrained_run, photos, tmp_path):

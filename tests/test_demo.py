@@ -234,7 +234,8 @@ def test_the_command_warns_where_others_can_reach_it(viewer, host, monkeypatch, 
 
 # Tells of each connection that leaves the machine.
 COMMAND = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells switch off in the background
 def watch(event, arguments):
     if event == "socket.connect" and isinstance(arguments[1], tuple):
         if arguments[1][0] not in ("127.0.0.1", "::1", "localhost"):
@@ -259,11 +260,14 @@ def served(untrained_run, tmp_path_factory):
             command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
         ) as server,
     ):
-        line = server.stdout.readline()
-        assert line.startswith("http://127.0.0.1:"), (folder / "errors").read_text()
-        yield line.split()[0], folder / "temporary", folder / "errors"
-        server.send_signal(signal.SIGINT)
-        assert server.wait(timeout=60) == 0
+        try:
+            line = server.stdout.readline()
+            assert line.startswith("http://127.0.0.1:"), (folder / "errors").read_text()
+            yield line.split()[0], folder / "temporary", folder / "errors"
+            server.send_signal(signal.SIGINT)
+            assert server.wait(timeout=60) == 0
+        finally:
+            server.kill()
     assert not list((folder / "temporary").glob("unitbox-demo-*"))
 
 

@@ -186,19 +186,6 @@ def test_an_exported_model_is_opened_alike(untrained_run):
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-3)
 
 
-def test_what_an_exported_model_cannot_change_is_refused(untrained_run):
-    folder = untrained_run / "saved_model"
-    image = synthetic.draw(0).image
-    everything, few = (unitbox_tf.load(folder, **c)(image) for c in ({}, {"score_threshold": 0.9}))
-    assert 0 < len(few) < len(everything)
-    assert few.scores.min() >= 0.9
-    for change in ({"decoder": "ellipse"}, {"score_threshold": 0.005}):
-        with pytest.raises(
-            ValueError, match=r"only score_threshold can be changed, from 0\.01 upw"
-        ):
-            unitbox_tf.load(folder, **change)
-
-
 def test_a_saved_model_of_others_is_named(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "other"))
     with pytest.raises(ValueError, match="other: a SavedModel, but none that unitbox_tf exported"):

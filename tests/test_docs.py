@@ -14,6 +14,7 @@ import dataclasses
 import gzip
 import itertools
 import json
+import logging
 import os
 import re
 import runpy
@@ -38,6 +39,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PAGES += sorted(ROOT.glob("saved_models/**/README.md"))
 
+SERVER = "tensorflow_model_server"
+
 # The beginning of a command, what is appended to it, and why. Of an option given twice, the last counts.
 SMALLER = [
     (
@@ -52,6 +55,7 @@ SMALLER = [
         "--rounds 1",
         "one round is as good as thirty for seeing that it runs",
     ),
+    ("python training/benchmark_serving.py", "--rounds 1", "likewise"),
     (
         "python training/benchmark.py shards",
         "--count 2 --kilobytes 1",
@@ -63,7 +67,12 @@ SMALLER = [
 # checked: Python compiles; of commands, programs, options and files are there.
 SLOW = [
     ("README.md", "unitbox fit faces", "trains"),
+    ("README.md", "faces.onnx", "converts, half a minute"),
     ("docs/data.md", "tfrecord:shards#train", "trains"),
+    ("docs/export.md", "detector.onnx       #", "converts, a minute"),
+    ("docs/export.md", "litert-int8", "converts, half a minute"),
+    ("docs/serving.md", "export faces", "traces the graph of three scales, twice"),
+    ("docs/serving.md", "benchmark_serving", "starts TensorFlow twice"),
     ("docs/evaluation.md", "--validation-protocol fddb", "trains"),
     ("docs/faces.md", "--run short", "trains"),
     ("docs/faces.md", "wider_face:wider/val_416", "another evaluation of a model is run"),
@@ -78,7 +87,9 @@ CHECKED = [
     ("README.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     ("README.md", "figure4 letter", "trains eight runs"),
     ("docs/demo.md", "unitbox demo  ", "a server"),
+    ("docs/export.md", "parity.py", "five exports, each run on a hundred photos"),
     ("docs/large_pictures.md", "pytest", "one of the slow tests itself"),
+    ("docs/serving.md", SERVER, "another program, and a server"),
     ("docs/evaluation.md", "compare_detectors.py", "installs other detectors, 3 GB"),
     ("docs/losses.md", "for reduction in", "trains nine runs"),
     ("docs/losses.md", "benchmark.py losses", "measures in many processes, minutes"),
@@ -231,6 +242,8 @@ def named(untrained_run, tmp_path_factory):
     pictures(folder / "holiday", "1.jpg")
     pictures(folder, "crowd.jpg")
     make_video(folder / "clip.mp4")
+    for name in ("detector", "served/faces/1"):
+        shutil.copytree(untrained_run / "saved_model", folder / name, copy_function=os.link)
     for name in ("RUN", "short"):
         shutil.copytree(untrained_run, folder / "saved_models" / name, copy_function=os.link)
     (folder / "RUN").symlink_to("saved_models/RUN")
@@ -256,7 +269,7 @@ def here(named, tmp_path, monkeypatch):
 STAND_IN = """#!{bash}
 printf '%s\\0' "${{0##*/}}" "$@" $'\\n' >> "$CALLS"
 """
-PROGRAMS = ("unitbox", "python", "python3", "pip", "make", "pytest", "tensorboard")
+PROGRAMS = ("unitbox", "python", "python3", "pip", "make", "pytest", "tensorboard", SERVER)
 
 
 def calls(block, folder):
@@ -316,11 +329,14 @@ def is_script(call):
 
 def run_script(call):
     before = sys.argv, list(sys.path)
+    logger = logging.getLogger("unitbox_tf")  # which some silence
+    level = logger.level
     sys.argv, sys.path[:0] = call, [str(ROOT / "training")]
     try:
         runpy.run_path(str(ROOT / call[0]), run_name="__main__")
     finally:
         sys.argv, sys.path[:] = before
+        logger.setLevel(level)
 
 
 class ParsedError(Exception):
@@ -367,6 +383,9 @@ def check(call, made, monkeypatch):
         assert_exists(call[2], made)
     elif call[0] == "pytest":
         assert all((ROOT / path).is_file() for path in call if path.startswith("tests/"))
+    elif call[0] == SERVER:
+        options = dict(option.removeprefix("--").split("=") for option in call[1:])
+        assert_exists(options["model_base_path"], made)
     else:
         assert call[:3] == ["python", "-m", "venv"], f"expected a known program. Received: {call}"
 

@@ -29,6 +29,7 @@ def changed(config, **settings):
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **settings))
 
 
+@pytest.mark.slow
 def test_runs_are_trained_once_and_those_that_diverge_are_results(tiny_config, tmp_path):
     good = changed(tiny_config, epochs=1, steps_per_epoch=1)
     wild = changed(good, steps_per_epoch=2, learning_rate=1e30, clip_norm=None)

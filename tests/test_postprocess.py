@@ -1,5 +1,10 @@
+import dataclasses
+import functools
+
+import cv2
 import numpy as np
 import pytest
+import scipy.ndimage
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,15 +30,18 @@ def heatmaps(boxes, height, width, classes=None, num_classes=1):
     return logits[None].astype(np.float32), maps["distances"].numpy()[None]
 
 
-def peaks(confidence, distances, config=CONFIG):
-    padded = postprocess.decode_peaks(tf.constant(confidence), tf.constant(distances), config)
-    return postprocess.unpad(padded, [confidence.shape[1:3]] * len(confidence))
+def decoded(decoder, confidence, distances, config=CONFIG):
+    maps = {"confidence": tf.constant(confidence), "distances": tf.constant(distances)}
+    size = confidence.shape[1:3]
+    padded = postprocess.decode_scales(
+        [maps], tf.constant(size), dataclasses.replace(config, decoder=decoder)
+    )
+    return postprocess.unpad(padded, [size] * len(confidence))
 
 
-DECODERS = {
-    "peaks": peaks,
-    "ellipse": lambda c, d, config=CONFIG: postprocess.decode_ellipses(c, d, config),
-}
+peaks = functools.partial(decoded, "peaks")
+ellipses = functools.partial(decoded, "ellipse")
+DECODERS = {"peaks": peaks, "ellipse": ellipses}
 
 
 @st.composite
@@ -114,13 +122,14 @@ def test_a_distance_head_that_predicts_nothing_gives_no_boxes(decoder):
     assert len(found) == 0
 
 
-def test_peaks_that_are_kept_overlap_less_than_the_threshold(random):
-    confidence = random.normal(2, 2, (1, 60, 60, 1)).astype(np.float32)
-    distances = random.uniform(3, 25, (1, 60, 60, 4)).astype(np.float32)
-    padded = postprocess.decode_peaks(tf.constant(confidence), tf.constant(distances), CONFIG)
-    boxes = padded["boxes"][0, : int(padded["num_detections"][0])].numpy()
-    assert len(boxes) > 3
-    iou = box_ops.pairwise_iou(boxes, boxes) - np.eye(len(boxes))
+def test_boxes_that_are_kept_overlap_less_than_the_threshold(random):
+    corners = random.uniform(0, 60, (1, 200, 2)).astype(np.float32)
+    boxes = np.concatenate([corners, corners + random.uniform(3, 40, (1, 200, 2))], axis=-1)
+    evidence = random.uniform(1, 5, (1, 200, 1)).astype(np.float32)
+    padded = postprocess.suppress(tf.constant(boxes, tf.float32), tf.constant(evidence), CONFIG)
+    kept = padded["boxes"][0, : int(padded["num_detections"][0])].numpy()
+    assert len(kept) > 3
+    iou = box_ops.pairwise_iou(kept, kept) - np.eye(len(kept))
     assert iou.max() <= CONFIG.nms_iou + 1e-5
 
 
@@ -135,7 +144,7 @@ def test_overlapping_boxes_of_two_classes_are_both_kept():
 def test_touching_blobs_are_one_to_the_papers_decoder():
     """The limit that the paper's decoder has, and the other has not."""
     maps = heatmaps([(5, 10, 45, 50), (38, 10, 78, 50)], 64, 96)
-    assert len(postprocess.decode_ellipses(*maps, CONFIG)[0]) == 1
+    assert len(ellipses(*maps)[0]) == 1
     assert len(peaks(*maps)[0]) == 2
 
 
@@ -143,7 +152,7 @@ def test_the_papers_decoder_reads_the_box_at_the_centre_of_the_ellipse():
     confidence, distances = heatmaps([(10, 10, 60, 40)], 64, 96)
     distances[0, 25, 35] = (5, 6, 7, 8)  # the ellipse's centre is (35, 25)
     distances[0, 24:27, 34:37] = (5, 6, 7, 8)
-    (found,) = postprocess.decode_ellipses(confidence, distances, CONFIG)
+    (found,) = ellipses(confidence, distances)
     x0, y0, x1, y1 = found.boxes[0]
     assert (x1 - x0, y1 - y0) == (15, 11)
 
@@ -151,16 +160,77 @@ def test_the_papers_decoder_reads_the_box_at_the_centre_of_the_ellipse():
 def test_ellipse_scores_are_the_mean_confidence_around_the_centre():
     confidence, distances = heatmaps([(10, 10, 60, 40)], 64, 96)
     confidence[confidence > 0] = 1.5
-    (found,) = postprocess.decode_ellipses(confidence, distances, CONFIG)
+    (found,) = ellipses(confidence, distances)
     assert found.scores[0] == pytest.approx(1 / (1 + np.exp(-1.5)), abs=1e-5)
 
 
-def test_one_bad_fit_does_not_leave_the_blob():
-    # A thin bent line, whose fitted ellipse has its centre far from it.
+def test_the_centre_of_a_bent_blob_stays_within_its_bounds():
     confidence = np.full((1, 40, 40, 1), -9, np.float32)
     confidence[0, 5, 5:35] = 3
     confidence[0, 5:35, 5] = 3
     distances = np.full((1, 40, 40, 4), 4, np.float32)
-    (found,) = postprocess.decode_ellipses(confidence, distances, DecodeConfig(score_threshold=0.0))
-    assert len(found) == 1
-    assert (found.boxes >= 0).all()
+    (found,) = ellipses(confidence, distances, DecodeConfig(score_threshold=0.0))
+    x0, y0, x1, y1 = found.boxes[0]
+    # The mean of its 59 pixels is at 12.4 in both directions.
+    assert ((x0 + x1) / 2, (y0 + y1) / 2) == (12.5, 12.5)
+
+
+def test_ellipses_are_centred_where_opencv_fits_them(random):
+    """The paper does not say how it fits; OpenCV's least squares on the contour is what others use."""
+    distances = np.full((1, 120, 160, 4), 6, np.float32)
+    for _ in range(20):
+        centre, axes = random.uniform(45, 75, 2), random.uniform(12, 70, 2)
+        mask = np.zeros((120, 160), np.uint8)
+        cv2.ellipse(mask, (tuple(centre), tuple(axes), random.uniform(0, 180)), 1, cv2.FILLED)
+        confidence = np.where(mask, 3, -9).astype(np.float32)[None, ..., None]
+        (found,) = ellipses(confidence, distances)
+        [contour], _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        fitted = np.array(cv2.fitEllipse(contour.astype(np.float32))[0])
+        x0, y0, x1, y1 = found.boxes[0]
+        np.testing.assert_allclose([(x0 + x1) / 2, (y0 + y1) / 2], fitted + 0.5, atol=1.0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.6, 1.0])
+def test_components_are_those_of_scipy(share, random):
+    mask = random.random((3, 47, 61)) < share
+    labels = postprocess.label_components(tf.constant(mask)).numpy()
+    np.testing.assert_array_equal(labels >= 0, mask)
+    for ours, plane in zip(labels, mask, strict=True):
+        theirs, count = scipy.ndimage.label(plane, structure=np.ones((3, 3)))
+        pairs = set(zip(ours[plane].tolist(), theirs[plane].tolist(), strict=True))
+        assert len(pairs) == count == len(np.unique(ours[plane]))
+    index = np.arange(mask.size).reshape(mask.shape)
+    for label in np.unique(labels[mask])[:20]:
+        assert index[labels == label].max() == label
+
+
+def test_a_spiral_is_one_component():
+    mask = np.zeros((1, 41, 41), bool)
+    y, x, low, high = 0, 0, 0, 40
+    while low < high:
+        for end_y, end_x in ((low, high), (high, high), (high, low), (low + 2, low)):
+            rows, columns = sorted([y, end_y]), sorted([x, end_x])
+            mask[0, rows[0] : rows[1] + 1, columns[0] : columns[1] + 1] = True
+            y, x = end_y, end_x
+        low, high = low + 2, high - 2
+    assert scipy.ndimage.label(mask[0], structure=np.ones((3, 3)))[1] == 1
+    labels = postprocess.label_components(tf.constant(mask)).numpy()
+    assert len(np.unique(labels[mask])) == 1
+
+
+def test_flat_tops_give_one_peak():
+    """Up-sampling makes them at the border; which of their pixels is a maximum is not left to rounding."""
+    confidence = np.full((1, 48, 64, 1), -6, np.float32)
+    confidence[0, :9, 20:33] = 4
+    _, evidence = postprocess.find_peaks(tf.constant(confidence), tf.ones([1, 48, 64, 4]), CONFIG)
+    assert np.count_nonzero(evidence.numpy() > 1) == 1
+
+
+def test_peaks_are_ranked_where_scores_are_one():
+    """In float32 both scores are 1; the box of the surer pixel comes first."""
+    confidence = np.full((1, 40, 60, 1), 20, np.float32)
+    confidence[0, 15:25, 35:45] = 40
+    distances = np.full((1, 40, 60, 4), 30, np.float32)
+    (found,) = peaks(confidence, distances)
+    assert (found.scores == 1).all()
+    assert 35 < found.boxes[0, 0] + 30 < 45

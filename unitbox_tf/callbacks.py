@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from unitbox_tf import datasets, export, visualize
+from unitbox_tf import datasets, inference, visualize
 from unitbox_tf import detector as detectors
 from unitbox_tf.config import Config, DecodeConfig
 from unitbox_tf.evaluation import matching, protocols
@@ -54,9 +54,7 @@ class ValidateDetections(keras.callbacks.Callback):
         self._detector = detectors.from_model(
             model, dataclasses.replace(self._config, decode=decode)
         )
-        self._module = export.InferenceModule(
-            model, self._config.decode, self._config.model.class_names
-        )
+        self._module = inference.InferenceModule(model, self._config.decode)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         detections, annotations = detectors.detect_annotated(

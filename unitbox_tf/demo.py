@@ -24,7 +24,7 @@ import tensorflow as tf
 from PIL import Image
 
 from unitbox_tf import config as configs
-from unitbox_tf import detector, export, input_pipeline, postprocess, published, visualize
+from unitbox_tf import detector, inference, input_pipeline, postprocess, published, visualize
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.records import Detections
 
@@ -90,7 +90,7 @@ class Viewer:
         config = dataclasses.replace(config, decode=dataclasses.replace(config.decode, **decode))
         self.decode, self.class_names = config.decode, config.model.class_names
         model = detector.load_model(folder, config)
-        self._module = export.InferenceModule(model, self.decode, self.class_names)
+        self._module = inference.InferenceModule(model, self.decode)
         # Graphs are traced now, not with the first photo, whose times are shown.
         blank = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
         self.find(self.see(blank, max_pixels=64 * 64), self.decode)
@@ -118,9 +118,7 @@ class Viewer:
 
     def find(self, seen: Seen, decode: DecodeConfig) -> Detections:
         """What `Detector` finds in the photo with these settings, whose scales are those of `self.decode`."""
-        if decode.decoder == "ellipse":
-            return postprocess.ellipses_of_scales(seen.maps, seen.size, decode)
-        found = postprocess.peaks_of_scales(seen.maps, tf.constant(seen.size, tf.float32), decode)
+        found = postprocess.decode_scales(seen.maps, tf.constant(seen.size), decode)
         return postprocess.unpad(found, [seen.size])[0]
 
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image as pillow
 from PIL import ImageOps
 
 from unitbox_tf import config as configs
 from unitbox_tf import (
-    export,
+    inference,
     input_pipeline,
     pictures,
     postprocess,
     published,
+    runtimes,
     tiling,
     video,
     visualize,
@@ -234,46 +233,55 @@ def detect_annotated(
 
 def from_model(model: Any, config: configs.Config) -> Detector:
     """A detector around a Keras model, with `config.decode` and its choice of decoder."""
-    decode = config.decode
-    module = export.InferenceModule(model, decode, config.model.class_names)
+    module = inference.InferenceModule(model, config.decode)
 
-    def peaks(image: np.ndarray) -> Detections:
-        return postprocess.unpad(module.detect(image[None]), [image.shape[:2]])[0]
+    def detect(image: np.ndarray) -> Detections:
+        return postprocess.unpad(module.detect_images(image[None]), [image.shape[:2]])[0]
 
-    def ellipses(image: np.ndarray) -> Detections:
-        maps = [module.heatmaps_at(image[None], scale) for scale in decode.scales]
-        return postprocess.ellipses_of_scales(maps, image.shape[:2], decode)
-
-    detect = {"peaks": peaks, "ellipse": ellipses}[decode.decoder]
-    return Detector(detect, config.model.class_names, decode)
+    return Detector(detect, config.model.class_names, config.decode)
 
 
 def load(path: str | Path, **decode: Any) -> Detector:
-    """The detector in `path`: a run's folder, an exported SavedModel, or one that is published, by name.
+    """The detector in `path`: a run's folder, an exported file of any format, or one that is published, by name.
 
     Args:
-        path: the folder, or the name of a folder in `saved_models` of the repository, such as "faces".
-        decode: fields of `DecodeConfig` to change, such as `decoder="ellipse"`. An exported
-            SavedModel has its decoding inside:
-            of it only `score_threshold` can be changed, upwards.
+        path: a run's folder, an exported SavedModel, ONNX or LiteRT file, or the name of a folder in
+            `saved_models` of the repository, such as "faces".
+        decode: fields of `DecodeConfig` to change, such as `decoder="ellipse"`. An exported file has
+            its decoding inside, of which only some can be changed: an error names them.
 
     Raises:
-        ValueError: the folder holds neither, or a field is unknown or cannot be changed.
+        ValueError: there is no detector, or a field is unknown or cannot be changed.
+        ImportError: what opens files of this format is not installed.
     """
     path = published.find(path)
     unknown = sorted(set(decode) - {field.name for field in dataclasses.fields(DecodeConfig)})
     if unknown:
         raise ValueError(f"Unknown field of DecodeConfig: {unknown[0]!r}")
-    if (path / "saved_model.pb").is_file():
-        return _load_saved_model(path, decode)
     if (path / CONFIG_FILE).is_file():
         config = configs.load(path / CONFIG_FILE)
         config = dataclasses.replace(config, decode=dataclasses.replace(config.decode, **decode))
         return from_model(load_model(path, config), config)
-    raise ValueError(
-        f"{path}: expected the folder of a run (with {CONFIG_FILE}) or of a SavedModel (with saved_model.pb)"
-        + ("" if path.exists() else "; it does not exist")
-    )
+    exported = runtimes.open_exported(path)
+    if exported is None:
+        raise ValueError(
+            f"{path}: expected the folder of a run (with {CONFIG_FILE}) or of a SavedModel (with "
+            f"saved_model.pb), or a file that ends in {' or '.join(runtimes.SUFFIXES)}"
+            + ("" if path.exists() else "; it does not exist")
+        )
+    return _from_exported(path, exported, decode)
+
+
+def _from_exported(path: Path, exported: runtimes.Exported, changes: dict[str, Any]) -> Detector:
+    fixed = sorted(set(changes) - set(exported.options))
+    if fixed:
+        raise ValueError(
+            f"{path} is an exported detector, of whose decoding only {', '.join(exported.options)} can be "
+            f"changed. Received: {fixed[0]}. Open the run's folder instead, or export it anew."
+        )
+    decode = dataclasses.replace(exported.decode, **changes)
+    configs.Config(decode=decode)  # raises where a value is none
+    return Detector(lambda image: exported.detect(image, decode), exported.class_names, decode)
 
 
 def load_model(
@@ -319,29 +327,3 @@ def _load_published(folder: Path, config: configs.Config, seed: int) -> Any:
         )
     model.set_weights([values for _, values in stored])
     return model
-
-
-def _load_saved_model(path: Path, changes: dict[str, Any]) -> Detector:
-    loaded = tf.saved_model.load(str(path))
-    try:
-        signature = loaded.signatures["images"]
-        names = tuple(name.decode() for name in loaded.class_names().numpy())
-        inside = {"decode": json.loads(loaded.decode_config().numpy())}
-        decode = configs.Config.from_json(json.dumps(inside), str(path)).decode
-    except (KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: a SavedModel, but none that unitbox_tf exported: {error}"
-        ) from error
-    threshold = changes.get("score_threshold", decode.score_threshold)
-    if set(changes) - {"score_threshold"} or threshold < decode.score_threshold:
-        raise ValueError(
-            f"{path} is an exported SavedModel, whose decoding is fixed: only score_threshold can be "
-            f"changed, from {decode.score_threshold} upwards. Received: {changes}. Open the run's "
-            "folder instead."
-        )
-
-    def detect(image: np.ndarray) -> Detections:
-        padded = signature(images=tf.constant(image[None]))
-        return postprocess.unpad(padded, [image.shape[:2]])[0].above(threshold)
-
-    return Detector(detect, names, dataclasses.replace(decode, **changes))

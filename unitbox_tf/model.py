@@ -39,7 +39,8 @@ class Preprocess(keras.layers.Layer):
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(images)
-        bottom, right = -shape[1] % STRIDE, -shape[2] % STRIDE
+        # Of positive numbers only: converted to ONNX, the remainder of a negative one has another sign.
+        bottom, right = ((STRIDE - shape[axis] % STRIDE) % STRIDE for axis in (1, 2))
         x = tf.cast(images, tf.float32)[..., ::-1] - tf.constant(IMAGENET_MEAN_BGR)
         return tf.pad(x, [[0, 0], [0, bottom], [0, right], [0, 0]])
 

@@ -30,6 +30,7 @@ from unitbox_tf.callbacks import (
 from unitbox_tf.config import Config, TrainConfig
 from unitbox_tf.evaluation import matching
 from unitbox_tf.evaluation.results import Results
+from unitbox_tf.export import saved_model
 from unitbox_tf.optimizers import CoupledSGD
 from unitbox_tf.records import Annotation, Problems
 
@@ -299,7 +300,8 @@ def _finish(
 ) -> Run:
     """Exports the best weights, judges them with each decoder, and draws: what matters most comes first."""
     model, names = detector.load_model(run, config), config.model.class_names
-    export.save(model, config.decode, names, run / detector.SAVED_MODEL_FOLDER)
+    card = export.model_card(run, config)
+    saved_model.save(model, config.decode, names, run / detector.SAVED_MODEL_FOLDER, card)
     results, pictures = {}, []
     protocol = config.train.validation_protocol
     for decoder in ("peaks", "ellipse"):

@@ -205,7 +205,7 @@ def test_the_official_truth_has_as_many_images_and_faces_as_published(official_t
     assert counts == {"easy": 7211, "medium": 13319, "hard": 31958}
 
 
-@pytest.mark.parametrize("name", ["yolov7face", "retinaface"])
+@pytest.mark.parametrize("name", [pytest.param("yolov7face", marks=pytest.mark.slow), "retinaface"])
 def test_every_row_of_the_curves_is_that_of_the_original_code(data, official_truth, name):
     folder = data("wider/eval_parity")
     detections = read_parity(folder / f"detections_{name}.txt.gz")

@@ -170,10 +170,22 @@ def _parser() -> argparse.ArgumentParser:
         "--no-photos", action="store_true", help="annotations alone; photos may be absent"
     )
 
-    export = commands.add_parser("export", help="write a run's detector as a SavedModel")
+    export = commands.add_parser("export", help="write a detector as a file for applications")
     export.set_defaults(command="export")
     export.add_argument("model", type=Path, help="folder of a run, or a published name")
-    export.add_argument("output", type=Path, help="folder to write")
+    export.add_argument("output", type=Path, help="file or, for a SavedModel, folder to write")
+    export.add_argument(
+        "--format",
+        choices=["saved_model", "onnx", "litert", "litert-int8"],
+        help="default: by the name of OUTPUT, .onnx or .tflite (float16), else a SavedModel",
+    )
+    export.add_argument(
+        "--calibration",
+        type=Path,
+        nargs="+",
+        help="litert-int8: photos, or folders of them, like those that it is for",
+    )
+    export.add_argument("--decoder", choices=["peaks", "ellipse"], help="default: the run's")
     export.add_argument("--score-threshold", type=float, help="lowest score of a detection")
     decoding.add_options(export)
 

@@ -1,25 +1,66 @@
-"""`unitbox export`: a run's detector as a SavedModel."""
+"""`unitbox export`: a detector as a file for applications."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from unitbox_tf import config as configs
-from unitbox_tf import detector, published
-from unitbox_tf import export as saved_model
+from unitbox_tf import detector, export, published
 from unitbox_tf.cli import decoding
+from unitbox_tf.datasets import checks
+from unitbox_tf.runtimes import LITERT_SUFFIX, ONNX_SUFFIX
+
+SUFFIXES = {"onnx": ONNX_SUFFIX, "litert": LITERT_SUFFIX, "litert-int8": LITERT_SUFFIX}
 
 
 def run(options: argparse.Namespace) -> int:
     """The command; returns the exit status."""
+    form = _form(options)
+    if (form == "litert-int8") != bool(options.calibration):
+        raise ValueError(
+            "Expected --calibration with photos for the format litert-int8, and for no other. Received: "
+            f"{form}" + (" and photos" if options.calibration else " without photos")
+        )
     run = published.find(options.model)
     config = configs.load(run / detector.CONFIG_FILE)
+    changes = decoding.changes(options, ("decoder", *decoding.FIELDS, "score_threshold"))
+    decode = dataclasses.replace(config.decode, **changes)
+    config = dataclasses.replace(config, decode=decode)  # raises where a value is none
+    arguments: dict[str, Any] = {}
+    if form == "litert-int8":
+        images = (detector.read_image(photo) for photo in _photos(options.calibration))
+        arguments = {"precision": "int8", "calibration": images}
+    module = importlib.import_module(f"unitbox_tf.export.{form.partition('-')[0]}")
     model = detector.load_model(run, config)
-    changes = decoding.changes(options, (*decoding.FIELDS, "score_threshold"))
-    decode = dataclasses.replace(
-        config, decode=dataclasses.replace(config.decode, **changes)
-    ).decode
-    saved_model.save(model, decode, config.model.class_names, options.output)
-    print(f"SavedModel written to {options.output}")
+    names, card = config.model.class_names, export.model_card(run, config)
+    module.save(model, decode, names, options.output, card, **arguments)
+    print(f"written: {options.output}")
     return 0
+
+
+def _form(options: argparse.Namespace) -> str:
+    """The format: the one that is asked for, or that of the name to be written."""
+    suffix = options.output.suffix
+    by_suffix = {ONNX_SUFFIX: "onnx", LITERT_SUFFIX: "litert"}.get(suffix, "saved_model")
+    form = options.format or by_suffix
+    if form in SUFFIXES and suffix != SUFFIXES[form]:
+        raise ValueError(
+            f"Expected a file that ends in {SUFFIXES[form]} for {form}. Received: {options.output}"
+        )
+    return form
+
+
+def _photos(paths: Sequence[Path]) -> list[Path]:
+    """The photos among `paths`, those in folders included, as many as calibration needs."""
+    photos = []
+    for path in paths:
+        photos += checks.photos(path) if path.is_dir() else [path]
+    if not photos:
+        raise ValueError(f"{paths[0]}: no JPEG or PNG file in this folder")
+    step = max(1, len(photos) // export.CALIBRATION_PHOTOS)
+    return photos[::step][: export.CALIBRATION_PHOTOS]

@@ -1,0 +1,147 @@
+"""Everything around the network of a UnitBox detector, in NumPy alone: photo in, boxes out.
+
+For runtimes whose files hold only the network, such as LiteRT. Nothing of this package is imported, so
+that this file can be copied into an application, beside the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+STRIDE = 32  # heights and widths of what the network sees are multiples of it
+MEAN = (103.939, 116.779, 123.68)  # BGR; of ImageNet, which VGG-16 expects subtracted
+SMOOTHING = 5  # px; side of the square over which confidence is averaged before peaks are sought
+TILT, TILT_PERIOD = 2e-5, 16  # of tops that are flat, so that they have one maximum; a pixel, px
+CANDIDATES = 4  # so many times max_detections peaks go into non-maximum suppression
+
+Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def detect(network: Network, image: np.ndarray, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Objects in one image, found as the decoder `peaks` of the package does.
+
+    Args:
+        network: maps what `preprocess` gives, float32 `[H, W, 3]`, H and W multiples of 32, to
+            confidence logits `[H / 8, W / 8, C]` and distances `[H / 16, W / 16, 4]` in pixels; maps
+            that are as many times smaller as the network's taps make them.
+        image: RGB uint8 `[H, W, 3]`, of any size.
+        settings: `max_side`, `scales`, `largest_object`, `score_threshold`, `nms_iou` and
+            `max_detections`, as `unitbox_tf.config.DecodeConfig` explains them.
+
+    Returns:
+        `boxes` `xyxy` `[K, 4]` in pixels of `image` and cut to it, `scores` `[K]`, `classes` `[K]`, best
+        first.
+    """
+    height, width = image.shape[:2]
+    parts = []
+    for scale in settings["scales"]:
+        shrink = min(1.0, settings["max_side"] / max(height, width)) * scale
+        h, w = (max(1, round(side * shrink)) for side in (height, width))
+        padded = preprocess(resize(image, h, w))
+        confidence, distances = (upsample(m, *padded.shape[:2])[:h, :w] for m in network(padded))
+        boxes, logits, classes = find_peaks(confidence, np.maximum(distances, 0), settings)
+        if settings["largest_object"] is not None and scale != min(settings["scales"]):
+            kept = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) <= settings[
+                "largest_object"
+            ]
+            boxes, logits, classes = boxes[kept], logits[kept], classes[kept]
+        parts.append((boxes * ([width / w, height / h] * 2), logits, classes))
+    boxes, logits, classes = (np.concatenate(part) for part in zip(*parts, strict=True))
+    kept = suppress(boxes, logits, classes, settings)
+    scores = 0.5 * (1 + np.tanh(0.5 * logits[kept]))  # the sigmoid, without overflow
+    boxes = np.clip(boxes[kept], 0, [width, height] * 2).astype(np.float32)
+    return {"boxes": boxes, "scores": scores, "classes": classes[kept]}
+
+
+def preprocess(image: np.ndarray) -> np.ndarray:
+    """What the network expects of an RGB image, 0 to 255: BGR, mean subtracted, zeros up to multiples of 32.
+
+    They are added at the bottom and at the right.
+    """
+    seen = image[..., ::-1].astype(np.float32) - np.array(MEAN, np.float32)
+    bottom, right = (-side % STRIDE for side in image.shape[:2])
+    return np.pad(seen, [(0, bottom), (0, right), (0, 0)])
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear, float32; where it shrinks, each new pixel is the weighted mean of all that it covers."""
+    rows, columns = _weights(height, image.shape[0]), _weights(width, image.shape[1])
+    shrunk = np.tensordot(rows, image.astype(np.float32), axes=(1, 0))  # [height, W, 3]
+    return np.tensordot(shrunk, columns, axes=(1, 1)).transpose(0, 2, 1)
+
+
+def _weights(new: int, old: int) -> np.ndarray:
+    """What each of `old` pixels contributes to each of `new` ones: triangles, `[new, old]`."""
+    ratio = old / new
+    centres = (np.arange(new) + 0.5) * ratio
+    offsets = np.abs(centres[:, None] - (np.arange(old) + 0.5))
+    weights = np.maximum(1 - offsets / max(ratio, 1), 0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A map `[h, w, C]`, bilinear, at a larger size; at its border the outermost values go on."""
+    for axis, size in enumerate((height, width)):
+        last = values.shape[axis] - 1
+        position = np.clip((np.arange(size) + 0.5) * (last + 1) / size - 0.5, 0, last)
+        low = position.astype(int)
+        share = (
+            (position - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        )
+        below, above = (values.take(i, axis) for i in (low, np.minimum(low + 1, last)))
+        values = below + (above - below) * share
+    return values
+
+
+def find_peaks(
+    confidence: np.ndarray, distances: np.ndarray, settings: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes `[N, 4]`, logits and classes `[N]` at the local maxima of the smoothed logits, best first."""
+    count = _over_windows(np.ones_like(confidence), SMOOTHING, np.add, 0)
+    y, x = (np.arange(size, dtype=np.float32) % TILT_PERIOD for size in confidence.shape[:2])
+    tilt = np.float32(TILT) * (y[:, None] + x)[..., None]
+    smooth = _over_windows(confidence, SMOOTHING, np.add, 0) / count - tilt
+    rows, columns, classes = np.nonzero(smooth >= _over_windows(smooth, 3, np.maximum, -np.inf))
+    logits = smooth[rows, columns, classes]
+    order = np.argsort(-logits, kind="stable")[: CANDIDATES * settings["max_detections"]]
+    rows, columns, classes, logits = rows[order], columns[order], classes[order], logits[order]
+    x, y = columns + 0.5, rows + 0.5
+    top, bottom, left, right = distances[rows, columns].T
+    boxes = np.stack([x - left, y - top, x + right, y + bottom], axis=1)
+    with np.errstate(divide="ignore"):  # 0 and 1 are allowed
+        lowest = np.subtract(
+            *np.log([settings["score_threshold"], 1 - settings["score_threshold"]])
+        )
+    found = (logits > lowest) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return boxes[found], logits[found], classes[found]
+
+
+def _over_windows(values: np.ndarray, side: int, combine: np.ufunc, outside: float) -> np.ndarray:
+    """`combine` over the square around each pixel of a map `[H, W, C]`, with `outside` beyond its border."""
+    for axis in (0, 1):
+        around = [(side // 2, side // 2) if a == axis else (0, 0) for a in range(3)]
+        padded = np.pad(values, around, constant_values=outside)
+        size = values.shape[axis]
+        values = combine.reduce([padded.take(range(i, i + size), axis) for i in range(side)])
+    return values
+
+
+def suppress(
+    boxes: np.ndarray, logits: np.ndarray, classes: np.ndarray, settings: Mapping[str, Any]
+) -> list[int]:
+    """Indices, best first, of boxes that overlap no better one of their class by more than `nms_iou`."""
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    kept: list[int] = []
+    for i in np.argsort(-logits, kind="stable"):
+        same = [j for j in kept if classes[j] == classes[i]]
+        low = np.maximum(boxes[same, :2], boxes[i, :2])
+        high = np.minimum(boxes[same, 2:], boxes[i, 2:])
+        shared = np.maximum(high - low, 0).prod(axis=1)
+        if (shared <= settings["nms_iou"] * (areas[same] + areas[i] - shared)).all():
+            kept.append(int(i))
+        if len(kept) == settings["max_detections"]:
+            break
+    return kept
