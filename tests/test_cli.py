@@ -489,9 +489,8 @@ def test_evaluate_prints_a_table_and_writes_results(untrained_run, tmp_path, cap
     assert "synthetic:#200-204: 4 images" in printed
     assert "4 present, 0 absent; 96 x 96 px, shown shrunk to fit 64 px" in printed
     results = json.loads((out / "results.json").read_text())
-    decoders = {"peaks"} if folder else {"peaks", "ellipse"}
-    assert set(results["figures"]) == decoders
-    for decoder in decoders:
+    assert set(results["figures"]) == {"peaks", "ellipse"}
+    for decoder in results["figures"]:
         assert (out / decoder / "curves.png").stat().st_size > 0
         assert len(list((out / decoder).glob("*.jpg"))) == 4
         # What is written can be judged, and gives the same figures.
@@ -501,9 +500,6 @@ def test_evaluate_prints_a_table_and_writes_results(untrained_run, tmp_path, cap
         assert cli.main(["evaluate", found, "synthetic:#200-204", "--output", str(again)]) == 0
         figures = json.loads((again / "results.json").read_text())["figures"]["detections"]
         assert figures == results["figures"][decoder]
-    if folder:
-        assert cli.main(["evaluate", model, "synthetic:#200-204", "--decoder", "ellipse"]) == 1
-        assert "its decoder is 'peaks'" in capsys.readouterr().err
 
 
 def coco_set(folder):
@@ -769,13 +765,23 @@ def test_export_chooses_the_format_by_name_and_option(
         (["a.tflite", "--format", "litert-int8"], "Received: litert-int8 without photos"),
         (["a", "--calibration", "."], "Received: saved_model and photos"),
         (["a", "--score-threshold", "2"], "score_threshold, 0 to 1"),
+        (["a", "MODEL", "gone"], r"Expected a run's folder .*gone, which does not exist"),
     ],
 )
 def test_export_says_what_does_not_fit(arguments, message, untrained_run, tmp_path, capsys):
     path, *options = arguments
-    assert cli.main(["export", str(untrained_run), str(tmp_path / path), *options]) == 1
+    model = str(untrained_run)
+    if options[0] == "MODEL":
+        model, options = options[1], []
+    assert cli.main(["export", model, str(tmp_path / path), *options]) == 1
     assert re.search(message, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_installed_is_named(untrained_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    assert cli.main(["export", str(untrained_run), str(tmp_path / "a.onnx")]) == 1
+    assert "tf2onnx is not installed: pip install 'unitbox_tf[onnx]'" in capsys.readouterr().err
 
 
 def test_a_run_without_a_card_tells_what_is_known_of_it(untrained_run):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from unitbox_tf import numpy_decoder, postprocess
+from unitbox_tf import inference, numpy_decoder, postprocess
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.model import Preprocess
 
@@ -25,6 +25,23 @@ def test_resizing_is_that_of_tensorflow(old, new, random):
     image = random.integers(0, 256, (*old, 3), np.uint8)
     expected = tf.image.resize(image, new, antialias=True)
     np.testing.assert_allclose(numpy_decoder.resize(image, *new), expected, atol=0.01)
+
+
+@pytest.mark.parametrize("size", [(190, 640), (380, 1280), (1, 2000), (333, 500), (17, 31)])
+@pytest.mark.parametrize("scale", [0.25, 0.5, 1.0])
+def test_photos_are_shown_at_the_size_of_the_graph(size, scale):
+    """Of 190 by 640 px, one rounds 123.5 up in double precision, the other down in single."""
+    seen = []
+
+    def network(image):
+        seen.append(image)
+        return np.zeros((1, 1, 1), np.float32), np.zeros((1, 1, 4), np.float32)
+
+    settings = dataclasses.asdict(dataclasses.replace(CONFIG, scales=(scale,)))
+    numpy_decoder.detect(network, np.full((*size, 3), 255, np.uint8), settings)
+    shown = inference.shown_size(*map(tf.constant, size), CONFIG.max_side, scale).numpy()
+    inside = (seen[0] > 50).all(axis=-1)  # white, less the mean
+    assert [inside.any(axis=1).sum(), inside.any(axis=0).sum()] == shown.tolist()
 
 
 @pytest.mark.parametrize(("small", "factor"), [((1, 1), 8), ((4, 7), 8), ((3, 2), 16)])

@@ -196,6 +196,11 @@ class Config:
                 decode.largest_object,
                 "largest_object above 0 or None",
             ),
+            (
+                decode.decoder in typing.get_args(Decoder),
+                decode.decoder,
+                f"a decoder of {list(typing.get_args(Decoder))}",
+            ),
             (0 <= decode.score_threshold <= 1, decode.score_threshold, "score_threshold, 0 to 1"),
             (0 < decode.blob_threshold < 1, decode.blob_threshold, "0 < blob_threshold < 1"),
             (0 <= decode.nms_iou <= 1, decode.nms_iou, "nms_iou from 0 to 1"),

@@ -117,6 +117,8 @@ class InferenceModule(tf.Module):
 
     def _detect(self, images: tf.Tensor, decode: DecodeConfig) -> Outputs:
         maps = self._all_heatmaps(images)
+        most = decode.max_detections
+        tf.debugging.Assert(most > 0, ["expected max_detections above 0, received", most])
         names = typing.get_args(Decoder)
         chosen = tf.equal(decode.decoder, names)
         message = f"expected a decoder of {list(names)}, received"
@@ -137,6 +139,7 @@ class InferenceModule(tf.Module):
         One photo after the other, so that what is found in one does not depend on which others come
         with it.
         """
+        tf.debugging.Assert(tf.size(encoded) > 0, ["expected at least one photo, received none"])
 
         def detect_one(photo: tf.Tensor) -> Outputs:
             image = input_pipeline.decode_image(photo)

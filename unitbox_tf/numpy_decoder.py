@@ -38,8 +38,9 @@ def detect(network: Network, image: np.ndarray, settings: Mapping[str, Any]) -> 
     height, width = image.shape[:2]
     parts = []
     for scale in settings["scales"]:
-        shrink = min(1.0, settings["max_side"] / max(height, width)) * scale
-        h, w = (max(1, round(side * shrink)) for side in (height, width))
+        # In single precision, as the graph does: halves are rounded alike.
+        shrink = np.float32(min(1.0, settings["max_side"] / max(height, width))) * np.float32(scale)
+        h, w = (max(1, int(np.rint(np.float32(side) * shrink))) for side in (height, width))
         padded = preprocess(resize(image, h, w))
         confidence, distances = (upsample(m, *padded.shape[:2])[:h, :w] for m in network(padded))
         boxes, logits, classes = find_peaks(confidence, np.maximum(distances, 0), settings)

@@ -75,7 +75,8 @@ def find_peaks(
     peak = smooth >= tf.nn.max_pool2d(smooth, 3, 1, "SAME")
     evidence = tf.where(peak, tf.nn.softplus(smooth), 0)  # [B, H, W, C]
     evidence = tf.reshape(evidence, [shape[0], num_pixels * num_classes])
-    count = tf.minimum(CANDIDATES * config.max_detections, num_pixels * num_classes)
+    most = num_pixels * num_classes
+    count = tf.minimum(CANDIDATES * tf.minimum(config.max_detections, most), most)
     evidence, index = tf.math.top_k(evidence, count)  # [B, N]
     pixel = index // num_classes
 
@@ -131,7 +132,7 @@ def largest_object(scale: float, config: DecodeConfig) -> float:
 
 
 def unpad(padded: dict[str, tf.Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[Detections]:
-    """The output of `decode_peaks` as one `Detections` an image; `image_sizes` are heights and widths."""
+    """The output of `decode_scales` as one `Detections` an image; `image_sizes` are heights and widths."""
     arrays = {name: np.asarray(value) for name, value in padded.items()}
     return [
         Detections(

@@ -80,9 +80,26 @@ def test_each_decoder_and_threshold_is_that_of_python(model, loaded, photos, ass
         assert count > 20
 
 
-def test_an_unknown_decoder_is_an_error(loaded, photos):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="expected a decoder of"):
-        loaded.detect(photos[6][None], decoder="circle")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decoder": "circle"}, "expected a decoder of"),
+        ({"max_detections": 0}, "expected max_detections above 0"),
+    ],
+)
+def test_options_that_are_none_are_errors(loaded, photos, options, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        loaded.detect(photos[6][None], **options)
+
+
+def test_any_number_of_detections_may_be_asked_for(loaded, photos):
+    found = loaded.detect(photos[1][None], max_detections=600_000_000 // 1000)
+    assert found["boxes"].shape == (1, 600_000, 4)
+
+
+def test_no_photo_is_an_error(loaded):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="expected at least one photo"):
+        loaded.detect_encoded(tf.constant([], tf.string))
 
 
 def test_options_have_defaults_that_a_server_fills_in(saved):

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _command("fit").run(arguments[1:])
         options = _parser().parse_args(arguments)
         return _command(options.command).run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # the last names what to install
         print(f"unitbox: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

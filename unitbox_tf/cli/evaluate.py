@@ -25,6 +25,7 @@ from unitbox_tf.records import Annotation, Detections, Problems, coco_rows
 
 logger = logging.getLogger(__name__)
 
+EXPORTED_SUFFIXES = (".onnx", ".tflite")  # of detectors with one decoder
 WORST_AND_BEST = 12  # pictures that `--output` draws, half of them the worst
 
 
@@ -88,8 +89,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def is_model(path: Path) -> bool:
-    """Whether `path` is a run's folder or a SavedModel, not detections."""
-    return any((path / name).is_file() for name in ("saved_model.pb", "config.json"))
+    """Whether `path` is a run's folder or an exported detector, not detections."""
+    folder = any((path / name).is_file() for name in ("saved_model.pb", "config.json"))
+    return folder or path.suffix in EXPORTED_SUFFIXES
 
 
 def _judge_model(
@@ -130,16 +132,11 @@ def _models(options: argparse.Namespace) -> dict[str, Any]:
     from unitbox_tf import detector
 
     changes = decoding.changes(options, decoding.FIELDS)
-    if (options.detector / "saved_model.pb").is_file():
-        if options.decoder == "ellipse":
-            raise ValueError(
-                f"{options.detector} is an exported SavedModel: its decoder is 'peaks'"
-            )
-        model = detector.load(options.detector, **changes)
-        lowest = model.decode.score_threshold
-        logger.info("the model gives scores from %g on: average precision lacks the rest", lowest)
-        return {"peaks": model}
     changes["score_threshold"] = matching.EVALUATED_SCORE
+    if options.detector.suffix in EXPORTED_SUFFIXES:
+        if options.decoder == "ellipse":
+            raise ValueError(f"Expected the decoder 'peaks', which {options.detector} has alone")
+        return {"peaks": detector.load(options.detector, **changes)}
     both = options.decoder in (None, "both")
     return {
         decoder: detector.load(options.detector, decoder=decoder, **changes)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from unitbox_tf import config as configs
 from unitbox_tf import detector, export, published
@@ -27,14 +30,18 @@ def run(options: argparse.Namespace) -> int:
             f"{form}" + (" and photos" if options.calibration else " without photos")
         )
     run = published.find(options.model)
+    if not (run / detector.CONFIG_FILE).is_file():
+        raise ValueError(
+            f"Expected a run's folder (with {detector.CONFIG_FILE}) or a published name. Received: {run}"
+            + (", which is no such folder" if run.exists() else ", which does not exist")
+        )
     config = configs.load(run / detector.CONFIG_FILE)
     changes = decoding.changes(options, ("decoder", *decoding.FIELDS, "score_threshold"))
     decode = dataclasses.replace(config.decode, **changes)
     config = dataclasses.replace(config, decode=decode)  # raises where a value is none
     arguments: dict[str, Any] = {}
     if form == "litert-int8":
-        images = (detector.read_image(photo) for photo in _photos(options.calibration))
-        arguments = {"precision": "int8", "calibration": images}
+        arguments = {"precision": "int8", "calibration": _images(options.calibration)}
     module = importlib.import_module(f"unitbox_tf.export.{form.partition('-')[0]}")
     model = detector.load_model(run, config)
     names, card = config.model.class_names, export.model_card(run, config)
@@ -55,6 +62,15 @@ def _form(options: argparse.Namespace) -> str:
     return form
 
 
+def _images(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+    """The photos that can be read; the others are reported."""
+    for photo in _photos(paths):
+        try:
+            yield detector.read_image(photo)
+        except (OSError, ValueError) as error:
+            print(f"unitbox: left out of calibration: {error}", file=sys.stderr)
+
+
 def _photos(paths: Sequence[Path]) -> list[Path]:
     """The photos among `paths`, those in folders included, as many as calibration needs."""
     photos = []
@@ -62,5 +78,5 @@ def _photos(paths: Sequence[Path]) -> list[Path]:
         photos += checks.photos(path) if path.is_dir() else [path]
     if not photos:
         raise ValueError(f"{paths[0]}: no JPEG or PNG file in this folder")
-    step = max(1, len(photos) // export.CALIBRATION_PHOTOS)
-    return photos[::step][: export.CALIBRATION_PHOTOS]
+    count = min(len(photos), export.CALIBRATION_PHOTOS)
+    return [photos[i] for i in np.linspace(0, len(photos) - 1, count).round().astype(int)]

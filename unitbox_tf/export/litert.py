@@ -3,7 +3,7 @@
 The file holds the network up to its heads. Up-sampling and decoding are left to `numpy_decoder`, since
 with them inside the file would work at one size of photos only: LiteRT's operators for them have their
 sizes fixed. So the input can be resized (`Interpreter.resize_tensor_input`) to any multiples of 32; as
-stored it is `size` by `size`, for runtimes and accelerators that want one size.
+stored it is square, of `max_side`, for runtimes and accelerators that want one size.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -59,10 +58,10 @@ def save(
     """
     path = Path(path)
     export.check_peaks(decode, "LiteRT")
-    photos = list(calibration)
-    if precision == "int8" and not photos:
-        raise ValueError("Expected photos for calibration with int8. Received: none")
     side = decode.max_side + -decode.max_side % STRIDE
+    shown = [_shown(photo, side) for photo in calibration]
+    if precision == "int8" and not shown:
+        raise ValueError("Expected photos for calibration with int8. Received: none")
     network = heads(model)
     spec = tf.TensorSpec([1, side, side, 3], tf.float32, "image")
     function = tf.function(network, input_signature=[spec]).get_concrete_function()
@@ -73,15 +72,17 @@ def save(
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
     else:
-        converter.representative_dataset = lambda: _shown(photos, side)
+        converter.representative_dataset = lambda: ([image] for image in shown)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     described = {
         runtimes.CLASS_NAMES: json.dumps(list(class_names)),
         runtimes.DECODE_CONFIG: json.dumps(dataclasses.asdict(decode)),
         runtimes.MODEL_CARD: card,
     }
-    export.write(path, _with_files(converter.convert(), described))
-    shutil.copyfile(numpy_decoder.__file__, path.parent / "numpy_decoder.py")
+    content = _with_files(converter.convert(), described)
+    decoder = Path(numpy_decoder.__file__)
+    export.write(path.parent / decoder.name, decoder.read_bytes())
+    export.write(path, content)
 
 
 def heads(model: keras.Model) -> keras.Model:
@@ -94,14 +95,13 @@ def heads(model: keras.Model) -> keras.Model:
     return keras.Model(model.get_layer("preprocess").output, outputs)
 
 
-def _shown(photos: Sequence[np.ndarray], side: int) -> Iterator[list[np.ndarray]]:
-    """The photos as the network sees them, at the size that is stored."""
-    for photo in photos:
-        shrink = side / max(photo.shape[:2])
-        height, width = (max(1, round(length * shrink)) for length in photo.shape[:2])
-        shown = numpy_decoder.preprocess(numpy_decoder.resize(photo, height, width))
-        missing = [(0, side - length) for length in shown.shape[:2]]
-        yield [np.pad(shown, [*missing, (0, 0)])[None]]
+def _shown(photo: np.ndarray, side: int) -> np.ndarray:
+    """A photo as the network sees it, `[1, side, side, 3]`."""
+    shrink = side / max(photo.shape[:2])
+    height, width = (max(1, round(length * shrink)) for length in photo.shape[:2])
+    seen = numpy_decoder.preprocess(numpy_decoder.resize(photo, height, width))
+    bottom, right = (side - length for length in seen.shape[:2])
+    return np.pad(seen, [(0, bottom), (0, right), (0, 0)])[None]
 
 
 def _with_files(model: bytes, files: dict[str, str]) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,13 +39,16 @@ def save(
     The functions `class_names`, `decode_config` (JSON) and `model_card` tell what the model is.
     `assets.extra` has warm-up requests for TensorFlow Serving, and the model card as a file.
 
-    The folder appears complete or not at all; an earlier export in its place is replaced.
+    The folder appears complete or not at all; an earlier export in its place is replaced when the new one
+    is complete.
 
     Raises:
         ValueError: `path` holds something else, which is left as it is.
     """
     path = Path(path)
     is_export = (path / "saved_model.pb").is_file()
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link: it is left as it is. Name the folder itself.")
     if path.exists() and not is_export and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(
             f"{path} exists and is no SavedModel: it is left as it is. Name a new folder."
@@ -77,8 +79,8 @@ def save(
         with tf.io.TFRecordWriter(str(extra / WARM_UP_FILE)) as writer:
             for record in warm_up_records():
                 writer.write(record)
-        if path.exists():
-            shutil.rmtree(path)
+        if path.exists():  # moved aside, and deleted with the temporary folder
+            os.replace(path, Path(folder) / "earlier")
         os.replace(complete, path)
 
 
