@@ -781,7 +781,9 @@ def test_export_says_what_does_not_fit(arguments, message, untrained_run, tmp_pa
 def test_what_is_not_installed_is_named(untrained_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     assert cli.main(["export", str(untrained_run), str(tmp_path / "a.onnx")]) == 1
-    assert "tf2onnx is not installed: pip install 'unitbox_tf[onnx]'" in capsys.readouterr().err
+    assert (
+        "exporting to ONNX needs tf2onnx: pip install 'unitbox_tf[onnx]'" in capsys.readouterr().err
+    )
 
 
 def test_a_run_without_a_card_tells_what_is_known_of_it(untrained_run):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib
 import io
 import logging
 from collections import Counter
@@ -20,6 +19,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas
     import supervision
+
+from unitbox_tf import optional
 
 logger = logging.getLogger(__name__)
 
@@ -242,7 +243,9 @@ class Detections:
         Raises:
             ImportError: pandas is not installed.
         """
-        return _optional("pandas", "to_pandas").DataFrame(self._columns(class_names, image))
+        return optional.load("pandas", "pandas", "Detections.to_pandas").DataFrame(
+            self._columns(class_names, image)
+        )
 
     def to_supervision(self, class_names: Sequence[str] = ()) -> supervision.Detections:
         """As `Detections` of the library supervision, with names, if there are any, in `data["class_name"]`.
@@ -252,7 +255,7 @@ class Detections:
             ValueError: a detection is of a class without a name.
         """
         names = {"class_name": self._names(class_names)} if class_names else {}
-        return _optional("supervision", "to_supervision").Detections(
+        return optional.load("supervision", "supervision", "Detections.to_supervision").Detections(
             xyxy=self.boxes.copy(),
             confidence=self.scores.copy(),
             class_id=self.classes.astype(int),
@@ -304,16 +307,6 @@ def coco_rows(
         }
         for row, label in zip(rows.tolist(), classes.tolist(), strict=True)
     ]
-
-
-def _optional(package: str, method: str) -> Any:
-    """A package that only some conversions need."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(
-            f"Detections.{method} needs {package}: pip install 'unitbox_tf[{package}]'"
-        ) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ ONNX and LiteRT run in libraries of their own, which are optional: `pip install 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
 import zipfile
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from unitbox_tf import inference, numpy_decoder, postprocess
+from unitbox_tf import inference, numpy_decoder, optional, postprocess
 from unitbox_tf.config import Config, DecodeConfig
 from unitbox_tf.records import Detections
 
@@ -84,7 +83,7 @@ def open_saved_model(path: Path) -> Exported:
 
 def open_onnx(path: Path) -> Exported:
     """An ONNX file of `export.onnx`; see `open_exported` for errors."""
-    onnxruntime = _optional("onnxruntime", "onnx", path)
+    onnxruntime = optional.load("onnxruntime", "onnx", f"{path}: opening it")
     try:
         quiet = onnxruntime.SessionOptions()
         quiet.log_severity_level = 3  # that inputs have defaults is what is wanted, no warning
@@ -132,7 +131,7 @@ def open_litert(path: Path) -> Exported:
 
 def litert_interpreter(path: Path) -> Any:
     """LiteRT's interpreter of a file; see `open_exported` for errors."""
-    litert = _optional("ai_edge_litert.interpreter", "litert", path)
+    litert = optional.load("ai_edge_litert.interpreter", "litert", f"{path}: opening it")
     try:
         interpreter = litert.Interpreter(str(path), num_threads=os.cpu_count())
         interpreter.allocate_tensors()
@@ -156,15 +155,6 @@ def litert_network(interpreter: Any) -> numpy_decoder.Network:
         return tuple(interpreter.get_tensor(maps[n])[0] for n in (confidence, distances))
 
     return network
-
-
-def _optional(module: str, extra: str, path: Path) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"{path}: opening it needs {module.partition('.')[0]}: pip install 'unitbox_tf[{extra}]'"
-        ) from error
 
 
 def _described(

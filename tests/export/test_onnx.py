@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.export.conftest import CARD, CONFIG
-from unitbox_tf import detector, export, postprocess, runtimes
+from unitbox_tf import detector, postprocess, runtimes
 from unitbox_tf.export import onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -72,10 +72,3 @@ def test_the_papers_decoder_is_refused(model, tmp_path):
     ):
         onnx.save(model, decode, NAMES, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_library_that_is_missing_is_named():
-    with pytest.raises(
-        ImportError, match=r"none_such is not installed: pip install 'unitbox_tf\[x\]'"
-    ):
-        export.optional("none_such.part", "x")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from unitbox_tf.config import Config, DecodeConfig
 
@@ -41,16 +39,6 @@ def check_peaks(decode: DecodeConfig, form: str) -> None:
             f"Expected the decoder 'peaks' for {form}. Received: {decode.decoder!r}, which only a SavedModel "
             "can have"
         )
-
-
-def optional(module: str, extra: str) -> Any:
-    """The module, of a library that is optional. Raises `ImportError`, with what to install, if it is not there."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"{module.partition('.')[0]} is not installed: pip install 'unitbox_tf[{extra}]'"
-        ) from error
 
 
 def write(path: Path, content: bytes) -> None:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from unitbox_tf import export, runtimes
+from unitbox_tf import export, optional, runtimes
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.inference import IMAGES, OPTIONS, InferenceModule, Outputs
 
@@ -40,7 +40,7 @@ def save(
     """
     path = Path(path)
     export.check_peaks(decode, "ONNX")
-    tf2onnx = export.optional("tf2onnx", "onnx")
+    tf2onnx = optional.load("tf2onnx", "onnx", "exporting to ONNX")
     importlib.import_module("tf2onnx.convert")
     module = InferenceModule(model, decode, resize=resize_by_matrices)
 

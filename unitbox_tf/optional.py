@@ -1,0 +1,15 @@
+"""Libraries that only some uses need: extras in setup.cfg."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def load(module: str, extra: str, use: str) -> Any:
+    """The module of an optional library. Raises `ImportError` that says what `use` needs if it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        library = module.partition(".")[0]
+        raise ImportError(f"{use} needs {library}: pip install 'unitbox_tf[{extra}]'") from error
