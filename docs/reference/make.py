@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import os
 import sys
+import types
+import typing
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,9 +52,19 @@ def make(names: Sequence[str], folder: Path) -> None:
     package = importlib.import_module(names[0])
     for name in getattr(package, "__all__", ()):
         setattr(package, name, getattr(package, name))
+    for name in pdoc.extract.walk_specs(names):
+        _resolve_named_tuples(importlib.import_module(name))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         pdoc.pdoc(*names, output_directory=folder)
+
+
+def _resolve_named_tuples(module: types.ModuleType) -> None:
+    """Their constructors name types as text, and have no module in which pdoc could look them up."""
+    for value in vars(module).values():
+        if inspect.isclass(value) and value.__module__ == module.__name__:
+            if issubclass(value, tuple) and hasattr(value, "_fields"):
+                value.__new__.__annotations__.update(typing.get_type_hints(value))
 
 
 def main() -> None:
