@@ -188,6 +188,7 @@ def test_one_pixel_is_probed_at_all_sizes():
     # Five equal widths and one twice as large: mean 7/6, standard deviation sqrt(5)/6.
     assert summary["width"]["mean"] == pytest.approx(np.sqrt(5) / 7 / 2, rel=1e-3)
     assert summary["width"]["share_up_to_6_percent"] == 0.5
+    assert summary["width"]["mean_up_to_240_px"] == pytest.approx(0, abs=1e-5)
     assert summary["median_by_240_px"]["960"]["height"] == pytest.approx(1.5, rel=1e-4)
     without = figure5.summarize(np.stack([sizes, 0 * sizes]))
     assert without["height"] == {
@@ -196,6 +197,7 @@ def test_one_pixel_is_probed_at_all_sizes():
         "standard_deviation": 0,
         "median": pytest.approx(0, abs=1e-5),
         "share_up_to_6_percent": 0.5,
+        "mean_up_to_240_px": pytest.approx(0, abs=1e-5),
     }
     assert "NaN" not in json.dumps(figure5.summarize(0 * sizes[None]))
 
@@ -227,12 +229,20 @@ def test_figure5_starts_from_what_figure4_trained(tmp_path):
     assert found["scales-l2"].data.object_size[1] > 200
 
 
+def test_figure5_keeps_the_names_of_its_own_runs(tmp_path):
+    given = {"stages": ["measure"], "data": "data", "weights": "imagenet", "output": tmp_path}
+    given |= {"pixel": (0.5, 0.5), "picture": None, "runs": ["final-l2-0=faces"]}
+    with pytest.raises(ValueError, match=r"other names than .* Received: final-l2-0"):
+        figure5.make(argparse.Namespace(**given))
+
+
 def test_figure5_is_drawn(tmp_path):
     values = {
         figure5.run_name(kind, loss): np.random.default_rng(0).uniform(0.4, 0.6, (5, 6, 2))
         for kind in figure5.KINDS
         for loss in figure4.LOSSES
     }
+    values["faces"] = values["final-l2-0"]
     image = np.zeros((90, 120, 3), np.uint8)
     boxes = figure5.probe(Proportional(), image, (0.4, 0.6))
     pictures = {"final-iou-0": (image, ((0.4, 0.6), boxes))}
@@ -289,10 +299,15 @@ def test_the_table_of_ablations_has_all_seeds_that_have_ended(tmp_path):
         ablations.figures(tmp_path, "base", recipes.changed(base, train={"epochs": 9}))
 
 
-def test_figure6_judges_runs_by_name(tmp_path, monkeypatch):
-    assert figure6.named("a=b/c=d") == ("a", Path("b/c=d"))
+def test_runs_have_names():
+    assert experiments.named(["a=b/c=d", "e=f"]) == {"a": Path("b/c=d"), "e": Path("f")}
     with pytest.raises(ValueError, match="Expected NAME=RUN"):
-        figure6.named("run")
+        experiments.named(["run"])
+    with pytest.raises(ValueError, match="Expected different names"):
+        experiments.named(["a=b", "a=c"])
+
+
+def test_figure6_judges_runs_by_name(tmp_path, monkeypatch):
     rates = np.array([[0.9, 8.0, 0.1], [0.5, 0.0, 0.9]])
     judged = []
 

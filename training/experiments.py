@@ -6,8 +6,9 @@ import dataclasses
 import json
 import logging
 import multiprocessing
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,21 @@ def train_all(configs: Mapping[str, Config], folder: Path) -> None:
             failed.append(name)
     if failed:
         raise ValueError(f"{folder}: training failed, with the messages above: {failed}")
+
+
+def named(texts: Sequence[str]) -> dict[str, Path]:
+    """Folders of runs by name, given as NAME=FOLDER; raises `ValueError` for other text and for one name twice."""
+    runs: dict[str, Path] = {}
+    for text in texts:
+        name, separator, folder = text.partition("=")
+        if not (re.fullmatch(r"[\w.+-]+", name) and separator and folder):
+            raise ValueError(
+                f"Expected NAME=RUN, such as unshared=runs/ablation-unshared-0. Received: {text!r}"
+            )
+        if name in runs:
+            raise ValueError(f"Expected different names of runs. Received: {list(texts)}")
+        runs[name] = Path(folder)
+    return runs
 
 
 def is_trained(run: Path) -> bool:

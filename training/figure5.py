@@ -31,11 +31,13 @@ from unitbox_tf.records import Annotation, Problems
 logger = logging.getLogger(__name__)
 
 SIDES = (60, 120, 240, 360, 480, 960)  # px; long side of the portrait, as in the paper
+WITHIN_FIELD = 240  # px; up to here the centre of each of these faces sees all of it (228 px)
 PHOTOS = 60  # validation photos, those with the largest faces
 KINDS = {
     "final": "faces of figure 4's training",
     "scales": "trained on at all scales",
 }  # by the names of the runs
+COLOURS = ("C0", "C3", "C2", "C1")  # the first two: of -ln IoU and l2
 # The paper's figure, by sides: width as a share of the image; None where it leaves the image.
 PAPER = {
     "iou": (0.545, 0.503, 0.527, 0.507, 0.521, 0.551),
@@ -146,8 +148,11 @@ def summarize(values: np.ndarray) -> dict[str, Any]:
     """The coefficients of variation of widths and heights `[N, 6, 2]`: mean and spread over photos."""
     each = np.array([variation(photo) for photo in values])  # [N, 2]
     summary: dict[str, Any] = {"photos": len(values)}
+    seen = SIDES.index(WITHIN_FIELD) + 1
     for index, what in enumerate(("width", "height")):
         column = each[:, index]
+        within = np.array([variation(photo[:seen, index]) for photo in values])
+        within = within[np.isfinite(within)]
         known = column[np.isfinite(column)]  # in the others there is no box at any size
         summary[what] = {
             "photos_without_box": int(len(column) - len(known)),
@@ -155,6 +160,7 @@ def summarize(values: np.ndarray) -> dict[str, Any]:
             "standard_deviation": float(known.std()) if len(known) else None,
             "median": float(np.median(known)) if len(known) else None,
             "share_up_to_6_percent": float((column <= 0.06).mean()),
+            f"mean_up_to_{WITHIN_FIELD}_px": float(within.mean()) if len(within) else None,
         }
     # Which sizes are to blame.
     ratios = by_middle(values)
@@ -177,27 +183,29 @@ def plot(
     values: Mapping[str, np.ndarray], pictures: Mapping[str, tuple[np.ndarray, Any]], path: Path
 ) -> None:
     """The box's width over the portrait's size, with the paper's; below, the picture with its six boxes a run."""
+    panels = {
+        title: {run_name(kind, loss): figure4.NAMES[loss] for loss in figure4.LOSSES}
+        for kind, title in KINDS.items()
+    }
+    own = {name for names in panels.values() for name in names}
+    if others := {name: name for name in values if name not in own}:
+        panels["other networks"] = others
     rows = 1 + bool(pictures)
-    figure = Figure(figsize=(11, 4.2 * rows), layout="constrained")
-    for column, (kind, title) in enumerate(KINDS.items()):
-        axes = figure.add_subplot(rows, 2, column + 1)
-        for loss, colour in zip(figure4.LOSSES, ("C0", "C3"), strict=True):
-            name = run_name(kind, loss)
-            if name not in values:
-                continue
-            width = by_middle(values[name])[..., 0]
-            low, middle, high = np.percentile(width, [25, 50, 75], axis=0)
-            axes.plot(SIDES, middle, color=colour, marker="o", label=figure4.NAMES[loss])
-            axes.fill_between(SIDES, low, high, color=colour, alpha=0.2)
+    figure = Figure(figsize=(5.5 * len(panels), 4.2 * rows), layout="constrained")
+    for column, (title, names) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, len(panels), column + 1)
+        for number, (name, label) in enumerate(names.items()):
+            if name in values:
+                width = by_middle(values[name])[..., 0]
+                low, middle, high = np.percentile(width, [25, 50, 75], axis=0)
+                colour = COLOURS[number % len(COLOURS)]
+                axes.plot(SIDES, middle, color=colour, marker="o", label=label)
+                axes.fill_between(SIDES, low, high, color=colour, alpha=0.2)
+        for loss, colour in zip(figure4.LOSSES, COLOURS, strict=False):
             paper = [np.nan if share is None else share for share in PAPER[loss]]
             label = f"{figure4.NAMES[loss]}, the paper's portrait"
-            axes.plot(
-                SIDES,
-                np.array(paper) / paper[SIDES.index(240)],
-                color=colour,
-                linestyle=":",
-                label=label,
-            )
+            line = np.array(paper) / paper[SIDES.index(240)]
+            axes.plot(SIDES, line, color=colour, linestyle=":", label=label)
         axes.set(xscale="log", xlabel="long side of the photo (px)", ylim=(0, 2), title=title)
         axes.set_ylabel("width of the box, by that at 240 px")
         axes.set_xticks(SIDES, [str(side) for side in SIDES])
@@ -247,9 +255,13 @@ def make(arguments: argparse.Namespace) -> None:
     image = detector.read_image(arguments.picture) if arguments.picture else None
     names = [run_name(kind, loss) for kind in KINDS for loss in figure4.LOSSES]
     runs = {name: folder / name for name in names if experiments.is_trained(folder / name)}
+    for name, run in experiments.named(arguments.runs).items():
+        if name in names:
+            raise ValueError(f"Expected --runs of other names than {names}. Received: {name}")
+        runs[name] = run
     if not runs:
         raise ValueError(f"{folder}: none of {names} is trained. Run `figures.py figure4` first")
-    for name in sorted(set(names) - set(runs)):
+    for name in sorted(set(names) - runs.keys()):
         logger.warning("%s: is not trained, and left out", folder / name)
     problems = Problems()
     truth = datasets.load(shared.data.validation_sources, arguments.data, problems, ("face",))

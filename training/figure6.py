@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-from pathlib import Path
 from typing import Any
 
+import experiments
 import roc
 
 from unitbox_tf.evaluation import fddb, protocols
 
 SCORES = {"discrete": "disc", "continuous": "cont"}  # and how published files name them
-
-
-def named(text: str) -> tuple[str, Path]:
-    """Name and folder of a run that is given as NAME=FOLDER; raises `ValueError` for other text."""
-    name, separator, folder = text.partition("=")
-    if not (re.fullmatch(r"[\w.+-]+", name) and separator and folder):
-        raise ValueError(
-            f"Expected NAME=RUN, such as unshared=runs/ablation-unshared-0. Received: {text!r}"
-        )
-    return name, Path(folder)
 
 
 def figures(curves: fddb.Curves) -> dict[str, Any]:
@@ -40,9 +29,7 @@ def figures(curves: fddb.Curves) -> dict[str, Any]:
 def make(arguments: argparse.Namespace) -> None:
     """Judges the runs, and writes their curves, figure6.json and two plots."""
     folder = arguments.output
-    runs = dict(named(text) for text in arguments.runs)
-    if len(runs) < len(arguments.runs):
-        raise ValueError(f"Expected different names of runs. Received: {arguments.runs}")
+    runs = experiments.named(arguments.runs)
     others = {kind: protocols.roc_files(arguments.curves, kind) for kind in SCORES.values()}
     curves = {
         name: roc.curves_of(run, arguments.sources, arguments.data, decoder=arguments.decoder)

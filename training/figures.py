@@ -37,6 +37,9 @@ def main() -> None:
     fifth = figures.add_parser("figure5", help="one portrait at six sizes")
     fifth.add_argument("stages", nargs="+", choices=["train", "measure"])
     fifth.add_argument("--epochs", type=int, default=15, help="of 20 iterations")
+    fifth.add_argument(
+        "--runs", nargs="+", default=[], metavar="NAME=RUN", help="networks to measure beside these"
+    )
     fifth.add_argument("--picture", type=Path, help="a portrait to draw the boxes in")
     fifth.add_argument(
         "--pixel",
