@@ -817,15 +817,17 @@ def test_detect_looks_at_tiles_and_blurs(untrained_run, photos, tmp_path):
 def test_scales_and_size_are_those_of_the_command_line(untrained_run, photos, tmp_path, capsys):
     exported, out = str(tmp_path / "exported"), tmp_path / "found"
     decoding = ["--max-side", "64", "--scales", "1", "0.5"]
+    decoding += ["--nms-iou", "0.3", "--max-detections", "3"]
     assert cli.main(["export", str(untrained_run), exported, *decoding]) == 0
     inside = detector.load(exported)
     assert (inside.decode.max_side, inside.decode.scales) == (64, (1.0, 0.5))
+    assert (inside.decode.nms_iou, inside.decode.max_detections) == (0.3, 3)
 
     command = ["detect", str(untrained_run), str(photos / "a.png"), "--output", str(out)]
     assert cli.main([*command, *decoding]) == 0
     rows = json.loads((out / "detections.json").read_text())
     found = inside(photos / "a.png")
-    assert len(found) == len(rows) > 0
+    assert len(found) == len(rows) == 3
     np.testing.assert_allclose([row["score"] for row in rows], found.scores, atol=1e-3)
 
     judged = tmp_path / "judged"
@@ -834,6 +836,7 @@ def test_scales_and_size_are_those_of_the_command_line(untrained_run, photos, tm
     assert "shown shrunk to fit 64 px, at scales 1 0.5 of that" in capsys.readouterr().out
     facts = json.loads((judged / "results.json").read_text())
     assert facts["model"]["scales"] == [1.0, 0.5]
+    assert facts["model"]["max_detections"] == 3
 
 
 def test_the_worst_photos_come_first():

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,12 @@ SUFFIXES = (ONNX_SUFFIX, LITERT_SUFFIX)
 ONNX_OPTIONS = ("score_threshold", "nms_iou", "max_detections")
 # What an exported file says of itself: keys of the metadata in ONNX, names of files in LiteRT.
 CLASS_NAMES, DECODE_CONFIG, MODEL_CARD = "class_names.json", "decode_config.json", "model_card.md"
+
+
+def description(class_names: Sequence[str], decode: DecodeConfig, card: str) -> dict[str, str]:
+    """What an exported ONNX or LiteRT file says of itself, as text by `CLASS_NAMES` and the other keys."""
+    settings = json.dumps(dataclasses.asdict(decode))
+    return {CLASS_NAMES: json.dumps(list(class_names)), DECODE_CONFIG: settings, MODEL_CARD: card}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.export.conftest import CARD, CONFIG
-from unitbox_tf import detector, inference, postprocess
+from unitbox_tf import detector, inference, postprocess, runtimes
 from unitbox_tf.export import saved_model
 
 NAMES = CONFIG.model.class_names
@@ -204,7 +204,7 @@ def test_it_says_what_it_is(saved, loaded):
     assert loaded.model_card().numpy().decode() == CARD
     inside = json.loads(loaded.decode_config().numpy())
     assert inside == json.loads(CONFIG.to_json())["decode"]
-    assert (saved / "assets.extra" / saved_model.CARD_FILE).read_text(encoding="utf-8") == CARD
+    assert (saved / "assets.extra" / runtimes.MODEL_CARD).read_text(encoding="utf-8") == CARD
 
 
 def test_the_command_line_tool_of_tensorflow_shows_it(saved, capsys, monkeypatch):

@@ -55,7 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument(
         "model",
         type=Path,
-        help="folder of a run or of an exported SavedModel, or the name of a published detector: faces",
+        help="folder of a run, an exported SavedModel, .onnx or .tflite, or the name of a published detector: "
+        "faces",
     )
     detect.add_argument(
         "inputs",
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "detector",
         type=Path,
         metavar="MODEL_OR_DETECTIONS",
-        help="folder of a run or of an exported SavedModel; or detections of any detector: COCO's json, "
+        help="a detector as for `unitbox detect`; or detections of any detector: COCO's json, "
         "FDDB's result file or folder, WIDER FACE's folder",
     )
     evaluate.add_argument("sources", nargs="+", help="annotated photos as FORMAT:PATH#SPLIT")

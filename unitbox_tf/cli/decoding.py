@@ -21,9 +21,14 @@ def add_options(parser: Any) -> None:
         type=float,
         help="with several scales: longer ones, in pixels as shown, are left to a smaller scale",
     )
+    parser.add_argument(
+        "--nms-iou", type=float, help="of two boxes that overlap more, the better one is kept"
+    )
+    parser.add_argument("--max-detections", type=int, help="most objects in a photo, the best")
 
 
-FIELDS = ("max_side", "scales", "largest_object")  # that `add_options` offers
+# That `add_options` offers.
+FIELDS = ("max_side", "scales", "largest_object", "nms_iou", "max_detections")
 
 
 def changes(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:

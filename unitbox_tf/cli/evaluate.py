@@ -122,6 +122,8 @@ def _judge_model(
         "max_side": one.decode.max_side,
         "scales": list(one.decode.scales),
         "largest_object": one.decode.largest_object,
+        "nms_iou": one.decode.nms_iou,
+        "max_detections": one.decode.max_detections,
         "lowest_score": one.decode.score_threshold,
     }
     return facts, judged, one.class_names
@@ -151,7 +153,7 @@ def _judge_file(
         if getattr(options, name) is not None:
             raise ValueError(
                 f"--{name.replace('_', '-')} is for models; {options.detector} is no folder of a run or a "
-                "SavedModel (with config.json or saved_model.pb)"
+                "SavedModel (with config.json or saved_model.pb), and no .onnx or .tflite"
             )
     sources = [datasets.parse(source, options.data) for source in options.sources]
     annotations = [a for source in sources for a in source.read(problems, photos=options.present)]

@@ -8,9 +8,7 @@ stored it is square, of `max_side`, for runtimes and accelerators that want one 
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import json
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -74,12 +72,7 @@ def save(
     else:
         converter.representative_dataset = lambda: ([image] for image in shown)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    described = {
-        runtimes.CLASS_NAMES: json.dumps(list(class_names)),
-        runtimes.DECODE_CONFIG: json.dumps(dataclasses.asdict(decode)),
-        runtimes.MODEL_CARD: card,
-    }
-    content = _with_files(converter.convert(), described)
+    content = _with_files(converter.convert(), runtimes.description(class_names, decode, card))
     decoder = Path(numpy_decoder.__file__)
     export.write(path.parent / decoder.name, decoder.read_bytes())
     export.write(path, content)

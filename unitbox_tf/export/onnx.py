@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,12 +56,7 @@ def save(
         tf.function(detect, input_signature=specs), input_signature=specs, opset=OPSET
     )
     _give_defaults(proto, decode)
-    described = {
-        runtimes.CLASS_NAMES: json.dumps(list(class_names)),
-        runtimes.DECODE_CONFIG: json.dumps(dataclasses.asdict(decode)),
-        runtimes.MODEL_CARD: card,
-    }
-    for key, text in described.items():
+    for key, text in runtimes.description(class_names, decode, card).items():
         proto.metadata_props.add(key=key, value=text)
     proto.doc_string = "UnitBox detector: RGB images in, boxes x0, y0, x1, y1 in their pixels out"
     export.write(path, proto.SerializeToString())

@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.inference import ENCODED, IMAGES, InferenceModule
+from unitbox_tf.runtimes import MODEL_CARD
 
-CARD_FILE = "model_card.md"  # in the folder `assets.extra`
-WARM_UP_FILE = "tf_serving_warmup_requests"  # the name that TensorFlow Serving looks for, likewise
+WARM_UP_FILE = "tf_serving_warmup_requests"  # in `assets.extra`: where TensorFlow Serving looks
 WARM_UP_SIZES = ((480, 640), (640, 480))  # heights and widths of the photos in warm-up records
 
 
@@ -75,7 +75,7 @@ def save(
         tf.saved_model.save(module, str(complete), signatures=signatures)
         extra = complete / "assets.extra"
         extra.mkdir()
-        (extra / CARD_FILE).write_text(card, encoding="utf-8")
+        (extra / MODEL_CARD).write_text(card, encoding="utf-8")
         with tf.io.TFRecordWriter(str(extra / WARM_UP_FILE)) as writer:
             for record in warm_up_records():
                 writer.write(record)
