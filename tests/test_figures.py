@@ -278,7 +278,7 @@ def test_the_table_of_ablations_has_all_seeds_that_have_ended(tmp_path):
     for seed, quality in ((0, 0.8), (7, 0.9)):
         run = tmp_path / f"ablation-base-{seed}"
         run.mkdir()
-        figures = {"fddb_discrete_at_5": quality, "mean_iou": quality, "ap75": None}
+        figures = {"fddb_discrete_at_5": quality, "ap50": 0.5, "mean_iou": quality, "ap75": None}
         content = {decoder: figures for decoder in ("peaks", "ellipse")}
         (run / experiments.FINISHED).write_text(json.dumps(content))
         config = recipes.changed(base, train={"seed": seed})
@@ -293,7 +293,7 @@ def test_the_table_of_ablations_has_all_seeds_that_have_ended(tmp_path):
     lines = ablations.table(found).splitlines()[2:]
     assert len(lines) == 2
     assert lines[0].startswith("| base | 2 | 0.150 (0.100 to 0.200) |")
-    assert "0.850 (0.800 to 0.900)" in lines[0]
+    assert "| 0.500 (0.500 to 0.500) | 0.850 (0.800 to 0.900) |" in lines[0]
     assert lines[1].startswith("| unshared | 1 | 1.000 (1.000 to 1.000) |")
     with pytest.raises(ValueError, match="has another configuration"):
         ablations.figures(tmp_path, "base", recipes.changed(base, train={"epochs": 9}))

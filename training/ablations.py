@@ -30,6 +30,8 @@ POSITIVE_SHARE = 0.1
 COLUMNS = {  # of the table, by the path in results.json
     "miss rate at 5 false positives, ellipse": ("ellipse", "fddb_discrete_at_5"),
     "miss rate at 5 false positives, peaks": ("peaks", "fddb_discrete_at_5"),
+    "AP .50, ellipse": ("ellipse", "ap50"),
+    "AP .50, peaks": ("peaks", "ap50"),
     "mean IoU, ellipse": ("ellipse", "mean_iou"),
     "mean IoU, peaks": ("peaks", "mean_iou"),
     "AP .75, ellipse": ("ellipse", "ap75"),
