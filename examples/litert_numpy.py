@@ -22,9 +22,10 @@ import numpy_decoder  # noqa: E402
 def read_ppm(path):
     """The image uint8 [H, W, 3] in a binary PPM file without comments."""
     with open(path, "rb") as file:
-        magic, width, height, _ = (file.readline() + file.readline() + file.readline()).split()
+        magic = file.read(2)
         if magic != b"P6":
             raise ValueError(f"{path}: expected a binary PPM file (P6). Received: {magic!r}")
+        width, height, _ = (file.readline() + file.readline() + file.readline()).split()
         return np.frombuffer(file.read(), np.uint8).reshape(int(height), int(width), 3)
 
 

@@ -814,6 +814,21 @@ def test_detect_looks_at_tiles_and_blurs(untrained_run, photos, tmp_path):
     assert cli.main([*command, str(tmp_path / "other"), "--tile"]) == 0
 
 
+def test_an_output_that_is_no_folder_and_a_photo_that_is_gone_are_named(
+    untrained_run, photos, tmp_path, capsys
+):
+    command = ["detect", str(untrained_run), "gone.jpg", "--output"]
+    assert cli.main([*command, str(photos / "a.png")]) == 1
+    assert "a.png: expected a folder to write" in capsys.readouterr().err
+    assert cli.main([*command, str(tmp_path / "out"), "--tile", "-5"]) == 1
+    assert "Expected a tile of at least 1 px a side. Received: -5" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert cli.main([*command, str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr().err
+    assert "photo that cannot be read: gone.jpg: [Errno 2]" in printed
+    assert "1 of 1 photos could not be read" in printed
+
+
 def test_scales_and_size_are_those_of_the_command_line(untrained_run, photos, tmp_path, capsys):
     exported, out = str(tmp_path / "exported"), tmp_path / "found"
     decoding = ["--max-side", "64", "--scales", "1", "0.5"]

@@ -33,8 +33,8 @@ def changed(config, **settings):
 def test_runs_are_trained_once_and_those_that_diverge_are_results(tiny_config, tmp_path):
     good = changed(tiny_config, epochs=1, steps_per_epoch=1)
     wild = changed(good, steps_per_epoch=2, learning_rate=1e30, clip_norm=None)
-    gone = dataclasses.replace(good.data, train_sources=("coco:gone",))
-    configs = {"bad": dataclasses.replace(good, data=gone), "good": good, "wild": wild}
+    unread = dataclasses.replace(good.model, weights="gone.h5")
+    configs = {"bad": dataclasses.replace(good, model=unread), "good": good, "wild": wild}
     # What fails keeps no other run from being trained.
     with pytest.raises(ValueError, match=r"training failed.*\['bad'\]"):
         experiments.train_all(configs, tmp_path)
@@ -49,6 +49,14 @@ def test_runs_are_trained_once_and_those_that_diverge_are_results(tiny_config, t
     assert before == {path: path.stat().st_mtime_ns for path in before}
     with pytest.raises(ValueError, match=r"good/config\.json: has another configuration"):
         experiments.train_all({"good": changed(good, epochs=2)}, tmp_path)
+
+
+def test_nothing_is_trained_where_data_are_absent(tiny_config, tmp_path):
+    gone = dataclasses.replace(tiny_config.data, validation_sources=("coco:gone",))
+    configs = {"good": tiny_config, "bad": dataclasses.replace(tiny_config, data=gone)}
+    with pytest.raises(ValueError, match=r"gone: no such file or folder, needed for the source"):
+        experiments.train_all(configs, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def epoch(iterations, miss, quality):

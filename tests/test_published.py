@@ -32,6 +32,16 @@ def squares(folder, monkeypatch):
     return folder
 
 
+def test_the_message_about_an_unknown_name_has_those_that_are_published(
+    squares, tmp_path, monkeypatch
+):
+    with pytest.raises(ValueError, match="does not exist, and published here is squares"):
+        unitbox_tf.load("sqares")
+    monkeypatch.setattr(published, "FOLDER", tmp_path)
+    with pytest.raises(ValueError, match=r"come with the repository alone: .* has none"):
+        unitbox_tf.load("faces")
+
+
 def test_published_weights_are_those_of_the_run(untrained_run, squares):
     size = (squares / published.WEIGHTS_FILE).stat().st_size
     assert 14.7e6 * 2 < size < 32e6

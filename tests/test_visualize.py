@@ -114,3 +114,11 @@ def test_without_boxes_the_photo_stays(photo):
 def test_a_wrong_margin_or_shape_is_refused(photo, wrong):
     with pytest.raises(ValueError, match="Expected a margin from 0 and a shape of ellipse or box"):
         visualize.blur(photo, BOX, **wrong)
+
+
+def test_a_picture_of_no_known_format_is_not_written(tmp_path):
+    image = np.zeros((4, 5, 3), np.uint8)
+    visualize.save_image(image, str(tmp_path / "a.png"))
+    assert (tmp_path / "a.png").is_file()
+    with pytest.raises(OSError, match=r"a\.xyz: could not be encoded"):
+        visualize.save_image(image, tmp_path / "a.xyz")

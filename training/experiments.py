@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unitbox_tf import datasets
 from unitbox_tf.config import Config
 
 logger = logging.getLogger(__name__)
@@ -26,11 +27,14 @@ def train_all(configs: Mapping[str, Config], folder: Path) -> None:
     """Trains the runs `folder/NAME` that have not ended.
 
     Raises:
-        ValueError: a run of this name has another configuration, in which case none is trained; or
-            the training of some failed, and the others are trained all the same.
+        ValueError: a run of this name has another configuration, or its data are not there, in which
+            cases none is trained; or the training of some failed, and the others are trained all the same.
     """
     for name, config in configs.items():
         check_same(folder / name, config)
+        if not has_ended(folder / name):
+            for source in (*config.data.train_sources, *config.data.validation_sources):
+                datasets.parse(source, config.data.data)
     failed = []
     for number, (name, config) in enumerate(configs.items(), 1):
         run = folder / name

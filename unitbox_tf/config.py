@@ -70,8 +70,8 @@ class LossConfig:
     # Both losses are added up over the pixels of a batch ("sum", the paper) or averaged over the
     # pixels that count ("mean"). "object_mean" averages the distance loss over each object first.
     reduction: Literal["sum", "mean", "object_mean"] = "mean"
-    confidence_weight: float = 1.0
-    distance_weight: float = 1.0
+    confidence_weight: float = 1.0  # what the confidence loss counts in the sum of both
+    distance_weight: float = 1.0  # what the distance loss counts in it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ class DecodeConfig:
     blob_threshold: float = 0.5  # ellipse decoder: lowest confidence of a pixel of a blob
     # Peaks decoder, and several scales: of two boxes that overlap more, the better one is kept.
     nms_iou: float = 0.4
-    max_detections: int = 300
+    max_detections: int = 300  # in a photo, the best
 
 
 @dataclasses.dataclass(frozen=True)

@@ -118,8 +118,13 @@ class Detector:
 
         Args:
             tile: side of a tile in pixels; `decode.max_side` if left out. See `tiling.detect_tiled`.
+
+        Raises:
+            ValueError: `tile` is below 1.
         """
         side = self.decode.max_side if tile is None else tile
+        if side < 1:
+            raise ValueError(f"Expected a tile of at least 1 px a side. Received: {side}")
 
         def detect(image: np.ndarray) -> Detections:
             return tiling.detect_tiled(self._detect, image, side, nms_iou=self.decode.nms_iou)
@@ -267,9 +272,16 @@ def load(path: str | Path, **decode: Any) -> Detector:
         raise ValueError(
             f"{path}: expected the folder of a run (with {CONFIG_FILE}) or of a SavedModel (with "
             f"saved_model.pb), or a file that ends in {' or '.join(runtimes.SUFFIXES)}"
-            + ("" if path.exists() else "; it does not exist")
+            + ("" if path.exists() else f"; it does not exist, and {_published()}")
         )
     return _from_exported(path, exported, decode)
+
+
+def _published() -> str:
+    names = published.names()
+    if names:
+        return f"published here is {', '.join(names)}"
+    return f"published detectors come with the repository alone: {published.FOLDER} has none"
 
 
 def _from_exported(path: Path, exported: runtimes.Exported, changes: dict[str, Any]) -> Detector:

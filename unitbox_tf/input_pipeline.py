@@ -98,7 +98,7 @@ def decode_photo(encoded: bytes) -> tf.Tensor:
         lines = [line for line in error.message.splitlines() if line and "[[{{node" not in line]
         reason = re.sub(r"^\{\{.*?\}\} | \[Op:\w+\]$", "", lines[-1])
         raise ValueError(
-            f"expected a JPEG or PNG photo, which these {len(encoded)} bytes are not: {reason}"
+            f"expected a JPEG or PNG photo, which these {len(encoded)} bytes are not. TensorFlow: {reason}"
         ) from error
 
 

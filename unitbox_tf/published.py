@@ -26,6 +26,11 @@ def find(name: str | Path) -> Path:
     return path
 
 
+def names() -> list[str]:
+    """Those of the published detectors that are there."""
+    return sorted(path.parent.name for path in FOLDER.glob(f"*/{WEIGHTS_FILE}"))
+
+
 def save_weights(weights: Sequence[tuple[str, np.ndarray]], folder: Path) -> None:
     """Writes weights, in the order of the model, each with its name, and their SHA-256.
 

@@ -175,11 +175,17 @@ def tile(images: Sequence[np.ndarray], columns: int, height: int = 240) -> np.nd
     return canvas
 
 
-def save_image(image: np.ndarray, path: Path) -> None:
-    """Writes an image; the suffix of `path` gives the format. Raises `OSError` if it cannot be written."""
-    ok, encoded = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))
-    if not ok:
-        raise OSError(f"{path}: could not be encoded")
+def save_image(image: np.ndarray, path: str | Path) -> None:
+    """Writes an RGB image uint8 `[H, W, 3]`; the suffix of `path` gives the format.
+
+    Raises:
+        OSError: it cannot be written, or the suffix is none of a format that OpenCV writes.
+    """
+    path = Path(path)
+    try:
+        _, encoded = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))
+    except cv2.error as error:
+        raise OSError(f"{path}: could not be encoded: {error.err}") from error
     path.write_bytes(encoded.tobytes())
 
 

@@ -26,7 +26,12 @@ RESULTS_FILE = "detections.json"
 JOURNAL_FILE = "journal.jsonl"
 PROBLEMS_FILE = "problems.txt"
 OWN_FILES = frozenset({RESULTS_FILE, JOURNAL_FILE, PROBLEMS_FILE})
-UNREADABLE, DAMAGED = "video that cannot be read", "damaged video"  # kinds of problems
+# Kinds of problems, beside that of a photo that cannot be decoded.
+UNREAD, UNREADABLE, DAMAGED = (
+    "photo that cannot be read",
+    "video that cannot be read",
+    "damaged video",
+)
 FEW = 20  # photos, or problems, that have a line each on the terminal
 
 
@@ -46,7 +51,12 @@ def run(options: argparse.Namespace) -> int:
     }
     if options.tile is not None:
         model = model.tiled(options.tile or None)
-    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"--output {options.output}: expected a folder to write: {error}"
+        ) from error
     if options.restart:
         journals.discard(options.output / JOURNAL_FILE)
     with journals.Journal(options.output / JOURNAL_FILE, settings) as journal:
@@ -124,7 +134,8 @@ class _Work:
                 image = detector.read_image(photo)
             except (OSError, ValueError) as error:
                 message = str(error).removeprefix(f"{photo}: ")
-                problems.append(Problem(input_pipeline.UNDECODABLE, photo.as_posix(), message))
+                kind = UNREAD if isinstance(error, OSError) else input_pipeline.UNDECODABLE
+                problems.append(Problem(kind, photo.as_posix(), message))
                 continue
             found = self.model(image)
             suffix = photo.suffix if photo.suffix.lower() in checks.IMAGE_SUFFIXES else ".jpg"
@@ -226,7 +237,7 @@ def _report(problems: Sequence[Problem], num_photos: int, path: Path) -> int:
         print(f"unitbox: {problem.kind}: {problem}", file=sys.stderr)
     if len(problems) > FEW:
         print(f"unitbox: and {len(problems) - FEW} more", file=sys.stderr)
-    broken = sum(problem.kind == input_pipeline.UNDECODABLE for problem in problems)
+    broken = sum(problem.kind in (input_pipeline.UNDECODABLE, UNREAD) for problem in problems)
     if broken:
         print(f"unitbox: {broken} of {num_photos} photos could not be read", file=sys.stderr)
     print(f"unitbox: all of these: {path}", file=sys.stderr)

@@ -176,7 +176,7 @@ def load(
         if most > len(class_names):
             raise ValueError(
                 f"{text!r} has objects of at least {most} classes, but the model has {len(class_names)}. "
-                "Name as many with --class-names, in the order of the data set's"
+                "Expected a model of as many, named in training by --class-names in the data set's order"
                 + (f": {', '.join(names)}" if names else "")
             )
         if len(names) > 1 and names != tuple(class_names)[: len(names)]:
