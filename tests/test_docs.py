@@ -95,6 +95,7 @@ CHECKED = [
     ("docs/losses.md", "benchmark.py losses", "measures in many processes, minutes"),
     ("docs/results.md", "figure4 letter", "trains eight runs"),
     ("docs/results.md", "figure4 search", "trains eighteen runs"),
+    ("docs/results.md", "ablations --seeds", "trains thirty runs"),
     ("docs/training.md", "tensorboard", "a server"),
     ("docs/training.md", "ablations  ", "trains some fifty runs"),
     ("docs/training.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
