@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unitbox_tf import datasets
+from unitbox_tf import datasets, published
 from unitbox_tf.config import Config
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,11 @@ def train_all(configs: Mapping[str, Config], folder: Path) -> None:
 
 
 def named(texts: Sequence[str]) -> dict[str, Path]:
-    """Folders of runs by name, given as NAME=FOLDER; raises `ValueError` for other text and for one name twice."""
+    """Folders of runs, or of published detectors, by name; each is given as NAME=RUN.
+
+    Raises:
+        ValueError: a text is not of this form, or a name comes twice.
+    """
     runs: dict[str, Path] = {}
     for text in texts:
         name, separator, folder = text.partition("=")
@@ -66,7 +70,7 @@ def named(texts: Sequence[str]) -> dict[str, Path]:
             )
         if name in runs:
             raise ValueError(f"Expected different names of runs. Received: {list(texts)}")
-        runs[name] = Path(folder)
+        runs[name] = published.find(folder)
     return runs
 
 

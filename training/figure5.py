@@ -191,9 +191,10 @@ def plot(
     if others := {name: name for name in values if name not in own}:
         panels["other networks"] = others
     rows = 1 + bool(pictures)
-    figure = Figure(figsize=(5.5 * len(panels), 4.2 * rows), layout="constrained")
+    figure = Figure(figsize=(5.5 * len(panels), 4.4 * rows), layout="constrained")
+    parts = figure.subfigures(rows, 1, squeeze=False)[:, 0]
     for column, (title, names) in enumerate(panels.items()):
-        axes = figure.add_subplot(rows, len(panels), column + 1)
+        axes = parts[0].add_subplot(1, len(panels), column + 1)
         for number, (name, label) in enumerate(names.items()):
             if name in values:
                 width = by_middle(values[name])[..., 0]
@@ -213,8 +214,9 @@ def plot(
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     for column, (name, (image, found)) in enumerate(pictures.items()):
-        _draw(figure.add_subplot(rows, len(pictures), len(pictures) + column + 1), image, found)
-        figure.axes[-1].set_title(name)
+        axes = parts[1].add_subplot(1, len(pictures), column + 1)
+        _draw(axes, image, found)
+        axes.set_title(name)
     figure.savefig(path, dpi=110)
 
 
