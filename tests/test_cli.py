@@ -829,6 +829,12 @@ def test_an_output_that_is_no_folder_and_a_photo_that_is_gone_are_named(
     assert "1 of 1 photos could not be read" in printed
 
 
+def test_what_is_found_lies_in_found(untrained_run, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["detect", str(untrained_run), str(photos / "a.png")]) == 0
+    assert {path.name for path in (tmp_path / "found").iterdir()} >= {"a.png", "detections.json"}
+
+
 def test_scales_and_size_are_those_of_the_command_line(untrained_run, photos, tmp_path, capsys):
     exported, out = str(tmp_path / "exported"), tmp_path / "found"
     decoding = ["--max-side", "64", "--scales", "1", "0.5"]

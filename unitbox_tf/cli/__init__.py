@@ -67,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument(
         "--output",
         type=Path,
-        required=True,
-        help="folder for what is found; the same command goes on where it was stopped",
+        default=Path("found"),
+        help="folder for what is found, default: %(default)s; the same command goes on where it was stopped",
     )
     detect.add_argument(
         "--restart",
