@@ -31,8 +31,8 @@ class DataConfig:
     """
 
     data: str = "."  # folder that relative paths in sources start from
-    train_sources: tuple[str, ...] = ("synthetic:#0-2000",)
-    validation_sources: tuple[str, ...] = ("synthetic:#1000000-1000200",)
+    train_sources: tuple[str, ...] = ("synthetic:#0-2000",)  # FORMAT:PATH#SPLIT of each
+    validation_sources: tuple[str, ...] = ("synthetic:#1000000-1000200",)  # likewise
     image_size: int = 96  # side of the square training images, in pixels
     random_crop: bool = False  # squares at random scales; else the photo is only shrunk to fit
     object_size: tuple[float, float] = (16.0, 128.0)  # of random_crop: long side of an object; px
@@ -51,7 +51,7 @@ class DataConfig:
 class ModelConfig:
     """The network (section 3 of the paper)."""
 
-    class_names: tuple[str, ...] = ("object",)
+    class_names: tuple[str, ...] = ("object",)  # in the order of the data set's
     weights: str | None = None  # of the backbone: None (random), "imagenet" or a file
     unshared: bool = False  # a backbone for each branch, as in the paper's FDDB result
     confidence_tap: Literal["before_pool", "after_pool"] = "before_pool"  # of stage 4
@@ -78,23 +78,24 @@ class LossConfig:
 class TrainConfig:
     """How it is minimised (section 4 of the paper), and on what."""
 
-    init: str | None = None  # folder of a run whose best weights training starts from
-    epochs: int = 10
+    init: str | None = None  # run, or published detector, whose weights training starts from
+    epochs: int = 10  # after each, the network is judged and stored
     steps_per_epoch: int = 100
-    batch_size: int = 10
+    batch_size: int = 10  # images of a step
     optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = 1e-3
-    schedule: Literal["constant", "cosine"] = "constant"
+    learning_rate: float = 1e-3  # at its highest
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine: the rate falls to 0 at the end
     warmup: float = 0.0  # share of all steps in which the learning rate rises from 0
-    momentum: float = 0.9
+    momentum: float = 0.9  # of sgd
     weight_decay: float = 0.0  # coupled: added to the gradient, as in Caffe
     clip_norm: float | None = None  # of the gradient of all variables together
     validation_images: int = 100  # looked at after each epoch, at most
     validation_protocol: Protocol = "summary"  # by which they are judged, and the best epoch chosen
-    seed: int = 0
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    seed: int = 0  # of initial weights, and of the order and changes of photos
+    device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: a GPU if there is one
+    # In which the network is computed; weights stay float32. auto: what is fastest on the device.
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
-    jit: Literal["auto", "on", "off"] = "auto"
+    jit: Literal["auto", "on", "off"] = "auto"  # whether XLA compiles the training step
     output: str = "saved_models"  # folder that holds the runs
     run: str | None = None  # name of the run's folder; None: preset, date and time
 
