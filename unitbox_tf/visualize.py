@@ -183,9 +183,11 @@ def save_image(image: np.ndarray, path: str | Path) -> None:
     """
     path = Path(path)
     try:
-        _, encoded = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))
+        written, encoded = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))
     except cv2.error as error:
         raise OSError(f"{path}: could not be encoded: {error.err}") from error
+    if not written:
+        raise OSError(f"{path}: could not be encoded")
     path.write_bytes(encoded.tobytes())
 
 
