@@ -58,7 +58,7 @@ def tiny_config(tmp_path_factory):
     """A configuration that trains in seconds, with a class more than the pictures show."""
     import dataclasses
 
-    from unitbox_tf.config import PRESETS
+    from unitbox_tf.presets import PRESETS
 
     smoke = PRESETS["smoke"]
     return dataclasses.replace(
@@ -91,10 +91,10 @@ def tiny_run(tiny_config):
     """A finished run of `tiny_config`."""
     import dataclasses
 
-    from unitbox_tf import train
+    from unitbox_tf.train import fit
 
     settings = dataclasses.replace(tiny_config.train, run="tiny")
-    return train.fit(dataclasses.replace(tiny_config, train=settings))
+    return fit.fit(dataclasses.replace(tiny_config, train=settings))
 
 
 @pytest.fixture(scope="session")
@@ -102,9 +102,9 @@ def untrained_run(tiny_config, tmp_path_factory):
     """The folder of a run whose network is untrained, and finds something nearly everywhere."""
     import dataclasses
 
-    from unitbox_tf import detector
-    from unitbox_tf.export import saved_model
-    from unitbox_tf.model import unitbox
+    from unitbox_tf import runs
+    from unitbox_tf.formats import saved_model
+    from unitbox_tf.network.model import unitbox
 
     folder = tmp_path_factory.mktemp("untrained")
     config = dataclasses.replace(
@@ -113,8 +113,8 @@ def untrained_run(tiny_config, tmp_path_factory):
         decode=dataclasses.replace(tiny_config.decode, score_threshold=0.01),
     )
     model = unitbox(config.model, seed=3)
-    (folder / detector.CONFIG_FILE).write_text(config.to_json())
-    model.save_weights(folder / detector.BEST_FILE)
+    (folder / runs.CONFIG_FILE).write_text(config.to_json())
+    model.save_weights(folder / runs.BEST_FILE)
     names = config.model.class_names
-    saved_model.save(model, config.decode, names, folder / detector.SAVED_MODEL_FOLDER)
+    saved_model.save(model, config.decode, names, folder / runs.SAVED_MODEL_FOLDER)
     return folder

@@ -13,16 +13,19 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tests import test_video
+from tests.detect import test_video
 from tests.evaluation.test_wider_face import read_parity
-from tests.test_input_pipeline import exif_jpeg
-from unitbox_tf import cli, datasets, detector, export, visualize
+from tests.train.test_pipeline import exif_jpeg
+from unitbox_tf import cli, datasets, images, inputs, loading, runs, visualize
 from unitbox_tf import config as configs
 from unitbox_tf.cli import evaluate, fit
-from unitbox_tf.config import PRESETS, DecodeConfig
+from unitbox_tf.config import DecodeConfig
 from unitbox_tf.datasets import synthetic
+from unitbox_tf.detect import detector
 from unitbox_tf.evaluation import wider_face
-from unitbox_tf.records import Annotation, Detections, Problems
+from unitbox_tf.presets import PRESETS
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation, Detections
 
 
 def test_fit_takes_a_preset_and_fields():
@@ -205,7 +208,8 @@ def test_detect_says_what_is_missing(untrained_run, tmp_path, capsys):
 QUICK_DETECT = """
 import os, resource, signal, sys
 import numpy as np
-from unitbox_tf import cli, detector
+from unitbox_tf import cli, loading
+from unitbox_tf.detect import detector
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.records import Detections
 
@@ -220,7 +224,7 @@ def find(image):
     box = np.float32([[1, 2, 11, 2 + image.shape[1] % 40 + 1]])
     return Detections(box, np.float32([0.5]), np.int32([0]), image.shape[:2])
 
-detector.load = lambda path, **changes: detector.Detector(find, ("object",), DecodeConfig())
+loading.load = lambda path, **changes: detector.Detector(find, ("object",), DecodeConfig())
 status = cli.main(sys.argv[1:])
 print("grown by", memory[-1] - memory[min(100, len(memory) - 1)], "KiB")
 sys.exit(status)
@@ -311,7 +315,7 @@ def quick(tmp_path, monkeypatch):
             return Detections(box, np.float32([0.5]), np.int32([0]), image.shape[:2])
 
         model = detector.Detector(find, ("object",), DecodeConfig(**decode))
-        monkeypatch.setattr(detector, "load", lambda path, **changes: model)
+        monkeypatch.setattr(loading, "load", lambda path, **changes: model)
         assert cli.main(["detect", "weights", "--output", "out", *inputs]) == status
         return [width - 50 for width in shown]
 
@@ -410,18 +414,17 @@ def test_detect_names_a_damaged_journal(quick, capsys):
 
 
 def test_what_ctrl_c_stops_is_gone_on_with(quick, monkeypatch, capsys):
-    from unitbox_tf import visualize
 
     def interrupted(image, path):
         if "2" in path.name:
             raise KeyboardInterrupt
         save_image(image, path)
 
-    save_image = visualize.save_image
-    monkeypatch.setattr(visualize, "save_image", interrupted)
+    save_image = images.save_image
+    monkeypatch.setattr(images, "save_image", interrupted)
     assert quick("photos", status=cli.INTERRUPTED) == [0, 1, 2]
     assert "the same command goes on with what is left" in capsys.readouterr().err
-    monkeypatch.setattr(visualize, "save_image", save_image)
+    monkeypatch.setattr(images, "save_image", save_image)
     assert quick("photos") == [2, 3]
     assert len(results_of()) == 4
 
@@ -741,7 +744,7 @@ def test_export_chooses_the_format_by_name_and_option(
     arguments, module, precision, untrained_run, photos, tmp_path, monkeypatch
 ):
     called = []
-    home = importlib.import_module(f"unitbox_tf.export.{module}")
+    home = importlib.import_module(f"unitbox_tf.formats.{module}")
     monkeypatch.setattr(home, "save", lambda *given, **named: called.append((given, named)))
     (untrained_run / "README.md").write_text("# The card")
     replaced = [str(photos) if argument == "PHOTOS" else argument for argument in arguments]
@@ -787,11 +790,11 @@ def test_what_is_not_installed_is_named(untrained_run, tmp_path, monkeypatch, ca
 
 
 def test_a_run_without_a_card_tells_what_is_known_of_it(untrained_run):
-    config = configs.load(untrained_run / detector.CONFIG_FILE)
+    config = configs.load(untrained_run / runs.CONFIG_FILE)
     results = untrained_run / "results.json"
     results.write_text('{"peaks": {"ap50": 0.5, "recall": null}}')
     try:
-        card = export.model_card(untrained_run, config)
+        card = runs.model_card(untrained_run, config)
     finally:
         results.unlink()
     assert "detector: object, other" in card
@@ -800,15 +803,15 @@ def test_a_run_without_a_card_tells_what_is_known_of_it(untrained_run):
 
 
 def test_detect_looks_at_tiles_and_blurs(untrained_run, photos, tmp_path):
-    large = np.tile(detector.read_image(photos / "a.png"), (2, 2, 1))
+    large = np.tile(inputs.read_image(photos / "a.png"), (2, 2, 1))
     assert cv2.imwrite(str(tmp_path / "large.png"), large[..., ::-1])
     command = ["detect", str(untrained_run), str(tmp_path / "large.png"), "--output"]
     out = tmp_path / "found"
     assert cli.main([*command, str(out), "--tile", "96", "--blur", "box"]) == 0
     rows = json.loads((out / "detections.json").read_text())
-    found = detector.load(untrained_run).tiled(96)(large)
-    assert len(rows) == len(found) > len(detector.load(untrained_run)(large))
-    drawn = detector.read_image(out / "large.png")
+    found = loading.load(untrained_run).tiled(96)(large)
+    assert len(rows) == len(found) > len(loading.load(untrained_run)(large))
+    drawn = inputs.read_image(out / "large.png")
     np.testing.assert_array_equal(drawn, visualize.blur(large, found.boxes, shape="box"))
     assert cli.main([*command, str(out), "--tile"]) == 1  # other settings
     assert cli.main([*command, str(tmp_path / "other"), "--tile"]) == 0
@@ -840,7 +843,7 @@ def test_scales_and_size_are_those_of_the_command_line(untrained_run, photos, tm
     decoding = ["--max-side", "64", "--scales", "1", "0.5"]
     decoding += ["--nms-iou", "0.3", "--max-detections", "3"]
     assert cli.main(["export", str(untrained_run), exported, *decoding]) == 0
-    inside = detector.load(exported)
+    inside = loading.load(exported)
     assert (inside.decode.max_side, inside.decode.scales) == (64, (1.0, 0.5))
     assert (inside.decode.nms_iou, inside.decode.max_detections) == (0.3, 3)
 

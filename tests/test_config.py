@@ -1,10 +1,13 @@
 import dataclasses
 import json
+import re
 
+import numpy as np
 import pytest
 
 from unitbox_tf import config as configs
-from unitbox_tf.config import PRESETS, Config
+from unitbox_tf.config import Config
+from unitbox_tf.presets import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -39,32 +42,77 @@ def test_field_names_are_unique_so_that_each_can_be_an_option():
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize(
-    ("group", "field", "value", "message"),
-    [
-        ("train", "epoch", 3, "unknown field 'epoch'"),
-        ("train", "epochs", "3", "epochs: expected .*int.*received '3'"),
-        ("train", "epochs", 0, "epochs of at least 1. Received: 0"),
-        ("train", "device", "tpu", "device: expected .*received 'tpu'"),
-        ("train", "clip_norm", "x", "clip_norm: expected .*received 'x'"),
-        ("data", "object_size", [1.0], "object_size: expected .*received \\[1.0\\]"),
-        ("data", "object_size", [9.0, 1.0], "two growing numbers"),
-        ("model", "class_names", [], "at least one of class_names"),
-        ("data", "train_sources", [], "at least one of train_sources"),
-        ("data", "mosaic", 1.5, "mosaic from 0 to 1. Received: 1.5"),
-        ("loss", "distance_loss", "l1", "distance_loss: expected .*received 'l1'"),
-        ("loss", "alpha", 0.5, "alpha of at least 1. Received: 0.5"),
-        ("loss", "alpha", 3.0, "from linear_iou to siou where alpha is not 1. Received: iou"),
-        ("train", "schedule", "constant", "'cosine' where there is a warmup"),
-        ("train", "weight_decay", 0.1, "'sgd' where there is a weight_decay"),
-        ("decode", "max_detections", 0, "max_detections of at least 1"),
-    ],
-)
-def test_unusable_settings_are_named(group, field, value, message):
-    content = json.loads(PRESETS["smoke"].to_json())
-    content[group][field] = value
-    with pytest.raises(ValueError, match=message):
-        Config.from_json(json.dumps(content))
+UNUSABLE = [
+    ("train", "epochs", "3", "TrainConfig.epochs: expected a whole number of at least 1. Received: '3'"),
+    ("train", "epochs", 0, "TrainConfig.epochs: expected a whole number of at least 1. Received: 0"),
+    ("train", "epochs", True, "TrainConfig.epochs: expected a whole number of at least 1. Received: True"),
+    ("train", "epochs", 2.0, "epochs: expected a whole number"),
+    ("train", "device", "tpu", "device: expected one of ['auto', 'cpu', 'gpu']. Received: 'tpu'"),
+    ("train", "optimizer", "adamw", "optimizer: expected one of ['sgd', 'adam']. Received: 'adamw'"),
+    ("train", "schedule", "linear", "schedule: expected one of ['constant', 'cosine']"),
+    ("train", "clip_norm", "x", "clip_norm: expected None or a number above 0. Received: 'x'"),
+    ("train", "clip_norm", 0, "clip_norm: expected None or a number above 0. Received: 0"),
+    ("train", "learning_rate", float("nan"), "learning_rate: expected a number above 0. Received: nan"),
+    ("train", "warmup", 0.1, "expected schedule 'cosine' where there is a warmup. Received: 'constant'"),
+    ("train", "weight_decay", 0.1, "expected optimizer 'sgd' where there is a weight_decay"),
+    ("data", "object_size", [1.0], "object_size: expected 2 numbers. Received: [1.0]"),
+    ("data", "object_size", [9.0, 1.0], "expected object_size as two growing numbers above 0"),
+    ("data", "region", "circle", "region: expected one of ['ellipse', 'box']. Received: 'circle'"),
+    ("data", "train_sources", [], "train_sources: expected a list of texts with at least one item"),
+    ("data", "train_sources", "coco:a", "train_sources: expected a list of texts"),
+    ("data", "mosaic", 1.5, "mosaic: expected a number from 0 to 1. Received: 1.5"),
+    ("model", "class_names", [], "class_names: expected a list of texts with at least one item"),
+    ("model", "class_names", "face", "class_names: expected a list of texts with at least one item"),
+    ("model", "class_names", ["cat", "cat"], "expected class_names that differ"),
+    ("model", "backbone", "vgg17", "backbone: expected one of ['vgg16'"),
+    ("loss", "distance_loss", "l1", "distance_loss: expected one of ['iou', 'linear_iou'"),
+    ("loss", "alpha", 0.5, "alpha: expected a number of at least 1. Received: 0.5"),
+    ("loss", "alpha", 3.0, "from linear_iou to siou where alpha is not 1. Received: 'iou'"),
+    ("decode", "max_detections", 0, "max_detections: expected a whole number of at least 1"),
+    ("decode", "max_side", -5, "max_side: expected a whole number of at least 1. Received: -5"),
+    ("decode", "decoder", "foo", "decoder: expected one of ['peaks', 'ellipse'"),
+    ("decode", "scales", [], "scales: expected a list of numbers with at least one item, each above 0"),
+    ("decode", "scales", [1, 0], "scales: expected a list of numbers with at least one item, each above 0"),
+    ("decode", "score_threshold", float("inf"), "score_threshold: expected a number from 0 to 1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("group", "field", "value", "message"), UNUSABLE)
+def test_unusable_settings_are_named_whoever_makes_them(group, field, value, message):
+    """In a json file, and in Python: by the class, and by `dataclasses.replace`."""
+    settings = getattr(PRESETS["paper"], group)
+    if field in ("warmup", "weight_decay"):
+        changes = {"optimizer": "adam"} if field == "weight_decay" else {}
+        settings = dataclasses.replace(settings, **{"weight_decay": 0.0, **changes})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dataclasses.replace(settings, **{field: value})
+    content = json.loads(PRESETS["paper"].to_json())
+    content[group] = {**dataclasses.asdict(settings), field: value}
+    with pytest.raises(ValueError, match=r"here\.json: " + group + ".*" + re.escape(message)):
+        Config.from_json(json.dumps(content), "here.json")
+
+
+def test_unknown_fields_are_named():
+    with pytest.raises(ValueError, match="train: unknown field 'epoch'"):
+        Config.from_json('{"train": {"epoch": 3}}')
+    with pytest.raises(ValueError, match=r"Config\.train: expected a TrainConfig. Received"):
+        Config(train={"epochs": 3})
+
+
+def test_what_is_plainly_meant_is_converted_and_survives_json(tmp_path):
+    data = configs.DataConfig(data=tmp_path, object_size=[np.int64(9), 20], colour=np.float32(0.5))
+    config = Config(data=data, train=configs.TrainConfig(init=tmp_path / "run", epochs=np.int32(3)))
+    assert (data.data, data.object_size, data.colour) == (str(tmp_path), (9.0, 20.0), 0.5)
+    assert all(type(value) is float for value in (*data.object_size, data.colour))
+    assert type(config.train.init) is str
+    assert type(config.train.epochs) is int
+    assert Config.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize("group", [f.type for f in dataclasses.fields(Config)])
+def test_every_field_says_what_it_does(group):
+    for field in dataclasses.fields(getattr(configs, group)):
+        assert len(field.metadata["help"]) > 20, field.name
 
 
 def test_a_broken_file_is_named_with_its_line(tmp_path):

@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 import unitbox_tf
-from tests.test_input_pipeline import exif_jpeg
-from unitbox_tf import cli, config, demo, detector, visualize
+from tests.train.test_pipeline import exif_jpeg
+from unitbox_tf import cli, config, demo, runs, visualize
 from unitbox_tf.cli.demo import is_loopback
 from unitbox_tf.datasets import synthetic
+from unitbox_tf.detect import detector
 from unitbox_tf.records import Detections
 
 SCALES = {"scales": (0.5, 1.0), "largest_object": 30.0}
@@ -37,7 +38,7 @@ def seen_of(confidence, distances, size):
 
 @pytest.mark.parametrize("decoder", ["peaks", "ellipse"])
 def test_settings_give_what_the_detector_finds_with_them(viewer, untrained_run, decoder):
-    of_run = config.load(untrained_run / detector.CONFIG_FILE)
+    of_run = config.load(untrained_run / runs.CONFIG_FILE)
     model = detector.load_model(untrained_run, of_run)
     encoded = synthetic.draw(0).image
     seen = viewer.see(encoded, 10**6)
@@ -90,7 +91,7 @@ def png_header(width, height):
 
 
 def test_a_photo_with_too_many_pixels_is_refused_before_it_is_decoded(viewer, monkeypatch):
-    monkeypatch.setattr(demo.input_pipeline, "decode_photo", lambda encoded: pytest.fail("decoded"))
+    monkeypatch.setattr(demo.images, "decode_photo", lambda encoded: pytest.fail("decoded"))
     expected = "expected a photo of at most 12 million pixels. Received: "
     with pytest.raises(ValueError, match=f"{expected}4001 x 3000, 12.0 million"):
         viewer.see(png_header(4001, 3000), 12_000_000)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from unitbox_tf.datasets import csv_table
-from unitbox_tf.records import LOGGED_PER_KIND, Annotation, Detections, Problems
+from unitbox_tf.problems import LOGGED_PER_KIND, Problems
+from unitbox_tf.records import Annotation, Detections
 
 
 def test_annotations_fill_in_classes_and_ignore():

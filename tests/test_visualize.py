@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitbox_tf import visualize
+from unitbox_tf import images, visualize
 
 BOX = np.array([[40.0, 30, 100, 110]])
 
@@ -118,7 +118,7 @@ def test_a_wrong_margin_or_shape_is_refused(photo, wrong):
 
 def test_a_picture_of_no_known_format_is_not_written(tmp_path):
     image = np.zeros((4, 5, 3), np.uint8)
-    visualize.save_image(image, str(tmp_path / "a.png"))
+    images.save_image(image, str(tmp_path / "a.png"))
     assert (tmp_path / "a.png").is_file()
     with pytest.raises(OSError, match=r"a\.xyz: could not be encoded"):
-        visualize.save_image(image, tmp_path / "a.xyz")
+        images.save_image(image, tmp_path / "a.xyz")

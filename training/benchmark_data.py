@@ -23,10 +23,9 @@ from xml.etree import ElementTree
 import numpy as np
 from turns import quartiles, take_turns
 
-from unitbox_tf import datasets
-from unitbox_tf.datasets import checks
+from unitbox_tf import datasets, images
 from unitbox_tf.evaluation import fddb, wider_face
-from unitbox_tf.records import Problems
+from unitbox_tf.problems import Problems
 
 logging.getLogger("unitbox_tf").setLevel(logging.ERROR)  # problems of the data are not the matter
 
@@ -52,7 +51,7 @@ def opened(call: Callable[[], object], roots: Iterable[Path]) -> list[Path]:
         for path in paths
         if any(path.is_relative_to(folder) for folder in folders)
         and path.is_file()
-        and path.suffix.lower() not in checks.IMAGE_SUFFIXES
+        and path.suffix.lower() not in images.IMAGE_SUFFIXES
     ]
 
 

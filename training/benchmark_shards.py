@@ -20,7 +20,8 @@ from turns import quartiles, take_turns
 
 from unitbox_tf import datasets
 from unitbox_tf.datasets import tfrecord
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 COPY, READ = "bare copy into one file", "bare read of the shards"
 WRITTEN = {COPY: "one", "copy of each file": "each", "writing shards": "shards"}

@@ -44,11 +44,12 @@ from turns import quartiles, take_turns
 import unitbox_tf
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import config as configs
-from unitbox_tf import datasets, published
+from unitbox_tf import datasets, runs
 from unitbox_tf.evaluation import matching, protocols
 from unitbox_tf.evaluation import results as result_files
+from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
-from unitbox_tf.records import Annotation, Detections, Problems, coco_rows
+from unitbox_tf.records import Annotation, Detections, coco_rows
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ def ours(text: str) -> Rival:
         ValueError: there is no such run, it finds other things than faces, or a field is unknown.
     """
     name, *parts = re.split(r":(?=\w+=)", text)
-    path = published.find(name)
+    path = runs.find(name)
     file = path / "config.json"
     if not file.is_file():
         raise ValueError(

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unitbox_tf import datasets, published
+from unitbox_tf import datasets
+from unitbox_tf import runs as run_folders
 from unitbox_tf.config import Config
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def named(texts: Sequence[str]) -> dict[str, Path]:
             )
         if name in runs:
             raise ValueError(f"Expected different names of runs. Received: {list(texts)}")
-        runs[name] = published.find(folder)
+        runs[name] = run_folders.find(folder)
     return runs
 
 
@@ -106,14 +107,14 @@ def check_same(run: Path, config: Config) -> None:
 
 
 def _train(run: Path, config: Config) -> None:
-    from unitbox_tf import train
+    from unitbox_tf.train import fit
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     resume = run if (run / CHECKPOINT).is_file() else None
     if resume is None and run.exists():
         shutil.rmtree(run)  # stopped within its first epoch: nothing was learned
     try:
-        train.fit(config, resume=resume)
+        fit.fit(config, resume=resume)
     except ValueError as error:
         if "training diverged" not in str(error):
             raise

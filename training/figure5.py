@@ -26,7 +26,8 @@ from matplotlib.figure import Figure
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import datasets
 from unitbox_tf.config import Config
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +107,12 @@ def variation(values: np.ndarray) -> np.ndarray:
 
 def portraits(annotations: Sequence[Annotation], count: int) -> list[Annotation]:
     """Photos with one face, those in which it takes the largest share of the long side."""
-    from unitbox_tf import detector
+    from unitbox_tf import inputs
 
     rated = []
     for annotation in annotations:
         if len(annotation.boxes) == 1:
-            height, width = detector.read_image(annotation.encoded()).shape[:2]
+            height, width = inputs.read_image(annotation.encoded()).shape[:2]
             box = annotation.boxes[0]
             rated.append((max(box[2:] - box[:2]) / max(height, width), annotation))
     rated.sort(key=lambda item: -item[0])
@@ -120,14 +121,14 @@ def portraits(annotations: Sequence[Annotation], count: int) -> list[Annotation]
 
 def measure(runs: Mapping[str, Path], photos: Sequence[Annotation]) -> dict[str, np.ndarray]:
     """For each run the width and height `[N, 6, 2]` of the box that the centre of each photo's face predicts."""
-    from unitbox_tf import detector
+    from unitbox_tf import inputs
 
     found = {}
     for name, run in runs.items():
         model = network(run)
         rows = []
         for photo in photos:
-            image = detector.read_image(photo.encoded())
+            image = inputs.read_image(photo.encoded())
             x0, y0, x1, y1 = photo.boxes[0]
             centre = ((x0 + x1) / 2 / image.shape[1], (y0 + y1) / 2 / image.shape[0])
             boxes = probe(model, image, centre)
@@ -139,9 +140,10 @@ def measure(runs: Mapping[str, Path], photos: Sequence[Annotation]) -> dict[str,
 def network(run: Path) -> Any:
     """The network of a run, with its best weights."""
     from unitbox_tf import config as configurations
-    from unitbox_tf import detector
+    from unitbox_tf import runs
+    from unitbox_tf.detect import detector
 
-    return detector.load_model(run, configurations.load(run / detector.CONFIG_FILE))
+    return detector.load_model(run, configurations.load(run / runs.CONFIG_FILE))
 
 
 def summarize(values: np.ndarray) -> dict[str, Any]:
@@ -252,9 +254,9 @@ def make(arguments: argparse.Namespace) -> None:
         return
     if min(arguments.pixel) < 0 or max(arguments.pixel) >= 1:
         raise ValueError(f"Expected --pixel from 0 to below 1. Received: {arguments.pixel}")
-    from unitbox_tf import detector
+    from unitbox_tf import inputs
 
-    image = detector.read_image(arguments.picture) if arguments.picture else None
+    image = inputs.read_image(arguments.picture) if arguments.picture else None
     names = [run_name(kind, loss) for kind in KINDS for loss in figure4.LOSSES]
     runs = {name: folder / name for name in names if experiments.is_trained(folder / name)}
     for name, run in experiments.named(arguments.runs).items():

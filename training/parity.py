@@ -34,10 +34,12 @@ from turns import quartiles, take_turns
 
 import unitbox_tf
 from unitbox_tf import boxes as box_ops
-from unitbox_tf import cli, datasets, postprocess
+from unitbox_tf import cli, datasets
+from unitbox_tf.detect import decoders
 from unitbox_tf.evaluation import matching
+from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
-from unitbox_tf.records import Annotation, Detections, Problems
+from unitbox_tf.records import Annotation, Detections
 
 PYTHON = "Python"
 FILES = {  # by the name of the row: the export, and options of `unitbox export`
@@ -141,7 +143,7 @@ def open_openvino(path: Path, hints: Mapping[str, str]) -> Find:
         outputs = compiled({"images": image[None]})
         names = ("boxes", "scores", "classes", "num_detections")
         named = {name: outputs[name] for name in names}
-        return postprocess.unpad(named, [image.shape[:2]])[0]
+        return decoders.unpad(named, [image.shape[:2]])[0]
 
     return find
 

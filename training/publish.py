@@ -28,9 +28,10 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from unitbox_tf import config as configs
-    from unitbox_tf import detector, published
+    from unitbox_tf import runs
+    from unitbox_tf.detect import detector
 
-    config = configs.load(arguments.run / detector.CONFIG_FILE)
+    config = configs.load(arguments.run / runs.CONFIG_FILE)
     # Where things were on the machine that trained says nothing to others.
     config = dataclasses.replace(
         config,
@@ -41,11 +42,11 @@ def main() -> None:
             config.decode, **decoding.changes(arguments, (*decoding.FIELDS, "score_threshold"))
         ),
     )
-    files = [detector.LAST_FILE] if arguments.last else [detector.BEST_FILE, detector.LAST_FILE]
+    files = [runs.LAST_FILE] if arguments.last else [runs.BEST_FILE, runs.LAST_FILE]
     model = detector.load_model(arguments.run, config, files=files)
-    published.save_weights([(w.path, w.numpy()) for w in model.weights], arguments.folder)
-    (arguments.folder / detector.CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
-    size = (arguments.folder / published.WEIGHTS_FILE).stat().st_size
+    runs.save_weights([(w.path, w.numpy()) for w in model.weights], arguments.folder)
+    (arguments.folder / runs.CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
+    size = (arguments.folder / runs.WEIGHTS_FILE).stat().st_size
     print(f"{arguments.folder}: {size / 1e6:.1f} MB of weights; now write its README.md")
 
 

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from unitbox_tf.config import PRESETS, Config
+from unitbox_tf.config import Config
+from unitbox_tf.presets import PRESETS
 
 IMAGE_SIZE = 128
 SEEDS = (0, 1, 2)

@@ -109,9 +109,9 @@ def read_photo(path: str) -> np.ndarray:
 
 def read_as_ours(path: str) -> np.ndarray:
     """The same as `unitbox evaluate` reads it, so that it states the same figures."""
-    from unitbox_tf import detector
+    from unitbox_tf import inputs
 
-    return detector.read_image(path)
+    return inputs.read_image(path)
 
 
 READERS = {"unitbox": read_as_ours}  # decoders of JPEG differ by a few grey levels

@@ -9,7 +9,7 @@ from typing import Any
 from unitbox_tf import datasets
 from unitbox_tf.evaluation import fddb, matching
 from unitbox_tf.evaluation.results import Results
-from unitbox_tf.records import Problems
+from unitbox_tf.problems import Problems
 
 
 def curves_of(run: Path, sources: Sequence[str], data: str, **decode: Any) -> fddb.Curves:
@@ -17,11 +17,12 @@ def curves_of(run: Path, sources: Sequence[str], data: str, **decode: Any) -> fd
 
     `decode` are fields of `DecodeConfig` to change, such as the decoder.
     """
-    from unitbox_tf import detector
+    from unitbox_tf import loading
+    from unitbox_tf.detect import detector
 
     problems = Problems()
     truth = datasets.load(sources, data, problems, ("face",))
-    model = detector.load(run, score_threshold=matching.EVALUATED_SCORE, **decode)
+    model = loading.load(run, score_threshold=matching.EVALUATED_SCORE, **decode)
     detections, seen = detector.detect_annotated(model, truth, problems)
     problems.log_counts()
     found = Results.of(detections).rows

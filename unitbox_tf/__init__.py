@@ -10,30 +10,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unitbox_tf.config import PRESETS as PRESETS
     from unitbox_tf.config import Config as Config
-    from unitbox_tf.detector import Detector as Detector
-    from unitbox_tf.detector import load as load
+    from unitbox_tf.detect.detector import Detector as Detector
+    from unitbox_tf.loading import load as load
     from unitbox_tf.losses import IoULoss as IoULoss
     from unitbox_tf.losses import iou_loss as iou_loss
-    from unitbox_tf.model import unitbox as unitbox
+    from unitbox_tf.network.model import unitbox as unitbox
+    from unitbox_tf.presets import PRESETS as PRESETS
     from unitbox_tf.records import Annotation as Annotation
     from unitbox_tf.records import Detections as Detections
-    from unitbox_tf.train import fit as fit
+    from unitbox_tf.train.fit import fit as fit
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "PRESETS": "config",
+    "PRESETS": "presets",
     "Annotation": "records",
     "Config": "config",
     "Detections": "records",
-    "Detector": "detector",
+    "Detector": "detect.detector",
     "IoULoss": "losses",
-    "fit": "train",
+    "fit": "train.fit",
     "iou_loss": "losses",
-    "load": "detector",
-    "unitbox": "model",
+    "load": "loading",
+    "unitbox": "network.model",
 }
 __all__ = ["__version__", *_HOMES]
 

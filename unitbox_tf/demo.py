@@ -24,8 +24,9 @@ import tensorflow as tf
 from PIL import Image
 
 from unitbox_tf import config as configs
-from unitbox_tf import detector, inference, input_pipeline, postprocess, published, visualize
+from unitbox_tf import images, runs, visualize
 from unitbox_tf.config import DecodeConfig
+from unitbox_tf.detect import decoders, detector, graph
 from unitbox_tf.records import Detections
 
 # Grace Hopper, photo by the US Navy, public domain; ships with matplotlib.
@@ -80,17 +81,17 @@ class Viewer:
         Raises:
             ValueError: the folder holds no run, or an exported SavedModel, whose decoding is fixed.
         """
-        folder = published.find(run)
-        if not (folder / detector.CONFIG_FILE).is_file():
+        folder = runs.find(run)
+        if not (folder / runs.CONFIG_FILE).is_file():
             raise ValueError(
-                f"{folder}: expected the folder of a run (with {detector.CONFIG_FILE}) or a published name"
+                f"{folder}: expected the folder of a run (with {runs.CONFIG_FILE}) or a published name"
                 + ("" if folder.exists() else "; it does not exist")
             )
-        config = configs.load(folder / detector.CONFIG_FILE)
+        config = configs.load(folder / runs.CONFIG_FILE)
         config = dataclasses.replace(config, decode=dataclasses.replace(config.decode, **decode))
         self.decode, self.class_names = config.decode, config.model.class_names
         model = detector.load_model(folder, config)
-        self._module = inference.InferenceModule(model, self.decode)
+        self._module = graph.InferenceModule(model, self.decode)
         # Graphs are traced now, not with the first photo, whose times are shown.
         blank = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
         self.find(self.see(blank, max_pixels=64 * 64), self.decode)
@@ -107,7 +108,7 @@ class Viewer:
         """
         start = time.perf_counter()
         check_size(encoded, max_pixels)
-        image = input_pipeline.decode_photo(encoded).numpy()
+        image = images.decode_photo(encoded).numpy()
         read = time.perf_counter()
         maps = self._predict(image)
         predicted = time.perf_counter()
@@ -118,8 +119,8 @@ class Viewer:
 
     def find(self, seen: Seen, decode: DecodeConfig) -> Detections:
         """What `Detector` finds in the photo with these settings, whose scales are those of `self.decode`."""
-        found = postprocess.decode_scales(seen.maps, tf.constant(seen.size), decode)
-        return postprocess.unpad(found, [seen.size])[0]
+        found = decoders.decode_scales(seen.maps, tf.constant(seen.size), decode)
+        return decoders.unpad(found, [seen.size])[0]
 
 
 def check_size(encoded: bytes, max_pixels: int) -> None:
@@ -367,9 +368,7 @@ def make_page(viewer: Viewer, name: str, max_megapixels: float, max_megabytes: f
     gr = import_gradio()
     decode, names = viewer.decode, viewer.class_names
 
-    def settings_of(
-        decoder: configs.Decoder, score: float, iou: float, blob: float
-    ) -> DecodeConfig:
+    def settings_of(decoder: str, score: float, iou: float, blob: float) -> DecodeConfig:
         return dataclasses.replace(
             decode, decoder=decoder, score_threshold=score, nms_iou=iou, blob_threshold=blob
         )

@@ -8,8 +8,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,34 +19,7 @@ if TYPE_CHECKING:
     import supervision
 
 from unitbox_tf import optional
-
-logger = logging.getLogger(__name__)
-
-LOGGED_PER_KIND = 5  # how many problems of one kind are logged in full; all of them are kept
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """Bytes in the middle of a file: a photo that lies in a shard with others."""
-
-    path: Path
-    offset: int
-    length: int
-
-    def read(self) -> bytes:
-        """These bytes. Raises `OSError` if the file cannot be read or ends before them."""
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(self.offset)
-            content = file.read(self.length)
-            while len(content) < self.length:  # one call need not give all
-                more = file.read(self.length - len(content))
-                if not more:
-                    raise OSError(
-                        f"{self.path}: expected {self.length} bytes at byte {self.offset}, "
-                        f"the file ends after {len(content)}"
-                    )
-                content += more
-        return content
+from unitbox_tf.files import Part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,60 +278,3 @@ def coco_rows(
         }
         for row, label in zip(rows.tolist(), classes.tolist(), strict=True)
     ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """Something in the data that could not be used, and where it stands."""
-
-    kind: str
-    where: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.message}"
-
-
-class Problems:
-    """Collects what readers and the input pipeline had to leave out, so that nothing is lost silently.
-
-    Each problem is kept; the first few of a kind are logged as warnings when they occur,
-    `log_counts` logs the totals.
-    """
-
-    def __init__(self) -> None:
-        """Starts empty."""
-        self.found: list[Problem] = []
-        self._seen: set[tuple[str, str]] = set()
-        self.counts: Counter[str] = Counter()
-
-    def add(self, kind: str, where: str, message: str) -> None:
-        """Records one problem; `where` is a file, with its line where there is one (`path:line`).
-
-        One that is known is not counted again: a photo may be read by several parts of a program.
-        """
-        if (kind, where) in self._seen:
-            return
-        self._seen.add((kind, where))
-        problem = Problem(kind, where, message)
-        self.found.append(problem)
-        self.counts[kind] += 1
-        if self.counts[kind] <= LOGGED_PER_KIND:
-            logger.warning("%s", problem)
-
-    def log_counts(self) -> None:
-        """Logs how many problems of each kind there were."""
-        for kind, count in self.counts.items():
-            logger.warning("%d x %s", count, kind)
-
-    def save(self, path: Path) -> None:
-        """Writes all problems, a line each: kind, place, message."""
-        path.unlink(missing_ok=True)
-        self.add_to(path)
-
-    def add_to(self, path: Path) -> None:
-        """Adds those problems to a file of `save` that it does not have."""
-        known = path.read_bytes() if path.exists() else b""
-        # What is quoted from broken files need not be text.
-        lines = [f"{p.kind}\t{p}\n".encode("utf-8", "backslashreplace") for p in self.found]
-        path.write_bytes(known + b"".join(line for line in lines if line not in known))

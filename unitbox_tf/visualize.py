@@ -175,22 +175,6 @@ def tile(images: Sequence[np.ndarray], columns: int, height: int = 240) -> np.nd
     return canvas
 
 
-def save_image(image: np.ndarray, path: str | Path) -> None:
-    """Writes an RGB image uint8 `[H, W, 3]`; the suffix of `path` gives the format.
-
-    Raises:
-        OSError: it cannot be written, or the suffix is none of a format that OpenCV writes.
-    """
-    path = Path(path)
-    try:
-        written, encoded = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))
-    except cv2.error as error:
-        raise OSError(f"{path}: could not be encoded: {error.err}") from error
-    if not written:
-        raise OSError(f"{path}: could not be encoded")
-    path.write_bytes(encoded.tobytes())
-
-
 def save_history(
     history: Sequence[dict[str, Any]], path: Path, chosen_by: Sequence[str] = ()
 ) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unitbox_tf.records import Problems
+from unitbox_tf.problems import Problems
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tests.datasets.helpers import photo, png, where
 from unitbox_tf import datasets
 from unitbox_tf.datasets import checks, fddb, wider_face
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 OUTSIDE = "path outside the data set"
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.datasets.helpers import photo, png, where
-from unitbox_tf import datasets
+from unitbox_tf import datasets, images
 from unitbox_tf.datasets import checks, fddb, synthetic
 
 
@@ -255,7 +255,7 @@ def test_voc_reads_the_real_files(data, problems):
     # 110 with masks, says the data's README.
     assert np.bincount(np.concatenate([a.classes for a in annotations])).tolist() == [110, 52]
     assert datasets.parse(f"voc:{root}", ".").class_names() == ("with_mask", "without_mask")
-    assert all(checks.photo_size(a.image) == a.size for a in annotations[:20])
+    assert all(images.photo_size(a.image) == a.size for a in annotations[:20])
     assert not problems.found
 
 

@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from tests.datasets.helpers import photo, png, where
-from unitbox_tf import cli, datasets, input_pipeline
-from unitbox_tf.config import PRESETS
+from unitbox_tf import cli, datasets
 from unitbox_tf.datasets import checks, synthetic, tfrecord
-from unitbox_tf.records import Annotation, Part, Problems
+from unitbox_tf.files import Part
+from unitbox_tf.presets import PRESETS
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
+from unitbox_tf.train import pipeline
 
 NAMES = ("cat", "dog")
 
@@ -600,7 +603,7 @@ def test_batches_are_those_of_the_source_bit_by_bit(tmp_path):
 
     def batches(annotations):
         options = {"num_classes": 1, "batch_size": 2, "seed": 5, "problems": Problems()}
-        return list(input_pipeline.training_dataset(annotations, data, **options).take(4))
+        return list(pipeline.training_dataset(annotations, data, **options).take(4))
 
     ours = batches(read(tmp_path / "out"))
     for a, b in zip(tf.nest.flatten(batches(source)), tf.nest.flatten(ours), strict=True):

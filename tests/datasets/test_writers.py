@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.datasets.helpers import photo, png, where
-from unitbox_tf import datasets
-from unitbox_tf.datasets import checks
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf import datasets, images
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 FORMATS = sorted(datasets.WRITERS)
 FILES = [form for form in FORMATS if form != "tfrecord"]  # whose photos are files, written at once
@@ -65,7 +65,7 @@ def read(form, root, problems=None, split=None, **more):
 
 def stem(name):
     base, suffix = os.path.splitext(name)
-    return base if suffix.lower() in checks.IMAGE_SUFFIXES else name
+    return base if suffix.lower() in images.IMAGE_SUFFIXES else name
 
 
 def contents(root):

@@ -10,7 +10,8 @@ from pycocotools.cocoeval import COCOeval
 from unitbox_tf.datasets import coco as reader
 from unitbox_tf.evaluation import coco, matching
 from unitbox_tf.evaluation.results import Results
-from unitbox_tf.records import Annotation, Detections, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation, Detections
 
 from .test_matching import random_set
 

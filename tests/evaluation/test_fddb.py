@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitbox_tf.evaluation import fddb
-from unitbox_tf.records import Problems
+from unitbox_tf.problems import Problems
 
 ALWAYS = 1.7976931348623157e308
 

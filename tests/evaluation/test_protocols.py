@@ -10,7 +10,8 @@ from tests.evaluation.test_wider_face import make_truth, mat_content, write_mats
 from unitbox_tf import datasets
 from unitbox_tf.evaluation import coco, fddb, matching, protocols, wider_face
 from unitbox_tf.evaluation.results import Results
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import pytest
 
 from unitbox_tf import datasets
 from unitbox_tf.evaluation import results, wider_face
-from unitbox_tf.records import Annotation, Detections, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation, Detections
 
 BOX = [10.25, 20.5, 30.0, 40.125]  # x y w h
 

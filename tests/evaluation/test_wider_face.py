@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from unitbox_tf.evaluation import wider_face
 from unitbox_tf.evaluation.wider_face import DIFFICULTIES, Curve, GroundTruth
-from unitbox_tf.records import Detections, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Detections
 
 IOUS = ("official", "exact")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from unitbox_tf import datasets
 from unitbox_tf.datasets import writing
+from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
-from unitbox_tf.records import Problems
 
 PROBLEMS_FILE = "problems.txt"  # in the folder that is written
 

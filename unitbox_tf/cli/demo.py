@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 
-from unitbox_tf import demo, published
+from unitbox_tf import demo, runs
 from unitbox_tf.cli import decoding
 
 
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     demo.import_gradio()  # fails before the detector is loaded
     viewer = demo.Viewer(options.model, **decoding.changes(options, decoding.FIELDS))
-    name = published.find(options.model).resolve().name
+    name = runs.find(options.model).resolve().name
     page = demo.make_page(viewer, name, options.max_megapixels, options.max_upload_mb)
     if not is_loopback(options.host):
         print(

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unitbox_tf import detector, input_pipeline, pictures, published, visualize
-from unitbox_tf import video as videos
+from unitbox_tf import images, inputs, loading, runs, visualize
 from unitbox_tf.cli import decoding
 from unitbox_tf.cli import journal as journals
-from unitbox_tf.datasets import checks
+from unitbox_tf.detect import detector
+from unitbox_tf.detect import video as videos
+from unitbox_tf.problems import Problem
 from unitbox_tf.progress import Progress
-from unitbox_tf.records import Problem
 
 RESULTS_FILE = "detections.json"
 JOURNAL_FILE = "journal.jsonl"
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     photos, clips = _inputs(options.inputs, options.output)
     names = ("decoder", *decoding.FIELDS, "score_threshold")
-    model = detector.load(options.model, **decoding.changes(options, names))
+    model = loading.load(options.model, **decoding.changes(options, names))
     settings = {
         "weights": _digest(options.model),
         "class_names": model.class_names,
@@ -86,7 +86,7 @@ def _inputs(names: Sequence[str], output: Path) -> tuple[list[Path], list[Path |
         if name.isdecimal() and not os.path.exists(name):
             clips[name] = int(name)
             continue
-        found = pictures.files(name)
+        found = inputs.files(name)
         if found != [Path(name)]:
             found = [path for path in found if own not in path.resolve().parents]
             if not found:
@@ -94,15 +94,15 @@ def _inputs(names: Sequence[str], output: Path) -> tuple[list[Path], list[Path |
                     f"{output}: expected another folder for --output than that of {name}"
                 )
         for path in found:
-            chosen: dict[str, Any] = clips if pictures.is_video(path) else photos
+            chosen: dict[str, Any] = clips if inputs.is_video(path) else photos
             chosen.setdefault(os.path.abspath(path), path)
     return list(photos.values()), list(clips.values())
 
 
 def _digest(model: Path) -> str:
     """SHA-256 of the weights: a model that was trained further is another, whatever its name."""
-    path = published.find(model)
-    files = (published.WEIGHTS_FILE, detector.BEST_FILE, detector.LAST_FILE)
+    path = runs.find(model)
+    files = (runs.WEIGHTS_FILE, runs.BEST_FILE, runs.LAST_FILE)
     path = next((path / name for name in files if (path / name).is_file()), path)
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
@@ -131,17 +131,17 @@ class _Work:
         for photo in Progress(left, "photos", len(left)):
             try:
                 stamp = _stamp(photo)
-                image = detector.read_image(photo)
+                image = inputs.read_image(photo)
             except (OSError, ValueError) as error:
                 message = str(error).removeprefix(f"{photo}: ")
-                kind = UNREAD if isinstance(error, OSError) else input_pipeline.UNDECODABLE
+                kind = UNREAD if isinstance(error, OSError) else images.UNDECODABLE
                 problems.append(Problem(kind, photo.as_posix(), message))
                 continue
             found = self.model(image)
-            suffix = photo.suffix if photo.suffix.lower() in checks.IMAGE_SUFFIXES else ".jpg"
+            suffix = photo.suffix if photo.suffix.lower() in images.IMAGE_SUFFIXES else ".jpg"
             path = self._path(photo.as_posix(), photo.stem, suffix)
             partial = path.with_name(f".{path.stem}.partial{suffix}")
-            visualize.save_image(self.draw(image, found, self.model.class_names), partial)
+            images.save_image(self.draw(image, found, self.model.class_names), partial)
             rows = found.to_coco(photo.as_posix())
             self._add(photo.as_posix(), stamp, path, detections=rows)
             os.replace(partial, path)
@@ -237,7 +237,7 @@ def _report(problems: Sequence[Problem], num_photos: int, path: Path) -> int:
         print(f"unitbox: {problem.kind}: {problem}", file=sys.stderr)
     if len(problems) > FEW:
         print(f"unitbox: and {len(problems) - FEW} more", file=sys.stderr)
-    broken = sum(problem.kind in (input_pipeline.UNDECODABLE, UNREAD) for problem in problems)
+    broken = sum(problem.kind in (images.UNDECODABLE, UNREAD) for problem in problems)
     if broken:
         print(f"unitbox: {broken} of {num_photos} photos could not be read", file=sys.stderr)
     print(f"unitbox: all of these: {path}", file=sys.stderr)

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from unitbox_tf import datasets, published
+from unitbox_tf import datasets, runs
 from unitbox_tf.cli import decoding
 from unitbox_tf.datasets import checks, coco
 from unitbox_tf.evaluation import matching, protocols
 from unitbox_tf.evaluation import results as result_files
 from unitbox_tf.evaluation.results import Results
+from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
-from unitbox_tf.records import Annotation, Detections, Problems, coco_rows
+from unitbox_tf.records import Annotation, Detections, coco_rows
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class _Judged:
 
 def run(options: argparse.Namespace) -> int:
     """The command; returns the exit status."""
-    options.detector = published.find(options.detector)
+    options.detector = runs.find(options.detector)
     if not options.detector.exists():
         raise ValueError(
             f"{options.detector}: no such file or folder. Expected a run, a SavedModel, the name of a "
@@ -97,7 +98,7 @@ def is_model(path: Path) -> bool:
 def _judge_model(
     options: argparse.Namespace, given: protocols.Options, problems: Problems
 ) -> tuple[dict[str, Any], dict[str, _Judged], Sequence[str]]:
-    from unitbox_tf import detector
+    from unitbox_tf.detect import detector
 
     models = _models(options)
     one = next(iter(models.values()))
@@ -131,17 +132,17 @@ def _judge_model(
 
 def _models(options: argparse.Namespace) -> dict[str, Any]:
     """The detector in the folder with each decoder that is to be judged."""
-    from unitbox_tf import detector
+    from unitbox_tf import loading
 
     changes = decoding.changes(options, decoding.FIELDS)
     changes["score_threshold"] = matching.EVALUATED_SCORE
     if options.detector.suffix in EXPORTED_SUFFIXES:
         if options.decoder == "ellipse":
             raise ValueError(f"Expected the decoder 'peaks', which {options.detector} has alone")
-        return {"peaks": detector.load(options.detector, **changes)}
+        return {"peaks": loading.load(options.detector, **changes)}
     both = options.decoder in (None, "both")
     return {
-        decoder: detector.load(options.detector, decoder=decoder, **changes)
+        decoder: loading.load(options.detector, decoder=decoder, **changes)
         for decoder in (["peaks", "ellipse"] if both else [options.decoder])
     }
 
@@ -317,7 +318,7 @@ def _draw_worst_and_best(
     The latter may be published where the photos may not. Detections are those at 0.1 false positives
     a photo.
     """
-    from unitbox_tf import detector, visualize
+    from unitbox_tf import images, inputs, visualize
 
     threshold = matching.match(detections, annotations).threshold_at(matching.FALSE_POSITIVES)
     detections = [found.above(threshold) for found in detections]
@@ -328,14 +329,14 @@ def _draw_worst_and_best(
     blank = []
     for kind, rank, index in chosen:
         annotation, found = annotations[index], detections[index]
-        image = detector.read_image(annotation.encoded())
+        image = inputs.read_image(annotation.encoded())
         boxes = (annotation.boxes, annotation.ignore, found, class_names)
         picture = visualize.draw_truth(image, *boxes)
-        visualize.save_image(picture, folder / f"{kind}-{rank + 1}.jpg")
+        images.save_image(picture, folder / f"{kind}-{rank + 1}.jpg")
         blank.append(visualize.draw_truth(np.full_like(image, 238), *boxes))
     if blank:
         tiles = visualize.tile(blank, WORST_AND_BEST // 2)
-        visualize.save_image(tiles, folder / "boxes.png")
+        images.save_image(tiles, folder / "boxes.png")
 
 
 def worst_first(detections: Sequence[Detections], annotations: Sequence[Annotation]) -> list[int]:

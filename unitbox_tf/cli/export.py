@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from unitbox_tf import config as configs
-from unitbox_tf import detector, export, published
+from unitbox_tf import formats, images, inputs, runs
 from unitbox_tf.cli import decoding
-from unitbox_tf.datasets import checks
-from unitbox_tf.runtimes import LITERT_SUFFIX, ONNX_SUFFIX
+from unitbox_tf.detect import detector
+from unitbox_tf.formats.runtimes import LITERT_SUFFIX, ONNX_SUFFIX
 
 SUFFIXES = {"onnx": ONNX_SUFFIX, "litert": LITERT_SUFFIX, "litert-int8": LITERT_SUFFIX}
 
@@ -29,22 +29,22 @@ def run(options: argparse.Namespace) -> int:
             "Expected --calibration with photos for the format litert-int8, and for no other. Received: "
             f"{form}" + (" and photos" if options.calibration else " without photos")
         )
-    run = published.find(options.model)
-    if not (run / detector.CONFIG_FILE).is_file():
+    run = runs.find(options.model)
+    if not (run / runs.CONFIG_FILE).is_file():
         raise ValueError(
-            f"Expected a run's folder (with {detector.CONFIG_FILE}) or a published name. Received: {run}"
+            f"Expected a run's folder (with {runs.CONFIG_FILE}) or a published name. Received: {run}"
             + (", which is no such folder" if run.exists() else ", which does not exist")
         )
-    config = configs.load(run / detector.CONFIG_FILE)
+    config = configs.load(run / runs.CONFIG_FILE)
     changes = decoding.changes(options, ("decoder", *decoding.FIELDS, "score_threshold"))
     decode = dataclasses.replace(config.decode, **changes)
     config = dataclasses.replace(config, decode=decode)  # raises where a value is none
     arguments: dict[str, Any] = {}
     if form == "litert-int8":
         arguments = {"precision": "int8", "calibration": _images(options.calibration)}
-    module = importlib.import_module(f"unitbox_tf.export.{form.partition('-')[0]}")
+    module = importlib.import_module(f"unitbox_tf.formats.{form.partition('-')[0]}")
     model = detector.load_model(run, config)
-    names, card = config.model.class_names, export.model_card(run, config)
+    names, card = config.model.class_names, runs.model_card(run, config)
     module.save(model, decode, names, options.output, card, **arguments)
     print(f"written: {options.output}")
     return 0
@@ -66,7 +66,7 @@ def _images(paths: Sequence[Path]) -> Iterator[np.ndarray]:
     """The photos that can be read; the others are reported."""
     for photo in _photos(paths):
         try:
-            yield detector.read_image(photo)
+            yield inputs.read_image(photo)
         except (OSError, ValueError) as error:
             print(f"unitbox: left out of calibration: {error}", file=sys.stderr)
 
@@ -75,8 +75,8 @@ def _photos(paths: Sequence[Path]) -> list[Path]:
     """The photos among `paths`, those in folders included, as many as calibration needs."""
     photos = []
     for path in paths:
-        photos += checks.photos(path) if path.is_dir() else [path]
+        photos += images.photos(path) if path.is_dir() else [path]
     if not photos:
         raise ValueError(f"{paths[0]}: no JPEG or PNG file in this folder")
-    count = min(len(photos), export.CALIBRATION_PHOTOS)
+    count = min(len(photos), formats.CALIBRATION_PHOTOS)
     return [photos[i] for i in np.linspace(0, len(photos) - 1, count).round().astype(int)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import tyro
 
 from unitbox_tf import config as configs
+from unitbox_tf import presets
 
 DEFAULT_PRESET = "smoke"
 
@@ -36,9 +37,9 @@ def parse_fit(arguments: Sequence[str]) -> tuple[str, FitOptions]:
     name, rest = DEFAULT_PRESET, list(arguments)
     if rest and not rest[0].startswith("-"):
         name = rest.pop(0)
-    if name not in configs.PRESETS:
-        raise ValueError(f"Unknown preset {name!r}. Expected one of {list(configs.PRESETS)}.")
-    default = configs.PRESETS[name]
+    if name not in presets.PRESETS:
+        raise ValueError(f"Unknown preset {name!r}. Expected one of {list(presets.PRESETS)}.")
+    default = presets.PRESETS[name]
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--resume", type=Path)
     resume = early.parse_known_args(rest)[0].resume
@@ -65,11 +66,11 @@ def run(arguments: Sequence[str]) -> int:
     """The command with its arguments; returns the exit status."""
     name, options = parse_fit(arguments)
 
-    from unitbox_tf import train
     from unitbox_tf.cli.evaluate import table
     from unitbox_tf.evaluation import protocols
+    from unitbox_tf.train import fit
 
-    done = train.fit(options.config, name, options.resume)
+    done = fit.fit(options.config, name, options.resume)
     names = dict.fromkeys(["summary", options.config.train.validation_protocol])
     titles = "; ".join(protocols.TITLES[name] for name in names)
     print(f"\nOn the validation photos: {titles}\n\n{table(done.results)}\n")

@@ -34,7 +34,8 @@ from unitbox_tf.datasets import (
     writing,
     yolo,
 )
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 
 class Reader(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import io
 import math
 import os
 import re
@@ -12,15 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from unitbox_tf.records import Part, Problems
+from unitbox_tf import images
+from unitbox_tf.problems import Problems
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 LARGEST_FILE = 1 << 24  # bytes of a file about one photo, or of settings; no honest one comes near
 LABEL_FILES = ("labels.txt", "classes.txt")
-ORIENTATION_TAG = 0x0112
-TURNED = range(5, 9)  # EXIF orientations that exchange width and height
 LEAVES = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)")  # absolute, or with ".."
 UNUSABLE = re.compile(
     "[\x00-\x1f\x7f\ud800-\udfff]"
@@ -122,24 +118,6 @@ def ignored(
         message = f"expected a box in {size[1]} x {size[0]} pixels, received {text}: ignored"
         problems.add("box outside its photo", places[index], message)
     return ignore | flat | outside
-
-
-def photo_size(photo: Path | Part | bytes) -> tuple[int, int]:
-    """Height and width of a JPEG or PNG photo as displayed, from its header alone.
-
-    Raises `ValueError` or `OSError` if it has none that can be read.
-    """
-    encoded = photo.read() if isinstance(photo, Part) else photo
-    try:
-        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
-            width, height = image.size
-            # As the input pipeline, which turns no PNG.
-            turned = image.format != "PNG" and image.getexif().get(ORIENTATION_TAG, 1) in TURNED
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"expected a JPEG or PNG photo: {error}") from error
-    return (width, height) if turned else (height, width)
 
 
 def read_small(path: Path) -> bytes:
@@ -359,16 +337,11 @@ class Photos:
             # Not Path.is_dir, which raises for names that are too long.
             names = sorted(os.listdir(path), reverse=True) if os.path.isdir(path) else []
             parts = (os.path.splitext(name) for name in names)
-            self._stems[folder] = {a: b for a, b in parts if b.lower() in IMAGE_SUFFIXES}
+            self._stems[folder] = {a: b for a, b in parts if b.lower() in images.IMAGE_SUFFIXES}
         return stem + self._stems[folder].get(last, default)
 
 
 def without_suffix(name: str) -> str:
     """The name of a photo without `.jpg`, `.jpeg` or `.png` at its end."""
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
-
-
-def photos(folder: Path) -> list[Path]:
-    """All JPEG and PNG files in `folder` and the folders below it, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return stem if dot and f".{suffix.lower()}" in images.IMAGE_SUFFIXES else name

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unitbox_tf.datasets import checks, writing
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 MALFORMED = "malformed annotation"
 

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from unitbox_tf.datasets import checks, writing
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 COLUMNS = ["image", "x0", "y0", "x1", "y1", "class"]
 IGNORE = {"": False, "0": False, "1": True}

@@ -18,7 +18,8 @@ import numpy as np
 
 from unitbox_tf import boxes as box_ops
 from unitbox_tf.datasets import checks, writing
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 NUM_FOLDS = 10
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from unitbox_tf import images
 from unitbox_tf.datasets import checks
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 
 def class_names(root: Path, split: str) -> None:
@@ -23,7 +25,7 @@ def read(
     The photos are the list: `photos` changes nothing.
     """
     found = checks.Photos(root, problems)
-    for path in checks.photos(root / split):
+    for path in images.photos(root / split):
         name = path.relative_to(root).as_posix()
         photo = found.find(name, str(path))
         if photo is not None:

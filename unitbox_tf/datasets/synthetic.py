@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 from unitbox_tf import boxes as box_ops
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 SIZE = 96  # side of a picture, in pixels
 OBJECT_SIZE = (20.0, 56.0)  # shortest and longest axis of an object, in pixels

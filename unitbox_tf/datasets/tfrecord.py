@@ -35,8 +35,11 @@ from typing import Any, BinaryIO, NamedTuple
 import google_crc32c
 import numpy as np
 
+from unitbox_tf import images
 from unitbox_tf.datasets import checks, writing
-from unitbox_tf.records import Annotation, Part, Problems
+from unitbox_tf.files import Part
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 logger = logging.getLogger(__name__)
 
@@ -632,6 +635,6 @@ def _displayed_size(annotation: Annotation, photo: bytes) -> tuple[int, int] | N
     if annotation.size is not None and max(annotation.size) < 1 << 31:
         return annotation.size
     try:
-        return checks.photo_size(photo)
+        return images.photo_size(photo)
     except ValueError:
         return None

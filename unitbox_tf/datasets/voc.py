@@ -28,7 +28,8 @@ import defusedxml.ElementTree
 import numpy as np
 
 from unitbox_tf.datasets import checks, writing
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FIRST_PIXEL = np.array([1.0, 1.0, 0.0, 0.0])  # what VOC's corners have more than edges

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from unitbox_tf import images
 from unitbox_tf.datasets import checks, writing
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 INVALID = ATTRIBUTES.index("invalid")
@@ -49,7 +51,7 @@ def read(
 
 
 def _is_name(line: str) -> bool:
-    return line.lower().endswith(tuple(checks.IMAGE_SUFFIXES))
+    return line.lower().endswith(tuple(images.IMAGE_SUFFIXES))
 
 
 def _annotation(path: Path, listed: checks.Listed, photo: Path, problems: Problems) -> Annotation:

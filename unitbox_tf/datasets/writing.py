@@ -14,8 +14,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from unitbox_tf import images
 from unitbox_tf.datasets import checks
-from unitbox_tf.records import Annotation, Part, Problems
+from unitbox_tf.files import Part
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 PhotosAs = Literal["copy", "link", "none"]  # hard links: symbolic ones would leave the folder
 PNG = b"\x89PNG"
@@ -108,7 +111,7 @@ class Destination:
         key = os.path.normpath(os.path.splitext(name)[0] if by_stem else name)
         if fault is None and name != name.strip():
             fault = "unusable name", f"expected no space at the ends of {name!r}"
-        if fault is None and by_stem and suffix.lower() not in checks.IMAGE_SUFFIXES:
+        if fault is None and by_stem and suffix.lower() not in images.IMAGE_SUFFIXES:
             fault = "unusable name", f"expected .jpg, .jpeg or .png at the end of {name!r}"
         if fault is None and key in self._taken:
             fault = checks.TWICE, f"{name!r} has been written already, which is kept"
@@ -156,7 +159,7 @@ class Destination:
         if self._photos == "none" and stated:
             return stated
         try:
-            measured = checks.photo_size(annotation.image)
+            measured = images.photo_size(annotation.image)
         except (OSError, ValueError) as error:
             if stated is None:
                 self._problems.add("photo of unknown size", annotation.where, str(error))
@@ -196,7 +199,7 @@ def _suffix(annotation: Annotation) -> str:
         return os.path.splitext(annotation.image)[1]
     own = os.path.splitext(annotation.name)[1]
     # In a shard is what was a file: it may well be a PNG whose name ends with .jpg.
-    if isinstance(annotation.image, Part) and own.lower() in checks.IMAGE_SUFFIXES:
+    if isinstance(annotation.image, Part) and own.lower() in images.IMAGE_SUFFIXES:
         return own
     return ".png" if annotation.encoded().startswith(PNG) else ".jpg"
 

@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from unitbox_tf import images
 from unitbox_tf.datasets import checks, writing
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 SETTINGS = ("data.yaml", "data.yml", "dataset.yaml")
 SPLITS = ("train", "val", "test")
@@ -69,7 +71,7 @@ def read(
             used.add(label)
             rows = _rows(label, names, problems)
         try:
-            height, width = checks.photo_size(photo)
+            height, width = images.photo_size(photo)
         except (OSError, ValueError) as error:
             problems.add("photo of unknown size", str(photo), str(error))
             continue
@@ -184,7 +186,7 @@ def _listed(sources: Iterable[Path], root: Path, problems: Problems) -> Iterator
     """Names of photos below `root`, and where they are listed."""
     for source in sources:
         if source.is_dir():
-            for photo in checks.photos(source):
+            for photo in images.photos(source):
                 yield photo.relative_to(root).as_posix(), str(photo)
         else:
             for number, line in enumerate(checks.lines(source, problems), 1):

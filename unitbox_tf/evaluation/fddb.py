@@ -39,9 +39,10 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import connected_components
 
+from unitbox_tf import images
 from unitbox_tf.datasets import checks
 from unitbox_tf.datasets.fddb import NUM_FOLDS
-from unitbox_tf.records import Problems
+from unitbox_tf.problems import Problems
 
 MATCH_OVERLAP = 0.5  # a pair counts as a true positive above this
 NUM_IMAGES = 2845  # of the ten folds
@@ -246,7 +247,7 @@ def sizes_of_photos(folder: Path, names: Iterable[str], problems: Problems) -> d
         path = photos.find(f"{name}.jpg", name)
         if path is not None:
             try:
-                sizes[name] = _checked_size(checks.photo_size(path), str(path))
+                sizes[name] = _checked_size(images.photo_size(path), str(path))
             except (OSError, ValueError) as error:
                 problems.add("photo that cannot be read", str(path), str(error))
     return sizes

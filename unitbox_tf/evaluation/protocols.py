@@ -19,12 +19,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from unitbox_tf import images
 from unitbox_tf.config import Protocol
 from unitbox_tf.datasets import Source, checks
 from unitbox_tf.datasets import coco as coco_reader
 from unitbox_tf.evaluation import coco, fddb, matching, wider_face
 from unitbox_tf.evaluation.results import Results
-from unitbox_tf.records import Annotation, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 
 NAMES: tuple[str, ...] = typing.get_args(Protocol)
 TITLES = {
@@ -339,7 +341,7 @@ def image_sizes(
         if size is None:
             size = annotation.size
             try:
-                size = checks.photo_size(annotation.image)
+                size = images.photo_size(annotation.image)
             except FileNotFoundError:
                 pass
             except (OSError, ValueError) as error:

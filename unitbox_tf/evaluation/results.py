@@ -23,7 +23,8 @@ import numpy as np
 from unitbox_tf import boxes as box_ops
 from unitbox_tf.datasets import Source, checks, coco
 from unitbox_tf.evaluation import fddb, wider_face
-from unitbox_tf.records import Annotation, Detections, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation, Detections
 
 LARGEST = 1e9  # pixels, and score: no honest detection comes near
 NOT_ANNOTATED = "detections of an image that is not annotated"

@@ -33,7 +33,8 @@ from typing import Any, Literal
 import numpy as np
 import scipy.io
 
-from unitbox_tf.records import Detections, Problems
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Detections
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,237 @@
+import dataclasses
+import functools
+
+import cv2
+import numpy as np
+import pytest
+import scipy.ndimage
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unitbox_tf import boxes as box_ops
+from unitbox_tf.config import DecodeConfig
+from unitbox_tf.detect import decoders
+from unitbox_tf.train import targets
+
+CONFIG = DecodeConfig(score_threshold=0.3, max_detections=30)
+
+
+def heatmaps(boxes, height, width, classes=None, num_classes=1):
+    """What a perfect network predicts: logits that peak at the centres, exact distances."""
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    classes = np.zeros(len(boxes), np.int32) if classes is None else np.asarray(classes, np.int32)
+    maps, _ = targets.encode(
+        boxes, classes, np.zeros(len(boxes), bool), height, width, num_classes=num_classes
+    )
+    t, b, l, r = (d.numpy() for d in tf.unstack(maps["distances"], axis=-1))  # noqa: E741
+    with np.errstate(all="ignore"):
+        middle = 1 - np.nan_to_num(np.hypot((t - b) / (t + b), (l - r) / (l + r)))
+    logits = np.where(maps["confidence"].numpy() > 0, 2 + 6 * middle[..., None], -8)
+    return logits[None].astype(np.float32), maps["distances"].numpy()[None]
+
+
+def decoded(decoder, confidence, distances, config=CONFIG):
+    maps = {"confidence": tf.constant(confidence), "distances": tf.constant(distances)}
+    size = confidence.shape[1:3]
+    padded = decoders.decode_scales(
+        [maps], tf.constant(size), dataclasses.replace(config, decoder=decoder)
+    )
+    return decoders.unpad(padded, [size] * len(confidence))
+
+
+peaks = functools.partial(decoded, "peaks")
+ellipses = functools.partial(decoded, "ellipse")
+DECODERS = {"peaks": peaks, "ellipse": ellipses}
+
+
+@st.composite
+def scenes(draw):
+    """Boxes in the cells of a grid, so that they do not touch, of sizes that show as blobs."""
+    cell = 40
+    rows, columns = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    boxes = []
+    for row in range(rows):
+        for column in range(columns):
+            if draw(st.booleans()):
+                x, y = draw(st.floats(1, 15)), draw(st.floats(1, 15))
+                w, h = draw(st.floats(9, 24)), draw(st.floats(9, 24))
+                left, top = column * cell + x, row * cell + y
+                boxes.append((left, top, left + w, top + h))
+    return np.float32(boxes).reshape(-1, 4), rows * cell, columns * cell - 3
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@given(scenes())
+def test_decoding_inverts_encoding(decoder, scene):
+    boxes, height, width = scene
+    (found,) = DECODERS[decoder](*heatmaps(boxes, height, width))
+    assert len(found) == len(boxes)
+    if len(boxes):
+        iou = box_ops.pairwise_iou(box_ops.clip(boxes, height, width), found.boxes)
+        assert iou.max(axis=1).min() > 0.999
+        assert (found.scores > 0.9).all()
+        assert (np.diff(found.scores) <= 0).all()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_images_of_a_batch_do_not_mix(decoder):
+    first, second = [(5, 5, 30, 40)], [(20, 10, 50, 35), (60, 30, 80, 55)]
+    maps = [heatmaps(boxes, 64, 96) for boxes in (first, [], second)]
+    confidence, distances = (np.concatenate(m) for m in zip(*maps, strict=True))
+    found = DECODERS[decoder](confidence, distances)
+    assert [len(f) for f in found] == [1, 0, 2]
+    np.testing.assert_allclose(found[0].boxes, first, atol=0.01)
+    np.testing.assert_allclose(found[2].boxes[np.argsort(found[2].boxes[:, 0])], second, atol=0.01)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_classes_are_told_apart(decoder):
+    boxes = [(5, 5, 30, 40), (50, 5, 80, 40)]
+    (found,) = DECODERS[decoder](*heatmaps(boxes, 64, 96, [2, 0], num_classes=3))
+    order = np.argsort(found.boxes[:, 0])
+    assert found.classes[order].tolist() == [2, 0]
+    np.testing.assert_allclose(found.boxes[order], boxes, atol=0.01)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_noise_decodes_without_error(decoder, random):
+    confidence = random.normal(0, 4, (2, 37, 50, 2)).astype(np.float32)
+    distances = random.uniform(0, 30, (2, 37, 50, 4)).astype(np.float32)
+    distances[:, :10] = 0
+    for found in DECODERS[decoder](confidence, distances):
+        assert len(found) <= CONFIG.max_detections
+        assert (found.scores >= CONFIG.score_threshold).all()
+        assert (found.boxes >= 0).all()
+        assert (found.boxes <= [50, 37, 50, 37]).all()
+        assert (box_ops.areas(found.boxes) >= 0).all()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 40)])
+def test_tiny_maps_decode(decoder, size):
+    confidence = np.full((1, *size, 1), 3, np.float32)
+    distances = np.full((1, *size, 4), 0.5, np.float32)
+    (found,) = DECODERS[decoder](confidence, distances)
+    assert len(found) >= 1
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_distance_head_that_predicts_nothing_gives_no_boxes(decoder):
+    confidence = np.full((1, 40, 40, 1), 3, np.float32)
+    (found,) = DECODERS[decoder](confidence, np.zeros((1, 40, 40, 4), np.float32))
+    assert len(found) == 0
+
+
+def test_boxes_that_are_kept_overlap_less_than_the_threshold(random):
+    corners = random.uniform(0, 60, (1, 200, 2)).astype(np.float32)
+    boxes = np.concatenate([corners, corners + random.uniform(3, 40, (1, 200, 2))], axis=-1)
+    evidence = random.uniform(1, 5, (1, 200, 1)).astype(np.float32)
+    padded = decoders.suppress(tf.constant(boxes, tf.float32), tf.constant(evidence), CONFIG)
+    kept = padded["boxes"][0, : int(padded["num_detections"][0])].numpy()
+    assert len(kept) > 3
+    iou = box_ops.pairwise_iou(kept, kept) - np.eye(len(kept))
+    assert iou.max() <= CONFIG.nms_iou + 1e-5
+
+
+def test_overlapping_boxes_of_two_classes_are_both_kept():
+    boxes = [(5, 5, 40, 40), (6, 6, 41, 41)]
+    one, two = (heatmaps([box], 48, 48) for box in boxes)
+    confidence = np.concatenate([one[0], two[0]], axis=-1)
+    (found,) = peaks(confidence, one[1])
+    assert sorted(found.classes.tolist()) == [0, 1]
+
+
+def test_touching_blobs_are_one_to_the_papers_decoder():
+    """The limit that the paper's decoder has, and the other has not."""
+    maps = heatmaps([(5, 10, 45, 50), (38, 10, 78, 50)], 64, 96)
+    assert len(ellipses(*maps)[0]) == 1
+    assert len(peaks(*maps)[0]) == 2
+
+
+def test_the_papers_decoder_reads_the_box_at_the_centre_of_the_ellipse():
+    confidence, distances = heatmaps([(10, 10, 60, 40)], 64, 96)
+    distances[0, 25, 35] = (5, 6, 7, 8)  # the ellipse's centre is (35, 25)
+    distances[0, 24:27, 34:37] = (5, 6, 7, 8)
+    (found,) = ellipses(confidence, distances)
+    x0, y0, x1, y1 = found.boxes[0]
+    assert (x1 - x0, y1 - y0) == (15, 11)
+
+
+def test_ellipse_scores_are_the_mean_confidence_around_the_centre():
+    confidence, distances = heatmaps([(10, 10, 60, 40)], 64, 96)
+    confidence[confidence > 0] = 1.5
+    (found,) = ellipses(confidence, distances)
+    assert found.scores[0] == pytest.approx(1 / (1 + np.exp(-1.5)), abs=1e-5)
+
+
+def test_the_centre_of_a_bent_blob_stays_within_its_bounds():
+    confidence = np.full((1, 40, 40, 1), -9, np.float32)
+    confidence[0, 5, 5:35] = 3
+    confidence[0, 5:35, 5] = 3
+    distances = np.full((1, 40, 40, 4), 4, np.float32)
+    (found,) = ellipses(confidence, distances, DecodeConfig(score_threshold=0.0))
+    x0, y0, x1, y1 = found.boxes[0]
+    # The mean of its 59 pixels is at 12.4 in both directions.
+    assert ((x0 + x1) / 2, (y0 + y1) / 2) == (12.5, 12.5)
+
+
+def test_ellipses_are_centred_where_opencv_fits_them(random):
+    """The paper does not say how it fits; OpenCV's least squares on the contour is what others use."""
+    distances = np.full((1, 120, 160, 4), 6, np.float32)
+    for _ in range(20):
+        centre, axes = random.uniform(45, 75, 2), random.uniform(12, 70, 2)
+        mask = np.zeros((120, 160), np.uint8)
+        cv2.ellipse(mask, (tuple(centre), tuple(axes), random.uniform(0, 180)), 1, cv2.FILLED)
+        confidence = np.where(mask, 3, -9).astype(np.float32)[None, ..., None]
+        (found,) = ellipses(confidence, distances)
+        [contour], _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        fitted = np.array(cv2.fitEllipse(contour.astype(np.float32))[0])
+        x0, y0, x1, y1 = found.boxes[0]
+        np.testing.assert_allclose([(x0 + x1) / 2, (y0 + y1) / 2], fitted + 0.5, atol=1.0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.6, 1.0])
+def test_components_are_those_of_scipy(share, random):
+    mask = random.random((3, 47, 61)) < share
+    labels = decoders.label_components(tf.constant(mask)).numpy()
+    np.testing.assert_array_equal(labels >= 0, mask)
+    for ours, plane in zip(labels, mask, strict=True):
+        theirs, count = scipy.ndimage.label(plane, structure=np.ones((3, 3)))
+        pairs = set(zip(ours[plane].tolist(), theirs[plane].tolist(), strict=True))
+        assert len(pairs) == count == len(np.unique(ours[plane]))
+    index = np.arange(mask.size).reshape(mask.shape)
+    for label in np.unique(labels[mask])[:20]:
+        assert index[labels == label].max() == label
+
+
+def test_a_spiral_is_one_component():
+    mask = np.zeros((1, 41, 41), bool)
+    y, x, low, high = 0, 0, 0, 40
+    while low < high:
+        for end_y, end_x in ((low, high), (high, high), (high, low), (low + 2, low)):
+            rows, columns = sorted([y, end_y]), sorted([x, end_x])
+            mask[0, rows[0] : rows[1] + 1, columns[0] : columns[1] + 1] = True
+            y, x = end_y, end_x
+        low, high = low + 2, high - 2
+    assert scipy.ndimage.label(mask[0], structure=np.ones((3, 3)))[1] == 1
+    labels = decoders.label_components(tf.constant(mask)).numpy()
+    assert len(np.unique(labels[mask])) == 1
+
+
+def test_flat_tops_give_one_peak():
+    """Up-sampling makes them at the border; which of their pixels is a maximum is not left to rounding."""
+    confidence = np.full((1, 48, 64, 1), -6, np.float32)
+    confidence[0, :9, 20:33] = 4
+    _, evidence = decoders.find_peaks(tf.constant(confidence), tf.ones([1, 48, 64, 4]), CONFIG)
+    assert np.count_nonzero(evidence.numpy() > 1) == 1
+
+
+def test_peaks_are_ranked_where_scores_are_one():
+    """In float32 both scores are 1; the box of the surer pixel comes first."""
+    confidence = np.full((1, 40, 60, 1), 20, np.float32)
+    confidence[0, 15:25, 35:45] = 40
+    distances = np.full((1, 40, 60, 4), 30, np.float32)
+    (found,) = peaks(confidence, distances)
+    assert (found.scores == 1).all()
+    assert 35 < found.boxes[0, 0] + 30 < 45

@@ -1,0 +1,76 @@
+"""An untrained network that finds something everywhere, so that all paths have work to do, and photos for it."""
+
+import cv2
+import numpy as np
+import pytest
+
+from unitbox_tf import inputs
+from unitbox_tf.config import Config, DecodeConfig, ModelConfig
+from unitbox_tf.datasets import synthetic
+from unitbox_tf.detect import detector
+from unitbox_tf.network.model import unitbox
+
+# Enough detections that none is cut off: which of two equal scores is the last would be left to rounding.
+CONFIG = Config(
+    # Logits of a size that is usual: else rounding decides about scores.
+    model=ModelConfig(
+        class_names=("cat", "dog"), head_stddev=0.01, initial_box_size=25.0, stage4_scale=0.1
+    ),
+    decode=DecodeConfig(
+        max_side=64,
+        scales=(0.5, 1.0),
+        largest_object=30.0,
+        score_threshold=0.01,
+        max_detections=100,
+    ),
+)
+CARD = "# A card\n\nfor café\n"
+
+
+@pytest.fixture(scope="session")
+def model():
+    return unitbox(CONFIG.model, seed=3)
+
+
+@pytest.fixture(scope="session")
+def photos():
+    """110 photos of different sizes, tiny, odd and larger than max_side.
+
+    In an untrained network, two overlapping boxes may have scores that differ by less than rounding does,
+    which then decides between them: the seed gives photos in which none have.
+    """
+    random = np.random.default_rng(6)
+    sizes = [(1, 1), (17, 31), (1, 2000), (2000, 1), (1, 90), (2, 2), (64, 64), (65, 64), (200, 3)]
+    sizes += [tuple(random.integers(3, 140, 2)) for _ in range(101)]
+    pictures = [inputs.read_image(synthetic.draw(number).image) for number in range(10)]
+    return [
+        cv2.resize(pictures[i % 10], (int(w), int(h)), interpolation=cv2.INTER_CUBIC)
+        for i, (h, w) in enumerate(sizes)
+    ]
+
+
+@pytest.fixture(scope="session")
+def expected(model, photos):
+    """What the detector in Python finds in each photo."""
+    find = detector.from_model(model, CONFIG)
+    found = [find(photo) for photo in photos]
+    assert sum(len(f) for f in found) > 5 * len(found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def assert_same():
+    def compare(found, expected, *, pixels, scores):
+        """Detections one by one: those of equal scores may come in another order."""
+        assert found.image_size == expected.image_size
+        assert len(found) == len(expected)
+        orders = [
+            np.lexsort([*d.boxes.round(0).T, d.scores.round(2), d.classes])
+            for d in (found, expected)
+        ]
+        a, b = found.select(orders[0]), expected.select(orders[1])
+        np.testing.assert_array_equal(a.classes, b.classes)
+        np.testing.assert_allclose(a.scores, b.scores, atol=scores)
+        np.testing.assert_allclose(a.boxes, b.boxes, atol=pixels)
+
+    return compare

@@ -1,0 +1,74 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tests.formats.conftest import CARD, CONFIG
+from unitbox_tf.detect import decoders, detector
+from unitbox_tf.formats import onnx, runtimes
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("tf2onnx")
+NAMES = CONFIG.model.class_names
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported") / "detector.onnx"
+    onnx.save(model, CONFIG.decode, NAMES, path, CARD)
+    return path
+
+
+@pytest.fixture(scope="module")
+def session(saved):
+    return onnxruntime.InferenceSession(saved, providers=["CPUExecutionProvider"])
+
+
+def run(session, images, **options):
+    names = [output.name for output in session.get_outputs()]
+    found = dict(zip(names, session.run(names, {"images": images, **options}), strict=True))
+    return decoders.unpad(found, [images.shape[1:3]] * len(images))
+
+
+def test_it_finds_what_the_python_path_finds(session, photos, expected, assert_same):
+    for photo, wanted in zip(photos, expected, strict=True):
+        for found in run(session, np.stack([photo] * 3)) + run(session, photo[None]):
+            assert_same(found, wanted, pixels=0.5, scores=1e-3)
+
+
+def test_images_of_a_batch_do_not_mix(model, session, random, photos, assert_same):
+    images = np.stack([photos[6], photos[6][::-1], photos[6][:, ::-1]])
+    find = detector.from_model(model, CONFIG)
+    for found, image in zip(run(session, images), images, strict=True):
+        assert_same(found, find(image), pixels=0.5, scores=1e-3)
+
+
+def test_options_may_be_given(model, session, photos, assert_same):
+    for options in ({"score_threshold": 0.6}, {"nms_iou": 0.8, "max_detections": 5}):
+        decode = dataclasses.replace(CONFIG.decode, **options)
+        find = detector.from_model(model, dataclasses.replace(CONFIG, decode=decode))
+        given = {
+            n: np.array(v, np.int32 if n == "max_detections" else np.float32)
+            for n, v in options.items()
+        }
+        for photo in photos[6:12]:
+            [found] = run(session, photo[None], **given)
+            assert_same(found, find(photo), pixels=0.5, scores=1e-3)
+
+
+def test_it_says_what_it_is(session):
+    inside = session.get_modelmeta().custom_metadata_map
+    assert json.loads(inside[runtimes.CLASS_NAMES]) == list(NAMES)
+    assert json.loads(inside[runtimes.DECODE_CONFIG]) == json.loads(CONFIG.to_json())["decode"]
+    assert inside[runtimes.MODEL_CARD] == CARD
+    assert session.get_inputs()[0].type == "tensor(uint8)"
+
+
+def test_the_papers_decoder_is_refused(model, tmp_path):
+    decode = dataclasses.replace(CONFIG.decode, decoder="ellipse")
+    with pytest.raises(
+        ValueError, match=r"Expected the decoder 'peaks' for ONNX\. Received: 'ellip"
+    ):
+        onnx.save(model, decode, NAMES, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())

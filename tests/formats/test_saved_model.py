@@ -1,0 +1,243 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.formats.conftest import CARD, CONFIG
+from unitbox_tf import inputs
+from unitbox_tf.detect import decoders, detector, graph
+from unitbox_tf.formats import runtimes, saved_model
+
+NAMES = CONFIG.model.class_names
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported") / "saved_model"
+    saved_model.save(model, CONFIG.decode, NAMES, path, CARD)
+    return path
+
+
+@pytest.fixture(scope="module")
+def loaded(saved):
+    return tf.saved_model.load(str(saved))
+
+
+def png(photo):
+    return cv2.imencode(".png", photo[..., ::-1])[1].tobytes()
+
+
+def test_it_finds_what_the_python_path_finds(loaded, photos, expected, assert_same):
+    for photo, wanted in zip(photos, expected, strict=True):
+        size = photo.shape[:2]
+        for signature, value, name in (
+            ("images", photo[None], "images"),
+            ("serving_default", photo[None], "images"),
+            ("encoded", np.array([png(photo)], object), "encoded"),
+        ):
+            padded = loaded.signatures[signature](**{name: tf.constant(value)})
+            [found] = decoders.unpad(padded, [size])
+            assert_same(found, wanted, pixels=0.5, scores=1e-3)
+            assert not padded["boxes"][0, len(found) :].numpy().any()
+            assert not padded["scores"][0, len(found) :].numpy().any()
+
+
+def test_photos_of_all_sizes_go_in_one_batch(loaded, photos, expected, assert_same):
+    padded = loaded.signatures["encoded"](encoded=tf.constant([png(photo) for photo in photos]))
+    found = decoders.unpad(padded, [photo.shape[:2] for photo in photos])
+    for one, wanted in zip(found, expected, strict=True):
+        assert_same(one, wanted, pixels=0.5, scores=1e-3)
+
+
+def test_each_decoder_and_threshold_is_that_of_python(model, loaded, photos, assert_same):
+    for options in (
+        {"decoder": "ellipse"},
+        {"decoder": "ellipse", "blob_threshold": 0.3, "score_threshold": 0.2},
+        {"decoder": "peaks", "score_threshold": 0.6},
+        {"nms_iou": 0.8, "max_detections": 7},
+    ):
+        decode = dataclasses.replace(CONFIG.decode, **options)
+        find = detector.from_model(model, dataclasses.replace(CONFIG, decode=decode))
+        signature = loaded.signatures["images_with_options"]
+        full = {n: tf.constant(getattr(decode, n), t) for n, t in graph.OPTIONS.items()}
+        count = 0
+        for photo in photos[1:30]:
+            wanted = find(photo)
+            count += len(wanted)
+            size = [photo.shape[:2]]
+            for padded in (
+                loaded.detect(photo[None], **{n: full[n] for n in options}),
+                loaded.detect_encoded([png(photo)], **{n: full[n] for n in options}),
+                signature(images=tf.constant(photo[None]), **full),
+            ):
+                [found] = decoders.unpad(padded, size)
+                assert_same(found, wanted, pixels=0.5, scores=1e-3)
+            assert padded["boxes"].shape[1] == decode.max_detections
+        assert count > 20
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decoder": "circle"}, "expected a decoder of"),
+        ({"max_detections": 0}, "expected max_detections above 0"),
+    ],
+)
+def test_options_that_are_none_are_errors(loaded, photos, options, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        loaded.detect(photos[6][None], **options)
+
+
+def test_any_number_of_detections_may_be_asked_for(loaded, photos):
+    found = loaded.detect(photos[1][None], max_detections=600_000_000 // 1000)
+    assert found["boxes"].shape == (1, 600_000, 4)
+
+
+def test_no_photo_is_an_error(loaded):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="expected at least one photo"):
+        loaded.detect_encoded(tf.constant([], tf.string))
+
+
+def test_options_have_defaults_that_a_server_fills_in(saved):
+    """TensorFlow Serving takes them from the signature."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    stored = saved_model_pb2.SavedModel()
+    stored.ParseFromString((saved / "saved_model.pb").read_bytes())
+    signatures = stored.meta_graphs[0].signature_def
+    for name, data in (("images_with_options", "images"), ("encoded_with_options", "encoded")):
+        assert set(signatures[name].inputs) == {data, *graph.OPTIONS}
+        defaults = {n: tf.make_ndarray(v) for n, v in signatures[name].defaults.items()}
+        assert set(defaults) == set(graph.OPTIONS)
+        for option, value in defaults.items():
+            wanted = getattr(CONFIG.decode, option)
+            assert (value.item().decode() if option == "decoder" else value) == pytest.approx(
+                wanted
+            )
+
+
+def test_heatmaps_are_those_of_the_network(model, loaded, random):
+    image = random.integers(0, 256, (1, 40, 60, 3), np.uint8)
+    found, wanted = loaded.signatures["heatmaps"](images=tf.constant(image)), model(image)
+    assert set(found) == {"confidence", "distances"}
+    for name, values in found.items():
+        np.testing.assert_allclose(values, wanted[name], atol=1e-3)
+
+
+def test_real_photos_give_the_same_from_bytes_and_arrays(loaded, data):
+    photos = sorted(data("fddb/originalPics").rglob("*.jpg"))[:50]
+    signatures = loaded.signatures
+    sizes = set()
+    for path in photos:
+        encoded = path.read_bytes()
+        image = inputs.read_image(encoded)
+        sizes.add(image.shape)
+        a = signatures["encoded"](encoded=tf.constant([encoded]))
+        b = signatures["images"](images=tf.constant(image[None]))
+        np.testing.assert_allclose(a["boxes"], b["boxes"], atol=0.5)
+        np.testing.assert_allclose(a["scores"], b["scores"], atol=1e-3)
+    assert len(sizes) > 10
+
+
+def test_an_image_batch_gives_what_its_images_give(loaded, random):
+    images = random.integers(0, 256, (3, 50, 70, 3), np.uint8)
+    signature = loaded.signatures["images"]
+    together = signature(images=tf.constant(images))
+    for index in range(3):
+        alone = signature(images=tf.constant(images[index : index + 1]))
+        np.testing.assert_allclose(together["boxes"][index], alone["boxes"][0], atol=0.1)
+
+
+def test_it_opens_where_the_package_is_not(saved, photos, tmp_path):
+    path = tmp_path / "photo.png"
+    path.write_bytes(cv2.imencode(".png", photos[10])[1].tobytes())
+    code = f"""
+import sys
+sys.modules["unitbox_tf"] = None  # importing it fails
+sys.modules["keras"] = None
+import tensorflow as tf
+loaded = tf.saved_model.load({str(saved)!r})
+found = loaded.signatures["encoded"](encoded=tf.constant([open({str(path)!r}, "rb").read()]))
+assert found["boxes"].shape == (1, 100, 4) and found["num_detections"][0] > 0
+assert loaded.class_names().numpy().tolist() == [b"cat", b"dog"]
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_signatures_take_what_they_say(loaded):
+    signatures = loaded.signatures
+    with_options = {"images_with_options", "encoded_with_options"}
+    assert set(signatures) == {"serving_default", "images", "encoded", "heatmaps"} | with_options
+    (images,) = signatures["images"].structured_input_signature[1].values()
+    assert (images.dtype, images.shape.as_list()) == (tf.uint8, [None, None, None, 3])
+    (encoded,) = signatures["encoded"].structured_input_signature[1].values()
+    assert (encoded.dtype, encoded.shape.as_list()) == (tf.string, [None])
+
+
+def test_saving_again_replaces_an_export_and_nothing_else(model, tmp_path):
+    path = tmp_path / "saved_model"
+    path.mkdir()
+    (path / "leftover").write_text("a user's file")
+    with pytest.raises(ValueError, match="exists and is no SavedModel: it is left as it is"):
+        saved_model.save(model, CONFIG.decode, NAMES, path)
+    assert (path / "leftover").read_text() == "a user's file"
+    (path / "saved_model.pb").write_text("an earlier export")
+    saved_model.save(model, CONFIG.decode, NAMES, path)
+    assert not (path / "leftover").exists()
+    assert (path / "saved_model.pb").is_file()
+    assert [p.name for p in tmp_path.iterdir()] == ["saved_model"]
+
+
+def test_a_corrupt_photo_is_an_error(loaded):
+    signature = loaded.signatures["encoded"]
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        signature(encoded=tf.constant([b"no photo"]))
+
+
+def test_it_says_what_it_is(saved, loaded):
+    assert loaded.class_names().numpy().tolist() == [b"cat", b"dog"]
+    assert loaded.model_card().numpy().decode() == CARD
+    inside = json.loads(loaded.decode_config().numpy())
+    assert inside == json.loads(CONFIG.to_json())["decode"]
+    assert (saved / "assets.extra" / runtimes.MODEL_CARD).read_text(encoding="utf-8") == CARD
+
+
+def test_the_command_line_tool_of_tensorflow_shows_it(saved, capsys, monkeypatch):
+    from tensorflow.python.tools import saved_model_cli
+
+    arguments = ["saved_model_cli", "show", "--dir", str(saved), "--tag_set", "serve"]
+    for signature, name, dtype, shape in (
+        ("images", "inputs['images']", "DT_UINT8", "(-1, -1, -1, 3)"),
+        ("encoded", "inputs['encoded']", "DT_STRING", "(-1)"),
+        ("encoded_with_options", "inputs['score_threshold']", "DT_FLOAT", "()"),
+        ("heatmaps", "outputs['distances']", "DT_FLOAT", "(-1, -1, -1, 4)"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*arguments, "--signature_def", signature])
+        with pytest.raises(SystemExit) as ended:
+            saved_model_cli.main()
+        assert not ended.value.code
+        lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+        start = lines.index(f"{name} tensor_info:")
+        assert lines[start + 1 : start + 3] == [f"dtype: {dtype}", f"shape: {shape}"]
+
+
+def test_warm_up_requests_are_answered(saved, loaded):
+    """As TensorFlow Serving does: each record names a signature of the model, and its inputs fit."""
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    signatures = set()
+    path = saved / "assets.extra" / "tf_serving_warmup_requests"
+    for record in tf.data.TFRecordDataset(str(path)):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        inputs = {name: tf.constant(tf.make_ndarray(v)) for name, v in request.inputs.items()}
+        found = loaded.signatures[request.model_spec.signature_name](**inputs)
+        assert found["num_detections"].shape == (1,)
+        signatures.add(request.model_spec.signature_name)
+    assert signatures == {"serving_default", "images", "encoded"}

@@ -1,0 +1,157 @@
+import dataclasses
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+import unitbox_tf
+from unitbox_tf import boxes as box_ops
+from unitbox_tf import cli, inputs, runs
+from unitbox_tf import config as configs
+from unitbox_tf.datasets import synthetic
+from unitbox_tf.detect import detector
+
+
+@pytest.fixture(scope="module")
+def folder(untrained_run, tmp_path_factory):
+    """What `training/publish.py` makes of a run, known by the name `squares`."""
+    path = tmp_path_factory.mktemp("published") / "squares"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["publish.py", str(untrained_run), str(path)])
+        runpy.run_path("training/publish.py", run_name="__main__")
+    return path
+
+
+@pytest.fixture
+def squares(folder, monkeypatch):
+    monkeypatch.setattr(runs, "FOLDER", folder.parent)
+    return folder
+
+
+def test_the_message_about_an_unknown_name_has_those_that_are_published(
+    squares, tmp_path, monkeypatch
+):
+    with pytest.raises(ValueError, match="does not exist, and published here is squares"):
+        unitbox_tf.load("sqares")
+    monkeypatch.setattr(runs, "FOLDER", tmp_path)
+    with pytest.raises(ValueError, match=r"come with the repository alone: .* has none"):
+        unitbox_tf.load("faces")
+
+
+def test_published_weights_are_those_of_the_run(untrained_run, squares):
+    size = (squares / runs.WEIGHTS_FILE).stat().st_size
+    assert 14.7e6 * 2 < size < 32e6
+    config = configs.load(squares / runs.CONFIG_FILE)
+    assert unitbox_tf.load("squares").class_names == config.model.class_names
+    image = inputs.read_image(synthetic.draw(0).image)[None]
+    ours, theirs = (detector.load_model(path, config)(image) for path in (untrained_run, squares))
+    for name, expected in ours.items():
+        expected, received = expected.numpy(), theirs[name].numpy()
+        assert expected.std() > 0
+        # Half precision has 11 bits; 13 layers add up what it rounds.
+        np.testing.assert_allclose(received, expected, atol=5e-3 * np.abs(expected).max())
+    other = detector.unitbox(config.model, seed=9)(image)
+    assert not np.allclose(other["distances"], ours["distances"], rtol=0.1)
+
+
+def test_every_command_takes_the_name(squares, tmp_path, capsys):
+    picture = tmp_path / "a.png"
+    picture.write_bytes(synthetic.draw(0).image)
+    found = tmp_path / "found"
+    assert cli.main(["detect", "squares", str(picture), "--output", str(found)]) == 0
+    assert json.loads((found / "detections.json").read_text())
+    assert cli.main(["evaluate", "squares", "synthetic:#0-2", "--decoder", "peaks"]) == 0
+    assert cli.main(["export", "squares", str(tmp_path / "model")]) == 0
+    assert (tmp_path / "model/saved_model.pb").is_file()
+    assert "squares" in capsys.readouterr().out
+
+
+def test_a_path_goes_before_a_name(squares, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert runs.find("squares") == squares
+    (tmp_path / "squares").mkdir()
+    assert runs.find("squares") == runs.Path("squares")
+    assert runs.find("deep/squares") == runs.Path("deep/squares")
+    assert runs.find("circles") == runs.Path("circles")
+
+
+def test_its_configuration_says_nothing_of_where_it_was_trained(squares):
+    text = (squares / runs.CONFIG_FILE).read_text()
+    config = configs.load(squares / runs.CONFIG_FILE)
+    assert config.model.weights is None
+    assert config.train.output == "saved_models"
+    assert "/" not in text.replace("saved_models", "")
+
+
+def copy(folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    return other
+
+
+@pytest.mark.parametrize("change", ["flip", "cut", "digest", "no digest"])
+def test_weights_that_are_not_those_published_are_refused(folder, tmp_path, change):
+    other = copy(folder, tmp_path)
+    file, digest = other / runs.WEIGHTS_FILE, other / runs.DIGEST_FILE
+    content = bytearray(file.read_bytes())
+    if change == "flip":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    elif change == "cut":
+        file.write_bytes(content[:-1])
+    elif change == "digest":
+        digest.write_text("0" * 64)
+    else:
+        digest.unlink()
+    with pytest.raises(
+        ValueError, match=r"weights\.npz: expected the SHA-256 in weights\.npz\.sha256"
+    ):
+        unitbox_tf.load(other)
+
+
+def test_weights_of_another_model_are_refused(folder, tmp_path):
+    other = copy(folder, tmp_path)
+    config = configs.load(other / runs.CONFIG_FILE)
+    model = dataclasses.replace(config.model, class_names=("a", "b", "c"))
+    text = dataclasses.replace(config, model=model).to_json()
+    (other / runs.CONFIG_FILE).write_text(text)
+    with pytest.raises(ValueError, match=r"confidence_head/kernel.* 512, 3\).*Received.* 512, 2\)"):
+        unitbox_tf.load(other)
+
+
+def test_values_that_half_precision_cannot_hold_are_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"head/bias: expected values up to 65504.*Received: 70000"
+    ):
+        runs.save_weights([("head/bias", np.float32([1, 7e4]))], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+FACES = runs.FOLDER / "faces"
+
+
+def test_the_published_face_detector_finds_a_face():
+    """In a photo that comes with matplotlib: Grace Hopper, by the US Navy."""
+    photo = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    for decoder in ("peaks", "ellipse"):
+        found = unitbox_tf.load("faces", decoder=decoder)(photo)
+        assert len(found) == 1
+        assert found.scores[0] > 0.8
+        by_eye = np.array([[178.0, 130, 356, 335]])
+        assert box_ops.pairwise_iou(found.boxes, by_eye)[0, 0] > 0.7
+
+
+def test_what_is_published_is_small_and_described():
+    size = sum(path.stat().st_size for path in FACES.iterdir())
+    assert size < 32e6
+    config = configs.load(FACES / runs.CONFIG_FILE)
+    assert config.model.class_names == ("face",)
+    assert config.train.init is None
+    card = (FACES / "README.md").read_text(encoding="utf-8")
+    for heading in ("## Data and licence", "## Results", "## What fails", "## Not to be used for"):
+        assert heading in card

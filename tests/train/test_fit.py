@@ -1,0 +1,425 @@
+import dataclasses
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from unitbox_tf import datasets, losses
+from unitbox_tf.config import Config, LossConfig
+from unitbox_tf.detect import detector
+from unitbox_tf.network.model import unitbox
+from unitbox_tf.presets import PRESETS
+from unitbox_tf.problems import Problems
+from unitbox_tf.train import callbacks, fit, pipeline
+from unitbox_tf.train.optimizers import CoupledSGD
+
+
+def changed(config, **settings):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **settings))
+
+
+@pytest.fixture
+def unfinished(monkeypatch):
+    """Ends runs without export and judgement, which other tests cover and which take the longest."""
+    monkeypatch.setattr(
+        fit,
+        "_finish",
+        lambda config, run, _, history, problems: fit.Run(run, {}, history, problems),
+    )
+
+
+def test_a_run_holds_what_is_needed_to_go_on_and_to_use_it(tiny_run):
+    names = {path.name for path in tiny_run.folder.iterdir()}
+    assert names == {
+        "best.weights.h5",
+        "config.json",
+        "detections.jpg",
+        "history.json",
+        "history.png",
+        "last.keras",
+        "problems.txt",
+        "results.json",
+        "saved_model",
+        "tensorboard",
+    }
+    assert set(tiny_run.results) == {"peaks", "ellipse"}
+    assert tiny_run.results["peaks"]["images"] == 4
+    assert json.loads((tiny_run.folder / "results.json").read_text()).keys() == {"peaks", "ellipse"}
+    stored = json.loads((tiny_run.folder / "history.json").read_text())
+    assert [row["epoch"] for row in stored] == [0, 1]
+    names = ("loss", "distances_iou", "val_loss", "val_recall", "val_precision", "val_ap50")
+    for name in (*names, "val_coco_ap", "val_coco_ar100"):
+        assert np.isfinite(stored[1][name])
+    # Of detections from the same score on, up to 100 an image, COCO's own program says the same.
+    for figure in ("ap50", "ap75"):
+        assert stored[1][f"val_coco_{figure}"] == pytest.approx(
+            stored[1][f"val_{figure}"], abs=1e-6
+        )
+    assert 0 <= tiny_run.results["ellipse"]["coco_ap"] <= 1
+    assert stored[1]["loss"] < stored[0]["loss"]
+
+
+def test_tensorboard_has_curves_and_pictures(tiny_run):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    tags = {"train": set(), "validation": set()}
+    for part, found in tags.items():
+        for path in (tiny_run.folder / "tensorboard" / part).glob("events.*"):
+            events = loader.EventAccumulator(str(path), {"images": 0, "tensors": 0})
+            events.Reload()
+            found.update(events.Tags()["tensors"])
+    assert {"epoch_loss", "epoch_learning_rate", "epoch_distances_iou"} <= tags["train"]
+    shown = {"epoch_recall", "epoch_precision", "epoch_coco_ap", "validation/0"}
+    assert shown <= tags["validation"]
+
+
+def test_the_best_epoch_is_chosen_by_the_validation_protocol():
+    row = {"val_ap50": 0.5, "val_ap75": 0.25, "val_coco_ap": 0.75, "val_wider_face_easy": 0.9}
+    assert callbacks.score(row, "summary") == 0.375
+    assert callbacks.score(row, "coco") == 0.75
+    assert callbacks.score(row, "wider_face") == pytest.approx(0.3)  # medium and hard are absent
+    assert callbacks.score({}, "fddb") == 0
+
+
+def test_a_validation_protocol_that_lacks_something_is_refused_before_a_run_begins(
+    tiny_config, tmp_path
+):
+    for protocol, message in (
+        ("fddb", "annotated as ellipses"),
+        ("wider_face", "wider_face_val.mat"),
+    ):
+        config = changed(tiny_config, validation_protocol=protocol, output=str(tmp_path))
+        with pytest.raises(ValueError, match=message):
+            fit.fit(config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_best_weights_are_stored_without_the_optimiser(tiny_run):
+    sizes = [(tiny_run.folder / name).stat().st_size for name in ("best.weights.h5", "last.keras")]
+    assert sizes[0] == pytest.approx(14_742_342 * 4, rel=0.01)  # 4,609 more for the second class
+    assert sizes[1] > 1.9 * sizes[0]
+
+
+def test_resuming_continues_weights_optimiser_and_epochs(
+    tiny_config, tiny_run, tmp_path, unfinished
+):
+    for name in ("last.keras", "history.json"):
+        shutil.copy(tiny_run.folder / name, tmp_path)
+    middle = keras.saving.load_model(tmp_path / "last.keras")
+    resumed = fit.fit(changed(tiny_config, epochs=3, output="elsewhere"), resume=tmp_path)
+    assert resumed.folder == tmp_path
+    assert [row["epoch"] for row in resumed.history] == [0, 1, 2]
+    assert resumed.history[:2] == tiny_run.history
+    last = keras.saving.load_model(tmp_path / "last.keras")
+    assert int(middle.optimizer.iterations) == 4
+    assert int(last.optimizer.iterations) == 6
+    momentum = [v.numpy() for v in middle.optimizer.variables if v.shape == (3, 3, 512, 4)]
+    assert any(m.any() for m in momentum)
+
+
+def test_a_resumed_run_starts_from_the_stored_state(tiny_config, tiny_run):
+    run = tiny_run
+    stored = keras.saving.load_model(run.folder / "last.keras")
+    model = fit.models.unitbox(tiny_config.model, seed=99)
+    fit._compile(model, tiny_config, False)
+    history = fit._restore(model, run.folder)
+    assert history == run.history
+    for a, b in zip(model.get_weights(), stored.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(model.optimizer.variables, stored.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_training_starts_from_the_weights_of_another_run(
+    tiny_config, untrained_run, tmp_path, unfinished
+):
+    settings = {"learning_rate": 1e-12, "weight_decay": 0.0, "epochs": 1, "steps_per_epoch": 1}
+    config = changed(
+        tiny_config, init=str(untrained_run), output=str(tmp_path), run="a", **settings
+    )
+    run = fit.fit(config)
+    before = detector.load_model(untrained_run, config)
+    after = detector.load_model(run.folder, config)
+    other = unitbox(dataclasses.replace(config.model, weights=None), config.train.seed)
+    for old, new in zip(before.weights, after.weights, strict=True):
+        np.testing.assert_allclose(old.numpy(), new.numpy(), atol=1e-9)
+    assert not np.allclose(other.weights[0].numpy(), before.weights[0].numpy())
+    three = dataclasses.replace(tiny_config.model, class_names=("a", "b", "c"))
+    with pytest.raises(ValueError, match=r"best\.weights\.h5: expected the weights of the model"):
+        fit.fit(dataclasses.replace(config, model=three))
+    with pytest.raises(ValueError, match=r"gone: expected best\.weights\.h5 or last\.keras"):
+        fit.fit(changed(config, init=str(tmp_path / "gone")))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_ctrl_c_keeps_what_was_learned(tiny_config, tmp_path, monkeypatch):
+    validate = callbacks.ValidateDetections.on_epoch_end
+
+    def interrupted(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        validate(self, epoch, logs)
+
+    monkeypatch.setattr(callbacks.ValidateDetections, "on_epoch_end", interrupted)
+    run = fit.fit(changed(tiny_config, epochs=5, output=str(tmp_path), run="a"))
+    assert len(run.history) == 1
+    assert (run.folder / "saved_model" / "saved_model.pb").is_file()
+    stored = keras.saving.load_model(run.folder / "last.keras")
+    assert int(stored.optimizer.iterations) == 4  # the second epoch's steps are kept
+
+    monkeypatch.undo()
+    monkeypatch.setattr(fit, "_finish", lambda c, run, v, history, p: fit.Run(run, {}, history, p))
+    again = fit.fit(changed(tiny_config, epochs=2, output=str(tmp_path)), resume=run.folder)
+    assert [row["epoch"] for row in again.history] == [0, 1]
+
+
+def test_a_run_that_is_killed_leaves_whole_files(tmp_path):
+    """Killed while a checkpoint is written: the one before it is still there."""
+    (tmp_path / "last.keras").write_bytes(b"whole")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path):
+        path.write_bytes(b"half")
+        raise Killed
+
+    store = callbacks.StoreRun(tmp_path, [], "summary")
+    store.set_model(type("Model", (), {"save": staticmethod(killed)})())
+    with pytest.raises(Killed):
+        store.store_last()
+    assert (tmp_path / "last.keras").read_bytes() == b"whole"
+
+
+def test_a_corrupt_photo_is_survived_and_counted(tiny_config, tmp_path):
+    from unitbox_tf.datasets import synthetic
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    images, objects = [], []
+    for number in range(6):
+        annotation = synthetic.draw(number)
+        name = f"{number}.png"
+        (photos / name).write_bytes(annotation.image if number != 2 else b"")
+        images.append({"id": number, "file_name": name})
+        for x0, y0, x1, y1 in annotation.boxes.tolist():
+            box = [x0, y0, x1 - x0, y1 - y0]
+            objects.append({"image_id": number, "category_id": 1 + number % 2, "bbox": box})
+    objects.append({"image_id": 0, "category_id": 1, "bbox": [5, 5, 0, 9]})
+    images.append({"id": 9, "file_name": "absent.png"})
+    content = {"images": images, "annotations": objects, "categories": [{"id": 1}, {"id": 2}]}
+    (photos / "instances.json").write_text(json.dumps(content))
+    config = dataclasses.replace(
+        changed(tiny_config, output=str(tmp_path / "runs"), run="a"),
+        data=dataclasses.replace(
+            tiny_config.data,
+            data=str(tmp_path),
+            train_sources=("coco:photos",),
+            validation_sources=("coco:photos",),
+        ),
+    )
+    run = fit.fit(config)
+    assert len(run.history) == 2
+    assert run.results["peaks"]["images"] == 5
+    report = (run.folder / "problems.txt").read_text()
+    assert f"photo that cannot be decoded\t{photos / '2.png'}" in report
+    assert run.problems.counts["photo that cannot be decoded"] == 1
+    assert "photo listed but absent" in report
+    assert "absent.png" in report
+    assert "box without area" in report
+
+
+def test_if_no_photo_can_be_decoded_training_says_so(tiny_config, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(b"no photo")
+    data = dataclasses.replace(
+        tiny_config.data, data=str(tmp_path), train_sources=("negatives:photos",)
+    )
+    config = changed(tiny_config, output=str(tmp_path / "runs"))
+    with pytest.raises(ValueError, match=r"none of the 3 training photos.*\.jpg: .* Unknown image"):
+        fit.fit(dataclasses.replace(config, data=data))
+
+
+def test_a_loss_that_diverges_ends_training_before_it_is_stored(tiny_config, tmp_path):
+    config = changed(tiny_config, learning_rate=1e30, clip_norm=None, output=str(tmp_path), run="a")
+    with pytest.raises(ValueError, match=r"the loss became .*Lower --learning-rate"):
+        fit.fit(config)
+    assert not (tmp_path / "a" / "last.keras").exists()
+
+
+def test_a_missing_data_folder_says_what_to_do(tiny_config, tmp_path):
+    data = dataclasses.replace(
+        tiny_config.data, data=str(tmp_path / "gone"), train_sources=("fddb:fddb#1-7",)
+    )
+    with pytest.raises(ValueError, match=r"gone/fddb: no such file or folder.*--data"):
+        fit.fit(dataclasses.replace(tiny_config, data=data))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_of_another_model_or_optimiser_is_not_resumed(tiny_config, tiny_run):
+    other = dataclasses.replace(tiny_config.model, class_names=("a", "b", "c"))
+    with pytest.raises(ValueError, match=r"last\.keras: was trained with another model"):
+        fit.fit(dataclasses.replace(tiny_config, model=other), resume=tiny_run.folder)
+    adam = changed(tiny_config, optimizer="adam", weight_decay=0.0)
+    with pytest.raises(ValueError, match=r"last\.keras: was trained with another optimizer"):
+        fit.fit(adam, resume=tiny_run.folder)
+
+
+def test_xla_and_bfloat16_are_not_asked_for_together(tiny_config):
+    with pytest.raises(ValueError, match="XLA cannot compile"):
+        fit.fit(changed(tiny_config, jit="on", precision="mixed_bfloat16"))
+
+
+def test_an_existing_run_is_not_overwritten(tiny_config, tiny_run):
+    with pytest.raises(ValueError, match=r"exists already\. Choose another --run"):
+        fit.fit(changed(tiny_config, run=tiny_run.folder.name))
+
+
+def test_a_run_without_checkpoint_cannot_be_resumed(tiny_config, tmp_path):
+    with pytest.raises(ValueError, match=r"last\.keras: no such file"):
+        fit.fit(tiny_config, resume=tmp_path)
+
+
+def test_a_gpu_that_is_not_there_is_an_error(tiny_config, monkeypatch):
+    monkeypatch.setattr(fit.tf.config, "list_physical_devices", lambda kind: [])
+    with pytest.raises(ValueError, match=r"device='gpu', but TensorFlow sees none.*--device cpu"):
+        fit.fit(changed(tiny_config, device="gpu"))
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [((9, 0), "mixed_bfloat16"), ((7, 5), "mixed_float16"), ((6, 1), "float32")],
+)
+def test_precision_on_a_gpu_is_what_it_computes_natively(monkeypatch, capability, expected):
+    monkeypatch.setattr(
+        fit.tf.config.experimental,
+        "get_device_details",
+        lambda gpu: {"compute_capability": capability},
+    )
+    assert fit.best_precision(["gpu"]) == expected
+
+
+@pytest.fixture(scope="module")
+def pixelwise():
+    """A model of a layer an output: the network would only make compiling long."""
+    image = keras.Input([None, None, 3])
+    shown = keras.layers.Rescaling(1 / 255)(image)
+    positive = {"activation": "relu", "bias_initializer": keras.initializers.Constant(10)}
+    confidence = keras.layers.Conv2D(2, 1)(shown)  # of two classes
+    distances = keras.layers.Conv2D(4, 1, **positive)(shown)
+    return keras.Model(image, {"confidence": confidence, "distances": distances})
+
+
+@pytest.fixture(scope="module")
+def batch_of(tiny_config):
+    """`batch_of[equal_objects]`: images, heatmaps and weights."""
+    return {
+        equal_objects: next(
+            iter(
+                pipeline.training_dataset(
+                    datasets.load(("synthetic:#0-4",), ".", Problems(), ["object", "other"]),
+                    tiny_config.data,
+                    num_classes=2,
+                    equal_objects=equal_objects,
+                    batch_size=4,
+                    seed=0,
+                    problems=Problems(),
+                )
+            )
+        )
+        for equal_objects in (False, True)
+    }
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("reduction", ["sum", "mean", "object_mean"])
+@pytest.mark.parametrize(
+    ("distance_loss", "alpha"), [("iou", 1.0), ("siou", 2.0), ("smooth_l1", 1.0)]
+)
+def test_what_is_minimised(tiny_config, pixelwise, batch_of, distance_loss, alpha, reduction, jit):
+    """The distance loss as Keras reports it, against one that is added up by hand."""
+    config = dataclasses.replace(
+        tiny_config, loss=LossConfig(distance_loss, alpha=alpha, reduction=reduction)
+    )
+    fit._compile(pixelwise, config, jit)
+    images, heatmaps, weights = batch_of[reduction == "object_mean"]
+    reported = pixelwise.test_on_batch(images, heatmaps, weights, return_dict=True)
+
+    function = getattr(losses, f"{distance_loss}_loss")
+    options = {} if alpha == 1 else {"alpha": alpha}
+    predicted = pixelwise(images)["distances"]
+    values = function(heatmaps["distances"], predicted, **options).numpy()
+    true = heatmaps["distances"].numpy()
+    positive = (true > 0).all(axis=-1)
+    i, j = np.indices(positive.shape[1:])
+    # Pixels of one object agree about where its sides are.
+    sides = np.stack(
+        [i - true[..., 0], i + true[..., 1], j - true[..., 2], j + true[..., 3]], axis=-1
+    )
+    objects = [
+        values[n][positive[n] & (np.abs(sides[n] - side) < 0.01).all(axis=-1)]
+        for n in range(4)
+        for side in np.unique(sides[n][positive[n]].round(2), axis=0)
+    ]
+    assert len(objects) > 4
+    assert sum(map(len, objects)) == positive.sum()
+    expected = {
+        "sum": values[positive].sum(),
+        "mean": values[positive].mean(),
+        "object_mean": np.mean([pixels.mean() for pixels in objects]),
+    }[reduction]
+    assert reported["distances_loss"] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("reduction", "equal"), [("mean", False), ("object_mean", True)])
+def test_objects_are_equal_where_their_mean_is_asked_for(
+    tiny_config, tmp_path, unfinished, monkeypatch, reduction, equal
+):
+    asked = []
+    for name in ("training_dataset", "validation_dataset"):
+        made = getattr(pipeline, name)
+
+        def spy(*args, made=made, **options):
+            asked.append(options["equal_objects"])
+            return made(*args, **options)
+
+        monkeypatch.setattr(pipeline, name, spy)
+    monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: None)
+    config = changed(tiny_config, output=str(tmp_path), run="run")
+    fit.fit(dataclasses.replace(config, loss=LossConfig(reduction=reduction)))
+    assert asked == [equal, equal]
+
+
+def test_the_policy_is_restored_after_training(tiny_run):
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_the_paper_presets_train_with_the_papers_optimiser():
+    built = fit.optimizer(PRESETS["paper"].train)
+    assert isinstance(built, CoupledSGD)
+    assert built.coupled_weight_decay == 2e-4
+    assert built.momentum == 0.9
+    assert float(built.learning_rate) == pytest.approx(1e-8)
+
+
+def test_the_cosine_schedule_warms_up_and_ends_at_zero():
+    settings = dataclasses.replace(
+        Config().train,
+        schedule="cosine",
+        warmup=0.1,
+        epochs=5,
+        steps_per_epoch=20,
+        learning_rate=0.5,
+    )
+    rate = fit.optimizer(settings)._learning_rate
+    assert [float(rate(step)) for step in (0, 5, 10, 100)] == pytest.approx([0, 0.25, 0.5, 0])
+
+
+@pytest.mark.gpu
+def test_training_runs_on_a_gpu(tiny_config, tmp_path):
+    run = fit.fit(
+        changed(tiny_config, device="gpu", precision="auto", output=str(tmp_path), run="gpu")
+    )
+    assert np.isfinite(run.history[-1]["loss"])

@@ -1,0 +1,1 @@
+"""From images to detections: the graph, its decoders, and the detector that applications use."""

@@ -1,0 +1,241 @@
+"""A trained detector for Python programs: photo in, `Detections` out."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unitbox_tf import config as configs
+from unitbox_tf import images, inputs, runs, visualize
+from unitbox_tf.config import DecodeConfig
+from unitbox_tf.detect import decoders, graph, tiling, video
+from unitbox_tf.inputs import Image, Images
+from unitbox_tf.network.model import unitbox
+from unitbox_tf.problems import Problems
+from unitbox_tf.progress import Progress
+from unitbox_tf.records import Annotation, Detections
+
+
+class Found(NamedTuple):
+    """What was found in one of several pictures."""
+
+    name: str
+    detections: Detections
+
+
+class Detector:
+    """Finds objects in photos and videos. Made by `load`.
+
+    Attributes:
+        class_names: of the classes in `Detections.classes`.
+        decode: how heatmaps become detections.
+    """
+
+    def __init__(
+        self,
+        detect: Callable[[np.ndarray], Detections],
+        class_names: tuple[str, ...],
+        decode: DecodeConfig,
+    ) -> None:
+        """`detect` maps an RGB image uint8 `[H, W, 3]` to detections in its pixels."""
+        self._detect = detect
+        self.class_names = class_names
+        self.decode = decode
+
+    def __call__(self, image: Image) -> Detections:
+        """Detections in one photo.
+
+        Args:
+            image: the path of a photo, an encoded photo (JPEG, PNG, BMP, GIF), a PIL image of any mode, or
+                an RGB array uint8 `[H, W, 3]`. The EXIF orientation of a JPEG is applied, so boxes
+                are in pixels of the photo as displayed.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is no photo, or the array has another shape or type.
+        """
+        return self._detect(inputs.read_image(image))
+
+    def many(
+        self, images: Images, *, problems: Problems | None = None, progress: bool = False
+    ) -> Iterator[Found]:
+        """Detections of one picture after the other, each with its name; pictures are read as results are asked for.
+
+        Args:
+            images: a list or an iterator of what `Detector` takes, a folder, a pattern such as
+                `"holiday/*.jpg"`, an array `[N, H, W, 3]`, or a mixed list; `pictures.find` tells what
+                each stands for, and what it is called.
+            problems: photos that cannot be read are left out and added here. Without it, the first of
+                them raises what `__call__` does.
+            progress: shows a bar on a terminal.
+
+        Raises:
+            ValueError: a folder without photos, a pattern that nothing matches, or something that is no
+                picture; at once, unless `images` is an iterator.
+        """
+        found = inputs.find(images)
+        if progress:
+            found = Progress(found, "detecting", len(found) if isinstance(found, list) else None)
+        return self._each(found, problems)
+
+    def _each(self, found: Iterable[inputs.Picture], problems: Problems | None) -> Iterator[Found]:
+        # Photos of one size in one batch take 0.95 of the time on a CPU: not worth its conditions.
+        for name, image in found:
+            try:
+                array = inputs.read_image(image)
+            except (OSError, ValueError) as error:
+                if problems is None:
+                    raise
+                message = str(error).removeprefix(f"{name}: ")
+                problems.add(images.UNDECODABLE, name, message)
+            else:
+                yield Found(name, self._detect(array))
+
+    def tiled(self, tile: int | None = None) -> Detector:
+        """This detector for pictures much larger than `decode.max_side`: it looks at overlapping tiles of them, too.
+
+        Args:
+            tile: side of a tile in pixels; `decode.max_side` if left out. See `tiling.detect_tiled`.
+
+        Raises:
+            ValueError: `tile` is below 1.
+        """
+        side = self.decode.max_side if tile is None else tile
+        if side < 1:
+            raise ValueError(f"Expected a tile of at least 1 px a side. Received: {side}")
+
+        def detect(image: np.ndarray) -> Detections:
+            return tiling.detect_tiled(self._detect, image, side, nms_iou=self.decode.nms_iou)
+
+        return Detector(detect, self.class_names, self.decode)
+
+    def frames(
+        self, source: str | Path | int, *, progress: bool = False
+    ) -> Iterator[tuple[video.Frame, Detections | None]]:
+        """Each frame of a video file, or of the webcam of a number, with its detections.
+
+        A frame that cannot be decoded has neither image nor detections; the ones after it come all
+        the same.
+
+        Args:
+            source: the path of a video, or 0 for the first webcam, which goes on until one stops asking.
+            progress: shows a bar on a terminal.
+
+        Raises:
+            OSError: there is no such file or webcam.
+            ValueError: the file is no video that OpenCV can read.
+        """
+        return self._frames(video.Video(source), progress)
+
+    def _frames(
+        self, opened: video.Video, progress: bool
+    ) -> Iterator[tuple[video.Frame, Detections | None]]:
+        with opened:
+            frames: Iterable[video.Frame] = opened
+            if progress:
+                frames = Progress(opened, opened.name, opened.stated)
+            for frame in frames:
+                yield frame, None if frame.image is None else self._detect(frame.image)
+
+    def annotate_video(
+        self,
+        source: str | Path | int,
+        output: str | Path,
+        *,
+        draw: video.Draw = visualize.draw_detections,
+        progress: bool = False,
+    ) -> video.Summary:
+        """Writes a video with its detections drawn, and a json file beside it with those of each frame.
+
+        Args:
+            source: see `frames`; Ctrl-C ends a webcam.
+            output: the .mp4 file to write.
+            draw: makes the picture of a frame from image, detections and names of classes.
+            progress: shows a bar on a terminal.
+
+        Raises:
+            OSError: there is no such file or webcam, or the video cannot be written.
+            ValueError: see `frames`, and `video.annotate`.
+        """
+        opened = video.Video(source)
+        found = self._frames(opened, progress)
+        return video.annotate(opened, found, Path(output), self.class_names, draw)
+
+
+def detect_annotated(
+    detector: Detector, annotations: Iterable[Annotation], problems: Problems
+) -> tuple[list[Detections], list[Annotation]]:
+    """Detections in the photos of `annotations`, and the annotations of those photos.
+
+    Photos that cannot be read are left out of both and added to `problems`.
+    """
+    detections, seen = [], []
+    for annotation in annotations:
+        try:
+            found = detector(annotation.encoded())
+        except (OSError, ValueError) as error:
+            problems.add(images.UNDECODABLE, annotation.where, str(error))
+        else:
+            detections.append(found)
+            seen.append(annotation)
+    return detections, seen
+
+
+def from_model(model: Any, config: configs.Config) -> Detector:
+    """A detector around a Keras model, with `config.decode` and its choice of decoder."""
+    module = graph.InferenceModule(model, config.decode)
+
+    def detect(image: np.ndarray) -> Detections:
+        return decoders.unpad(module.detect_images(image[None]), [image.shape[:2]])[0]
+
+    return Detector(detect, config.model.class_names, config.decode)
+
+
+def load_model(
+    run: Path,
+    config: configs.Config,
+    seed: int = 0,
+    files: Sequence[str] = (runs.BEST_FILE, runs.LAST_FILE),
+) -> Any:
+    """The Keras model of a run, or of a published name, with its best weights, or the last where no best were stored.
+
+    Of `files`, the first that the run has is read.
+
+    Raises:
+        ValueError: the run has no weights, or they are not those of the model that `config` describes.
+    """
+    run = runs.find(run)
+    if (run / runs.WEIGHTS_FILE).is_file():
+        return _load_published(run, config, seed)
+    weights = next((run / name for name in files if (run / name).is_file()), None)
+    if weights is None:
+        missing = "the run has stored no weights yet" if run.is_dir() else "no such folder"
+        raise ValueError(f"{run}: expected {' or '.join(files)}: {missing}")
+    model = unitbox(dataclasses.replace(config.model, weights=None), seed)
+    try:
+        model.load_weights(weights)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{weights}: expected the weights of the model that the configuration describes: {error}"
+        ) from error
+    return model
+
+
+def _load_published(folder: Path, config: configs.Config, seed: int) -> Any:
+    model = unitbox(dataclasses.replace(config.model, weights=None), seed)
+    stored = runs.read_weights(folder)
+    expected = [(weight.path, tuple(weight.shape)) for weight in model.weights]
+    received = [(name, values.shape) for name, values in stored]
+    if received != expected:
+        unlike = next((a, b) for a, b in itertools.zip_longest(expected, received) if a != b)
+        raise ValueError(
+            f"{folder / runs.WEIGHTS_FILE}: expected the weights of the model that the configuration "
+            f"describes: {unlike[0]}. Received: {unlike[1]}"
+        )
+    model.set_weights([values for _, values in stored])
+    return model

@@ -1,0 +1,156 @@
+"""The detector as one graph: images or encoded photos in, boxes in pixels of the original out.
+
+The same graph serves `detector.Detector` and the exported files, so that a detector in Python and its
+exports agree.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from unitbox_tf import images, registry
+from unitbox_tf.config import DecodeConfig
+from unitbox_tf.detect import decoders
+
+Outputs = dict[str, tf.Tensor]
+
+IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, "images")
+ENCODED = tf.TensorSpec([None], tf.string, "encoded")
+SCALE = tf.TensorSpec([], tf.float32, "scale")
+# Fields of `DecodeConfig` that are inputs of the graph, with their defaults in the configuration.
+OPTIONS = {
+    "score_threshold": tf.float32,
+    "nms_iou": tf.float32,
+    "blob_threshold": tf.float32,
+    "max_detections": tf.int32,
+    "decoder": tf.string,
+}
+
+
+def shown_size(
+    height: tf.Tensor, width: tf.Tensor, max_side: int, scale: float | tf.Tensor
+) -> tf.Tensor:
+    """Height and width int32 `[2]` at which an image is shown to the network.
+
+    It is shrunk, where it is larger, to at most `max_side` pixels, and that is multiplied by `scale`.
+    """
+    size = tf.cast(tf.stack([height, width]), tf.float32)
+    scale *= tf.minimum(1.0, max_side / tf.reduce_max(size))
+    return tf.maximum(tf.cast(tf.round(size * scale), tf.int32), 1)
+
+
+def resize(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Images `[B, H, W, 3]` at another size, float32: bilinear, each new pixel the mean of all that it covers."""
+    return tf.image.resize(images, size, antialias=True)
+
+
+class InferenceModule(tf.Module):
+    """A model with everything around it: resizing before, decoding after.
+
+    `detect` and `detect_encoded` return a dict, padded with zeros to K = `max_detections`, best first:
+    `boxes` `xyxy` `[B, K, 4]` in pixels of the original image and cut to it, `scores` `[B, K]`,
+    `classes` `[B, K]` int32, `num_detections` `[B]` int32. Both take `OPTIONS` as further, optional,
+    arguments.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Outputs],
+        decode: DecodeConfig,
+        resize: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = resize,
+    ) -> None:
+        """`model` maps images `[B, H, W, 3]`, RGB from 0 to 255, to heatmaps `confidence` and `distances`."""
+        super().__init__(name="unitbox")
+        self.model = model
+        self._decode = decode
+        self._resize = resize
+        self.detect = self._with_options(self._detect, IMAGES)
+        self.detect_encoded = self._with_options(self._detect_encoded, ENCODED)
+
+    @tf.function(input_signature=[IMAGES])
+    def heatmaps(self, images: tf.Tensor) -> Outputs:
+        """What the network predicts, at the size at which it is shown `images`: `confidence` logits and `distances`."""
+        return self.heatmaps_at(images, 1.0)
+
+    @tf.function(input_signature=[IMAGES, SCALE])
+    def heatmaps_at(self, images: tf.Tensor, scale: float | tf.Tensor) -> Outputs:
+        """The same at another scale, such as one of `decode.scales`."""
+        shape = tf.shape(images)
+        size = shown_size(shape[1], shape[2], self._decode.max_side, scale)
+        return self.model(self._resize(images, size), training=False)
+
+    @tf.function(input_signature=[IMAGES])
+    def detect_images(self, images: tf.Tensor) -> Outputs:
+        """Detections in RGB images uint8 `[B, H, W, 3]` of one size, with all settings as configured."""
+        return self.decoded(images, self._decode)
+
+    def decoded(self, images: tf.Tensor, decode: DecodeConfig) -> Outputs:
+        """The same with those settings of `decode` that are in `OPTIONS`; its decoder is a plain string."""
+        maps = self._all_heatmaps(images)
+        return decoders.decode_scales(maps, tf.shape(images)[1:3], decode)
+
+    def _with_options(self, function: Callable[..., Outputs], data: tf.TensorSpec) -> Any:
+        """A `tf.function` of `data` and of `OPTIONS`, which may be left out."""
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters = [inspect.Parameter(data.name, kind)]
+        for name, dtype in OPTIONS.items():
+            default = tf.constant(getattr(self._decode, name), dtype)
+            parameters.append(inspect.Parameter(name, kind, default=default))
+
+        def with_options(values: tf.Tensor, *options: tf.Tensor) -> Outputs:
+            given = dict(zip(OPTIONS, options, strict=True))
+            return function(values, decoders.with_tensors(self._decode, **given))
+
+        # From here tf.function takes names and defaults, which would stand twice if spelled out.
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        options = [tf.TensorSpec([], dtype, name) for name, dtype in OPTIONS.items()]
+        return tf.function(with_options, input_signature=[data, *options])
+
+    def _all_heatmaps(self, images: tf.Tensor) -> list[Outputs]:
+        return [self.heatmaps_at(images, scale) for scale in self._decode.scales]
+
+    def _detect(self, images: tf.Tensor, decode: DecodeConfig) -> Outputs:
+        maps = self._all_heatmaps(images)
+        most = decode.max_detections
+        tf.debugging.Assert(most > 0, ["expected max_detections above 0, received", most])
+        names = tuple(registry.DECODERS)
+        chosen = tf.equal(decode.decoder, names)
+        message = f"expected a decoder of {list(names)}, received"
+        tf.debugging.Assert(tf.reduce_any(chosen), [message, decode.decoder])
+        index = tf.argmax(tf.cast(chosen, tf.int32), output_type=tf.int32)
+        size = tf.shape(images)[1:3]
+        branches = [
+            functools.partial(
+                decoders.decode_scales, maps, size, decoders.with_tensors(decode, decoder=name)
+            )
+            for name in names
+        ]
+        return tf.switch_case(index, branches)
+
+    def _detect_encoded(self, encoded: tf.Tensor, decode: DecodeConfig) -> Outputs:
+        """In encoded JPEG or PNG photos `[B]` of any sizes; a JPEG's EXIF orientation is applied first.
+
+        One photo after the other, so that what is found in one does not depend on which others come
+        with it.
+        """
+        tf.debugging.Assert(tf.size(encoded) > 0, ["expected at least one photo, received none"])
+
+        def detect_one(photo: tf.Tensor) -> Outputs:
+            image = images.decode_image(photo)
+            return {name: value[0] for name, value in self._detect(image[None], decode).items()}
+
+        return tf.map_fn(
+            detect_one,
+            encoded,
+            fn_output_signature={
+                "boxes": tf.TensorSpec([None, 4], tf.float32),
+                "scores": tf.TensorSpec([None], tf.float32),
+                "classes": tf.TensorSpec([None], tf.int32),
+                "num_detections": tf.TensorSpec([], tf.int32),
+            },
+        )

@@ -1,0 +1,289 @@
+"""Video files and webcams, frame by frame, and annotated videos with what was found in each frame.
+
+OpenCV reads and writes. Sound is not kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from unitbox_tf import inputs, visualize
+from unitbox_tf.records import Detections, coco_rows
+
+CODEC = "mp4v"  # OpenCV's wheels can write it, and nearly every player shows it
+DEFAULT_RATE = 25.0  # frames a second, where a file states none that can be
+LIVE_RATE = 10.0  # frames a second of the video that is written of a webcam
+# So many frames may follow each other that cannot be decoded; a webcam waits seconds for each.
+MOST_BROKEN, MOST_BROKEN_LIVE = 1000, 10
+
+Draw = Callable[[np.ndarray, Detections, Sequence[str]], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """One frame of a video.
+
+    Attributes:
+        index: from 0, those that cannot be decoded counted.
+        time: seconds since the first frame, or since a webcam was opened.
+        image: RGB uint8 `[H, W, 3]`, turned as the file says; None if it cannot be decoded.
+    """
+
+    index: int
+    time: float
+    image: np.ndarray | None
+
+
+class Video:
+    """The frames of a video file or a webcam, one after the other. A context manager, to be used once.
+
+    Attributes:
+        name: the path, or "webcam 0".
+        live: whether it is a webcam.
+        rate: frames a second, of a file.
+        stated: how many frames the file says it has; None where it does not say. Formats without
+            an index give an estimate.
+    """
+
+    def __init__(self, source: str | os.PathLike[str] | int) -> None:
+        """`source` is a path, or the number of a webcam.
+
+        Raises:
+            OSError: there is no such file or webcam.
+            ValueError: the file is no video that OpenCV can read, or an address of the network.
+        """
+        self.live = isinstance(source, int)
+        if isinstance(source, int):
+            self.name = f"webcam {source}"
+            self._capture = cv2.VideoCapture(source)
+            if not self._capture.isOpened():
+                raise OSError(f"{self.name}: cannot be opened")
+        else:
+            path = inputs.local(source)
+            self.name = path.as_posix()
+            path.open("rb").close()  # OpenCV does not say why it cannot open a file
+            self._capture = cv2.VideoCapture(str(path))
+            if not self._capture.isOpened():
+                raise ValueError(f"{path}: expected a video that OpenCV can read")
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if 0 < rate <= 1000 else DEFAULT_RATE  # NaN and ticks of a clock occur
+        stated = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.stated = int(stated) if not self.live and 0 < stated < math.inf else None
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._capture.release()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames. One that cannot be decoded has no image, and is told by one after it that can.
+
+        At the end of a file, and where a webcam was pulled out, nothing more can be decoded.
+        """
+        index, last, broken, start = 0, 0.0, 0, time.monotonic()
+        most = MOST_BROKEN_LIVE if self.live else MOST_BROKEN
+        while broken < most:
+            image = self._capture.retrieve()[1] if self._capture.grab() else None
+            if image is None:
+                broken += 1
+                continue
+            now = time.monotonic() - start if self.live else self._time(index + broken, last)
+            # Evenly between the frames around them; the first of all is at 0.
+            times = (
+                np.linspace(last, now, broken + 2)[1:-1]
+                if index
+                else np.linspace(0, now, broken, False)
+            )
+            for between in times.tolist():
+                yield Frame(index, between, None)
+                index += 1
+            yield Frame(index, now, np.ascontiguousarray(image[..., ::-1]))
+            index, last, broken = index + 1, now, 0
+
+    def _time(self, index: int, last: float) -> float:
+        """Seconds of the frame just read, by its time stamp or, where it has none, by its index."""
+        stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        return stamp if stamp > last else index / self.rate
+
+
+class Summary(NamedTuple):
+    """What became of a video.
+
+    Attributes:
+        frames: how many there are, those that could not be decoded included.
+        broken: how many of them could not be decoded.
+        stated: see `Video`.
+        objects: how many were found, in all frames together.
+    """
+
+    frames: int
+    broken: int
+    stated: int | None
+    objects: int
+
+    @property
+    def fault(self) -> str | None:
+        """What could not be read, in words; None if nothing is missing."""
+        if self.broken:
+            return f"{self.broken} of {self.frames} frames could not be decoded"
+        # Where a format has no index, what it states may be one off.
+        if self.stated is not None and self.frames < self.stated - 1:
+            return f"ends after {self.frames} of the {self.stated} frames that the file states"
+        return None
+
+
+def annotate(
+    video: Video,
+    found: Iterable[tuple[Frame, Detections | None]],
+    output: Path,
+    class_names: Sequence[str],
+    draw: Draw = visualize.draw_detections,
+) -> Summary:
+    """Writes a video of the frames with their detections, and all detections as json.
+
+    Both files appear when they are complete, and only then replace older ones. A frame that could
+    not be decoded shows the picture before it. The video of a webcam plays at the speed of life,
+    however long detection takes; Ctrl-C ends it, and what was seen is written.
+
+    Args:
+        video: gives rate and name.
+        found: its frames, or a part of them, with what was found in each; None where there is no image.
+        output: an .mp4 file; the json file beside it has the same name.
+        class_names: of the detections.
+        draw: makes the picture of a frame.
+
+    Raises:
+        OSError: the video cannot be written.
+        ValueError: `output` has another suffix, or no frame could be decoded.
+    """
+    if output.suffix.lower() != ".mp4":
+        raise ValueError(f"Expected an .mp4 file to write. Received: {output}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.stem}.partial.mp4")
+    partial_json, output_json = partial.with_suffix(".json"), output.with_suffix(".json")
+    frames = broken = objects = 0
+    try:
+        with _Writer(partial, video) as writer, partial_json.open("w", encoding="utf-8") as file:
+            categories = [{"id": n, "name": name} for n, name in enumerate(class_names, 1)]
+            facts: dict[str, Any] = {"video": video.name, "categories": categories}
+            file.write(json.dumps(facts)[:-1] + ', "frames": [')
+            try:
+                for frame, detections in found:
+                    row: dict[str, Any] = {"index": frame.index, "time": round(frame.time, 4)}
+                    if frame.image is None or detections is None:
+                        row["error"] = "cannot be decoded"
+                        writer.skip()
+                    else:
+                        row["detections"] = _rows(detections)
+                        writer.write(draw(frame.image, detections, class_names), frame.time)
+                    file.write((",\n" if frames else "\n") + json.dumps(row))
+                    frames += 1
+                    broken += "error" in row
+                    objects += len(row.get("detections", ()))
+            except KeyboardInterrupt:
+                if not video.live:
+                    raise
+            if frames == broken:
+                raise ValueError(f"{video.name}: no frame could be decoded")
+            facts = {
+                "frames_per_second": writer.rate,
+                "width": writer.size[0],
+                "height": writer.size[1],
+            }
+            facts |= {"num_frames": frames, "num_broken": broken, "num_stated": video.stated}
+            file.write("\n], " + json.dumps(facts)[1:] + "\n")
+        os.replace(partial_json, output_json)
+        os.replace(partial, output)
+    finally:
+        partial.unlink(missing_ok=True)
+        partial_json.unlink(missing_ok=True)
+    return Summary(frames, broken, video.stated, objects)
+
+
+def _rows(detections: Detections) -> list[dict[str, Any]]:
+    """COCO's results of one frame."""
+    return coco_rows(None, detections.rectangles(), detections.classes)  # the file is of one video
+
+
+class _Writer:
+    """Writes pictures to a video file, which is opened with the first, as its size is known then.
+
+    Attributes:
+        rate: frames a second.
+        size: width and height, those of the first picture.
+    """
+
+    def __init__(self, path: Path, video: Video) -> None:
+        self.rate = LIVE_RATE if video.live else video.rate
+        self.size = (0, 0)
+        self._path, self._live = path, video.live
+        self._writer: Any = None
+        self._last: np.ndarray | None = None
+        self._skipped = self._written = 0
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._writer is None:
+            return
+        self._writer.release()
+        if error[0] is not None:
+            return
+        # A full disk is told by nothing else.
+        written = cv2.VideoCapture(str(self._path))
+        count = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
+        written.release()
+        if count != self._written:
+            raise OSError(
+                f"{self._path}: {count} of {self._written} frames were written: is the disk full?"
+            )
+
+    def skip(self) -> None:
+        """Has the place of a picture that is missing taken by the one before; at the start, by the one after."""
+        if self._last is None:
+            self._skipped += 1
+        elif not self._live:
+            self._put(self._last)
+
+    def write(self, picture: np.ndarray, time: float) -> None:
+        """Adds a picture of the given second; of a webcam, as often as the second asks for."""
+        if self._writer is None:
+            self._open(picture)
+        if (picture.shape[1], picture.shape[0]) != self.size:  # some formats may change it
+            picture = cv2.resize(picture, self.size)
+        if self._live:
+            while self._last is not None and self._written < int(time * self.rate):
+                self._put(self._last)
+            if self._written <= int(time * self.rate):
+                self._put(picture)
+        else:
+            for _ in range(self._skipped + 1):
+                self._put(picture)
+        self._last, self._skipped = picture, 0
+
+    def _put(self, picture: np.ndarray) -> None:
+        self._writer.write(np.ascontiguousarray(picture[..., ::-1]))
+        self._written += 1
+
+    def _open(self, picture: np.ndarray) -> None:
+        self.size = (picture.shape[1], picture.shape[0])
+        codec = cv2.VideoWriter.fourcc(*CODEC)
+        self._writer = cv2.VideoWriter(str(self._path), codec, self.rate, self.size)
+        if not self._writer.isOpened():
+            width, height = self.size
+            raise OSError(
+                f"{self._path}: OpenCV cannot write a video of {width} x {height} pixels at "
+                f"{self.rate:g} frames a second"
+            )

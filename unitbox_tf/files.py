@@ -1,0 +1,68 @@
+"""Files: parts of them, and writing that leaves a whole file or none."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A new path beside `path`, which takes its place at the end of the context, or vanishes on an error.
+
+    Whoever stops a program at any moment finds the old file or folder, or the new one, and both whole. The
+    new path is hidden and ends with the name of `path`, so that writers which go by suffixes work; it
+    is for a file or for a folder, which the caller makes. Folders above are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        yield partial
+        if path.is_dir() and not path.is_symlink():  # a folder cannot be replaced in one step
+            earlier = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
+            os.replace(path, earlier)
+            os.replace(partial, path)
+            shutil.rmtree(earlier)
+        else:
+            os.replace(partial, path)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def write(path: str | Path, content: bytes | str) -> None:
+    """Writes a whole file, text as UTF-8; an earlier one in its place is replaced."""
+    with replacing(path) as partial:
+        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Bytes in the middle of a file: a photo that lies in a shard with others."""
+
+    path: Path
+    offset: int
+    length: int
+
+    def read(self) -> bytes:
+        """These bytes. Raises `OSError` if the file cannot be read or ends before them."""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offset)
+            content = file.read(self.length)
+            while len(content) < self.length:  # one call need not give all
+                more = file.read(self.length - len(content))
+                if not more:
+                    raise OSError(
+                        f"{self.path}: expected {self.length} bytes at byte {self.offset}, "
+                        f"the file ends after {len(content)}"
+                    )
+                content += more
+        return content

@@ -1,0 +1,149 @@
+"""What pictures can come from: files, folders, patterns, encoded bytes, arrays, PIL images, and lists of these."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image as pillow
+
+from unitbox_tf import images
+
+Image = np.ndarray | bytes | str | os.PathLike[str] | pillow.Image  # one picture
+Images = Image | Iterable[Image]  # a folder or a pattern is one `Image` here that stands for many
+
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ts .mts .m2ts .3gp .ogv".split()
+)
+# `Path` makes one slash of two. Two letters at least: C:/ is a drive.
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+
+
+class Picture(NamedTuple):
+    """One picture, not read yet, and what it is called in results and messages."""
+
+    name: str
+    image: Image
+
+
+def find(images: Images) -> Iterable[Picture]:
+    """The pictures that `images` stands for, in order, none of them read.
+
+    A folder stands for the JPEG and PNG files in it and in folders below it, sorted; a pattern
+    such as `"holiday/*.jpg"` or `"**/*.png"` for what matches it, sorted, folders that match for what
+    is in them; an array `[N, H, W, 3]` for its N images; anything else for itself. A file whose
+    name looks like a pattern is that file. Files are called by their path, PIL images by that of
+    their file if they have one, the rest `image 0`, `image 1` and so on by their place in `images`.
+
+    Returns:
+        A list; where `images` is an iterator, one that takes from it as it is asked.
+
+    Raises:
+        ValueError: an address of the network, a folder without photos, a pattern that nothing
+            matches, or something else than `Image` lists.
+    """
+    if isinstance(images, Iterator):
+        return _each(images)
+    if isinstance(images, np.ndarray):
+        images = list(images) if images.ndim == 4 else [images]
+    elif not isinstance(images, Iterable) or isinstance(images, bytes | str):
+        images = [images]  # also where it is nothing that can be used, which `_each` says
+    return list(_each(images))
+
+
+def _each(images: Iterable[Any]) -> Iterator[Picture]:
+    for number, image in enumerate(images):
+        if isinstance(image, str | os.PathLike):
+            yield from (Picture(path.as_posix(), path) for path in files(image))
+        elif isinstance(image, np.ndarray | bytes | pillow.Image):
+            file = getattr(image, "filename", "")
+            yield Picture(os.fspath(file) if file else f"image {number}", image)
+        else:
+            raise ValueError(_expected(image))
+
+
+def _expected(received: Any) -> str:
+    return (
+        "Expected a path, an encoded photo, a PIL image or an RGB image uint8 [H, W, 3]. "
+        f"Received: {type(received).__name__}"
+    )
+
+
+def files(path: str | os.PathLike[str]) -> list[Path]:
+    """The files that a path, a folder or a pattern stands for; see `find` for which, and for errors."""
+    path = local(path)
+    if os.path.isdir(path):
+        found = images.photos(path)
+        if not found:
+            raise ValueError(f"{path}: no JPEG or PNG file in this folder")
+        return found
+    if not _is_pattern(path):
+        return [path]  # one that is absent as well: who reads it will say so
+    found = []
+    for match in map(Path, sorted(glob.glob(str(path), recursive=True))):
+        found.extend(images.photos(match) if match.is_dir() else [match])
+    if not found:
+        raise ValueError(f"{path}: no file matches this pattern")
+    return list(dict.fromkeys(found))  # "**" matches a folder, and again what is in it
+
+
+def local(path: str | os.PathLike[str]) -> Path:
+    """`path`, if it does not name something in the network. Raises `ValueError` if it does."""
+    if URL.match(os.fspath(path)) and not os.path.exists(path):
+        raise ValueError(
+            f"Expected a file, folder or pattern: nothing is downloaded. Received: {os.fspath(path)}"
+        )
+    return Path(path)
+
+
+def one_photo(image: Any) -> Path:
+    """The path of what can be a single photo.
+
+    Raises:
+        ValueError: it is no path, or one of many photos, of a video, or in the network.
+    """
+    if not isinstance(image, str | os.PathLike):
+        raise ValueError(_expected(image))
+    path = local(image)
+    if os.path.isdir(path) or _is_pattern(path):
+        kind = "folder" if os.path.isdir(path) else "pattern"
+        raise ValueError(f"{path}: expected one photo, received a {kind}: Detector.many takes it")
+    if is_video(path):
+        raise ValueError(f"{path}: expected a photo, received a video: Detector.frames takes it")
+    return path
+
+
+def is_video(path: Path) -> bool:
+    """Whether the suffix of `path` is that of a video file."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _is_pattern(path: Path) -> bool:
+    # A file may be named "holiday [1].jpg".
+    return glob.has_magic(str(path)) and not os.path.lexists(path)
+
+
+def read_image(image: Image) -> np.ndarray:
+    """The RGB image uint8 `[H, W, 3]`; see `Detector.__call__` for what it may be given as, and its errors."""
+    if isinstance(image, pillow.Image):
+        image = images.from_pillow(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(
+                f"Expected an RGB image uint8 [H, W, 3]. Received: {image.dtype} {list(image.shape)}"
+            )
+        return image
+    if isinstance(image, bytes):
+        name, encoded = "encoded photo", image
+    else:
+        path = one_photo(image)
+        name, encoded = str(path), path.read_bytes()
+    try:
+        return images.decode_photo(encoded).numpy()
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

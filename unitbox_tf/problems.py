@@ -1,0 +1,69 @@
+"""What could not be used, so that nothing is lost silently. Importing this module does not import TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+LOGGED_PER_KIND = 5  # how many problems of one kind are logged in full; all of them are kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Something in the data that could not be used, and where it stands."""
+
+    kind: str
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class Problems:
+    """Collects what readers and the input pipeline had to leave out, so that nothing is lost silently.
+
+    Each problem is kept; the first few of a kind are logged as warnings when they occur,
+    `log_counts` logs the totals.
+    """
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self.found: list[Problem] = []
+        self._seen: set[tuple[str, str]] = set()
+        self.counts: Counter[str] = Counter()
+
+    def add(self, kind: str, where: str, message: str) -> None:
+        """Records one problem; `where` is a file, with its line where there is one (`path:line`).
+
+        One that is known is not counted again: a photo may be read by several parts of a program.
+        """
+        if (kind, where) in self._seen:
+            return
+        self._seen.add((kind, where))
+        problem = Problem(kind, where, message)
+        self.found.append(problem)
+        self.counts[kind] += 1
+        if self.counts[kind] <= LOGGED_PER_KIND:
+            logger.warning("%s", problem)
+
+    def log_counts(self) -> None:
+        """Logs how many problems of each kind there were."""
+        for kind, count in self.counts.items():
+            logger.warning("%d x %s", count, kind)
+
+    def save(self, path: Path) -> None:
+        """Writes all problems, a line each: kind, place, message."""
+        path.unlink(missing_ok=True)
+        self.add_to(path)
+
+    def add_to(self, path: Path) -> None:
+        """Adds those problems to a file of `save` that it does not have."""
+        known = path.read_bytes() if path.exists() else b""
+        # What is quoted from broken files need not be text.
+        lines = [f"{p.kind}\t{p}\n".encode("utf-8", "backslashreplace") for p in self.found]
+        path.write_bytes(known + b"".join(line for line in lines if line not in known))

@@ -1,0 +1,208 @@
+"""Settings that check themselves: frozen dataclasses whose fields say what they mean and what they may be.
+
+    @dataclasses.dataclass(frozen=True)
+    class DataConfig(Settings):
+        image_size: int = setting(96, "side of the square training images, in pixels", at_least(1))
+
+Types, ranges and what holds between fields are checked when an object is made, whoever makes it: the
+command line, a json file or Python. What is plainly meant is converted: a list to a tuple, a `Path` to
+text, a whole number to a float, a NumPy number to Python's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+import os
+import types
+import typing
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Literal, NamedTuple
+
+
+class Check(NamedTuple):
+    """What a value must be besides its type, in words and as a test."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def at_least(lowest: float) -> Check:
+    """A number of `lowest` or more."""
+    return Check(f"of at least {lowest:g}", lambda value: value >= lowest)
+
+
+def above(limit: float) -> Check:
+    """A number of more than `limit`."""
+    return Check(f"above {limit:g}", lambda value: value > limit)
+
+
+def between(lowest: float, highest: float) -> Check:
+    """A number from `lowest` to `highest`, both included."""
+    return Check(f"from {lowest:g} to {highest:g}", lambda value: lowest <= value <= highest)
+
+
+def inside(lowest: float, limit: float) -> Check:
+    """A number from `lowest` to below `limit`."""
+    return Check(f"from {lowest:g} to below {limit:g}", lambda value: lowest <= value < limit)
+
+
+def below(lowest: float, limit: float) -> Check:
+    """A number above `lowest` and below `limit`."""
+    return Check(f"above {lowest:g} and below {limit:g}", lambda value: lowest < value < limit)
+
+
+def not_empty(check: Check | None = None) -> Check:
+    """A tuple with at least one item, each of which passes `check`."""
+    words = "with at least one item" + (f", each {check.words}" if check else "")
+    return Check(
+        words, lambda value: len(value) > 0 and (check is None or all(map(check.holds, value)))
+    )
+
+
+def setting(
+    default: Any, help: str, check: Check | None = None, names: Collection[str] | None = None
+) -> Any:
+    """A field of `Settings`.
+
+    Args:
+        default: its value where none is given.
+        help: what it does and when to change it; command lines show it.
+        check: what the value must be; a value of None is not checked.
+        names: the names that it may be, such as those of a registry: which may be added to later.
+    """
+    metadata = {"help": help, "check": check, "names": names}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Settings:
+    """Base of dataclasses whose fields are made by `setting`, or are `Settings` themselves."""
+
+    def __post_init__(self) -> None:
+        """Checks each field, then what holds between them.
+
+        Raises:
+            ValueError: the message names the field, what is expected and what came.
+        """
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            object.__setattr__(self, field.name, _checked(self, field, hints[field.name], value))
+        for holds, words, received in self.together():
+            if not holds:
+                raise ValueError(f"{type(self).__name__}: expected {words}. Received: {received!r}")
+
+    def together(self) -> Iterator[tuple[bool, str, Any]]:
+        """What holds between fields: whether it does, what is expected, and what came."""
+        return iter(())
+
+
+def choices(cls: Any, name: str) -> tuple[str, ...] | None:
+    """The values that the field `name` of the settings `cls` may have, where they are listed."""
+    hint = typing.get_type_hints(cls)[name]
+    names = cls.__dataclass_fields__[name].metadata.get("names")
+    if names is not None:
+        return tuple(names)
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else None
+
+
+def from_dict(cls: type, values: Any, where: str) -> Any:
+    """Settings of the class `cls` from what json holds; fields that are missing take their defaults.
+
+    Raises:
+        ValueError: a field is unknown or has an unusable value; the message begins with `where`.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"{where}: expected an object with the fields of {cls.__name__}. Received: {values!r}"
+        )
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(f"{where}: unknown field {unknown[0]!r}. Expected one of {sorted(hints)}")
+    given = {
+        name: from_dict(hints[name], value, f"{where}: {name}")
+        if isinstance(hints[name], type) and issubclass(hints[name], Settings)
+        else value
+        for name, value in values.items()
+    }
+    try:
+        return cls(**given)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _checked(owner: Settings, field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
+    """`value` as `field` of `owner` keeps it; raises `ValueError` where it cannot."""
+    check: Check | None = field.metadata.get("check")
+    names: Collection[str] | None = field.metadata.get("names")
+    converted = _converted(hint, value)
+    usable = converted is not _UNUSABLE
+    if usable and converted is not None:
+        usable = (check is None or check.holds(converted)) and (names is None or converted in names)
+    if usable:
+        return converted
+    if names is not None:
+        expected = f"one of {list(names)}"
+    else:
+        expected = _words(hint) + (f" {check.words}" if check else "")
+    raise ValueError(
+        f"{type(owner).__name__}.{field.name}: expected {expected}. Received: {value!r}"
+    )
+
+
+_UNUSABLE = object()
+
+
+def _converted(hint: Any, value: Any) -> Any:
+    """`value` as the type `hint`, or `_UNUSABLE`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            return _UNUSABLE
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) != len(value):
+            return _UNUSABLE
+        items = tuple(_converted(kind, item) for kind, item in zip(kinds, value, strict=True))
+        return _UNUSABLE if _UNUSABLE in items else items
+    if origin is Literal:
+        return value if isinstance(value, str) and value in arguments else _UNUSABLE
+    if origin in (typing.Union, types.UnionType):
+        [kind] = (kind for kind in arguments if kind is not type(None))
+        return None if value is None else _converted(kind, value)
+    if isinstance(hint, type) and issubclass(hint, Settings):
+        return value if isinstance(value, hint) else _UNUSABLE
+    return _plain(hint, value)
+
+
+def _plain(kind: type, value: Any) -> Any:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if kind is float and is_number and math.isfinite(value):
+        return float(value)
+    if kind is int and is_number and isinstance(value, numbers.Integral):
+        return int(value)
+    if kind is bool and type(value).__name__ in ("bool", "bool_"):  # NumPy's, too
+        return bool(value)
+    if kind is str and isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    return _UNUSABLE
+
+
+def _words(hint: Any) -> str:
+    """What a type is called in messages."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return f"a list of {_PLURAL[arguments[0]]}"
+        return f"{len(arguments)} {_PLURAL[arguments[0]]}"
+    if origin is Literal:
+        return f"one of {list(arguments)}"
+    if origin in (typing.Union, types.UnionType):
+        [kind] = (kind for kind in arguments if kind is not type(None))
+        return f"None or {_words(kind)}"
+    return _NAMES.get(hint, f"a {hint.__name__}")
+
+
+_NAMES = {float: "a number", int: "a whole number", bool: "True or False", str: "text"}
+_PLURAL = {float: "numbers", int: "whole numbers", bool: "truth values", str: "texts"}
