@@ -1,22 +1,32 @@
 """UnitBox: object detection with the IoU loss (Yu et al., ACM MM 2016), in TensorFlow and Keras 3.
 
-Public names are loaded when they are first used, so that importing the package is fast and does not
-start TensorFlow.
+Public names and modules are loaded when they are first used, so that importing the package is fast and
+does not start TensorFlow. When Keras is imported, it learns the classes of this package.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
+
+from unitbox_tf import keras_objects
 
 if TYPE_CHECKING:
     from unitbox_tf.config import Config as Config
+    from unitbox_tf.config import DataConfig as DataConfig
+    from unitbox_tf.config import DecodeConfig as DecodeConfig
+    from unitbox_tf.config import LossConfig as LossConfig
+    from unitbox_tf.config import ModelConfig as ModelConfig
+    from unitbox_tf.config import TrainConfig as TrainConfig
     from unitbox_tf.detect.detector import Detector as Detector
+    from unitbox_tf.detect.model import UnitBox as UnitBox
     from unitbox_tf.loading import load as load
     from unitbox_tf.losses import IoULoss as IoULoss
     from unitbox_tf.losses import iou_loss as iou_loss
-    from unitbox_tf.network.model import unitbox as unitbox
+    from unitbox_tf.network.backbones import Backbone as Backbone
     from unitbox_tf.presets import PRESETS as PRESETS
+    from unitbox_tf.problems import Problems as Problems
     from unitbox_tf.records import Annotation as Annotation
     from unitbox_tf.records import Detections as Detections
     from unitbox_tf.train.fit import fit as fit
@@ -24,23 +34,34 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "PRESETS": "presets",
     "Annotation": "records",
+    "Backbone": "network.backbones",
     "Config": "config",
+    "DataConfig": "config",
+    "DecodeConfig": "config",
     "Detections": "records",
     "Detector": "detect.detector",
     "IoULoss": "losses",
+    "LossConfig": "config",
+    "ModelConfig": "config",
+    "PRESETS": "presets",
+    "Problems": "problems",
+    "TrainConfig": "config",
+    "UnitBox": "detect.model",
     "fit": "train.fit",
     "iou_loss": "losses",
     "load": "loading",
-    "unitbox": "network.model",
 }
 __all__ = ["__version__", *_HOMES]
+
+keras_objects.register_with_keras()
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"unitbox_tf.{_HOMES[name]}"), name)
+    if not name.startswith("_") and importlib.util.find_spec(f"unitbox_tf.{name}"):
+        return importlib.import_module(f"unitbox_tf.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

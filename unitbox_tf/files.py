@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import shutil
 import uuid
@@ -42,6 +43,17 @@ def write(path: str | Path, content: bytes | str) -> None:
     """Writes a whole file, text as UTF-8; an earlier one in its place is replaced."""
     with replacing(path) as partial:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256, in hexadecimal, of a file, or of the contents of all files in a folder, sorted by path."""
+    path, total = Path(path), hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as content:
+                while block := content.read(1 << 20):
+                    total.update(block)
+    return total.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

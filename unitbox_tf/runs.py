@@ -1,103 +1,258 @@
-"""Detectors that are published in `saved_models/`, known by name: `unitbox_tf.load("faces")`.
+"""The folder of a run, and of a detector that is published in `saved_models/`: the names and meaning of its files.
 
-A published folder has `config.json`, `weights.npz`, its SHA-256 in `weights.npz.sha256`, and a model
-card, `README.md`. Weights are stored in half precision, which halves the file; they are computed with
-in single precision.
+A run has `config.json`, the weights of the best and of the last epoch, and what training tells of itself. A
+published detector, known by name (`unitbox_tf.load("faces")`), has `config.json`, `weights.npz`, its SHA-256
+in `weights.npz.sha256`, and a model card, `README.md`. Its weights are stored in half precision, which
+halves the file; the network computes with them in single precision.
+
+Importing this module does not import TensorFlow.
 """
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from unitbox_tf import config as configs
+from unitbox_tf import files
 from unitbox_tf.config import Config
 
 FOLDER = Path(__file__).parents[1] / "saved_models"  # of the repository; wheels do not have it
-WEIGHTS_FILE = "weights.npz"
-DIGEST_FILE = f"{WEIGHTS_FILE}.sha256"
-CONFIG_FILE = "config.json"
-BEST_FILE = "best.weights.h5"
-LAST_FILE = "last.keras"
-SAVED_MODEL_FOLDER = "saved_model"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The folder of a run or of a published detector; it need not exist."""
+
+    folder: Path
+
+    @classmethod
+    def find(cls, name: str | Path) -> Run:
+        """The run in the folder `name`, or the published detector of that name."""
+        return cls(find(name))
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration."""
+        return self.folder / "config.json"
+
+    @property
+    def best(self) -> Path:
+        """The weights after the best epoch."""
+        return self.folder / "best.weights.h5"
+
+    @property
+    def last(self) -> Path:
+        """Model and optimizer after the last epoch, to resume from."""
+        return self.folder / "last.keras"
+
+    @property
+    def history_file(self) -> Path:
+        """Logs, a dict an epoch."""
+        return self.folder / "history.json"
+
+    @property
+    def curves(self) -> Path:
+        """A plot of the logs."""
+        return self.folder / "history.png"
+
+    @property
+    def saved_model(self) -> Path:
+        """The best weights exported as a SavedModel."""
+        return self.folder / "saved_model"
+
+    @property
+    def results(self) -> Path:
+        """The metrics on all validation images, by decoder."""
+        return self.folder / "results.json"
+
+    @property
+    def pictures(self) -> Path:
+        """Validation images with true boxes and detections."""
+        return self.folder / "detections.jpg"
+
+    @property
+    def problems(self) -> Path:
+        """Data that could not be used."""
+        return self.folder / "problems.txt"
+
+    @property
+    def tensorboard(self) -> Path:
+        """A folder for `tensorboard --logdir`."""
+        return self.folder / "tensorboard"
+
+    @property
+    def weights(self) -> Path:
+        """The weights of a published detector."""
+        return self.folder / "weights.npz"
+
+    @property
+    def weights_digest(self) -> Path:
+        """Their SHA-256, as `sha256sum --check` reads it."""
+        return self.folder / "weights.npz.sha256"
+
+    @property
+    def card_file(self) -> Path:
+        """The model card of a published detector."""
+        return self.folder / "README.md"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder is one of a run or of a published detector."""
+        return self.config_file.is_file()
+
+    def config(self) -> Config:
+        """Its configuration. Raises `ValueError` where there is none that can be used."""
+        if not self.exists:
+            missing = "there is no such file" if self.folder.exists() else "there is no such folder"
+            raise ValueError(
+                f"{self.folder}: expected the folder of a run, with {self.config_file.name}, or a published name: "
+                f"{missing}; {published()}"
+            )
+        return configs.load(self.config_file)
+
+    def history(self) -> list[dict[str, Any]]:
+        """The logs of the epochs that are done."""
+        if not self.history_file.is_file():
+            return []
+        rows: list[dict[str, Any]] = json.loads(self.history_file.read_text(encoding="utf-8"))
+        return rows
+
+    def weights_of_training(self, *, last: bool = False) -> Path:
+        """The file with the best weights, or the last where no best were stored, or where `last` asks for them.
+
+        Raises:
+            ValueError: there is none.
+        """
+        wanted = [self.last] if last else [self.best, self.last]
+        found = next((path for path in wanted if path.is_file()), None)
+        if found is None:
+            missing = (
+                "the run has stored no weights yet" if self.folder.is_dir() else "no such folder"
+            )
+            names = " or ".join(path.name for path in wanted)
+            raise ValueError(f"{self.folder}: expected {names}: {missing}")
+        return found
+
+    def digest(self) -> str:
+        """SHA-256 of the weights: a network that was trained further is another, whatever its name."""
+        return files.digest(self.weights if self.weights.is_file() else self.weights_of_training())
+
+    def card(self) -> str:
+        """The model card: of a published detector `README.md`, of a run the facts that are known."""
+        if self.card_file.is_file():
+            return self.card_file.read_text(encoding="utf-8")
+        config = self.config()
+        data = config.data
+        lines = [
+            f"# UnitBox detector: {', '.join(config.model.class_names)}",
+            "",
+            f"Trained on {', '.join(data.train_sources)}; validated on {', '.join(data.validation_sources)}. "
+            "Before you pass it on, add the terms of these images, what the detector is for, and what it is not for.",
+        ]
+        if self.results.is_file():
+            lines += ["", "Metrics on the validation images, by decoder:", ""]
+            results = json.loads(self.results.read_text(encoding="utf-8"))
+            for decoder, metrics in results.items():
+                known = (f"{k} {value:.3f}" for k, value in metrics.items() if value is not None)
+                lines.append(f"* {decoder}: {', '.join(known)}")
+        return "\n".join(lines) + "\n"
+
+    def publish(self, config: Config, weights: Sequence[tuple[str, np.ndarray]]) -> None:
+        """Writes a published detector into the folder, but for its model card, which people write.
+
+        Args:
+            config: of the run; where things were on the machine that trained is left out.
+            weights: in the order of the model, each with its name.
+
+        Raises:
+            ValueError: a weight has no finite counterpart in half precision.
+        """
+        arrays = {
+            f"{number:03} {name}": _half(name, values)
+            for number, (name, values) in enumerate(weights)
+        }
+        config = dataclasses.replace(
+            config,
+            data=dataclasses.replace(config.data, data="."),
+            model=dataclasses.replace(config.model, weights=None),
+            train=dataclasses.replace(config.train, output="saved_models", run=None, init=None),
+        )
+        with files.replacing(self.weights) as partial:
+            np.savez(partial, **arrays)  # type: ignore[arg-type]  # allow_pickle is a bool
+        text = f"{files.digest(self.weights)}  {self.weights.name}\n"
+        files.write(self.weights_digest, text)
+        files.write(self.config_file, config.to_json())
+
+    def read_weights(self) -> list[tuple[str, np.ndarray]]:
+        """Names and values, float32, of a published detector, in the order of the model.
+
+        Raises:
+            ValueError: the file is not the one that was published.
+        """
+        path, digest = self.weights, self.weights_digest
+        expected = digest.read_text(encoding="ascii").split()[:1] if digest.is_file() else []
+        received = files.digest(path)
+        if expected != [received]:
+            stated = expected[0] if expected else "none"
+            raise ValueError(
+                f"{path}: expected the SHA-256 in {digest.name}, {stated}. Received: {received}. The file is "
+                "damaged or another; get it again"
+            )
+        with np.load(path) as content:
+            return [(name.split(" ", 1)[1], content[name].astype(np.float32)) for name in content]
 
 
 def find(name: str | Path) -> Path:
-    """The path `name` if it exists, else the published folder of that name, else `name`."""
+    """The path `name` if it exists, else the folder of the published detector of that name, else `name`."""
     path = Path(name)
-    if not path.exists() and len(path.parts) == 1 and (FOLDER / path / WEIGHTS_FILE).is_file():
+    if not path.exists() and len(path.parts) == 1 and Run(FOLDER / path).weights.is_file():
         return FOLDER / path
     return path
 
 
 def names() -> list[str]:
-    """Those of the published detectors that are there."""
-    return sorted(path.parent.name for path in FOLDER.glob(f"*/{WEIGHTS_FILE}"))
+    """The published detectors that are there."""
+    folders = FOLDER.iterdir() if FOLDER.is_dir() else ()
+    return sorted(path.name for path in folders if Run(path).weights.is_file())
 
 
-def save_weights(weights: Sequence[tuple[str, np.ndarray]], folder: Path) -> None:
-    """Writes weights, in the order of the model, each with its name, and their SHA-256.
-
-    Raises:
-        ValueError: a value has no finite counterpart in half precision.
-    """
-    arrays = {}
-    for number, (name, values) in enumerate(weights):
-        with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        if not np.isfinite(half).all():
-            largest = float(np.abs(values).max())
-            raise ValueError(
-                f"{name}: expected values up to 65504 (float16). Received: {largest:g}"
-            )
-        arrays[f"{number:03} {name}"] = half
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / WEIGHTS_FILE, **arrays)  # type: ignore[arg-type]  # allow_pickle is a bool
-    text = f"{_sha256(folder / WEIGHTS_FILE)}  {WEIGHTS_FILE}\n"  # as sha256sum --check reads it
-    (folder / DIGEST_FILE).write_text(text, encoding="ascii")
+def published() -> str:
+    """The names of the published detectors, for messages."""
+    known = names()
+    if known:
+        return f"published here is {', '.join(known)}"
+    return f"no published detector is installed: {FOLDER} has none"
 
 
-def read_weights(folder: Path) -> list[tuple[str, np.ndarray]]:
-    """Names and values, float32, in the order of the model.
-
-    Raises:
-        ValueError: the file is not the one that was published.
-    """
-    path, digest = folder / WEIGHTS_FILE, folder / DIGEST_FILE
-    expected = digest.read_text(encoding="ascii").split()[:1] if digest.is_file() else []
-    received = _sha256(path)
-    if expected != [received]:
-        stated = expected[0] if expected else "none"
-        raise ValueError(
-            f"{path}: expected the SHA-256 in {DIGEST_FILE}, {stated}, received {received}: the file is "
-            "damaged or another; get it again"
-        )
-    with np.load(path) as content:
-        return [(name.split(" ", 1)[1], content[name].astype(np.float32)) for name in content]
+def digest(model: str | Path) -> str:
+    """SHA-256 of the weights of a run or of a published detector, or of an exported file or folder."""
+    run = Run.find(model)
+    return run.digest() if run.exists else files.digest(run.folder)
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _half(name: str, values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    if not np.isfinite(half).all():
+        largest = float(np.abs(values).max())
+        raise ValueError(f"{name}: expected values up to 65504 (float16). Received: {largest:g}")
+    return half
 
 
-def model_card(folder: Path, config: Config) -> str:
-    """The model card of a run or of a published detector: its `README.md`, or what is known of the run."""
-    card = folder / "README.md"
-    if card.is_file():
-        return card.read_text(encoding="utf-8")
-    data, results = config.data, folder / "results.json"
-    lines = [
-        f"# UnitBox detector: {', '.join(config.model.class_names)}",
-        "",
-        f"Trained on {', '.join(data.train_sources)}; validated on {', '.join(data.validation_sources)}. Whoever "
-        "passes it on: add the terms of these photos, and what the detector is for and what it is not for.",
-    ]
-    if results.is_file():
-        lines += ["", "On the validation photos, by decoder:", ""]
-        for decoder, figures in json.loads(results.read_text(encoding="utf-8")).items():
-            known = (f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
-            lines.append(f"* {decoder}: {', '.join(known)}")
-    return "\n".join(lines) + "\n"
+# SHIM until all branches are merged.
+CONFIG_FILE = "config.json"
+BEST_FILE = "best.weights.h5"
+LAST_FILE = "last.keras"
+SAVED_MODEL_FOLDER = "saved_model"
+WEIGHTS_FILE = "weights.npz"
+
+
+def model_card(folder, config):  # type: ignore[no-untyped-def]
+    """SHIM."""
+    return Run(folder).card()

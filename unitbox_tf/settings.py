@@ -17,7 +17,7 @@ import numbers
 import os
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 
@@ -105,6 +105,21 @@ def choices(cls: Any, name: str) -> tuple[str, ...] | None:
     if names is not None:
         return tuple(names)
     return typing.get_args(hint) if typing.get_origin(hint) is Literal else None
+
+
+def changed(settings: Any, changes: Mapping[str, Any]) -> Any:
+    """`settings` with some fields of other values.
+
+    Raises:
+        ValueError: a field is unknown, or its value unusable.
+    """
+    known = [field.name for field in dataclasses.fields(settings)]
+    unknown = sorted(set(changes) - set(known))
+    if unknown:
+        raise ValueError(
+            f"Unknown field of {type(settings).__name__}: {unknown[0]!r}. Expected one of {known}"
+        )
+    return dataclasses.replace(settings, **changes)
 
 
 def from_dict(cls: type, values: Any, where: str) -> Any:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from unitbox_tf import config as configs
-from unitbox_tf import images, inputs, runs, visualize
+from unitbox_tf import images, inputs, visualize
 from unitbox_tf.config import DecodeConfig
-from unitbox_tf.detect import decoders, graph, tiling, video
+from unitbox_tf.detect import tiling, video
 from unitbox_tf.inputs import Image, Images
-from unitbox_tf.network.model import unitbox
 from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation, Detections
+
+if TYPE_CHECKING:
+    from unitbox_tf.detect.model import UnitBox
 
 
 class Found(NamedTuple):
@@ -46,6 +45,19 @@ class Detector:
         self._detect = detect
         self.class_names = class_names
         self.decode = decode
+
+    @classmethod
+    def of(cls, model: UnitBox, decode: DecodeConfig | None = None) -> Detector:
+        """A detector around a Keras model, with its settings of decoding, or with `decode`."""
+        from unitbox_tf.detect import decoders, graph
+
+        decode = decode or model.decode
+        module = graph.InferenceModule(model, decode)
+
+        def detect(image: np.ndarray) -> Detections:
+            return decoders.unpad(module.detect_images(image[None]), [image.shape[:2]])[0]
+
+        return cls(detect, model.class_names, decode)
 
     def __call__(self, image: Image) -> Detections:
         """Detections in one photo.
@@ -186,56 +198,19 @@ def detect_annotated(
     return detections, seen
 
 
-def from_model(model: Any, config: configs.Config) -> Detector:
-    """A detector around a Keras model, with `config.decode` and its choice of decoder."""
-    module = graph.InferenceModule(model, config.decode)
-
-    def detect(image: np.ndarray) -> Detections:
-        return decoders.unpad(module.detect_images(image[None]), [image.shape[:2]])[0]
-
-    return Detector(detect, config.model.class_names, config.decode)
+# SHIM until all branches are merged.
+def from_model(model, config):  # type: ignore[no-untyped-def]
+    model.class_names = config.model.class_names
+    return Detector.of(model, config.decode)
 
 
-def load_model(
-    run: Path,
-    config: configs.Config,
-    seed: int = 0,
-    files: Sequence[str] = (runs.BEST_FILE, runs.LAST_FILE),
-) -> Any:
-    """The Keras model of a run, or of a published name, with its best weights, or the last where no best were stored.
+def load_model(run, config, seed=0, files=("best", "last")):  # type: ignore[no-untyped-def]
+    import dataclasses
 
-    Of `files`, the first that the run has is read.
+    from unitbox_tf.detect.model import UnitBox
 
-    Raises:
-        ValueError: the run has no weights, or they are not those of the model that `config` describes.
-    """
-    run = runs.find(run)
-    if (run / runs.WEIGHTS_FILE).is_file():
-        return _load_published(run, config, seed)
-    weights = next((run / name for name in files if (run / name).is_file()), None)
-    if weights is None:
-        missing = "the run has stored no weights yet" if run.is_dir() else "no such folder"
-        raise ValueError(f"{run}: expected {' or '.join(files)}: {missing}")
-    model = unitbox(dataclasses.replace(config.model, weights=None), seed)
-    try:
-        model.load_weights(weights)
-    except (ValueError, OSError) as error:
-        raise ValueError(
-            f"{weights}: expected the weights of the model that the configuration describes: {error}"
-        ) from error
-    return model
-
-
-def _load_published(folder: Path, config: configs.Config, seed: int) -> Any:
-    model = unitbox(dataclasses.replace(config.model, weights=None), seed)
-    stored = runs.read_weights(folder)
-    expected = [(weight.path, tuple(weight.shape)) for weight in model.weights]
-    received = [(name, values.shape) for name, values in stored]
-    if received != expected:
-        unlike = next((a, b) for a, b in itertools.zip_longest(expected, received) if a != b)
-        raise ValueError(
-            f"{folder / runs.WEIGHTS_FILE}: expected the weights of the model that the configuration "
-            f"describes: {unlike[0]}. Received: {unlike[1]}"
-        )
-    model.set_weights([values for _, values in stored])
+    model = UnitBox.from_settings(
+        dataclasses.replace(config.model, weights=None), config.decode, seed
+    )
+    model.load_run(run, last=len(files) == 1)
     return model

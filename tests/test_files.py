@@ -1,0 +1,53 @@
+import hashlib
+
+import pytest
+
+from unitbox_tf import files
+
+
+def test_a_file_is_replaced_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "one.txt"
+    files.write(path, "first")
+    with files.replacing(path) as partial:
+        assert partial.name.endswith("one.txt")
+        partial.write_text("second")
+        assert path.read_text() == "first"
+    assert path.read_text() == "second"
+    files.write(path, b"\xff")
+    assert path.read_bytes() == b"\xff"
+    assert [p.name for p in path.parent.iterdir()] == ["one.txt"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_an_error_leaves_the_old_one_and_nothing_else(tmp_path, kind):
+    path = tmp_path / "one"
+    path.write_text("old") if kind == "file" else path.mkdir()
+
+    def write():
+        with files.replacing(path) as partial:
+            partial.write_text("new") if kind == "file" else partial.mkdir()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.is_dir() if kind == "folder" else path.read_text() == "old"
+
+
+def test_a_folder_takes_the_place_of_a_folder(tmp_path):
+    path = tmp_path / "one"
+    path.mkdir()
+    (path / "old").touch()
+    with files.replacing(path) as partial:
+        partial.mkdir()
+        (partial / "new").touch()
+    assert [p.name for p in path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_digest_is_that_of_all_contents(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/2").write_bytes(b"two")
+    (tmp_path / "a").write_bytes(b"one")
+    assert files.digest(tmp_path / "a") == hashlib.sha256(b"one").hexdigest()
+    assert files.digest(tmp_path) == hashlib.sha256(b"onetwo").hexdigest()

@@ -1,0 +1,81 @@
+"""The two branches of section 3 of the paper: convolution, up-sampling and crop on the features of a backbone.
+
+    image ─ Preprocess ─ stages 1 to 4 ─ 3x3 conv ─ Resize ─ Crop ─▶ confidence [B, H, W, C], logits
+                               └─ stage 5 ─ 3x3 conv ─ Resize ─ Crop ─ SideReLU ─▶ distances [B, H, W, 4], pixels
+
+Alignment: each pooling halves the map and drops a last odd row, so the image is padded at its
+bottom and right to a multiple of the stride. Then a map of stride s covers exactly the padded
+image, resizing it to the *padded* size is free of shift and of scale error (with TensorFlow's
+half-pixel convention), and the crop takes the padding off again.
+"""
+
+from __future__ import annotations
+
+import keras
+
+from unitbox_tf.network import layers
+from unitbox_tf.network.backbones import Backbone
+
+HEADS = ("confidence_head", "distances_head")  # layers whose outputs are not up-sampled yet
+PREPROCESS = "preprocess"  # the layer whose output the backbone is shown
+
+
+def heatmaps(
+    image: keras.KerasTensor,
+    backbone: Backbone,
+    num_classes: int,
+    *,
+    unshared: bool,
+    stage4_scale: float,
+    initial_box_size: float,
+    head_stddev: float,
+    seed: int,
+) -> dict[str, keras.KerasTensor]:
+    """`confidence` `[B, H, W, C]`, logits, and `distances` `[B, H, W, 4]`, `tblr` in pixels, of `image` `[B, H, W, 3]`.
+
+    The settings are those of `config.ModelConfig`; `seed` is that of the heads' random weights.
+    """
+    given = backbone.preprocessing
+    padded = layers.Preprocess(
+        stride=backbone.stride,
+        channels=given.channels,
+        mean=given.mean,
+        scale=given.scale,
+        name=PREPROCESS,
+        dtype="float32",
+    )(image)
+    if unshared:
+        [stage4] = backbone.features([backbone.confidence], "confidence_backbone")(padded)
+        [stage5] = backbone.copy().features([backbone.distances], "distances_backbone")(padded)
+    else:
+        taps = [backbone.confidence, backbone.distances]
+        stage4, stage5 = backbone.features(taps, "backbone")(padded)
+
+    # The heads compute in float32 also where the backbone does not: bfloat16 would round a distance
+    # of 200 px to whole pixels, and they are small.
+    initializer = keras.initializers.RandomNormal(stddev=head_stddev, seed=seed)
+    x = keras.layers.Rescaling(stage4_scale, name="stage4_scale", dtype="float32")(stage4)
+    x = keras.layers.Conv2D(
+        num_classes,
+        3,
+        padding="same",
+        kernel_initializer=initializer,
+        name=HEADS[0],
+        dtype="float32",
+    )(x)
+    x = layers.Resize(name="confidence_resize", dtype="float32")([x, padded])
+    confidence = layers.Crop(name="confidence", dtype="float32")([x, image])
+
+    x = keras.layers.Conv2D(
+        4,
+        3,
+        padding="same",
+        kernel_initializer=initializer.clone(),
+        bias_initializer=keras.initializers.Constant(initial_box_size / 2),
+        name=HEADS[1],
+        dtype="float32",
+    )(stage5)
+    x = layers.Resize(name="distances_resize", dtype="float32")([x, padded])
+    x = layers.Crop(name="distances_crop", dtype="float32")([x, image])
+    distances = layers.SideReLU(name="distances", dtype="float32")(x)
+    return {"confidence": confidence, "distances": distances}

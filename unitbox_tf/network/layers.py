@@ -1,0 +1,110 @@
+"""Keras layers of the network: preprocessing, up-sampling, crop, and a ReLU that can be revived."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
+class Preprocess(keras.layers.Layer):
+    """RGB from 0 to 255 `[B, H, W, 3]` to the values that a backbone expects, padded with zeros, float32.
+
+    The padding, at the bottom and at the right, is to the next multiple of `stride`, so any size
+    from 1 x 1 on works.
+    """
+
+    def __init__(
+        self,
+        *,
+        stride: int,
+        channels: str,
+        mean: Sequence[float],
+        scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        """Arguments as in `backbones.Backbone` and `backbones.Preprocessing`, and those of a Keras layer."""
+        super().__init__(**kwargs)
+        self.stride = stride
+        self.channels = channels
+        self.mean = tuple(float(value) for value in mean)
+        self.scale = scale
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        shape = tf.shape(images)
+        # The remainder of a negative number has another sign in ONNX, so all of these are positive.
+        stride = self.stride
+        bottom, right = ((stride - shape[axis] % stride) % stride for axis in (1, 2))
+        x = tf.cast(images, tf.float32)
+        x = (x[..., ::-1] if self.channels == "bgr" else x) - tf.constant(self.mean)
+        if self.scale != 1:
+            x *= self.scale
+        return tf.pad(x, [[0, 0], [0, bottom], [0, right], [0, 0]])
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        def padded(size: int | None) -> int | None:
+            return None if size is None else size + -size % self.stride
+
+        return (shape[0], padded(shape[1]), padded(shape[2]), shape[3])
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"stride": self.stride, "channels": self.channels}
+        return {**super().get_config(), **own, "mean": list(self.mean), "scale": self.scale}
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
+class Resize(keras.layers.Layer):
+    """Bilinear interpolation of a map to the height and width of another tensor: `(x, reference) -> float32`.
+
+    `keras.layers.UpSampling2D` and `Resizing` cannot be used: with sizes known only when the model
+    runs, the one fails to export and the other fails to run.
+    """
+
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        x, reference = inputs
+        return tf.image.resize(x, tf.shape(reference)[1:3])
+
+    def compute_output_shape(self, shapes: Any) -> tuple[int | None, ...]:
+        x, reference = shapes
+        return (x[0], reference[1], reference[2], x[3])
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
+class Crop(keras.layers.Layer):
+    """The top left of a map, as high and wide as another tensor: `(x, reference) -> x[:, :H, :W]`."""
+
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        x, reference = inputs
+        shape = tf.shape(reference)
+        return x[:, : shape[1], : shape[2]]
+
+    def compute_output_shape(self, shapes: Any) -> tuple[int | None, ...]:
+        x, reference = shapes
+        return (x[0], reference[1], reference[2], x[3])
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
+class SideReLU(keras.layers.Layer):
+    """ReLU that can be revived: where the input is negative, gradients that ask for growth still pass.
+
+    An ordinary ReLU passes nothing there, so a distance head that is negative everywhere would stay
+    so for good. (The gradient of a loss is negative where the loss falls when the value grows.)
+    Where the input is positive, and in the forward pass, it is the ReLU.
+    """
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return _side_relu(x)
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return shape
+
+
+@tf.custom_gradient
+def _side_relu(x: tf.Tensor) -> Any:
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        return tf.where((x > 0) | (upstream < 0), upstream, 0)
+
+    return tf.nn.relu(x), gradient
