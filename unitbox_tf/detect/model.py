@@ -66,7 +66,7 @@ class UnitBox(keras.Model):
         """
         names = ModelConfig(class_names=tuple(class_names)).class_names
         image = keras.Input((None, None, 3), name="image")
-        own = {
+        own: dict[str, Any] = {
             "unshared": unshared,
             "stage4_scale": stage4_scale,
             "initial_box_size": initial_box_size,
@@ -177,10 +177,10 @@ class UnitBox(keras.Model):
         """A `Detector` around this model, with the settings that `decode` has now."""
         from unitbox_tf.detect import detector
 
-        known = vars(self).get("_detector")
+        known = self.__dict__.get("_detector")
         if known is None or known.decode != self.decode:
             # Not by setattr: Keras would keep it in files of the model.
-            known = vars(self)["_detector"] = detector.Detector.of(self)
+            known = self.__dict__["_detector"] = detector.Detector.of(self)
         return known
 
     def get_config(self) -> dict[str, Any]:
