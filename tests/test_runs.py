@@ -1,8 +1,6 @@
 import dataclasses
 import json
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -12,18 +10,16 @@ import pytest
 import unitbox_tf
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import cli, inputs, runs
-from unitbox_tf import config as configs
+from unitbox_tf.config import Config
 from unitbox_tf.datasets import synthetic
-from unitbox_tf.detect import detector
+from unitbox_tf.detect import model
 
 
 @pytest.fixture(scope="module")
 def folder(untrained_run, tmp_path_factory):
-    """What `training/publish.py` makes of a run, known by the name `squares`."""
+    """A run that was published, known by the name `squares`."""
     path = tmp_path_factory.mktemp("published") / "squares"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["publish.py", str(untrained_run), str(path)])
-        runpy.run_path("training/publish.py", run_name="__main__")
+    model.publish(untrained_run, path)
     return path
 
 
@@ -39,23 +35,23 @@ def test_the_message_about_an_unknown_name_has_those_that_are_published(
     with pytest.raises(ValueError, match="does not exist, and published here is squares"):
         unitbox_tf.load("sqares")
     monkeypatch.setattr(runs, "FOLDER", tmp_path)
-    with pytest.raises(ValueError, match=r"come with the repository alone: .* has none"):
+    with pytest.raises(ValueError, match=r"no published detector is installed: .* has none"):
         unitbox_tf.load("faces")
 
 
 def test_published_weights_are_those_of_the_run(untrained_run, squares):
-    size = (squares / runs.WEIGHTS_FILE).stat().st_size
+    size = runs.Run(squares).weights.stat().st_size
     assert 14.7e6 * 2 < size < 32e6
-    config = configs.load(squares / runs.CONFIG_FILE)
+    config = runs.Run(squares).config()
     assert unitbox_tf.load("squares").class_names == config.model.class_names
     image = inputs.read_image(synthetic.draw(0).image)[None]
-    ours, theirs = (detector.load_model(path, config)(image) for path in (untrained_run, squares))
+    ours, theirs = (model.UnitBox.from_preset(path)(image) for path in (untrained_run, squares))
     for name, expected in ours.items():
         expected, received = expected.numpy(), theirs[name].numpy()
         assert expected.std() > 0
         # Half precision has 11 bits; 13 layers add up what it rounds.
         np.testing.assert_allclose(received, expected, atol=5e-3 * np.abs(expected).max())
-    other = detector.unitbox(config.model, seed=9)(image)
+    other = model.UnitBox.from_settings(config.model, seed=9)(image)
     assert not np.allclose(other["distances"], ours["distances"], rtol=0.1)
 
 
@@ -81,8 +77,8 @@ def test_a_path_goes_before_a_name(squares, tmp_path, monkeypatch):
 
 
 def test_its_configuration_says_nothing_of_where_it_was_trained(squares):
-    text = (squares / runs.CONFIG_FILE).read_text()
-    config = configs.load(squares / runs.CONFIG_FILE)
+    text = runs.Run(squares).config_file.read_text()
+    config = runs.Run(squares).config()
     assert config.model.weights is None
     assert config.train.output == "saved_models"
     assert "/" not in text.replace("saved_models", "")
@@ -97,7 +93,7 @@ def copy(folder, tmp_path):
 @pytest.mark.parametrize("change", ["flip", "cut", "digest", "no digest"])
 def test_weights_that_are_not_those_published_are_refused(folder, tmp_path, change):
     other = copy(folder, tmp_path)
-    file, digest = other / runs.WEIGHTS_FILE, other / runs.DIGEST_FILE
+    file, digest = runs.Run(other).weights, runs.Run(other).weights_digest
     content = bytearray(file.read_bytes())
     if change == "flip":
         content[len(content) // 2] ^= 1
@@ -116,10 +112,10 @@ def test_weights_that_are_not_those_published_are_refused(folder, tmp_path, chan
 
 def test_weights_of_another_model_are_refused(folder, tmp_path):
     other = copy(folder, tmp_path)
-    config = configs.load(other / runs.CONFIG_FILE)
-    model = dataclasses.replace(config.model, class_names=("a", "b", "c"))
-    text = dataclasses.replace(config, model=model).to_json()
-    (other / runs.CONFIG_FILE).write_text(text)
+    config = runs.Run(other).config()
+    network = dataclasses.replace(config.model, class_names=("a", "b", "c"))
+    text = dataclasses.replace(config, model=network).to_json()
+    runs.Run(other).config_file.write_text(text)
     with pytest.raises(ValueError, match=r"confidence_head/kernel.* 512, 3\).*Received.* 512, 2\)"):
         unitbox_tf.load(other)
 
@@ -128,7 +124,7 @@ def test_values_that_half_precision_cannot_hold_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"head/bias: expected values up to 65504.*Received: 70000"
     ):
-        runs.save_weights([("head/bias", np.float32([1, 7e4]))], tmp_path)
+        runs.Run(tmp_path).publish(Config(), [("head/bias", np.float32([1, 7e4]))])
     assert not list(tmp_path.iterdir())
 
 
@@ -149,7 +145,7 @@ def test_the_published_face_detector_finds_a_face():
 def test_what_is_published_is_small_and_described():
     size = sum(path.stat().st_size for path in FACES.iterdir())
     assert size < 32e6
-    config = configs.load(FACES / runs.CONFIG_FILE)
+    config = runs.Run(FACES).config()
     assert config.model.class_names == ("face",)
     assert config.train.init is None
     card = (FACES / "README.md").read_text(encoding="utf-8")
