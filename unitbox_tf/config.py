@@ -117,7 +117,7 @@ class DataConfig(Settings):
     )
 
     def together(self) -> Held:
-        """What holds between fields."""
+        """Conditions between fields."""
         low, high = self.object_size
         yield 0 < low <= high, "object_size as two growing numbers above 0", self.object_size
         alone = self.stretch == 1 or self.random_crop
@@ -167,14 +167,14 @@ class ModelConfig(Settings):
     )
 
     def together(self) -> Held:
-        """What holds between fields."""
+        """Conditions between fields."""
         names = self.class_names
         yield len(set(names)) == len(names), "class_names that differ", names
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig(Settings):
-    """What is minimised (section 2 of the paper)."""
+    """The loss that training minimises (section 2 of the paper)."""
 
     distance_loss: str = setting(
         "iou",
@@ -200,7 +200,7 @@ class LossConfig(Settings):
     )
 
     def together(self) -> Held:
-        """What holds between fields."""
+        """Conditions between fields."""
         alone = self.alpha == 1 or self.distance_loss not in ("iou", "l2", "smooth_l1")
         words = "a distance_loss from linear_iou to siou where alpha is not 1"
         yield alone, words, self.distance_loss
@@ -208,7 +208,7 @@ class LossConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Settings):
-    """How it is minimised (section 4 of the paper), and on what."""
+    """How training minimises it (section 4 of the paper), and on which hardware."""
 
     init: str | None = setting(
         None,
@@ -269,7 +269,7 @@ class TrainConfig(Settings):
     )
 
     def together(self) -> Held:
-        """What holds between fields."""
+        """Conditions between fields."""
         alone = self.warmup == 0 or self.schedule == "cosine"
         yield alone, "schedule 'cosine' where there is a warmup", self.schedule
         alone = self.weight_decay == 0 or self.optimizer == "sgd"

@@ -1,4 +1,4 @@
-"""What pictures can come from: files, folders, patterns, encoded bytes, arrays, PIL images, and lists of these."""
+"""The images that a user can name: files, folders, patterns, encoded bytes, arrays, PIL images, and lists of these."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image as pillow
 
 from unitbox_tf import images
 
-Image = np.ndarray | bytes | str | os.PathLike[str] | pillow.Image  # one picture
-Images = Image | Iterable[Image]  # a folder or a pattern is one `Image` here that stands for many
+Image = np.ndarray | bytes | str | os.PathLike[str] | pillow.Image  # one image
+Images = Image | Iterable[Image]  # the path of a folder, or a pattern, stands for many
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ts .mts .m2ts .3gp .ogv".split()
@@ -25,27 +25,30 @@ URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 
 class Picture(NamedTuple):
-    """One picture, not read yet, and what it is called in results and messages."""
+    """One image, not read yet, and its name in results and messages."""
 
     name: str
     image: Image
 
 
 def find(images: Images) -> Iterable[Picture]:
-    """The pictures that `images` stands for, in order, none of them read.
+    """The images that `images` stands for, in order. None of them is read.
 
-    A folder stands for the JPEG and PNG files in it and in folders below it, sorted; a pattern
-    such as `"holiday/*.jpg"` or `"**/*.png"` for what matches it, sorted, folders that match for what
-    is in them; an array `[N, H, W, 3]` for its N images; anything else for itself. A file whose
-    name looks like a pattern is that file. Files are called by their path, PIL images by that of
-    their file if they have one, the rest `image 0`, `image 1` and so on by their place in `images`.
+    * A folder stands for the JPEG and PNG files in it and in folders below it, sorted.
+    * A pattern such as `"holiday/*.jpg"` or `"**/*.png"` stands for the files that match it, sorted, and
+      for the files in folders that match it. A file whose name looks like a pattern is that file.
+    * An array `[N, H, W, 3]` stands for its N images.
+    * Anything else stands for itself.
+
+    The name of a file is its path, and that of a PIL image the path of its file, if it has one. The
+    others are called `image 0`, `image 1` and so on, by their place in `images`.
 
     Returns:
-        A list; where `images` is an iterator, one that takes from it as it is asked.
+        A list; or an iterator that takes from `images` as it is asked, where `images` is an iterator.
 
     Raises:
-        ValueError: an address of the network, a folder without photos, a pattern that nothing
-            matches, or something else than `Image` lists.
+        ValueError: an item is an address in the network, a folder without images, a pattern that
+            nothing matches, or no `Image`.
     """
     if isinstance(images, Iterator):
         return _each(images)
@@ -75,7 +78,7 @@ def _expected(received: Any) -> str:
 
 
 def files(path: str | os.PathLike[str]) -> list[Path]:
-    """The files that a path, a folder or a pattern stands for; see `find` for which, and for errors."""
+    """The files that a path, a folder or a pattern stands for; `find` has the rules and the errors."""
     path = local(path)
     if os.path.isdir(path):
         found = images.photos(path)
@@ -83,7 +86,7 @@ def files(path: str | os.PathLike[str]) -> list[Path]:
             raise ValueError(f"{path}: no JPEG or PNG file in this folder")
         return found
     if not _is_pattern(path):
-        return [path]  # one that is absent as well: who reads it will say so
+        return [path]  # also a file that is absent: its reader will say so
     found = []
     for match in map(Path, sorted(glob.glob(str(path), recursive=True))):
         found.extend(images.photos(match) if match.is_dir() else [match])
@@ -93,7 +96,7 @@ def files(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def local(path: str | os.PathLike[str]) -> Path:
-    """`path`, if it does not name something in the network. Raises `ValueError` if it does."""
+    """`path` as a `Path`. Raises `ValueError` if it is an address in the network."""
     if URL.match(os.fspath(path)) and not os.path.exists(path):
         raise ValueError(
             f"Expected a file, folder or pattern: nothing is downloaded. Received: {os.fspath(path)}"
@@ -102,10 +105,10 @@ def local(path: str | os.PathLike[str]) -> Path:
 
 
 def one_photo(image: Any) -> Path:
-    """The path of what can be a single photo.
+    """`image` as the path of a single image.
 
     Raises:
-        ValueError: it is no path, or one of many photos, of a video, or in the network.
+        ValueError: it is no path, or the path of a folder, a pattern, a video, or in the network.
     """
     if not isinstance(image, str | os.PathLike):
         raise ValueError(_expected(image))
@@ -129,7 +132,7 @@ def _is_pattern(path: Path) -> bool:
 
 
 def read_image(image: Image) -> np.ndarray:
-    """The RGB image uint8 `[H, W, 3]`; see `Detector.__call__` for what it may be given as, and its errors."""
+    """The RGB image uint8 `[H, W, 3]`; `Detector.__call__` has the forms in which it can be given, and the errors."""
     if isinstance(image, pillow.Image):
         image = images.from_pillow(image)
     if isinstance(image, np.ndarray):

@@ -1,4 +1,4 @@
-"""What could not be used, so that nothing is lost silently. Importing this module does not import TensorFlow."""
+"""The log of data that could not be used, so that nothing is lost silently."""
 
 from __future__ import annotations
 
@@ -64,6 +64,6 @@ class Problems:
     def add_to(self, path: Path) -> None:
         """Adds those problems to a file of `save` that it does not have."""
         known = path.read_bytes() if path.exists() else b""
-        # What is quoted from broken files need not be text.
+        # Quotes from broken files need not be text.
         lines = [f"{p.kind}\t{p}\n".encode("utf-8", "backslashreplace") for p in self.found]
         path.write_bytes(known + b"".join(line for line in lines if line not in known))

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 
 class Check(NamedTuple):
-    """What a value must be besides its type, in words and as a test."""
+    """A condition on a value, besides its type: in words and as a test."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -94,7 +94,7 @@ class Settings:
                 raise ValueError(f"{type(self).__name__}: expected {words}. Received: {received!r}")
 
     def together(self) -> Iterator[tuple[bool, str, Any]]:
-        """What holds between fields: whether it does, what is expected, and what came."""
+        """Conditions between fields: whether each holds, the expectation in words, and the value that came."""
         return iter(())
 
 
@@ -205,7 +205,7 @@ def _plain(kind: type, value: Any) -> Any:
 
 
 def _words(hint: Any) -> str:
-    """What a type is called in messages."""
+    """The name of a type in messages."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         if arguments[-1] is Ellipsis:

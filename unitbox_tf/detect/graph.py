@@ -74,12 +74,12 @@ class InferenceModule(tf.Module):
 
     @tf.function(input_signature=[IMAGES])
     def heatmaps(self, images: tf.Tensor) -> Outputs:
-        """What the network predicts, at the size at which it is shown `images`: `confidence` logits and `distances`."""
+        """`confidence` logits and `distances`, at the size at which the network is shown `images`."""
         return self.heatmaps_at(images, 1.0)
 
     @tf.function(input_signature=[IMAGES, SCALE])
     def heatmaps_at(self, images: tf.Tensor, scale: float | tf.Tensor) -> Outputs:
-        """The same at another scale, such as one of `decode.scales`."""
+        """`heatmaps` at another scale, such as one of `decode.scales`."""
         shape = tf.shape(images)
         size = shown_size(shape[1], shape[2], self._decode.max_side, scale)
         return self.model(self._resize(images, size), training=False)
@@ -90,7 +90,7 @@ class InferenceModule(tf.Module):
         return self.decoded(images, self._decode)
 
     def decoded(self, images: tf.Tensor, decode: DecodeConfig) -> Outputs:
-        """The same with those settings of `decode` that are in `OPTIONS`; its decoder is a plain string."""
+        """`detect_images` with those settings of `decode` that are in `OPTIONS`; its decoder is a plain string."""
         maps = self._all_heatmaps(images)
         return decoders.decode_scales(maps, tf.shape(images)[1:3], decode)
 

@@ -1,16 +1,16 @@
-"""Detection in pictures much larger than what a network was trained on: in overlapping tiles, then once as a whole.
+"""Detection in images much larger than those of training: in overlapping tiles, and once in the whole image.
 
-A detector shrinks a large picture to the size that it can look at, and small objects vanish. Tiles
-show them at full size, but cut those that lie on their borders, and show nothing larger than a tile
-in full. So
+A detector shrinks a large image to the size that its network is shown, and small objects vanish. Tiles
+show small objects at full size. But they cut objects that lie on their borders, and objects larger
+than a tile never fit. The rules are therefore:
 
-* what is cut by a border inside the picture is left out where another tile shows it in full, and
-  else gives way to every box of the same object that is not cut, whatever their scores, and to
-  larger parts of it: of two parts, the larger one is nearer to the object;
-* large objects are found in a pass over the whole picture. What a tile shows in full, it shows larger:
-  of two boxes of the same object that are not cut, that of a tile stays.
+* A box that a border inside the image cuts is left out where another tile shows its object in full.
+  Otherwise it gives way to every box of the same object that is not cut, whatever the scores, and to
+  larger parts of the object, since a larger part is nearer to the object.
+* Large objects are found in a pass over the whole image. Where a tile and the whole image both show an
+  object in full, the box of the tile stays, since the tile shows the object larger.
 
-Tiles are looked at one after the other: besides the picture, memory holds one of them, and boxes.
+Tiles are searched one after the other: besides the image, memory holds one tile, and boxes.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ TOUCHING = 0.05
 
 
 def tiles(height: int, width: int, tile: int, overlap: int) -> np.ndarray:
-    """Tiles `xyxy` `[T, 4]` int64 that cover a picture of `height` x `width` pixels, row by row.
+    """Tiles `xyxy` `[T, 4]` int64 that cover an image of `height` x `width` pixels, row by row.
 
-    They are squares of `tile` pixels, cut to the picture where it is smaller, spread evenly.
-    Neighbours share at least `overlap` pixels: what is no longer than that is in full in one of them.
+    They are squares of `tile` pixels, spread evenly; they are cut where the image is smaller.
+    Neighbours share at least `overlap` pixels, so an object of at most that size fits into one of them.
 
     Raises:
         ValueError: `overlap` is not from 0 to less than `tile`, or a size is below 1.
@@ -63,20 +63,19 @@ def detect_tiled(
     overlap: int | None = None,
     nms_iou: float = 0.4,
 ) -> Detections:
-    """What `detect` finds in the tiles of `image` and in `image` as a whole, merged.
+    """Detections in the tiles of `image` and in the whole of it, merged.
 
-    A picture no larger than a tile is shown once.
+    An image that is no larger than a tile is searched once.
 
     Args:
         detect: maps an RGB image uint8 `[H, W, 3]` to detections in its pixels, such as a `Detector`.
         image: `[H, W, 3]`.
-        tile: the side of a tile, in pixels. As large as the detector can look at without shrinking
-            it (its `decode.max_side`), the smallest objects are found; twice that is four times as
-            fast.
-        overlap: how much of a tile its neighbour shows, too, in pixels; a quarter if None. Objects
-            up to this size are in full in a tile; larger ones should be seen in the whole picture.
-        nms_iou: two boxes of one class that overlap more are taken to be of the same object. Of two
-            that are found alike, the one with the higher score is kept.
+        tile: the side of a tile, in pixels. A tile of the detector's `decode.max_side` is not shrunk,
+            so it shows the smallest objects; twice that side is four times as fast.
+        overlap: the width, in pixels, that two neighbours share; a quarter of the tile if None. Objects
+            up to this size fit into a tile. Larger ones should be found in the whole image.
+        nms_iou: two boxes of one class that overlap more are taken for the same object. If both are
+            cut, or both are not, the one with the higher score is kept.
 
     Returns:
         Best first; there is no limit to their number.
@@ -109,7 +108,7 @@ def _kept(found: Detections, seen_in: np.ndarray, views: np.ndarray, nms_iou: fl
     """Which of the detections stay, as indices, best first; `seen_in` is the view `[N, 4]` of each."""
     boxes, picture = found.boxes.astype(np.float64), np.array([0, 0, *found.image_size[::-1]])
     cut = _cut(boxes, seen_in, picture)
-    # What is in full says all of its object; what is cut, only of that part which its tile shows.
+    # A box that is not cut tells all of its object; one that is cut, only the part that its tile shows.
     says = np.where(cut[:, None], seen_in, picture)
     from_tile = (seen_in != picture).any(axis=1)
     order = np.lexsort([-found.scores, np.where(cut, -box_ops.areas(boxes), 0), ~from_tile, cut])
