@@ -16,7 +16,16 @@ import numpy as np
 
 from unitbox_tf.config import Config
 
-FOLDER = Path(__file__).parents[1] / "saved_models"  # of the repository; wheels do not have it
+_HERE = Path(__file__).parent
+# A wheel has the published detectors inside the package, the repository has them beside it: see setup.cfg.
+FOLDER = next(
+    (
+        folder
+        for folder in (_HERE / "saved_models", _HERE.parent / "saved_models")
+        if folder.is_dir()
+    ),
+    _HERE / "saved_models",
+)
 WEIGHTS_FILE = "weights.npz"
 DIGEST_FILE = f"{WEIGHTS_FILE}.sha256"
 CONFIG_FILE = "config.json"
