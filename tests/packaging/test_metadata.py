@@ -95,11 +95,10 @@ def test_every_folder_of_the_package_is_listed():
 
 def test_every_file_of_what_is_published_is_listed():
     names = listed("options.package_data", "unitbox_tf.saved_models.faces")
-    listing = subprocess.run(
-        ["git", "ls-files", "--", "saved_models/faces"], cwd=ROOT, capture_output=True, text=True
-    )
-    if listing.returncode or not listing.stdout:
+    if not (ROOT / ".git").exists():
         pytest.skip("needs a clone: git tells which files are published")
+    command = ["git", "ls-files", "--", "saved_models/faces"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert sorted(names) == [Path(line).name for line in listing.stdout.split()]
 
 
