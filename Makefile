@@ -31,7 +31,7 @@ $(VENV)/bin/python:
 
 $(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install --editable .
+	$(BIN)/python -m pip install --editable '.[plots]'
 	touch $@
 
 $(VENV)/installed-dev: setup.cfg pyproject.toml | $(VENV)/installed

@@ -173,7 +173,7 @@ def test_boxes_stand_where_the_table_says():
     )
 
 
-def test_the_example_ships_with_matplotlib(viewer):
+def test_the_example_can_be_opened(viewer):
     assert viewer.see(demo.EXAMPLE.read_bytes(), 10**6).size == (600, 512)
 
 

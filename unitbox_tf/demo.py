@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import matplotlib
 import numpy as np
 import tensorflow as tf
 from PIL import Image
@@ -29,8 +28,8 @@ from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import decoders, detector, graph
 from unitbox_tf.records import Detections
 
-# Grace Hopper, photo by the US Navy, public domain; ships with matplotlib.
-EXAMPLE = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+# Grace Hopper, photo by the US Navy, in the public domain.
+EXAMPLE = Path(__file__).with_name("demo_example.jpg")
 
 PHOTO_SIDE = 1200  # px; long side of the photo on the page, at most
 MAP_SIDE = 560  # px; long side of heatmaps on the page

@@ -22,7 +22,11 @@ from unitbox_tf import config as configs
 from unitbox_tf import files
 from unitbox_tf.config import Config
 
-FOLDER = Path(__file__).parents[1] / "saved_models"  # of the repository; wheels do not have it
+_HERE = Path(__file__).parent
+# A wheel has the published detectors inside the package, the repository has them beside it: see setup.cfg.
+FOLDER = _HERE / "saved_models"
+if not FOLDER.is_dir():
+    FOLDER = _HERE.parent / "saved_models"
 
 
 @dataclasses.dataclass(frozen=True)
