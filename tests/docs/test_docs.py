@@ -90,7 +90,7 @@ CHECKED = [
     ("docs/export.md", "parity.py", "five exports, each run on a hundred photos"),
     ("docs/large_pictures.md", "pytest", "one of the slow tests itself"),
     ("docs/serving.md", SERVER, "another program, and a server"),
-    ("docs/evaluation.md", "compare_detectors.py", "installs other detectors, 3 GB"),
+    ("docs/evaluation.md", "training.rivals", "installs other detectors, 3 GB"),
     ("docs/losses.md", "for reduction in", "trains nine runs"),
     ("docs/losses.md", "benchmarks losses", "measures in many processes, minutes"),
     ("docs/results.md", "figure4 letter", "trains eight runs"),
