@@ -72,7 +72,7 @@ SLOW = [
     ("docs/export.md", "detector.onnx       #", "converts, a minute"),
     ("docs/export.md", "litert-int8", "converts, half a minute"),
     ("docs/serving.md", "export faces", "traces the graph of three scales, twice"),
-    ("docs/serving.md", "benchmark_serving", "starts TensorFlow twice"),
+    ("docs/serving.md", "benchmarks serving", "starts TensorFlow twice"),
     ("docs/evaluation.md", "--validation-protocol fddb", "trains"),
     ("docs/faces.md", "--run short", "trains"),
     ("docs/faces.md", "wider_face:wider/val_416", "another evaluation of a model is run"),
@@ -103,7 +103,7 @@ CHECKED = [
     ("docs/training.md", "ablations  ", "trains some fifty runs"),
     ("docs/training.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     ("saved_models/faces/README.md", "publish.py RUN", "trains, and overwrites what is published"),
-    ("saved_models/faces/README.md", "compare_detectors.py", "installs other detectors, 3 GB"),
+    ("saved_models/faces/README.md", "training.rivals", "installs other detectors, 3 GB"),
 ]
 
 
