@@ -76,6 +76,8 @@ SLOW = [
     ("docs/evaluation.md", "--validation-protocol fddb", "trains"),
     ("docs/faces.md", "--run short", "trains"),
     ("docs/faces.md", "wider_face:wider/val_416", "another evaluation of a model is run"),
+    ("docs/time.md", "--run timing", "trains"),
+    ("docs/troubleshooting.md", "--run two_classes", "trains"),
     ("saved_models/faces/README.md", "--init faces", "trains"),
     ("saved_models/faces/README.md", "evaluate faces", "two decoders at three scales, twice"),
 ]
@@ -565,3 +567,15 @@ def test_every_page_is_in_the_index():
     for page in PAGES[1:]:
         name = os.path.relpath(page, ROOT / "docs")
         assert name == "README.md" or f"]({name})" in index, name
+
+
+def test_messages_in_troubleshooting_are_in_the_code():
+    """Tables quote parts of messages in which nothing is filled in; long texts in the code are put together."""
+    files = [ROOT / "Makefile", *sorted((ROOT / "unitbox_tf").rglob("*.py"))]
+    code = "\n".join(re.sub(r'"\s*\n\s*f?"', "", path.read_text("utf-8")) for path in files)
+    page = (ROOT / "docs/troubleshooting.md").read_text("utf-8")
+    rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| ")]
+    quoted = [text for row in rows for text in re.findall(r"`([^`]+)`", row) if " " in text]
+    assert len(quoted) > 20
+    for text in quoted:
+        assert text in code, f"expected a message with this text: {text!r}"
