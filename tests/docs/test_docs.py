@@ -52,13 +52,12 @@ SMALLER = [
     ("unitbox fit", "--weights None", "the ImageNet weights are 59 MB away"),
     ("unitbox fit", "--precision float32", "compiles faster than mixed precision"),
     (
-        "python training/benchmark.py",
+        "python -m training.benchmarks",
         "--rounds 1",
         "one round is as good as thirty for seeing that it runs",
     ),
-    ("python training/benchmark_serving.py", "--rounds 1", "likewise"),
     (
-        "python training/benchmark.py shards",
+        "python -m training.benchmarks shards",
         "--count 2 --kilobytes 1",
         "300 MB of random bytes otherwise",
     ),
@@ -73,10 +72,12 @@ SLOW = [
     ("docs/export.md", "detector.onnx       #", "converts, a minute"),
     ("docs/export.md", "litert-int8", "converts, half a minute"),
     ("docs/serving.md", "export faces", "traces the graph of three scales, twice"),
-    ("docs/serving.md", "benchmark_serving", "starts TensorFlow twice"),
+    ("docs/serving.md", "benchmarks serving", "starts TensorFlow twice"),
     ("docs/evaluation.md", "--validation-protocol fddb", "trains"),
     ("docs/faces.md", "--run short", "trains"),
     ("docs/faces.md", "wider_face:wider/val_416", "another evaluation of a model is run"),
+    ("docs/time.md", "--run timing", "trains"),
+    ("docs/troubleshooting.md", "--run two_classes", "trains"),
     ("saved_models/faces/README.md", "--init faces", "trains"),
     ("saved_models/faces/README.md", "evaluate faces", "two decoders at three scales, twice"),
 ]
@@ -91,9 +92,9 @@ CHECKED = [
     ("docs/export.md", "parity.py", "five exports, each run on a hundred photos"),
     ("docs/large_pictures.md", "pytest", "one of the slow tests itself"),
     ("docs/serving.md", SERVER, "another program, and a server"),
-    ("docs/evaluation.md", "compare_detectors.py", "installs other detectors, 3 GB"),
+    ("docs/evaluation.md", "training.rivals", "installs other detectors, 3 GB"),
     ("docs/losses.md", "for reduction in", "trains nine runs"),
-    ("docs/losses.md", "benchmark.py losses", "measures in many processes, minutes"),
+    ("docs/losses.md", "benchmarks losses", "measures in many processes, minutes"),
     ("docs/results.md", "figure4 letter", "trains eight runs"),
     ("docs/results.md", "figure4 search", "trains eighteen runs"),
     ("docs/results.md", "figure5 train", "trains two runs"),
@@ -104,7 +105,7 @@ CHECKED = [
     ("docs/training.md", "ablations  ", "trains some fifty runs"),
     ("docs/training.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     ("saved_models/faces/README.md", "publish.py RUN", "trains, and overwrites what is published"),
-    ("saved_models/faces/README.md", "compare_detectors.py", "installs other detectors, 3 GB"),
+    ("saved_models/faces/README.md", "training.rivals", "installs other detectors, 3 GB"),
 ]
 
 
@@ -566,3 +567,15 @@ def test_every_page_is_in_the_index():
     for page in PAGES[1:]:
         name = os.path.relpath(page, ROOT / "docs")
         assert name == "README.md" or f"]({name})" in index, name
+
+
+def test_messages_in_troubleshooting_are_in_the_code():
+    """Tables quote parts of messages in which nothing is filled in; long texts in the code are put together."""
+    files = [ROOT / "Makefile", *sorted((ROOT / "unitbox_tf").rglob("*.py"))]
+    code = "\n".join(re.sub(r'"\s*\n\s*f?"', "", path.read_text("utf-8")) for path in files)
+    page = (ROOT / "docs/troubleshooting.md").read_text("utf-8")
+    rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| ")]
+    quoted = [text for row in rows for text in re.findall(r"`([^`]+)`", row) if " " in text]
+    assert len(quoted) > 20
+    for text in quoted:
+        assert text in code, f"expected a message with this text: {text!r}"
