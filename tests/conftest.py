@@ -102,7 +102,7 @@ def untrained_run(tiny_config, tmp_path_factory):
     """The folder of a run whose network is untrained, and finds something nearly everywhere."""
     import dataclasses
 
-    from unitbox_tf import runs
+    from unitbox_tf import formats, runs
     from unitbox_tf.formats import saved_model
     from unitbox_tf.network.model import unitbox
 
@@ -115,6 +115,5 @@ def untrained_run(tiny_config, tmp_path_factory):
     model = unitbox(config.model, seed=3)
     (folder / runs.CONFIG_FILE).write_text(config.to_json())
     model.save_weights(folder / runs.BEST_FILE)
-    names = config.model.class_names
-    saved_model.save(model, config.decode, names, folder / runs.SAVED_MODEL_FOLDER)
+    saved_model.save(formats.with_settings(model, config), folder / runs.SAVED_MODEL_FOLDER)
     return folder

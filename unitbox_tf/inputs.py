@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,8 +128,12 @@ def _is_pattern(path: Path) -> bool:
     return glob.has_magic(str(path)) and not os.path.lexists(path)
 
 
-def read_image(image: Image) -> np.ndarray:
-    """The RGB image uint8 `[H, W, 3]`; see `Detector.__call__` for what it may be given as, and its errors."""
+def read_image(image: Image, decode: Callable[[bytes], Any] = images.decode_photo) -> np.ndarray:
+    """The RGB image uint8 `[H, W, 3]`; see `Detector.__call__` for what it may be given as, and its errors.
+
+    `decode` gives the image that is encoded in bytes: by default `images.decode_photo`, which needs
+    TensorFlow.
+    """
     if isinstance(image, pillow.Image):
         image = images.from_pillow(image)
     if isinstance(image, np.ndarray):
@@ -144,6 +148,6 @@ def read_image(image: Image) -> np.ndarray:
         path = one_photo(image)
         name, encoded = str(path), path.read_bytes()
     try:
-        return images.decode_photo(encoded).numpy()
+        return np.asarray(decode(encoded))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from unitbox_tf import inputs, loading, runs
+from unitbox_tf import formats, inputs, loading, runs
 from unitbox_tf.config import Config
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect import detector
@@ -32,7 +32,7 @@ def folder(untrained_run, tmp_path_factory):
     config = Config.from_json((untrained_run / runs.CONFIG_FILE).read_text())
     model = detector.load_model(untrained_run, config)
     for module, suffix in ((saved_model, ""), (onnx, ".onnx"), (litert, ".tflite")):
-        module.save(model, config.decode, config.model.class_names, folder / f"detector{suffix}")
+        module.save(formats.with_settings(model, config), folder / f"detector{suffix}")
     image = inputs.read_image(synthetic.draw(0).image)
     for suffix in (".png", ".ppm"):
         assert cv2.imwrite(str(folder / f"photo{suffix}"), image[..., ::-1])

@@ -13,9 +13,8 @@ import numpy as np
 from unitbox_tf import config as configs
 from unitbox_tf import images, inputs, runs, visualize
 from unitbox_tf.config import DecodeConfig
-from unitbox_tf.detect import decoders, graph, tiling, video
+from unitbox_tf.detect import padding, tiling, video
 from unitbox_tf.inputs import Image, Images
-from unitbox_tf.network.model import unitbox
 from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation, Detections
@@ -41,9 +40,14 @@ class Detector:
         detect: Callable[[np.ndarray], Detections],
         class_names: tuple[str, ...],
         decode: DecodeConfig,
+        decode_image: Callable[[bytes], Any] = images.decode_photo,
     ) -> None:
-        """`detect` maps an RGB image uint8 `[H, W, 3]` to detections in its pixels."""
+        """`detect` maps an RGB image uint8 `[H, W, 3]` to detections in its pixels.
+
+        `decode_image` gives the RGB image that is encoded in bytes, or raises `ValueError`.
+        """
         self._detect = detect
+        self._decode_image = decode_image
         self.class_names = class_names
         self.decode = decode
 
@@ -59,7 +63,11 @@ class Detector:
             OSError: the file cannot be read.
             ValueError: it is no photo, or the array has another shape or type.
         """
-        return self._detect(inputs.read_image(image))
+        return self._detect(self.read(image))
+
+    def read(self, image: Image) -> np.ndarray:
+        """The RGB image uint8 `[H, W, 3]` in which `__call__` would look for objects; same argument and errors."""
+        return inputs.read_image(image, self._decode_image)
 
     def many(
         self, images: Images, *, problems: Problems | None = None, progress: bool = False
@@ -87,7 +95,7 @@ class Detector:
         # Photos of one size in one batch take 0.95 of the time on a CPU: not worth its conditions.
         for name, image in found:
             try:
-                array = inputs.read_image(image)
+                array = self.read(image)
             except (OSError, ValueError) as error:
                 if problems is None:
                     raise
@@ -112,7 +120,7 @@ class Detector:
         def detect(image: np.ndarray) -> Detections:
             return tiling.detect_tiled(self._detect, image, side, nms_iou=self.decode.nms_iou)
 
-        return Detector(detect, self.class_names, self.decode)
+        return Detector(detect, self.class_names, self.decode, self._decode_image)
 
     def frames(
         self, source: str | Path | int, *, progress: bool = False
@@ -188,10 +196,12 @@ def detect_annotated(
 
 def from_model(model: Any, config: configs.Config) -> Detector:
     """A detector around a Keras model, with `config.decode` and its choice of decoder."""
+    from unitbox_tf.detect import graph  # here, so that this module does without TensorFlow
+
     module = graph.InferenceModule(model, config.decode)
 
     def detect(image: np.ndarray) -> Detections:
-        return decoders.unpad(module.detect_images(image[None]), [image.shape[:2]])[0]
+        return padding.unpad(module.detect_images(image[None]), [image.shape[:2]])[0]
 
     return Detector(detect, config.model.class_names, config.decode)
 
@@ -209,6 +219,8 @@ def load_model(
     Raises:
         ValueError: the run has no weights, or they are not those of the model that `config` describes.
     """
+    from unitbox_tf.network.model import unitbox
+
     run = runs.find(run)
     if (run / runs.WEIGHTS_FILE).is_file():
         return _load_published(run, config, seed)
@@ -227,6 +239,8 @@ def load_model(
 
 
 def _load_published(folder: Path, config: configs.Config, seed: int) -> Any:
+    from unitbox_tf.network.model import unitbox
+
     model = unitbox(dataclasses.replace(config.model, weights=None), seed)
     stored = runs.read_weights(folder)
     expected = [(weight.path, tuple(weight.shape)) for weight in model.weights]

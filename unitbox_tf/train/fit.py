@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from unitbox_tf import datasets, images, inputs, losses, runs, visualize
+from unitbox_tf import datasets, formats, images, inputs, losses, runs, visualize
 from unitbox_tf.config import Config, TrainConfig
 from unitbox_tf.detect import detector
 from unitbox_tf.evaluation import matching
@@ -304,7 +304,7 @@ def _finish(
     """Exports the best weights, judges them with each decoder, and draws: what matters most comes first."""
     model, names = detector.load_model(run, config), config.model.class_names
     card = runs.model_card(run, config)
-    saved_model.save(model, config.decode, names, run / runs.SAVED_MODEL_FOLDER, card)
+    saved_model.save(formats.with_settings(model, config), run / runs.SAVED_MODEL_FOLDER, card)
     results, pictures = {}, []
     protocol = config.train.validation_protocol
     for decoder in ("peaks", "ellipse"):
