@@ -103,8 +103,8 @@ def untrained_run(tiny_config, tmp_path_factory):
     import dataclasses
 
     from unitbox_tf import runs
+    from unitbox_tf.detect.model import UnitBox
     from unitbox_tf.formats import saved_model
-    from unitbox_tf.network.model import unitbox
 
     folder = tmp_path_factory.mktemp("untrained")
     config = dataclasses.replace(
@@ -112,9 +112,8 @@ def untrained_run(tiny_config, tmp_path_factory):
         model=dataclasses.replace(tiny_config.model, head_stddev=0.01, initial_box_size=25.0),
         decode=dataclasses.replace(tiny_config.decode, score_threshold=0.01),
     )
-    model = unitbox(config.model, seed=3)
+    model = UnitBox.from_settings(config.model, config.decode, seed=3)
     (folder / runs.CONFIG_FILE).write_text(config.to_json())
     model.save_weights(folder / runs.BEST_FILE)
-    names = config.model.class_names
-    saved_model.save(model, config.decode, names, folder / runs.SAVED_MODEL_FOLDER)
+    saved_model.save(model, folder / runs.SAVED_MODEL_FOLDER)
     return folder

@@ -1,4 +1,3 @@
-import importlib
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from tests.detect import test_video
 from tests.evaluation.test_wider_face import read_parity
 from tests.train.test_pipeline import exif_jpeg
-from unitbox_tf import cli, datasets, images, inputs, loading, runs, visualize
+from unitbox_tf import cli, datasets, formats, images, inputs, loading, runs, visualize
 from unitbox_tf import config as configs
 from unitbox_tf.cli import evaluate, fit
 from unitbox_tf.config import DecodeConfig
@@ -731,52 +730,47 @@ def test_export_writes_a_saved_model(untrained_run, tmp_path, capsys):
     assert "gone" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "module", "precision"),
-    [
-        (["model"], "saved_model", None),
-        (["model.onnx"], "onnx", None),
-        (["model.tflite"], "litert", None),
-        (["model.tflite", "--format", "litert-int8", "--calibration", "PHOTOS"], "litert", "int8"),
-    ],
-)
-def test_export_chooses_the_format_by_name_and_option(
-    arguments, module, precision, untrained_run, photos, tmp_path, monkeypatch
-):
-    called = []
-    home = importlib.import_module(f"unitbox_tf.formats.{module}")
-    monkeypatch.setattr(home, "save", lambda *given, **named: called.append((given, named)))
-    (untrained_run / "README.md").write_text("# The card")
-    replaced = [str(photos) if argument == "PHOTOS" else argument for argument in arguments]
-    options = ["--score-threshold", "0.3", *replaced[1:]]
-    try:
-        command = ["export", str(untrained_run), str(tmp_path / replaced[0]), *options]
-        assert cli.main(command) == 0
-    finally:
-        (untrained_run / "README.md").unlink()
-    [((_, decode, names, path, card), named)] = called
-    assert (decode.score_threshold, names, card) == (0.3, ("object", "other"), "# The card")
-    assert path == tmp_path / replaced[0]
-    assert named.get("precision") == precision
-    assert len(list(named.get("calibration", ()))) == (2 if precision else 0)
+def test_export_hands_its_options_to_the_verb(photos, monkeypatch, capsys):
+    calls = []
+
+    def export(model, path, **options):
+        calls.append((model, path, options))
+        return path
+
+    monkeypatch.setattr(formats, "export", export)
+    assert cli.main(["export", "faces", "a.onnx"]) == 0
+    assert capsys.readouterr().out == "written: a.onnx\n"
+    options = ["--format", "litert-int8", "--calibration", str(photos), "--score-threshold", "0.3"]
+    assert cli.main(["export", "faces", "a.tflite", *options, "--scales", "1", "0.5"]) == 0
+    for _, _, named in calls:
+        assert isinstance(named.pop("problems"), Problems)
+    assert calls == [
+        (Path("faces"), Path("a.onnx"), {"format": None, "calibration": ()}),
+        (
+            Path("faces"),
+            Path("a.tflite"),
+            {
+                "format": "litert-int8",
+                "calibration": [photos],
+                "score_threshold": 0.3,
+                "scales": (1.0, 0.5),
+            },
+        ),
+    ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["a.onnx", "--format", "litert"], r"Expected a file that ends in \.tflite for litert"),
-        (["a.tflite", "--format", "litert-int8"], "Received: litert-int8 without photos"),
-        (["a", "--calibration", "."], "Received: saved_model and photos"),
-        (["a", "--score-threshold", "2"], "score_threshold, 0 to 1"),
-        (["a", "MODEL", "gone"], r"Expected a run's folder .*gone, which does not exist"),
+        (["a.tflite", "--format", "litert-int8"], "Expected images for calibration .*: none"),
+        (["a", "--calibration", "a.jpg"], "Expected no images for calibration .*: 1 images"),
+        (["a", "--score-threshold", "2"], "score_threshold: expected a number from 0 to 1"),
     ],
 )
 def test_export_says_what_does_not_fit(arguments, message, untrained_run, tmp_path, capsys):
     path, *options = arguments
-    model = str(untrained_run)
-    if options[0] == "MODEL":
-        model, options = options[1], []
-    assert cli.main(["export", model, str(tmp_path / path), *options]) == 1
+    assert cli.main(["export", str(untrained_run), str(tmp_path / path), *options]) == 1
     assert re.search(message, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 

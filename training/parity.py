@@ -35,7 +35,7 @@ from turns import quartiles, take_turns
 import unitbox_tf
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import cli, datasets
-from unitbox_tf.detect import decoders
+from unitbox_tf.detect import padding
 from unitbox_tf.evaluation import matching
 from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
@@ -143,7 +143,7 @@ def open_openvino(path: Path, hints: Mapping[str, str]) -> Find:
         outputs = compiled({"images": image[None]})
         names = ("boxes", "scores", "classes", "num_detections")
         named = {name: outputs[name] for name in names}
-        return decoders.unpad(named, [image.shape[:2]])[0]
+        return padding.unpad(named, [image.shape[:2]])[0]
 
     return find
 

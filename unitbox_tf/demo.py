@@ -25,7 +25,7 @@ from PIL import Image
 from unitbox_tf import config as configs
 from unitbox_tf import images, runs, visualize
 from unitbox_tf.config import DecodeConfig
-from unitbox_tf.detect import decoders, detector, graph
+from unitbox_tf.detect import decoders, detector, graph, padding
 from unitbox_tf.records import Detections
 
 # Grace Hopper, photo by the US Navy, in the public domain.
@@ -119,7 +119,7 @@ class Viewer:
     def find(self, seen: Seen, decode: DecodeConfig) -> Detections:
         """What `Detector` finds in the photo with these settings, whose scales are those of `self.decode`."""
         found = decoders.decode_scales(seen.maps, tf.constant(seen.size), decode)
-        return decoders.unpad(found, [seen.size])[0]
+        return padding.unpad(found, [seen.size])[0]
 
 
 def check_size(encoded: bytes, max_pixels: int) -> None:

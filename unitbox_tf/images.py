@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unitbox_tf.files import Part
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # those that TensorFlow decodes
 EXIF_SEARCHED = 1 << 16  # bytes from the start of a file in which its EXIF header is looked for
 ORIENTATION_TAG = 0x0112
 TURNED = range(5, 9)  # EXIF orientations that exchange width and height
@@ -112,6 +113,25 @@ def decode_photo(encoded: bytes) -> tf.Tensor:
         reason = re.sub(r"^\{\{.*?\}\} | \[Op:\w+\]$", "", lines[-1])
         raise ValueError(
             f"expected a JPEG or PNG photo, which these {len(encoded)} bytes are not. TensorFlow: {reason}"
+        ) from error
+
+
+def decode_with_pillow(encoded: bytes) -> np.ndarray:
+    """`decode_photo` without TensorFlow: the RGB image uint8 `[H, W, 3]` in an encoded image, as displayed.
+
+    Pixels of a JPEG differ by a few levels from those of `decode_photo`, since the decoders differ.
+
+    Raises:
+        ValueError: it cannot be decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS) as image:
+            return from_pillow(image)
+    except Exception as error:  # Pillow raises errors of many classes for damaged files
+        unknown = isinstance(error, UnidentifiedImageError)
+        raise ValueError(
+            f"expected a JPEG or PNG photo, which these {len(encoded)} bytes are not. Pillow: "
+            + ("unknown image file format" if unknown else str(error))
         ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,8 +131,12 @@ def _is_pattern(path: Path) -> bool:
     return glob.has_magic(str(path)) and not os.path.lexists(path)
 
 
-def read_image(image: Image) -> np.ndarray:
-    """The RGB image uint8 `[H, W, 3]`; `Detector.__call__` has the forms in which it can be given, and the errors."""
+def read_image(image: Image, decode: Callable[[bytes], Any] = images.decode_photo) -> np.ndarray:
+    """The RGB image uint8 `[H, W, 3]`; `Detector.__call__` has the forms in which it can be given, and the errors.
+
+    `decode` gives the image that is encoded in bytes: by default `images.decode_photo`, which needs
+    TensorFlow.
+    """
     if isinstance(image, pillow.Image):
         image = images.from_pillow(image)
     if isinstance(image, np.ndarray):
@@ -147,6 +151,6 @@ def read_image(image: Image) -> np.ndarray:
         path = one_photo(image)
         name, encoded = str(path), path.read_bytes()
     try:
-        return images.decode_photo(encoded).numpy()
+        return np.asarray(decode(encoded))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unitbox_tf import runs, settings
+from unitbox_tf import formats, runs, settings
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect.detector import Detector
-from unitbox_tf.formats import runtimes
 
 KERAS_SUFFIX = ".keras"
 
 
 def load(path: str | Path, **decode: Any) -> Detector:
     """The detector in `path`: a run's folder, a Keras or exported file of any format, or a published one, by name.
+
+    Opening an ONNX or LiteRT file imports no TensorFlow.
 
     Args:
         path: a run's folder, a `.keras` file of a `UnitBox` model, an exported SavedModel, ONNX or LiteRT file,
@@ -35,11 +36,11 @@ def load(path: str | Path, **decode: Any) -> Detector:
     path = run.folder
     if path.suffix == KERAS_SUFFIX and path.is_file():
         return _keras(path, decode)
-    exported = runtimes.open_exported(path)
+    exported = formats.open_exported(path)
     if exported is None:
         raise ValueError(
             f"{path}: expected the folder of a run (with {run.config_file.name}) or of a SavedModel (with "
-            f"saved_model.pb), or a file that ends in {', '.join((KERAS_SUFFIX, *runtimes.SUFFIXES))}"
+            f"saved_model.pb), or a file that ends in {', '.join((KERAS_SUFFIX, *formats.suffixes()))}"
             + ("" if path.exists() else f"; it does not exist, and {runs.published()}")
         )
     return _from_exported(path, exported, decode)
@@ -62,12 +63,17 @@ def _keras(path: Path, changes: dict[str, Any]) -> Detector:
     return model.detector()
 
 
-def _from_exported(path: Path, exported: runtimes.Exported, changes: dict[str, Any]) -> Detector:
+def _from_exported(path: Path, exported: formats.Exported, changes: dict[str, Any]) -> Detector:
     fixed = sorted(set(changes) - set(exported.options))
     if fixed:
         raise ValueError(
-            f"{path} is an exported detector, of whose decoding only {', '.join(exported.options)} can be "
+            f"{path} is an exported detector: only {', '.join(exported.options)} of its decoding can be "
             f"changed. Received: {fixed[0]}. Open the run's folder instead, or export it anew."
         )
     decode = settings.changed(exported.decode, changes)
-    return Detector(lambda image: exported.detect(image, decode), exported.class_names, decode)
+    return Detector(
+        lambda image: exported.detect(image, decode),
+        exported.class_names,
+        decode,
+        exported.decode_image,
+    )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from unitbox_tf import boxes as box_ops
 from unitbox_tf.config import DecodeConfig
-from unitbox_tf.detect import decoders
+from unitbox_tf.detect import decoders, padding
 from unitbox_tf.train import targets
 
 CONFIG = DecodeConfig(score_threshold=0.3, max_detections=30)
@@ -37,7 +37,7 @@ def decoded(decoder, confidence, distances, config=CONFIG):
     padded = decoders.decode_scales(
         [maps], tf.constant(size), dataclasses.replace(config, decoder=decoder)
     )
-    return decoders.unpad(padded, [size] * len(confidence))
+    return padding.unpad(padded, [size] * len(confidence))
 
 
 peaks = functools.partial(decoded, "peaks")

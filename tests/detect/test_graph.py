@@ -9,8 +9,9 @@ from tests.train.test_pipeline import exif_jpeg
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import inputs
 from unitbox_tf.config import Config, DecodeConfig, ModelConfig
-from unitbox_tf.detect import detector, graph
-from unitbox_tf.network.model import unitbox
+from unitbox_tf.detect import graph
+from unitbox_tf.detect.detector import Detector
+from unitbox_tf.detect.model import UnitBox
 
 DECODE = DecodeConfig(max_side=64, score_threshold=0.01, max_detections=15)
 NAMES = ("cat", "dog")
@@ -83,6 +84,8 @@ def test_the_graph_finds_what_a_plain_decoder_finds(random):
 class Spots(tf.Module):
     """Stands for a network that sees red spots in images higher than 60 px and green ones in others, 9 px large."""
 
+    class_names = ("spot",)
+
     def __call__(self, images, training=False):
         channel = tf.where(tf.shape(images)[1] > 60, 0, 1)
         light = tf.gather(images, channel, axis=-1)[..., None]
@@ -101,7 +104,7 @@ def test_scales_find_what_is_seen_at_them(decoder):
 
     def find(*scales, **fields):
         decode = dataclasses.replace(config.decode, scales=scales, **fields)
-        return detector.from_model(Spots(), dataclasses.replace(config, decode=decode))(photo)
+        return Detector.of(Spots(), decode)(photo)
 
     for scales, expected in (((1.0,), [0]), ((0.5,), [1]), ((1.0, 0.5), [0, 1])):
         found = find(*scales)
@@ -119,7 +122,7 @@ def test_scales_find_what_is_seen_at_them(decoder):
 def test_boxes_are_in_pixels_of_the_original():
     """A photo that is shrunk by four gives the boxes of the small one, four times as large."""
     config = ModelConfig(class_names=NAMES, head_stddev=0.01, initial_box_size=25.0)
-    find = detector.from_model(unitbox(config, seed=3), Config(model=config, decode=DECODE))
+    find = Detector.of(UnitBox.from_settings(config, DECODE, seed=3))
     small = np.full((48, 64, 3), 180, np.uint8)  # of one colour: shrinking changes no pixel
     large = np.full((192, 256, 3), 180, np.uint8)
     a, b = find(small), find(large)

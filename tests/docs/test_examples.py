@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from unitbox_tf import inputs, loading, runs
-from unitbox_tf.config import Config
+from unitbox_tf import inputs, loading
 from unitbox_tf.datasets import synthetic
-from unitbox_tf.detect import detector
+from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.formats import litert, onnx, saved_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -29,10 +28,9 @@ FOREIGN = {"unitbox_tf", "cv2", "PIL", "scipy", "matplotlib", "onnx", "tf2onnx"}
 def folder(untrained_run, tmp_path_factory):
     """Exports of one network, and a photo in two formats."""
     folder = tmp_path_factory.mktemp("examples")
-    config = Config.from_json((untrained_run / runs.CONFIG_FILE).read_text())
-    model = detector.load_model(untrained_run, config)
+    model = UnitBox.from_preset(untrained_run)
     for module, suffix in ((saved_model, ""), (onnx, ".onnx"), (litert, ".tflite")):
-        module.save(model, config.decode, config.model.class_names, folder / f"detector{suffix}")
+        module.save(model, folder / f"detector{suffix}")
     image = inputs.read_image(synthetic.draw(0).image)
     for suffix in (".png", ".ppm"):
         assert cv2.imwrite(str(folder / f"photo{suffix}"), image[..., ::-1])

@@ -1,14 +1,17 @@
-"""An untrained network that finds something everywhere, so that all paths have work to do, and photos for it."""
+"""An untrained network that finds something everywhere, so that all paths have work to do, and images for it."""
+
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
 
-from unitbox_tf import inputs
+from unitbox_tf import images, inputs
 from unitbox_tf.config import Config, DecodeConfig, ModelConfig
 from unitbox_tf.datasets import synthetic
-from unitbox_tf.detect import detector
-from unitbox_tf.network.model import unitbox
+from unitbox_tf.detect.detector import Detector
+from unitbox_tf.detect.model import UnitBox
 
 # Enough detections that none is cut off: which of two equal scores is the last would be left to rounding.
 CONFIG = Config(
@@ -29,7 +32,7 @@ CARD = "# A card\n\nfor café\n"
 
 @pytest.fixture(scope="session")
 def model():
-    return unitbox(CONFIG.model, seed=3)
+    return UnitBox.from_settings(CONFIG.model, CONFIG.decode, seed=3)
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +55,7 @@ def photos():
 @pytest.fixture(scope="session")
 def expected(model, photos):
     """What the detector in Python finds in each photo."""
-    find = detector.from_model(model, CONFIG)
+    find = Detector.of(model, CONFIG.decode)
     found = [find(photo) for photo in photos]
     assert sum(len(f) for f in found) > 5 * len(found)
     return found
@@ -74,3 +77,37 @@ def assert_same():
         np.testing.assert_allclose(a.boxes, b.boxes, atol=pixels)
 
     return compare
+
+
+@pytest.fixture
+def assert_no_tensorflow(photos, tmp_path):
+    def check(exported):
+        """A new process that opens an exported file, and detects in all that images can come from, imports none."""
+        photo = tmp_path / "photo.jpg"
+        images.save_image(photos[15], photo)
+        code = f"""
+import pathlib, sys
+import numpy as np
+from PIL import Image
+import unitbox_tf
+photo = pathlib.Path({str(photo)!r})
+find = unitbox_tf.load({str(exported)!r}, score_threshold=0.02)
+results = [find(photo), find(str(photo)), find(photo.read_bytes()), find(Image.open(photo))]
+results += [find(np.asarray(Image.open(photo))), find.tiled(500)(photo)]
+results += [found.detections for found in find.many([photo])]
+assert len(results) == 7 and len(results[0]) > 0
+for result in results[1:]:
+    np.testing.assert_array_equal(result.boxes, results[0].boxes)
+try:
+    find(b"no photo")
+except ValueError as error:
+    assert str(error).startswith("encoded photo: expected a JPEG or PNG photo, which these 8 byt")
+else:
+    raise AssertionError
+loaded = {{"tensorflow", "keras"}} & set(sys.modules)
+assert not loaded, loaded
+"""
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-2000:]
+
+    return check

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from unitbox_tf.config import DecodeConfig
+from unitbox_tf.config import DecodeConfig, ModelConfig
 from unitbox_tf.detect import decoders, graph
 from unitbox_tf.formats import numpy_decoder
-from unitbox_tf.network.model import Preprocess
+from unitbox_tf.network import backbones
+from unitbox_tf.network.layers import Preprocess
 
+VGG16 = backbones.vgg16(ModelConfig())
+PREPROCESSING = {"stride": VGG16.stride, **dataclasses.asdict(VGG16.preprocessing)}
 CONFIG = DecodeConfig(score_threshold=0.3, max_detections=200)
 
 
@@ -39,7 +42,8 @@ def test_photos_are_shown_at_the_size_of_the_graph(size, scale):
         return np.zeros((1, 1, 1), np.float32), np.zeros((1, 1, 4), np.float32)
 
     settings = dataclasses.asdict(dataclasses.replace(CONFIG, scales=(scale,)))
-    numpy_decoder.detect(network, np.full((*size, 3), 255, np.uint8), settings)
+    white = np.full((*size, 3), 255, np.uint8)
+    numpy_decoder.detect(network, white, settings, PREPROCESSING)
     shown = graph.shown_size(*map(tf.constant, size), CONFIG.max_side, scale).numpy()
     inside = (seen[0] > 50).all(axis=-1)  # white, less the mean
     assert [inside.any(axis=1).sum(), inside.any(axis=0).sum()] == shown.tolist()
@@ -78,6 +82,18 @@ def test_peaks_and_suppression_are_those_of_the_graph(random):
 @pytest.mark.parametrize("size", [(33, 5), (64, 32), (1, 1)])
 def test_preprocessing_is_that_of_the_network(size, random):
     image = random.integers(0, 256, (*size, 3), np.uint8)
-    seen = numpy_decoder.preprocess(image)
+    seen = numpy_decoder.preprocess(image, PREPROCESSING)
     assert seen.shape[0] % 32 == seen.shape[1] % 32 == 0
-    np.testing.assert_allclose(seen, Preprocess()(image[None])[0], atol=1e-4)
+    np.testing.assert_allclose(seen, Preprocess(**PREPROCESSING)(image[None])[0], atol=1e-4)
+
+
+def test_preprocessing_is_what_the_backbone_states():
+    image = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    preprocessing = {"stride": 4, "channels": "rgb", "mean": [1, 2, 3], "scale": 0.5}
+    expected = np.zeros((4, 4, 3))
+    expected[:2, :3] = (image - [1.0, 2.0, 3.0]) / 2
+    seen = numpy_decoder.preprocess(image, preprocessing)
+    np.testing.assert_array_equal(seen, expected)
+    assert seen.dtype == np.float32
+    turned = numpy_decoder.preprocess(image[..., ::-1], preprocessing | {"channels": "bgr"})
+    np.testing.assert_array_equal(turned, expected)

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from tests.formats.conftest import CARD, CONFIG
-from unitbox_tf.detect import decoders, detector
-from unitbox_tf.formats import onnx, runtimes
+from unitbox_tf import formats
+from unitbox_tf.detect import padding
+from unitbox_tf.detect.detector import Detector
+from unitbox_tf.formats import onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
@@ -16,7 +18,7 @@ NAMES = CONFIG.model.class_names
 @pytest.fixture(scope="module")
 def saved(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "detector.onnx"
-    onnx.save(model, CONFIG.decode, NAMES, path, CARD)
+    onnx.save(model, path, CARD)
     return path
 
 
@@ -28,7 +30,7 @@ def session(saved):
 def run(session, images, **options):
     names = [output.name for output in session.get_outputs()]
     found = dict(zip(names, session.run(names, {"images": images, **options}), strict=True))
-    return decoders.unpad(found, [images.shape[1:3]] * len(images))
+    return padding.unpad(found, [images.shape[1:3]] * len(images))
 
 
 def test_it_finds_what_the_python_path_finds(session, photos, expected, assert_same):
@@ -39,7 +41,7 @@ def test_it_finds_what_the_python_path_finds(session, photos, expected, assert_s
 
 def test_images_of_a_batch_do_not_mix(model, session, random, photos, assert_same):
     images = np.stack([photos[6], photos[6][::-1], photos[6][:, ::-1]])
-    find = detector.from_model(model, CONFIG)
+    find = Detector.of(model, CONFIG.decode)
     for found, image in zip(run(session, images), images, strict=True):
         assert_same(found, find(image), pixels=0.5, scores=1e-3)
 
@@ -47,7 +49,7 @@ def test_images_of_a_batch_do_not_mix(model, session, random, photos, assert_sam
 def test_options_may_be_given(model, session, photos, assert_same):
     for options in ({"score_threshold": 0.6}, {"nms_iou": 0.8, "max_detections": 5}):
         decode = dataclasses.replace(CONFIG.decode, **options)
-        find = detector.from_model(model, dataclasses.replace(CONFIG, decode=decode))
+        find = Detector.of(model, decode)
         given = {
             n: np.array(v, np.int32 if n == "max_detections" else np.float32)
             for n, v in options.items()
@@ -59,16 +61,18 @@ def test_options_may_be_given(model, session, photos, assert_same):
 
 def test_it_says_what_it_is(session):
     inside = session.get_modelmeta().custom_metadata_map
-    assert json.loads(inside[runtimes.CLASS_NAMES]) == list(NAMES)
-    assert json.loads(inside[runtimes.DECODE_CONFIG]) == json.loads(CONFIG.to_json())["decode"]
-    assert inside[runtimes.MODEL_CARD] == CARD
+    assert json.loads(inside[formats.CLASS_NAMES]) == list(NAMES)
+    assert json.loads(inside[formats.DECODE_CONFIG]) == json.loads(CONFIG.to_json())["decode"]
+    assert inside[formats.MODEL_CARD] == CARD
     assert session.get_inputs()[0].type == "tensor(uint8)"
 
 
 def test_the_papers_decoder_is_refused(model, tmp_path):
     decode = dataclasses.replace(CONFIG.decode, decoder="ellipse")
-    with pytest.raises(
-        ValueError, match=r"Expected the decoder 'peaks' for ONNX\. Received: 'ellip"
-    ):
-        onnx.save(model, decode, NAMES, tmp_path / "a.onnx")
+    with pytest.raises(ValueError, match=r"runs in onnx, one of \['peaks'\]\. Received: 'ellipse'"):
+        onnx.save(model, tmp_path / "a.onnx", decode=decode)
     assert not list(tmp_path.iterdir())
+
+
+def test_opening_and_detecting_need_no_tensorflow(saved, assert_no_tensorflow):
+    assert_no_tensorflow(saved)

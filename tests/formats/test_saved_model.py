@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from tests.formats.conftest import CARD, CONFIG
-from unitbox_tf import inputs
-from unitbox_tf.detect import decoders, detector, graph
-from unitbox_tf.formats import runtimes, saved_model
+from unitbox_tf import formats, inputs
+from unitbox_tf.detect import graph, padding
+from unitbox_tf.formats import saved_model
 
 NAMES = CONFIG.model.class_names
 
@@ -19,7 +19,7 @@ NAMES = CONFIG.model.class_names
 @pytest.fixture(scope="module")
 def saved(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "saved_model"
-    saved_model.save(model, CONFIG.decode, NAMES, path, CARD)
+    saved_model.save(model, path, CARD)
     return path
 
 
@@ -41,7 +41,7 @@ def test_it_finds_what_the_python_path_finds(loaded, photos, expected, assert_sa
             ("encoded", np.array([png(photo)], object), "encoded"),
         ):
             padded = loaded.signatures[signature](**{name: tf.constant(value)})
-            [found] = decoders.unpad(padded, [size])
+            [found] = padding.unpad(padded, [size])
             assert_same(found, wanted, pixels=0.5, scores=1e-3)
             assert not padded["boxes"][0, len(found) :].numpy().any()
             assert not padded["scores"][0, len(found) :].numpy().any()
@@ -49,7 +49,7 @@ def test_it_finds_what_the_python_path_finds(loaded, photos, expected, assert_sa
 
 def test_photos_of_all_sizes_go_in_one_batch(loaded, photos, expected, assert_same):
     padded = loaded.signatures["encoded"](encoded=tf.constant([png(photo) for photo in photos]))
-    found = decoders.unpad(padded, [photo.shape[:2] for photo in photos])
+    found = padding.unpad(padded, [photo.shape[:2] for photo in photos])
     for one, wanted in zip(found, expected, strict=True):
         assert_same(one, wanted, pixels=0.5, scores=1e-3)
 
@@ -62,7 +62,7 @@ def test_each_decoder_and_threshold_is_that_of_python(model, loaded, photos, ass
         {"nms_iou": 0.8, "max_detections": 7},
     ):
         decode = dataclasses.replace(CONFIG.decode, **options)
-        find = detector.from_model(model, dataclasses.replace(CONFIG, decode=decode))
+        find = Detector.of(model, decode)
         signature = loaded.signatures["images_with_options"]
         full = {n: tf.constant(getattr(decode, n), t) for n, t in graph.OPTIONS.items()}
         count = 0
@@ -75,7 +75,7 @@ def test_each_decoder_and_threshold_is_that_of_python(model, loaded, photos, ass
                 loaded.detect_encoded([png(photo)], **{n: full[n] for n in options}),
                 signature(images=tf.constant(photo[None]), **full),
             ):
-                [found] = decoders.unpad(padded, size)
+                [found] = padding.unpad(padded, size)
                 assert_same(found, wanted, pixels=0.5, scores=1e-3)
             assert padded["boxes"].shape[1] == decode.max_detections
         assert count > 20
@@ -185,10 +185,10 @@ def test_saving_again_replaces_an_export_and_nothing_else(model, tmp_path):
     path.mkdir()
     (path / "leftover").write_text("a user's file")
     with pytest.raises(ValueError, match="exists and is no SavedModel: it is left as it is"):
-        saved_model.save(model, CONFIG.decode, NAMES, path)
+        saved_model.save(model, path)
     assert (path / "leftover").read_text() == "a user's file"
     (path / "saved_model.pb").write_text("an earlier export")
-    saved_model.save(model, CONFIG.decode, NAMES, path)
+    saved_model.save(model, path)
     assert not (path / "leftover").exists()
     assert (path / "saved_model.pb").is_file()
     assert [p.name for p in tmp_path.iterdir()] == ["saved_model"]
@@ -205,7 +205,7 @@ def test_it_says_what_it_is(saved, loaded):
     assert loaded.model_card().numpy().decode() == CARD
     inside = json.loads(loaded.decode_config().numpy())
     assert inside == json.loads(CONFIG.to_json())["decode"]
-    assert (saved / "assets.extra" / runtimes.MODEL_CARD).read_text(encoding="utf-8") == CARD
+    assert (saved / "assets.extra" / formats.MODEL_CARD).read_text(encoding="utf-8") == CARD
 
 
 def test_the_command_line_tool_of_tensorflow_shows_it(saved, capsys, monkeypatch):
@@ -227,17 +227,64 @@ def test_the_command_line_tool_of_tensorflow_shows_it(saved, capsys, monkeypatch
         assert lines[start + 1 : start + 3] == [f"dtype: {dtype}", f"shape: {shape}"]
 
 
+def parsed(records):
+    """Warm-up records as TensorFlow Serving reads them."""
+    reason = "tensorflow_serving, which reads warm-up requests, is not installed"
+    logs = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2", reason=reason)
+    return [logs.PredictionLog.FromString(record) for record in records]
+
+
 def test_warm_up_requests_are_answered(saved, loaded):
     """As TensorFlow Serving does: each record names a signature of the model, and its inputs fit."""
-    from tensorflow_serving.apis import prediction_log_pb2
-
-    signatures = set()
+    signatures = []
     path = saved / "assets.extra" / "tf_serving_warmup_requests"
-    for record in tf.data.TFRecordDataset(str(path)):
-        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+    for log in parsed(record.numpy() for record in tf.data.TFRecordDataset(str(path))):
         request = log.predict_log.request
         inputs = {name: tf.constant(tf.make_ndarray(v)) for name, v in request.inputs.items()}
         found = loaded.signatures[request.model_spec.signature_name](**inputs)
         assert found["num_detections"].shape == (1,)
-        signatures.add(request.model_spec.signature_name)
-    assert signatures == {"serving_default", "images", "encoded"}
+        signatures.append(request.model_spec.signature_name)
+    assert signatures == ["serving_default", "images", "encoded"] * 2
+
+
+def test_warm_up_requests_are_those_that_serving_s_own_library_writes():
+    records = saved_model.warm_up_records()
+    logs = parsed(records)
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    assert [log.SerializeToString(deterministic=True) for log in logs] == records
+    for index, (log, (height, width)) in enumerate(
+        zip(logs, np.repeat([(480, 640), (640, 480)], 3, axis=0), strict=True)
+    ):
+        signature = ("serving_default", "images", "encoded")[index % 3]
+        expected = prediction_log_pb2.PredictionLog()
+        request = expected.predict_log.request
+        request.model_spec.name = "unitbox"
+        request.model_spec.signature_name = signature
+        image = np.full((height, width, 3), 127, np.uint8)
+        if signature == "encoded":
+            value = tf.make_tensor_proto([tf.io.encode_jpeg(image).numpy()])
+        else:
+            value = tf.make_tensor_proto(image[None])
+        request.inputs["encoded" if signature == "encoded" else "images"].CopyFrom(value)
+        assert log == expected
+        assert expected.SerializeToString(deterministic=True) == records[index]
+
+
+@pytest.mark.parametrize("value", [0, 1, 127, 128, 300, 16_383, 16_384, 921_600, 2**35])
+def test_numbers_are_written_as_protocol_buffers_writes_them(value):
+    from tensorflow.core.framework import attr_value_pb2
+
+    # Field 3 is an int64: its key is 3 << 3, with wire type 0.
+    message = attr_value_pb2.AttrValue(i=value).SerializeToString()
+    assert message == bytes([3 << 3]) + saved_model._varint(value)
+
+
+def test_an_interrupted_export_leaves_nothing(model, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(saved_model, "warm_up_records", interrupted)  # written last
+    with pytest.raises(KeyboardInterrupt):
+        saved_model.save(model, tmp_path / "detector")
+    assert not list(tmp_path.iterdir())

@@ -7,17 +7,17 @@ Both take a batch of what the model predicts, `confidence` `[B, H, W, C]` logits
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from unitbox_tf import boxes as box_ops
+from unitbox_tf import registry
 from unitbox_tf.config import DecodeConfig
-from unitbox_tf.records import Detections
 
 SMOOTHING = 5  # px; side of the square over which confidence is averaged before peaks are sought
 CANDIDATES = 4  # so many times max_detections peaks go into non-maximum suppression
@@ -26,6 +26,24 @@ TILT_PERIOD = 16  # px
 SCORE_PATCH = (
     4  # px; side of the patch around an ellipse's centre whose mean confidence is the score
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """A way to read boxes off heatmaps, and what is known of it.
+
+    Attributes:
+        find: maps `confidence`, `distances` and the settings to boxes `xyxy` `[B, N, 4]` in pixels of
+            the heatmaps, and their evidence `[B, N, C]`, see `suppress`.
+        options: fields of `DecodeConfig` that it reads.
+        formats: names of the export formats in which it runs.
+        once: whether it finds an object at most once in a scale.
+    """
+
+    find: Callable[[tf.Tensor, tf.Tensor, DecodeConfig], tuple[tf.Tensor, tf.Tensor]]
+    options: tuple[str, ...]
+    formats: tuple[str, ...]
+    once: bool
 
 
 def decode_scales(
@@ -41,20 +59,20 @@ def decode_scales(
     Returns:
         What `suppress` does, boxes in pixels of the images and cut to them.
     """
-    find = {"peaks": find_peaks, "ellipse": find_blobs}[config.decoder]
+    decoder: Decoder = registry.DECODERS[config.decoder]
     size = tf.cast(size, tf.float32)
     parts = []
     for scale, heatmaps in zip(config.scales, maps, strict=True):
         confidence, distances = heatmaps["confidence"], heatmaps["distances"]
-        boxes, evidence = find(confidence, distances, config)
+        boxes, evidence = decoder.find(confidence, distances, config)
         limit = largest_object(scale, config)
         evidence = tf.where(box_ops.long_sides(boxes)[..., None] > limit, 0.0, evidence)
         shown = tf.cast(tf.shape(confidence)[1:3], tf.float32)
         ratio = tf.tile(tf.reverse(size / shown, [0]), [2])  # x, y, x, y
         parts.append((boxes * ratio, evidence))
     boxes, evidence = (tf.concat(part, axis=1) for part in zip(*parts, strict=True))
-    if config.decoder == "ellipse" and len(config.scales) == 1:
-        # A blob gives one box, which only those of other scales can repeat.
+    if decoder.once and len(config.scales) == 1:
+        # Only another scale could repeat a box.
         config = with_tensors(config, nms_iou=1.0)
     found = suppress(boxes, evidence, config)
     limits = tf.tile(tf.reverse(size, [0]), [2])
@@ -135,20 +153,6 @@ def largest_object(scale: float, config: DecodeConfig) -> float:
     if config.largest_object is None or scale == min(config.scales):
         return math.inf
     return config.largest_object
-
-
-def unpad(padded: dict[str, tf.Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[Detections]:
-    """The output of `decode_scales` as one `Detections` an image; `image_sizes` are heights and widths."""
-    arrays = {name: np.asarray(value) for name, value in padded.items()}
-    return [
-        Detections(
-            box_ops.clip(arrays["boxes"][i, :count], *size),
-            arrays["scores"][i, :count],
-            arrays["classes"][i, :count],
-            size,
-        )
-        for i, (count, size) in enumerate(zip(arrays["num_detections"], image_sizes, strict=True))
-    ]
 
 
 def find_blobs(
@@ -235,3 +239,17 @@ def label_components(mask: tf.Tensor) -> tf.Tensor:
 
     labels, _ = tf.while_loop(lambda _, changed: changed, grow, (start, tf.reduce_any(mask)))
     return labels
+
+
+PEAKS = Decoder(
+    find_peaks,
+    ("score_threshold", "nms_iou", "max_detections"),
+    formats=("saved_model", "onnx", "litert"),
+    once=False,
+)
+ELLIPSE = Decoder(
+    find_blobs,
+    ("score_threshold", "nms_iou", "max_detections", "blob_threshold"),
+    formats=("saved_model",),
+    once=True,
+)

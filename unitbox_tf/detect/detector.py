@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from unitbox_tf import images, inputs, visualize
 from unitbox_tf.config import DecodeConfig
-from unitbox_tf.detect import tiling, video
+from unitbox_tf.detect import padding, tiling, video
 from unitbox_tf.inputs import Image, Images
 from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
@@ -40,22 +40,27 @@ class Detector:
         detect: Callable[[np.ndarray], Detections],
         class_names: tuple[str, ...],
         decode: DecodeConfig,
+        decode_image: Callable[[bytes], Any] = images.decode_photo,
     ) -> None:
-        """`detect` maps an RGB image uint8 `[H, W, 3]` to detections in its pixels."""
+        """`detect` maps an RGB image uint8 `[H, W, 3]` to detections in its pixels.
+
+        `decode_image` gives the RGB image that is encoded in bytes, or raises `ValueError`.
+        """
         self._detect = detect
+        self._decode_image = decode_image
         self.class_names = class_names
         self.decode = decode
 
     @classmethod
     def of(cls, model: UnitBox, decode: DecodeConfig | None = None) -> Detector:
         """A detector around a Keras model, with its settings of decoding, or with `decode`."""
-        from unitbox_tf.detect import decoders, graph
+        from unitbox_tf.detect import graph
 
         decode = decode or model.decode
         module = graph.InferenceModule(model, decode)
 
         def detect(image: np.ndarray) -> Detections:
-            return decoders.unpad(module.detect_images(image[None]), [image.shape[:2]])[0]
+            return padding.unpad(module.detect_images(image[None]), [image.shape[:2]])[0]
 
         return cls(detect, model.class_names, decode)
 
@@ -71,7 +76,11 @@ class Detector:
             OSError: the file cannot be read.
             ValueError: it is no photo, or the array has another shape or type.
         """
-        return self._detect(inputs.read_image(image))
+        return self._detect(self.read(image))
+
+    def read(self, image: Image) -> np.ndarray:
+        """The RGB image uint8 `[H, W, 3]` in which `__call__` would look for objects; same argument and errors."""
+        return inputs.read_image(image, self._decode_image)
 
     def many(
         self, images: Images, *, problems: Problems | None = None, progress: bool = False
@@ -99,7 +108,7 @@ class Detector:
         # Photos of one size in one batch take 0.95 of the time on a CPU: not worth its conditions.
         for name, image in found:
             try:
-                array = inputs.read_image(image)
+                array = self.read(image)
             except (OSError, ValueError) as error:
                 if problems is None:
                     raise
@@ -124,7 +133,7 @@ class Detector:
         def detect(image: np.ndarray) -> Detections:
             return tiling.detect_tiled(self._detect, image, side, nms_iou=self.decode.nms_iou)
 
-        return Detector(detect, self.class_names, self.decode)
+        return Detector(detect, self.class_names, self.decode, self._decode_image)
 
     def frames(
         self, source: str | Path | int, *, progress: bool = False

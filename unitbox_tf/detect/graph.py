@@ -138,7 +138,9 @@ class InferenceModule(tf.Module):
         One photo after the other, so that what is found in one does not depend on which others come
         with it.
         """
-        tf.debugging.Assert(tf.size(encoded) > 0, ["expected at least one photo, received none"])
+        message = ["expected at least one photo, received none"]
+        with tf.control_dependencies([tf.debugging.Assert(tf.size(encoded) > 0, message)]):
+            encoded = tf.identity(encoded)  # else an error of what follows may be raised first
 
         def detect_one(photo: tf.Tensor) -> Outputs:
             image = images.decode_image(photo)

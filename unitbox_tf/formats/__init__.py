@@ -1,29 +1,213 @@
-"""Exported detectors: files that applications open without this package, one module a format."""
+"""Exported detectors: files that applications open without this package, one module a format.
+
+A module writes (`save`) and opens (`open`) its format, and says so in a `Format`, which `registry.FORMATS`
+names. Importing these modules does not import TensorFlow: writing needs it, opening an ONNX or LiteRT file
+does not.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
-import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from unitbox_tf.config import DecodeConfig
+import numpy as np
 
-CALIBRATION_PHOTOS = 100  # more of them change the ranges of activations little
+from unitbox_tf import images, inputs, registry, runs, settings
+from unitbox_tf.config import Config, DecodeConfig
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Detections
+
+if TYPE_CHECKING:
+    from unitbox_tf.detect.model import UnitBox
+
+# What an exported file says about itself: keys of the metadata in ONNX, names of files in LiteRT.
+CLASS_NAMES, DECODE_CONFIG, MODEL_CARD = "class_names.json", "decode_config.json", "model_card.md"
+CALIBRATION_IMAGES = 100  # more of them change the ranges of activations little
 
 
-def check_peaks(decode: DecodeConfig, form: str) -> None:
-    """Raises `ValueError` for the other decoder, which exists in TensorFlow only."""
-    if decode.decoder != "peaks":
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A format of exported detectors.
+
+    Attributes:
+        name: as in `registry.FORMATS`.
+        suffix: ends the names of its files; empty where it is a folder.
+        save: writes a detector, as a function `(model, path, card, *, decode)`: `model` is a Keras model
+            with the attributes `class_names`, `decode` and `backbone`, `card` the text of a model card,
+            `decode` the settings in place of those of the model.
+        open: opens a path, as `Exported`. Raises `ValueError` where this package did not write what is
+            there, and `ImportError` where a library is not installed.
+        marker: the name of a file that each folder of this format has.
+        calibrated: whether `save` takes `calibration`, too: RGB images uint8 `[H, W, 3]`.
+    """
+
+    name: str
+    suffix: str
+    save: Callable[..., None]
+    open: Callable[[Path], Exported]
+    marker: str = ""
+    calibrated: bool = False
+
+    def is_at(self, path: Path) -> bool:
+        """Whether `path` looks like an exported detector of this format."""
+        if self.suffix:
+            return path.suffix == self.suffix and path.is_file()
+        return (path / self.marker).is_file()
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """An exported detector that is open.
+
+    Attributes:
+        detect: maps an RGB image uint8 `[H, W, 3]` and settings to detections in its pixels.
+        class_names: of the classes in `Detections.classes`.
+        decode: the settings with which it was exported.
+        options: fields of `decode` that `detect` heeds; the others are fixed in the file.
+        decode_image: gives the RGB image that is encoded in bytes, see `Detector`.
+    """
+
+    detect: Callable[[np.ndarray, DecodeConfig], Detections]
+    class_names: tuple[str, ...]
+    decode: DecodeConfig
+    options: tuple[str, ...]
+    decode_image: Callable[[bytes], Any]
+
+
+def export(
+    model: UnitBox | str | os.PathLike[str],
+    path: str | Path,
+    *,
+    format: str | None = None,
+    calibration: inputs.Images = (),
+    problems: Problems | None = None,
+    **decode: Any,
+) -> Path:
+    """Writes a detector as a file or folder for applications.
+
+    Args:
+        model: a `UnitBox`, the folder of a run, or a published name, such as "faces".
+        path: the file to write, or the folder for a SavedModel.
+        format: a name of `registry.FORMATS`: "saved_model", "onnx", "litert" (float16) or "litert-int8".
+            If left out, the suffix of `path` gives it: .onnx, .tflite (litert), else a SavedModel.
+        calibration: for litert-int8 alone: images like those that the detector is for, as `Detector.many`
+            takes them. From these, at most 100, int8 learns the range of each activation.
+        problems: images for calibration that cannot be read are left out and added here. Without it,
+            the first of them raises an error.
+        **decode: fields of `DecodeConfig` to change, such as `score_threshold=0.3`.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: there is no such run, format, field or value, they do not fit each other, or the
+            decoder does not run in this format.
+        ImportError: a library that writes this format is not installed.
+    """
+    path = Path(path)
+    chosen = _format(path, format)
+    pictures = list(inputs.find(calibration))
+    if chosen.calibrated != bool(pictures):
+        wanted = "images for calibration" if chosen.calibrated else "no images for calibration"
+        received = f"{len(pictures)} images" if pictures else "none"
+        raise ValueError(f"Expected {wanted} with the format {chosen.name}. Received: {received}")
+    card = None
+    if isinstance(model, str | os.PathLike):
+        model, card = _opened(model)
+    options: dict[str, Any] = {"decode": settings.changed(model.decode, decode)}
+    if pictures:
+        options["calibration"] = _read(pictures, problems)
+    if card is None:
+        card = f"# UnitBox detector: {', '.join(model.class_names)}\n"
+    chosen.save(model, path, card, **options)
+    return path
+
+
+def _format(path: Path, name: str | None) -> Format:
+    """The format of a name, or that of a path to be written."""
+    known: list[Format] = [registry.FORMATS[name] for name in registry.FORMATS]
+    if name is None:
+        by_suffix = (format for format in known if format.suffix == path.suffix)
+        folders = (format for format in known if not format.suffix)
+        return next(by_suffix, None) or next(folders)
+    chosen: Format = registry.FORMATS[name]
+    if chosen.suffix and path.suffix != chosen.suffix:
         raise ValueError(
-            f"Expected the decoder 'peaks' for {form}. Received: {decode.decoder!r}, which only a SavedModel "
-            "can have"
+            f"Expected a file that ends in {chosen.suffix} for {name}. Received: {path}"
+        )
+    return chosen
+
+
+def _opened(name: str | os.PathLike[str]) -> tuple[UnitBox, str]:
+    """The model of a run's folder or of a published name, and its model card."""
+    from unitbox_tf.detect.model import UnitBox
+
+    run = runs.Run.find(Path(name))
+    return UnitBox.from_preset(run.folder), run.card()
+
+
+def _read(pictures: Sequence[inputs.Picture], problems: Problems | None) -> Iterator[np.ndarray]:
+    """Images for calibration, evenly spread over `pictures`."""
+    count = min(len(pictures), CALIBRATION_IMAGES)
+    for index in np.linspace(0, len(pictures) - 1, count).round().astype(int):
+        name, image = pictures[index]
+        try:
+            yield inputs.read_image(image)
+        except (OSError, ValueError) as error:
+            if problems is None:
+                raise
+            message = f"left out of calibration: {str(error).removeprefix(f'{name}: ')}"
+            problems.add(images.UNDECODABLE, name, message)
+
+
+def open_exported(path: Path) -> Exported | None:
+    """The exported detector in `path`, a file or a folder of any format; None if it is neither.
+
+    Raises:
+        ValueError: `path` has such a format, but this package did not write it.
+        ImportError: the library that opens this format is not installed.
+    """
+    for name in registry.FORMATS:
+        format: Format = registry.FORMATS[name]
+        if format.is_at(path):
+            return format.open(path)
+    return None
+
+
+def suffixes() -> list[str]:
+    """How the names of exported files end."""
+    found = (registry.FORMATS[name].suffix for name in registry.FORMATS)
+    return list(dict.fromkeys(suffix for suffix in found if suffix))
+
+
+def check_decoder(decode: DecodeConfig, name: str) -> None:
+    """Raises `ValueError` where the decoder does not run in the format of this name."""
+    if name not in registry.DECODERS[decode.decoder].formats:
+        able = [each for each in registry.DECODERS if name in registry.DECODERS[each].formats]
+        raise ValueError(
+            f"Expected a decoder that runs in {name}, one of {able}. Received: {decode.decoder!r}"
         )
 
 
-def write(path: Path, content: bytes) -> None:
-    """Writes a file, which appears complete or not at all; an earlier one in its place is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        complete = Path(folder) / path.name
-        complete.write_bytes(content)
-        os.replace(complete, path)
+def description(class_names: Sequence[str], decode: DecodeConfig, card: str) -> dict[str, str]:
+    """What an exported file says about itself, as text by `CLASS_NAMES`, `DECODE_CONFIG` and `MODEL_CARD`."""
+    names = json.dumps(list(class_names))
+    chosen = json.dumps(dataclasses.asdict(decode))
+    return {CLASS_NAMES: names, DECODE_CONFIG: chosen, MODEL_CARD: card}
+
+
+def described(
+    path: Path, class_names: str | bytes, decode: str | bytes
+) -> tuple[tuple[str, ...], DecodeConfig]:
+    """Class names and settings, from what `description` has written in the file `path`."""
+    inside = json.dumps({"decode": json.loads(decode)})
+    return tuple(json.loads(class_names)), Config.from_json(inside, str(path)).decode
+
+
+def foreign(path: Path, kind: str, error: Exception) -> ValueError:
+    """The error for a file that has the format, but that this package did not write."""
+    return ValueError(f"{path}: {kind}, but none that unitbox_tf exported: {error}")

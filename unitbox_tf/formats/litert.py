@@ -1,67 +1,113 @@
-"""A detector's network as a LiteRT (TensorFlow Lite) file, float16 or int8; `numpy_decoder` is the rest.
+"""A detector's network as a LiteRT (TensorFlow Lite) file, float16 or int8; `numpy_decoder` does the rest.
 
-The file holds the network up to its heads. Up-sampling and decoding are left to `numpy_decoder`, since
-with them inside the file would work at one size of photos only: LiteRT's operators for them have their
-sizes fixed. So the input can be resized (`Interpreter.resize_tensor_input`) to any multiples of 32; as
-stored it is square, of `max_side`, for runtimes and accelerators that want one size.
+The file holds the network up to its heads. Up-sampling and decoding are left to `numpy_decoder`: LiteRT's
+operators for them have fixed sizes, so a file that held them would work for one size of images only. As it
+is, the input can be resized (`Interpreter.resize_tensor_input`) to any multiples of the stride. As stored
+it is a square of `max_side`, for runtimes and accelerators that want one size.
+
+LiteRT, which opens it, is optional: `pip install 'unitbox_tf[litert]'`. Opening needs no TensorFlow.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import io
+import json
+import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import keras
 import numpy as np
-import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from unitbox_tf import formats
+from unitbox_tf import files, formats, images, optional
 from unitbox_tf.config import DecodeConfig
-from unitbox_tf.formats import numpy_decoder, runtimes
-from unitbox_tf.network.model import STRIDE
+from unitbox_tf.formats import CLASS_NAMES, DECODE_CONFIG, Exported, numpy_decoder
+from unitbox_tf.records import Detections
+
+if TYPE_CHECKING:
+    import keras
 
 Precision = Literal["float16", "int8"]
 
+PREPROCESSING = "preprocessing.json"  # in the file: what the network expects of an image
+OPTIONS = (
+    "max_side",
+    "scales",
+    "largest_object",
+    "score_threshold",
+    "nms_iou",
+    "max_detections",
+)  # settings that `numpy_decoder` heeds
+
 
 def save(
-    model: keras.Model,
-    decode: DecodeConfig,
-    class_names: Sequence[str],
+    model: Any,
     path: str | Path,
     card: str = "",
     *,
+    decode: DecodeConfig | None = None,
     precision: Precision = "float16",
     calibration: Iterable[np.ndarray] = (),
 ) -> None:
     """Writes the network of `model` as a LiteRT file, and beside it `numpy_decoder.py`, which decodes.
 
     Input: an image float32 `[1, H, W, 3]`, as `numpy_decoder.preprocess` makes it, H and W multiples of
-    32. Outputs: the confidence logits and the distances, as the heads give them, before up-sampling. Class names,
-    settings and model card are in the file, as in any zip archive, under the names in `runtimes`.
+    the backbone's stride. Outputs: the confidence logits and the distances, as the heads give them, before
+    up-sampling. The file is also a zip archive, which holds class names, settings and model card under the
+    names `CLASS_NAMES`, `DECODE_CONFIG` and `MODEL_CARD` of `formats`, and the preprocessing as `PREPROCESSING`.
 
     Args:
-        model: from `unitbox_tf.model.unitbox`.
-        decode: the settings; its `max_side` is the size of the input as stored.
-        class_names: of the model's confidence maps.
+        model: see `formats.Format`.
         path: the file.
         card: the model card.
-        precision: of the weights. With int8, network and activations are computed in 8-bit integers.
+        decode: the settings, in place of those of the model; `max_side` is the size of the input as stored.
+        precision: of the weights. With int8, the network is computed in 8-bit integers.
         calibration: RGB images uint8 `[H, W, 3]`, from which int8 learns the range of each activation.
 
     Raises:
-        ValueError: the decoder is not `peaks`, or there are no photos for int8.
+        ValueError: the decoder does not run in LiteRT, or there are no images for int8.
     """
     path = Path(path)
-    formats.check_peaks(decode, "LiteRT")
-    side = decode.max_side + -decode.max_side % STRIDE
-    shown = [_shown(photo, side) for photo in calibration]
+    decode = decode or model.decode
+    formats.check_decoder(decode, "litert")
+    preprocessing = {
+        "stride": model.backbone.stride,
+        **dataclasses.asdict(model.backbone.preprocessing),
+    }
+    side = decode.max_side + -decode.max_side % model.backbone.stride
+    shown = [_shown(image, side, preprocessing) for image in calibration]
     if precision == "int8" and not shown:
-        raise ValueError("Expected photos for calibration with int8. Received: none")
-    network = heads(model)
+        raise ValueError("Expected images for calibration with int8. Received: none")
+    inside = formats.description(model.class_names, decode, card)
+    inside[PREPROCESSING] = json.dumps(preprocessing)
+    content = _with_files(_converted(heads(model), side, precision, shown), inside)
+    decoder = Path(numpy_decoder.__file__)
+    files.write(path.parent / decoder.name, decoder.read_bytes())
+    files.write(path, content)
+
+
+def heads(model: keras.Model) -> keras.Model:
+    """The network from preprocessed images to `[confidence, distances]`, which are not up-sampled.
+
+    Preprocessing is left out: in float16 the colours that it subtracts would be rounded.
+    """
+    import keras
+
+    names = ("confidence_head", "distances_head")
+    outputs = [model.get_layer(name).output for name in names]
+    return keras.Model(model.get_layer("preprocess").output, outputs)
+
+
+def _converted(
+    network: keras.Model, side: int, precision: Precision, shown: list[np.ndarray]
+) -> bytes:
+    """The network as LiteRT holds it, for an input of `side` pixels; `shown` calibrates int8."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
     spec = tf.TensorSpec([1, side, side, 3], tf.float32, "image")
     function = tf.function(network, input_signature=[spec]).get_concrete_function()
     # Else the converter makes resource variables of the weights, which LiteRT leaves uninitialised.
@@ -73,36 +119,82 @@ def save(
     else:
         converter.representative_dataset = lambda: ([image] for image in shown)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    content = _with_files(converter.convert(), runtimes.description(class_names, decode, card))
-    decoder = Path(numpy_decoder.__file__)
-    formats.write(path.parent / decoder.name, decoder.read_bytes())
-    formats.write(path, content)
+    converted: bytes = converter.convert()
+    return converted
 
 
-def heads(model: keras.Model) -> keras.Model:
-    """The network from what `model.Preprocess` gives to `[confidence, distances]`, which are not up-sampled.
-
-    Float16 would round the colours that are subtracted there, so the decoder does that, too.
-    """
-    names = ("confidence_head", "distances_head")
-    outputs = [model.get_layer(name).output for name in names]
-    return keras.Model(model.get_layer("preprocess").output, outputs)
-
-
-def _shown(photo: np.ndarray, side: int) -> np.ndarray:
-    """A photo as the network sees it, `[1, side, side, 3]`."""
-    shrink = side / max(photo.shape[:2])
-    height, width = (max(1, round(length * shrink)) for length in photo.shape[:2])
-    seen = numpy_decoder.preprocess(numpy_decoder.resize(photo, height, width))
+def _shown(image: np.ndarray, side: int, preprocessing: Mapping[str, Any]) -> np.ndarray:
+    """An image as the network sees it, `[1, side, side, 3]`."""
+    shrink = side / max(image.shape[:2])
+    height, width = (max(1, round(length * shrink)) for length in image.shape[:2])
+    seen = numpy_decoder.preprocess(numpy_decoder.resize(image, height, width), preprocessing)
     bottom, right = (side - length for length in seen.shape[:2])
     return np.pad(seen, [(0, bottom), (0, right), (0, 0)])[None]
 
 
-def _with_files(model: bytes, files: dict[str, str]) -> bytes:
+def _with_files(model: bytes, inside: dict[str, str]) -> bytes:
     """The model with files at its end, as an archive: TensorFlow Lite's way to keep labels with a model."""
     content = io.BytesIO()
     content.write(model)
     with zipfile.ZipFile(content, "a") as archive:
-        for name, text in files.items():
+        for name, text in inside.items():
             archive.writestr(name, text)
     return content.getvalue()
+
+
+def open(path: Path) -> Exported:
+    """Opens a file that `save` wrote; see `formats.open_exported` for errors."""
+    try:
+        with zipfile.ZipFile(path) as content:
+            names, decode = formats.described(
+                path, content.read(CLASS_NAMES), content.read(DECODE_CONFIG)
+            )
+            preprocessing = json.loads(content.read(PREPROCESSING))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise formats.foreign(path, "a LiteRT file", error) from error
+    run = network(interpreter(path))
+
+    def detect(image: np.ndarray, decode: DecodeConfig) -> Detections:
+        found = numpy_decoder.detect(run, image, dataclasses.asdict(decode), preprocessing)
+        return Detections(
+            found["boxes"],
+            found["scores"].astype(np.float32),
+            found["classes"].astype(np.int32),
+            (image.shape[0], image.shape[1]),
+        )
+
+    return Exported(detect, names, decode, OPTIONS, images.decode_with_pillow)
+
+
+def interpreter(path: Path) -> Any:
+    """LiteRT's interpreter of a file; see `formats.open_exported` for errors."""
+    litert = optional.load("ai_edge_litert.interpreter", "litert", f"{path}: opening it")
+    try:
+        opened = litert.Interpreter(str(path), num_threads=os.cpu_count())
+        opened.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: expected a LiteRT file: {error}") from error
+    return opened
+
+
+def network(opened: Any) -> numpy_decoder.Network:
+    """The network in an interpreter, for `numpy_decoder.detect`."""
+    [image] = opened.get_input_details()
+
+    def run(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if tuple(opened.get_input_details()[0]["shape"]) != (1, *padded.shape):
+            opened.resize_tensor_input(image["index"], [1, *padded.shape])
+            opened.allocate_tensors()
+        opened.set_tensor(image["index"], padded[None])
+        opened.invoke()
+        maps = {o["name"]: o["index"] for o in opened.get_output_details()}
+        confidence, distances = sorted(maps)  # names end in :0 and :1
+        return tuple(opened.get_tensor(maps[name])[0] for name in (confidence, distances))
+
+    return run
+
+
+FORMAT = formats.Format("litert", ".tflite", save, open)
+INT8 = formats.Format(
+    "litert-int8", ".tflite", functools.partial(save, precision="int8"), open, calibrated=True
+)

@@ -1,7 +1,7 @@
-"""Everything around the network of a UnitBox detector, in NumPy alone: photo in, boxes out.
+"""Everything around the network of a UnitBox detector, in NumPy alone: an image goes in, boxes come out.
 
-For runtimes whose files hold only the network, such as LiteRT. Nothing of this package is imported, so
-that this file can be copied into an application, beside the model.
+It is for runtimes whose files hold only the network, such as LiteRT. It imports nothing from unitbox_tf, so
+this file can be copied into an application, beside the model.
 """
 
 from __future__ import annotations
@@ -11,25 +11,31 @@ from typing import Any
 
 import numpy as np
 
-STRIDE = 32  # heights and widths of what the network sees are multiples of it
-MEAN = (103.939, 116.779, 123.68)  # BGR; of ImageNet, which VGG-16 expects subtracted
 SMOOTHING = 5  # px; side of the square over which confidence is averaged before peaks are sought
-TILT, TILT_PERIOD = 2e-5, 16  # of tops that are flat, so that they have one maximum; a pixel, px
+TILT, TILT_PERIOD = 2e-5, 16  # a pixel, px; tilts tops that are flat, so that they have one maximum
 CANDIDATES = 4  # so many times max_detections peaks go into non-maximum suppression
 
 Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def detect(network: Network, image: np.ndarray, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Objects in one image, found as the decoder `peaks` of the package does.
+def detect(
+    network: Network,
+    image: np.ndarray,
+    settings: Mapping[str, Any],
+    preprocessing: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Objects in one image, found as the decoder `peaks` of unitbox_tf finds them.
 
     Args:
-        network: maps what `preprocess` gives, float32 `[H, W, 3]`, H and W multiples of 32, to
-            confidence logits `[H / 8, W / 8, C]` and distances `[H / 16, W / 16, 4]` in pixels; maps
-            that are as many times smaller as the network's taps make them.
+        network: maps an image float32 `[H, W, 3]`, as `preprocess` makes it, to confidence logits
+            `[h, w, C]` and distances `[h, w, 4]` in pixels. The two maps may have different sizes, and
+            are up-sampled.
         image: RGB uint8 `[H, W, 3]`, of any size.
         settings: `max_side`, `scales`, `largest_object`, `score_threshold`, `nms_iou` and
-            `max_detections`, as `unitbox_tf.config.DecodeConfig` explains them.
+            `max_detections`, as `unitbox_tf.config.DecodeConfig` explains them; `decode_config.json`
+            in the exported file.
+        preprocessing: what the network expects of an image, see `preprocess`; `preprocessing.json` in the
+            exported file.
 
     Returns:
         `boxes` `xyxy` `[K, 4]` in pixels of `image` and cut to it, `scores` `[K]`, `classes` `[K]`, best
@@ -41,7 +47,7 @@ def detect(network: Network, image: np.ndarray, settings: Mapping[str, Any]) -> 
         # In single precision, as the graph does: halves are rounded alike.
         shrink = np.float32(min(1.0, settings["max_side"] / max(height, width))) * np.float32(scale)
         h, w = (max(1, int(np.rint(np.float32(side) * shrink))) for side in (height, width))
-        padded = preprocess(resize(image, h, w))
+        padded = preprocess(resize(image, h, w), preprocessing)
         confidence, distances = (upsample(m, *padded.shape[:2])[:h, :w] for m in network(padded))
         boxes, logits, classes = find_peaks(confidence, np.maximum(distances, 0), settings)
         if settings["largest_object"] is not None and scale != min(settings["scales"]):
@@ -57,14 +63,19 @@ def detect(network: Network, image: np.ndarray, settings: Mapping[str, Any]) -> 
     return {"boxes": boxes, "scores": scores, "classes": classes[kept]}
 
 
-def preprocess(image: np.ndarray) -> np.ndarray:
-    """What the network expects of an RGB image, 0 to 255: BGR, mean subtracted, zeros up to multiples of 32.
+def preprocess(image: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarray:
+    """An RGB image, 0 to 255, as the network expects it.
 
-    They are added at the bottom and at the right.
+    Args:
+        image: `[H, W, 3]`.
+        preprocessing: `channels`, the order of colours, "rgb" or "bgr"; `mean`, which is subtracted, in that
+            order; `scale`, by which the difference is multiplied; `stride`, to whose multiples height
+            and width are padded, with zeros at the bottom and at the right.
     """
-    seen = image[..., ::-1].astype(np.float32) - np.array(MEAN, np.float32)
-    bottom, right = (-side % STRIDE for side in image.shape[:2])
-    return np.pad(seen, [(0, bottom), (0, right), (0, 0)])
+    ordered = image[..., ::-1] if preprocessing["channels"] == "bgr" else image
+    seen = ordered.astype(np.float32) - np.array(preprocessing["mean"], np.float32)
+    bottom, right = (-side % preprocessing["stride"] for side in image.shape[:2])
+    return np.pad(seen * np.float32(preprocessing["scale"]), [(0, bottom), (0, right), (0, 0)])
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -75,7 +86,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _weights(new: int, old: int) -> np.ndarray:
-    """What each of `old` pixels contributes to each of `new` ones: triangles, `[new, old]`."""
+    """The share of each of `old` pixels in each of `new` ones: triangles, `[new, old]`."""
     ratio = old / new
     centres = (np.arange(new) + 0.5) * ratio
     offsets = np.abs(centres[:, None] - (np.arange(old) + 0.5))

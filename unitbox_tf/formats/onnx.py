@@ -1,78 +1,89 @@
-"""A detector as one ONNX file: photo of any size in, boxes out, decoding (`peaks`) included."""
+"""A detector as one ONNX file: an image of any size goes in, boxes come out. Decoding (`peaks`) is included.
+
+ONNX Runtime, which opens it, is optional: `pip install 'unitbox_tf[onnx]'`. Opening needs no TensorFlow.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from unitbox_tf import formats, optional
+from unitbox_tf import files, formats, images, optional
 from unitbox_tf.config import DecodeConfig
-from unitbox_tf.detect import decoders
-from unitbox_tf.detect.graph import IMAGES, OPTIONS, InferenceModule, Outputs
-from unitbox_tf.formats import runtimes
+from unitbox_tf.detect import padding
+from unitbox_tf.formats import CLASS_NAMES, DECODE_CONFIG, Exported
+from unitbox_tf.records import Detections
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 OPSET = 18
+# Settings that are inputs of the file, which may be left out, and their types.
+OPTIONS = {"score_threshold": np.float32, "nms_iou": np.float32, "max_detections": np.int32}
 
 
 def save(
-    model: keras.Model,
-    decode: DecodeConfig,
-    class_names: Sequence[str],
-    path: str | Path,
-    card: str = "",
+    model: Any, path: str | Path, card: str = "", *, decode: DecodeConfig | None = None
 ) -> None:
-    """Writes `model` as an ONNX file, for ONNX Runtime and what else reads ONNX.
+    """Writes `model` as an ONNX file, for ONNX Runtime and other programs that read ONNX.
 
-    Input: `images` uint8 RGB `[B, H, W, 3]` of any size; `score_threshold`, `nms_iou` and
-    `max_detections` may be left out. Outputs are those of `InferenceModule`. Class names, settings and
-    model card are in the metadata, under the keys that `runtimes` names.
+    Inputs: `images` uint8 RGB `[B, H, W, 3]` of any size; `OPTIONS`, which may be left out. The outputs are
+    those of `InferenceModule`. Class names, settings and model card are in the metadata, under the keys
+    `CLASS_NAMES`, `DECODE_CONFIG` and `MODEL_CARD` of `formats`.
+
+    Args:
+        model: see `formats.Format`.
+        path: the file.
+        card: the model card.
+        decode: the settings, in place of those of the model.
 
     Raises:
-        ValueError: the decoder is not `peaks`: ONNX has no loop that this package's tools can make of
-            the other.
+        ValueError: the decoder does not run in ONNX. `ellipse` does not: it has a loop that the
+            converter cannot write.
         ImportError: tf2onnx is not installed.
     """
-    path = Path(path)
-    formats.check_peaks(decode, "ONNX")
+    decode = decode or model.decode
+    formats.check_decoder(decode, "onnx")
     tf2onnx = optional.load("tf2onnx", "onnx", "exporting to ONNX")
     importlib.import_module("tf2onnx.convert")
-    module = InferenceModule(model, decode, resize=resize_by_matrices)
+    import tensorflow as tf
+
+    from unitbox_tf.detect import decoders, graph
+
+    module = graph.InferenceModule(model, decode, resize=resize_by_matrices)
 
     def detect(
         images: tf.Tensor, score_threshold: tf.Tensor, nms_iou: tf.Tensor, max_detections: tf.Tensor
-    ) -> Outputs:
-        given = dict(
-            zip(runtimes.ONNX_OPTIONS, (score_threshold, nms_iou, max_detections), strict=True)
-        )
+    ) -> graph.Outputs:
+        given = dict(zip(OPTIONS, (score_threshold, nms_iou, max_detections), strict=True))
         return module.decoded(images, decoders.with_tensors(decode, **given))
 
-    specs = [IMAGES, *(tf.TensorSpec([], OPTIONS[name], name) for name in runtimes.ONNX_OPTIONS)]
+    specs = [graph.IMAGES, *(tf.TensorSpec([], dtype, name) for name, dtype in OPTIONS.items())]
     proto, _ = tf2onnx.convert.from_function(
         tf.function(detect, input_signature=specs), input_signature=specs, opset=OPSET
     )
     _give_defaults(proto, decode)
-    for key, text in runtimes.description(class_names, decode, card).items():
+    for key, text in formats.description(model.class_names, decode, card).items():
         proto.metadata_props.add(key=key, value=text)
     proto.doc_string = "UnitBox detector: RGB images in, boxes x0, y0, x1, y1 in their pixels out"
-    formats.write(path, proto.SerializeToString())
+    files.write(path, proto.SerializeToString())
 
 
 def _give_defaults(proto: Any, decode: DecodeConfig) -> None:
-    """An input of the same name as a constant of the graph may be left out, and has its value then."""
+    """An input with the same name as a constant of the graph may be left out, and then has its value."""
     numpy_helper = importlib.import_module("onnx.numpy_helper")
-    for name in runtimes.ONNX_OPTIONS:
-        value = np.array(getattr(decode, name), OPTIONS[name].as_numpy_dtype)
+    for name, dtype in OPTIONS.items():
+        value = np.array(getattr(decode, name), dtype)
         proto.graph.initializer.append(numpy_helper.from_array(value, name))
 
 
 def resize_by_matrices(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """`inference.resize` as two products of matrices, for which ONNX has operators: an averaging one it has not."""
+    """`graph.resize` as two products of matrices: ONNX has no operator that averages all covered pixels."""
+    import tensorflow as tf
+
     shape = tf.shape(images)
     rows, columns = _weights(size[0], shape[1]), _weights(size[1], shape[2])
     x = tf.reshape(tf.cast(images, tf.float32), [shape[0], shape[1], shape[2] * 3])
@@ -81,9 +92,37 @@ def resize_by_matrices(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 
 def _weights(new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
-    """What each of `old` pixels contributes to each of `new` ones: triangles, `[new, old]`."""
+    """The share of each of `old` pixels in each of `new` ones: triangles, `[new, old]`."""
+    import tensorflow as tf
+
     new, old = tf.cast(new, tf.float32), tf.cast(old, tf.float32)
     ratio = old / new
     offsets = (tf.range(new)[:, None] + 0.5) * ratio - (tf.range(old) + 0.5)
     weights = tf.maximum(1.0 - tf.abs(offsets) / tf.maximum(ratio, 1.0), 0.0)
     return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
+
+
+def open(path: Path) -> Exported:
+    """Opens a file that `save` wrote; see `formats.open_exported` for errors."""
+    onnxruntime = optional.load("onnxruntime", "onnx", f"{path}: opening it")
+    try:
+        quiet = onnxruntime.SessionOptions()
+        quiet.log_severity_level = 3  # inputs that have defaults are intended: no warning
+        session = onnxruntime.InferenceSession(path, quiet, providers=["CPUExecutionProvider"])
+        metadata = session.get_modelmeta().custom_metadata_map
+        names, decode = formats.described(path, metadata[CLASS_NAMES], metadata[DECODE_CONFIG])
+    except KeyError as error:
+        raise formats.foreign(path, "an ONNX file", error) from error
+    except Exception as error:  # onnxruntime has no public class of errors
+        raise ValueError(f"{path}: expected an ONNX file: {error}") from error
+    outputs = [output.name for output in session.get_outputs()]
+
+    def detect(image: np.ndarray, decode: DecodeConfig) -> Detections:
+        options = {name: np.array(getattr(decode, name), dtype) for name, dtype in OPTIONS.items()}
+        found = session.run(outputs, {"images": image[None], **options})
+        return padding.unpad(dict(zip(outputs, found, strict=True)), [image.shape[:2]])[0]
+
+    return Exported(detect, names, decode, tuple(OPTIONS), images.decode_with_pillow)
+
+
+FORMAT = formats.Format("onnx", ".onnx", save, open)

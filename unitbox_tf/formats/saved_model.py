@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from unitbox_tf import files, formats, images
 from unitbox_tf.config import DecodeConfig
-from unitbox_tf.detect.graph import ENCODED, IMAGES, InferenceModule
-from unitbox_tf.formats.runtimes import MODEL_CARD
+from unitbox_tf.detect import padding
+from unitbox_tf.formats import MODEL_CARD, Exported
+from unitbox_tf.records import Detections
 
-WARM_UP_FILE = "tf_serving_warmup_requests"  # in `assets.extra`: where TensorFlow Serving looks
-WARM_UP_SIZES = ((480, 640), (640, 480))  # heights and widths of the photos in warm-up records
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+MARKER = "saved_model.pb"  # the file that each SavedModel has
+WARM_UP_FILE = "tf_serving_warmup_requests"  # in `assets.extra`, where TensorFlow Serving looks
+WARM_UP_SIZES = ((480, 640), (640, 480))  # heights and widths of the images in warm-up records
 
 
 def save(
-    model: keras.Model,
-    decode: DecodeConfig,
-    class_names: Sequence[str],
-    path: str | Path,
-    card: str = "",
+    model: Any, path: str | Path, card: str = "", *, decode: DecodeConfig | None = None
 ) -> None:
     """Writes `model` as a SavedModel that opens where this package is not installed.
 
-    Signatures, all of which return what `InferenceModule` describes: `serving_default` and `images`
-    take uint8 RGB images `[B, H, W, 3]` of any size, `encoded` encoded JPEG or PNG photos `[B]`;
-    `images_with_options` and `encoded_with_options` take `inference.OPTIONS`, too, whose defaults stand
-    in the signature. `heatmaps` returns what the network predicts. The functions `detect` and
+    All signatures return what `InferenceModule` describes. `serving_default` and `images` take uint8 RGB
+    images `[B, H, W, 3]` of any size, `encoded` takes encoded JPEG or PNG images `[B]`.
+    `images_with_options` and `encoded_with_options` take `graph.OPTIONS`, too; their defaults stand in
+    the signature. `heatmaps` returns the heatmaps of the network. The functions `detect` and
     `detect_encoded` are the same for Python, where TensorFlow fills in defaults of functions only.
 
     The functions `class_names`, `decode_config` (JSON) and `model_card` tell what the model is.
@@ -42,19 +40,32 @@ def save(
     The folder appears complete or not at all; an earlier export in its place is replaced when the new one
     is complete.
 
+    Args:
+        model: see `formats.Format`.
+        path: the folder.
+        card: the model card.
+        decode: the settings, in place of those of the model.
+
     Raises:
-        ValueError: `path` holds something else, which is left as it is.
+        ValueError: `path` holds something else, which is left as it is, or the decoder does not run in a
+            SavedModel.
     """
     path = Path(path)
-    is_export = (path / "saved_model.pb").is_file()
+    decode = decode or model.decode
+    formats.check_decoder(decode, "saved_model")
+    is_export = (path / MARKER).is_file()
     if path.is_symlink():
         raise ValueError(f"{path} is a link: it is left as it is. Name the folder itself.")
     if path.exists() and not is_export and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(
             f"{path} exists and is no SavedModel: it is left as it is. Name a new folder."
         )
+    import tensorflow as tf
+
+    from unitbox_tf.detect.graph import ENCODED, InferenceModule
+
     module = InferenceModule(model, decode)
-    module.class_names = _constant(list(class_names))
+    module.class_names = _constant(list(model.class_names))
     module.decode_config = _constant(json.dumps(dataclasses.asdict(decode)))
     module.model_card = _constant(card)
 
@@ -69,33 +80,32 @@ def save(
         "encoded_with_options": module.detect_encoded,
         "heatmaps": module.heatmaps,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        complete = Path(folder) / path.name
-        tf.saved_model.save(module, str(complete), signatures=signatures)
-        extra = complete / "assets.extra"
+    with files.replacing(path) as partial:
+        tf.saved_model.save(module, str(partial), signatures=signatures)
+        extra = partial / "assets.extra"
         extra.mkdir()
         (extra / MODEL_CARD).write_text(card, encoding="utf-8")
         with tf.io.TFRecordWriter(str(extra / WARM_UP_FILE)) as writer:
             for record in warm_up_records():
                 writer.write(record)
-        if path.exists():  # moved aside, and deleted with the temporary folder
-            os.replace(path, Path(folder) / "earlier")
-        os.replace(complete, path)
 
 
-def _constant(value: str | list[str]) -> tf.types.experimental.PolymorphicFunction:
+def _constant(value: str | list[str]) -> Any:
     """A function without arguments that returns `value`: how a SavedModel keeps text."""
+    import tensorflow as tf
+
     return tf.function(lambda: tf.constant(value), input_signature=[])
 
 
 def warm_up_records() -> list[bytes]:
-    """Requests, a serialized `PredictionLog` each, that TensorFlow Serving runs before it answers the first client.
+    """Requests that TensorFlow Serving runs before it answers the first client, a serialized `PredictionLog` each.
 
-    Source: TensorFlow Serving, "SavedModel Warmup".
+    Source: TensorFlow Serving, "SavedModel Warmup", and its files prediction_log.proto, predict.proto and
+        model.proto, from which the numbers of fields come.
     """
-    # Imported here: writing a SavedModel is the only thing that needs it.
-    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+    import tensorflow as tf
+
+    from unitbox_tf.detect.graph import ENCODED, IMAGES
 
     records = []
     for height, width in WARM_UP_SIZES:
@@ -106,11 +116,53 @@ def warm_up_records() -> list[bytes]:
             "encoded": (ENCODED.name, [tf.io.encode_jpeg(image).numpy()]),
         }
         for signature, (name, value) in inputs.items():
-            request = predict_pb2.PredictRequest()
-            request.model_spec.name = "unitbox"
-            request.model_spec.signature_name = signature
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-            log = prediction_log_pb2.PredictionLog()
-            log.predict_log.request.CopyFrom(request)
-            records.append(log.SerializeToString())
+            tensor = tf.make_tensor_proto(value).SerializeToString()
+            model_spec = _field(1, b"unitbox") + _field(3, signature.encode())
+            entry = _field(1, name.encode()) + _field(2, tensor)  # of the map of inputs
+            request = _field(1, model_spec) + _field(2, entry)
+            records.append(_field(6, _field(1, request)))  # PredictionLog.predict_log.request
     return records
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of a Protocol Buffers message that holds text, bytes or a message.
+
+    Source: Protocol Buffers, "Encoding": a key (number and wire type 2), the length, the content.
+    """
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    """A number in groups of seven bits, the lowest first; all but the last have their top bit set."""
+    groups = bytearray()
+    while value > 127:
+        groups.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+def open(path: Path) -> Exported:
+    """Opens a folder that `save` wrote; see `formats.open_exported` for errors."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    try:
+        stored_names = json.dumps([name.decode() for name in loaded.class_names().numpy()])
+        stored_decode = loaded.decode_config().numpy()
+        detect_with = loaded.signatures["images_with_options"]
+    except (KeyError, AttributeError) as error:
+        raise formats.foreign(path, "a SavedModel", error) from error
+    names, decode = formats.described(path, stored_names, stored_decode)
+    _, inputs = detect_with.structured_input_signature
+    fields = (field.name for field in dataclasses.fields(DecodeConfig))
+    dtypes = {name: inputs[name].dtype for name in fields if name in inputs}
+
+    def detect(image: np.ndarray, decode: DecodeConfig) -> Detections:
+        options = {n: tf.constant(getattr(decode, n), dtype) for n, dtype in dtypes.items()}
+        found = detect_with(images=tf.constant(image[None]), **options)
+        return padding.unpad(found, [image.shape[:2]])[0]
+
+    return Exported(detect, names, decode, tuple(dtypes), images.decode_photo)
+
+
+FORMAT = formats.Format("saved_model", "", save, open, marker=MARKER)

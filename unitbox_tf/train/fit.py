@@ -304,7 +304,7 @@ def _finish(
     """Exports the best weights, judges them with each decoder, and draws: what matters most comes first."""
     model, names = detector.load_model(run, config), config.model.class_names
     card = runs.model_card(run, config)
-    saved_model.save(model, config.decode, names, run / runs.SAVED_MODEL_FOLDER, card)
+    saved_model.save(model, run / runs.SAVED_MODEL_FOLDER, card)
     results, pictures = {}, []
     protocol = config.train.validation_protocol
     for decoder in ("peaks", "ellipse"):
