@@ -77,6 +77,8 @@ SLOW = [
     ("docs/evaluation.md", "--validation-protocol fddb", "trains"),
     ("docs/faces.md", "--run short", "trains"),
     ("docs/faces.md", "wider_face:wider/val_416", "another evaluation of a model is run"),
+    ("docs/training.md", "fit --config", "trains"),
+    ("docs/training.md", "from_generator", "trains three times"),
     ("saved_models/faces/README.md", "--init faces", "trains"),
     ("saved_models/faces/README.md", "evaluate faces", "two decoders at three scales, twice"),
 ]
