@@ -2,8 +2,8 @@
 
     python docs/reference/make.py [FOLDER]
 
-A page a module, from the ground floor up: the order of `[tool.importlinter]` in pyproject.toml. What pdoc
-warns of, such as a type that cannot be resolved, is an error.
+Each module has a page. Their order is that of `[tool.importlinter]` in pyproject.toml, the lowest floor first.
+A warning of pdoc, such as a type that cannot be resolved, is an error.
 """
 
 from __future__ import annotations
@@ -42,13 +42,17 @@ def modules(pyproject: Path) -> list[str]:
 
 
 def make(names: Sequence[str], folder: Path) -> None:
-    """Writes pages of the package `names[0]` and its modules, in this order, and their index into `folder`.
+    """Writes a page for each module, and an index, into `folder`.
+
+    Args:
+        names: the package, then its modules, in the order of the index.
+        folder: to write.
 
     Raises:
-        UserWarning: pdoc warned, or imported something that did.
+        UserWarning: pdoc warned, or a module that it imported did.
     """
     pdoc.render.configure(docformat="google", template_directory=HERE)
-    # pdoc looks only at names that are there already, and the package loads its own when they are used.
+    # The package loads its names when they are used, and pdoc sees only those that are loaded.
     package = importlib.import_module(names[0])
     for name in getattr(package, "__all__", ()):
         setattr(package, name, getattr(package, name))
@@ -60,7 +64,10 @@ def make(names: Sequence[str], folder: Path) -> None:
 
 
 def _resolve_named_tuples(module: types.ModuleType) -> None:
-    """Their constructors name types as text, and have no module in which pdoc could look them up."""
+    """Turns the types in constructors of named tuples from text into objects.
+
+    pdoc would look the text up in the constructor's module, but these constructors have none.
+    """
     for value in vars(module).values():
         if inspect.isclass(value) and value.__module__ == module.__name__:
             if issubclass(value, tuple) and hasattr(value, "_fields"):

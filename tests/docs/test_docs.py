@@ -70,7 +70,8 @@ SLOW = [
     ("README.md", "faces.onnx", "converts, half a minute"),
     ("docs/data.md", "tfrecord:shards#train", "trains"),
     ("docs/export.md", "detector.onnx       #", "converts, a minute"),
-    ("docs/export.md", "litert-int8", "converts, half a minute"),
+    ("docs/export.md", "--format litert-int8", "converts, half a minute"),
+    ("docs/export.md", "again.onnx", "converts, a minute"),
     ("docs/serving.md", "export faces", "traces the graph of three scales, twice"),
     ("docs/serving.md", "benchmarks serving", "starts TensorFlow twice"),
     ("docs/evaluation.md", "--validation-protocol fddb", "trains"),
@@ -78,6 +79,8 @@ SLOW = [
     ("docs/faces.md", "wider_face:wider/val_416", "another evaluation of a model is run"),
     ("docs/time.md", "--run timing", "trains"),
     ("docs/troubleshooting.md", "--run two_classes", "trains"),
+    ("docs/training.md", "fit --config", "trains"),
+    ("docs/training.md", "from_generator", "trains three times"),
     ("saved_models/faces/README.md", "--init faces", "trains"),
     ("saved_models/faces/README.md", "evaluate faces", "two decoders at three scales, twice"),
 ]
@@ -85,11 +88,12 @@ SLOW = [
 # The same, and why it is never run, but checked.
 CHECKED = [
     ("README.md", "make fit", "installs, trains, and runs these tests"),
+    ("README.md", "pip install .  ", "installs from the network"),
     ("README.md", "-m venv", "installs from the network"),
     ("README.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     ("README.md", "figure4 letter", "trains eight runs"),
     ("docs/demo.md", "unitbox demo  ", "a server"),
-    ("docs/export.md", "parity.py", "five exports, each run on a hundred photos"),
+    ("docs/export.md", "benchmarks parity", "five exports, each run on a hundred photos"),
     ("docs/large_pictures.md", "pytest", "one of the slow tests itself"),
     ("docs/serving.md", SERVER, "another program, and a server"),
     ("docs/evaluation.md", "training.rivals", "installs other detectors, 3 GB"),

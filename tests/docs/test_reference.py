@@ -19,7 +19,7 @@ make = importlib.import_module("make")
 def test_modules_come_from_the_ground_up():
     names = make.modules(ROOT / "pyproject.toml")
     assert names[0] == "unitbox_tf"
-    order = ["boxes", "records", "datasets", "losses", "evaluation", "train", "cli"]
+    order = ["boxes", "config", "records", "datasets", "detect", "evaluation", "train", "cli"]
     places = [names.index(f"unitbox_tf.{name}") for name in order]
     assert places == sorted(places)
     package = ROOT / "unitbox_tf"

@@ -162,7 +162,6 @@ def test_a_run_is_exported_with_its_card_and_its_best_weights(saves, untrained_r
     assert card.startswith("# UnitBox detector: object, other\n\nTrained on synthetic:")
     assert exported.class_names == ("object", "other")
     assert options["decode"].max_side == 32
-    config = configs.load(untrained_run / runs.CONFIG_FILE)
     expected = UnitBox.from_preset(untrained_run)
     for a, b in zip(exported.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)

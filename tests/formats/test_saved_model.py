@@ -11,6 +11,7 @@ import tensorflow as tf
 from tests.formats.conftest import CARD, CONFIG
 from unitbox_tf import formats, inputs
 from unitbox_tf.detect import graph, padding
+from unitbox_tf.detect.detector import Detector
 from unitbox_tf.formats import saved_model
 
 NAMES = CONFIG.model.class_names

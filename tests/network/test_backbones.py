@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -64,3 +67,10 @@ def test_preprocessing_orders_subtracts_scales_and_pads(channels, expected):
     assert not out[:, 3:].any()
     assert not out[:, :, 5:].any()
     assert backbones.Preprocessing().scale == 1.0
+
+
+def test_a_program_may_import_backbone_first():
+    # Importing Keras imports the modules with Keras classes, while this one is not complete yet.
+    code = "import unitbox_tf; unitbox_tf.Backbone"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

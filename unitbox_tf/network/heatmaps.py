@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import keras
 
-from unitbox_tf.network import layers
-from unitbox_tf.network.backbones import Backbone
+from unitbox_tf.network import backbones, layers
 
 HEADS = ("confidence_head", "distances_head")  # layers whose outputs are not up-sampled yet
 PREPROCESS = "preprocess"  # the layer whose output the backbone is shown
@@ -22,7 +21,7 @@ PREPROCESS = "preprocess"  # the layer whose output the backbone is shown
 
 def heatmaps(
     image: keras.KerasTensor,
-    backbone: Backbone,
+    backbone: backbones.Backbone,
     num_classes: int,
     *,
     unshared: bool,
