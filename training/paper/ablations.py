@@ -13,10 +13,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import experiments
-import figure4
-import recipes
-
+from training.paper import experiments, figure4, recipes
 from unitbox_tf.config import Config
 
 BASE = "base"

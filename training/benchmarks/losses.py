@@ -23,8 +23,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
-from turns import quartiles, take_turns
 
+from training.benchmarks.turns import quartiles, take_turns
 from unitbox_tf import losses
 
 Heatmaps = tuple[

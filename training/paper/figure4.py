@@ -15,12 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import experiments
 import numpy as np
-import recipes
-import roc
 from matplotlib.figure import Figure
 
+from training.paper import experiments, recipes, roc
 from unitbox_tf.config import Config
 from unitbox_tf.evaluation import fddb, protocols
 

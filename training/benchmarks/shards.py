@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmark_data import save
-from turns import quartiles, take_turns
 
+from training.benchmarks.data import save
+from training.benchmarks.turns import quartiles, take_turns
 from unitbox_tf import datasets
 from unitbox_tf.datasets import tfrecord
 from unitbox_tf.problems import Problems

@@ -6,9 +6,7 @@ import argparse
 import json
 from typing import Any
 
-import experiments
-import roc
-
+from training.paper import experiments, roc
 from unitbox_tf.evaluation import fddb, protocols
 
 SCORES = {"discrete": "disc", "continuous": "cont"}  # and how published files name them

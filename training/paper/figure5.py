@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import experiments
-import figure4
 import numpy as np
-import recipes
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from training.paper import experiments, figure4, recipes
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import datasets
 from unitbox_tf.config import Config

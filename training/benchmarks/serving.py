@@ -20,7 +20,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from turns import take_turns
+from training.benchmarks.turns import take_turns
 
 STEADY = 10  # calls after the first
 WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"

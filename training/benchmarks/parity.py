@@ -30,9 +30,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import cv2
 import numpy as np
-from turns import quartiles, take_turns
 
 import unitbox_tf
+from training.benchmarks.turns import quartiles, take_turns
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import cli, datasets
 from unitbox_tf.detect import decoders

@@ -37,11 +37,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import rivals
-from rivals import Rival, RivalError, Worker
-from turns import quartiles, take_turns
 
 import unitbox_tf
+from training.benchmarks.turns import quartiles, take_turns
+from training.rivals import workers
+from training.rivals.workers import Rival, RivalError, Worker
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import config as configs
 from unitbox_tf import datasets, runs
@@ -93,8 +93,8 @@ def main() -> None:
     parser.add_argument(
         "--rivals",
         nargs="*",
-        default=[rival.detector for rival in rivals.RIVALS],
-        choices=[rival.detector for rival in rivals.RIVALS],
+        default=[rival.detector for rival in workers.RIVALS],
+        choices=[rival.detector for rival in workers.RIVALS],
         help="which of the others; all by default",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
@@ -128,7 +128,7 @@ def compare(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.min_size < math.inf or arguments.rounds < 0:
         raise ValueError("Expected a --min-size and --rounds from 0.")
     detectors = [ours(text) for text in arguments.ours]
-    detectors += [rival for rival in rivals.RIVALS if rival.detector in arguments.rivals]
+    detectors += [rival for rival in workers.RIVALS if rival.detector in arguments.rivals]
     repeated = {one.label for one in detectors if sum(o.label == one.label for o in detectors) > 1}
     if repeated:
         raise ValueError(f"Expected different detectors. Received twice: {sorted(repeated)}")
@@ -144,7 +144,7 @@ def compare(arguments: argparse.Namespace) -> None:
         for rival in detectors:
             row = rows[rival.label] = described(rival)
             try:
-                pythons[rival.label] = rivals.interpreter(rival, environments)
+                pythons[rival.label] = workers.interpreter(rival, environments)
                 folder = output / file_name(rival.label)
                 row |= detect_all(rival, pythons[rival.label], photos, folder)
             except RivalError as error:

@@ -76,7 +76,7 @@ def main() -> None:
     # As after Ctrl-C: the training that is under way ends with this program, or it would go on alone.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        importlib.import_module(arguments.figure).make(arguments)
+        importlib.import_module(f"training.paper.{arguments.figure}").make(arguments)
     except ValueError as error:
         parser.exit(1, f"figures.py: error: {error}\n")
 

@@ -84,20 +84,20 @@ def main() -> None:
 def _run(arguments: argparse.Namespace) -> None:
     """Imports and calls what is asked for."""
     if arguments.what == "losses":
-        import benchmark_losses
+        from training.benchmarks import losses
 
-        benchmark_losses.benchmark(arguments)
+        losses.benchmark(arguments)
     elif arguments.what == "shards":
-        import benchmark_shards
+        from training.benchmarks import shards
 
-        benchmark_shards.benchmark_shards(arguments)
+        shards.benchmark_shards(arguments)
     else:
-        import benchmark_data
+        from training.benchmarks import data
 
         {
-            "reading": benchmark_data.benchmark_reading,
-            "fddb": benchmark_data.benchmark_fddb,
-            "wider_face": benchmark_data.benchmark_wider_face,
+            "reading": data.benchmark_reading,
+            "fddb": data.benchmark_fddb,
+            "wider_face": data.benchmark_wider_face,
         }[arguments.what](arguments)
 
 

@@ -21,8 +21,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-from turns import quartiles, take_turns
 
+from training.benchmarks.turns import quartiles, take_turns
 from unitbox_tf import datasets, images
 from unitbox_tf.evaluation import fddb, wider_face
 from unitbox_tf.problems import Problems
