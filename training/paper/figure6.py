@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
 
+from training import outputs
 from training.paper import experiments, roc
 from unitbox_tf.evaluation import fddb, protocols
 
-SCORES = {"discrete": "disc", "continuous": "cont"}  # and how published files name them
+Score = Literal["discrete", "continuous"]
+SCORES: dict[Score, str] = {
+    "discrete": "disc",
+    "continuous": "cont",
+}  # as published files name them
 
 
 def figures(curves: fddb.Curves) -> dict[str, Any]:
@@ -24,20 +29,36 @@ def figures(curves: fddb.Curves) -> dict[str, Any]:
     return found
 
 
-def make(arguments: argparse.Namespace) -> None:
-    """Judges the runs, and writes their curves, figure6.json and two plots."""
-    folder = arguments.output
-    runs = experiments.named(arguments.runs)
-    others = {kind: protocols.roc_files(arguments.curves, kind) for kind in SCORES.values()}
-    curves = {
-        name: roc.curves_of(run, arguments.sources, arguments.data, decoder=arguments.decoder)
-        for name, run in runs.items()
+def make(
+    runs: Sequence[str],
+    *,
+    data: str,
+    output: Path,
+    sources: Sequence[str],
+    curves: Path | None,
+    decoder: str,
+) -> None:
+    """Judges runs, and writes their curves, figure6.json and two plots.
+
+    Args:
+        runs: texts NAME=RUN, each a run or a published detector and how the plots call it.
+        data: folder of the data sets.
+        output: folder to write.
+        sources: annotated images, as FORMAT:PATH#SPLIT.
+        curves: folder of published curves.
+        decoder: turns heatmaps into boxes.
+    """
+    named = experiments.named(runs)
+    others = {score: protocols.roc_files(curves, kind) for score, kind in SCORES.items()}
+    judged = {
+        name: roc.curves_of(run, sources, data, decoder=decoder) for name, run in named.items()
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, own in curves.items():
-        fddb.save_curves(own, folder / f"figure6-{name}-")
-    numbers = {name: figures(own) for name, own in curves.items()}
-    (folder / "figure6.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    for score, kind in SCORES.items():
-        path = folder / f"figure6-{score}.png"
-        fddb.plot(curves, path, score=score, others=others[kind])  # type: ignore[arg-type]
+    output.mkdir(parents=True, exist_ok=True)
+    for name, own in judged.items():
+        fddb.save_curves(own, output / f"figure6-{name}-")
+    outputs.write_json(
+        output / "figure6.json", {name: figures(own) for name, own in judged.items()}
+    )
+    for score in SCORES:
+        path = output / f"figure6-{score}.png"
+        fddb.plot(judged, path, score=score, others=others[score])
