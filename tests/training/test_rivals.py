@@ -1,6 +1,5 @@
 """The comparison with other detectors, without them: fakes speak as they do, and nothing is installed."""
 
-import argparse
 import dataclasses
 import json
 import math
@@ -12,15 +11,14 @@ import cv2
 import numpy as np
 import pytest
 
-from training.rivals import comparison, workers
-from training.rivals.workers import Rival, RivalError, Worker
+from training.rivals import catalogue, comparison, judging, workers
+from training.rivals.catalogue import Rival
+from training.rivals.workers import RivalError, Worker
 from unitbox_tf.records import Annotation, Detections
 
 FAKE = f"""
-import sys
-sys.path.append({str(workers.SCRIPT.parent)!r})
+import runpy
 import numpy as np
-import rival_worker
 
 def fake(calls, score=0.5, smallest=0):
     print("loaded")
@@ -33,8 +31,9 @@ def fake(calls, score=0.5, smallest=0):
         return [(x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1, np.float32(score))]
     return detect
 
-rival_worker.DETECTORS["fake"] = fake
-rival_worker.main()
+rival_worker = runpy.run_path({str(catalogue.SCRIPT)!r})
+rival_worker["DETECTORS"]["fake"] = fake
+rival_worker["main"]()
 """
 BOX = [8, 6, 20, 30]  # x, y, width, height
 
@@ -109,13 +108,13 @@ def test_environments_are_made_once_and_anew_with_other_pins_or_if_incomplete(tm
 
 
 def test_rivals_are_pinned_and_run_by_functions_that_exist():
-    worker = workers.SCRIPT.read_text()
-    for rival in workers.RIVALS:
+    worker = catalogue.SCRIPT.read_text()
+    for rival in catalogue.RIVALS:
         assert all("==" in pin for pin in (*rival.requirements, *rival.alone))
         assert f"\ndef {rival.detector}(" in worker
         assert set(rival.timed) <= set(rival.settings)
-    for names in ({r.label for r in workers.RIVALS}, {r.detector for r in workers.RIVALS}):
-        assert len(names) == len(workers.RIVALS)
+    for names in ({r.label for r in catalogue.RIVALS}, {r.detector for r in catalogue.RIVALS}):
+        assert len(names) == len(catalogue.RIVALS)
 
 
 def test_recall_by_size_is_that_counted_by_hand():
@@ -133,7 +132,7 @@ def test_recall_by_size_is_that_counted_by_hand():
     found = Detections(
         np.array(boxes)[[0, 2, 4, 1]], np.array(scores), np.zeros(4, int), (100, 200)
     )
-    by_size = comparison.recall_by_size([found], [annotation], [16, 24, 32, math.inf], 0.25)
+    by_size = judging.recall_by_size([found], [annotation], [16, 24, 32, math.inf], 0.25)
     assert {size: row["objects"] for size, row in by_size.items()} == {
         "16-24": 2,  # the borders belong to the upper size: 24 is not here
         "24-32": 1,
@@ -144,11 +143,11 @@ def test_recall_by_size_is_that_counted_by_hand():
     assert math.isnan(by_size["32+"]["recall"])
     # Cut to the photo, the box is as narrow as what is seen of it.
     seen = dataclasses.replace(found, image_size=(100, 120))
-    by_size = comparison.recall_by_size([seen], [annotation], [16, 24, 32], 0)
+    by_size = judging.recall_by_size([seen], [annotation], [16, 24, 32], 0)
     assert by_size["16-24"]["objects"] == 2
     assert by_size["16-24"]["recall"] == 1
     narrow = dataclasses.replace(found, image_size=(100, 115))
-    by_size = comparison.recall_by_size([narrow], [annotation], [16, 24, 32], 0)
+    by_size = judging.recall_by_size([narrow], [annotation], [16, 24, 32], 0)
     assert by_size["16-24"]["objects"] == 1
 
 
@@ -156,7 +155,7 @@ def test_sizes_begin_at_the_smallest_that_counts():
     annotation = Annotation("a", b"", [[0, 0, 30, 30], [40, 40, 49, 49]])
     found = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), (50, 50))
     for smallest, sizes in ((0, "0-24"), (28, "28-32")):
-        _, figures = comparison.judge([found], [annotation], smallest)
+        _, figures = judging.judge([found], [annotation], smallest)
         assert next(iter(figures["recall_by_size"])) == sizes
         counts = [row["objects"] for row in figures["recall_by_size"].values()]
         assert sum(counts) == figures["objects"]
@@ -166,22 +165,22 @@ def test_our_detectors_are_runs_with_fields_of_their_decoding(tiny_config, tmp_p
     run = tmp_path / "c:old" / "run"
     run.mkdir(parents=True)
     with pytest.raises(ValueError, match="expected the folder of a run"):
-        comparison.ours(str(run))
+        catalogue.ours(str(run))
     (run / "config.json").write_text(tiny_config.to_json())
     with pytest.raises(ValueError, match=r"expected one class.*'other'"):
-        comparison.ours(str(run))
+        catalogue.ours(str(run))
     model = dataclasses.replace(tiny_config.model, class_names=("face",))
     (run / "config.json").write_text(dataclasses.replace(tiny_config, model=model).to_json())
-    plain = comparison.ours(str(run))
+    plain = catalogue.ours(str(run))
     assert plain.settings == {"path": str(run), "max_side": 64, "score_threshold": 0.05}
     assert plain.timed == {"score_threshold": 0.5}
-    other = comparison.ours(f"{run}:max_side=96:decoder=ellipse:score_threshold=0.3")
+    other = catalogue.ours(f"{run}:max_side=96:decoder=ellipse:score_threshold=0.3")
     assert other.label == "UnitBox run max_side=96 decoder=ellipse score_threshold=0.3"
     assert other.settings["decoder"] == "ellipse"
     assert (other.settings["max_side"], other.settings["score_threshold"]) == (96, 0.3)
     assert other.timed == {}
     with pytest.raises(ValueError, match=r"expected a field of .*Received: 'side'"):
-        comparison.ours(f"{run}:side=96")
+        catalogue.ours(f"{run}:side=96")
 
 
 @pytest.fixture
@@ -196,11 +195,11 @@ def arguments(tmp_path):
     categories = [{"id": 7, "name": "face"}]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    return argparse.Namespace(
+    return dict(
         sources=["coco:."],
         data=tmp_path,
         ours=["ours"],
-        rivals=["fake", "gone"],
+        others=["fake", "gone"],
         output=tmp_path / "out",
         environments=None,
         min_size=16,
@@ -218,11 +217,11 @@ def test_detectors_are_compared_and_those_that_fail_are_absent(fake, arguments, 
     ours = dataclasses.replace(fake, label="Ours", note="")
     stops = dataclasses.replace(fake, label="Stops", timed={"smallest": 481})
     late = dataclasses.replace(fake, label="Other", settings={**fake.settings, "score": 0.25})
-    monkeypatch.setattr(workers, "RIVALS", (stops, late, Rival("Gone", "gone", {})))
+    monkeypatch.setattr(catalogue, "RIVALS", (stops, late, Rival("Gone", "gone", {})))
     monkeypatch.setattr(workers, "interpreter", interpreter)
-    monkeypatch.setattr(comparison, "ours", lambda text: ours)
-    comparison.compare(arguments)
-    content = json.loads((arguments.output / "table.json").read_text())
+    monkeypatch.setattr(catalogue, "ours", lambda text: ours)
+    comparison.compare(**arguments)
+    content = json.loads((arguments["output"] / "table.json").read_text())
     assert (content["photos"], content["cores"] >= 1) == (2, True)
     rows = content["detectors"]
     assert list(rows) == ["Ours", "Stops", "Other", "Gone"]
@@ -235,8 +234,8 @@ def test_detectors_are_compared_and_those_that_fail_are_absent(fake, arguments, 
     assert "photo too small" in rows["Stops"]["untimed"]
     assert "milliseconds" not in rows["Stops"]
     assert "no gone" in rows["Gone"]["absent"]
-    text = (arguments.output / "table.md").read_text()
-    assert (arguments.output / "curves.png").stat().st_size > 0
+    text = (arguments["output"] / "table.md").read_text()
+    assert (arguments["output"] / "curves.png").stat().st_size > 0
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
     assert lines[2].startswith("| faces | 2 | 2 | 2 | 0 | 0 | 0 | 0 |")
@@ -247,30 +246,30 @@ def test_detectors_are_compared_and_those_that_fail_are_absent(fake, arguments, 
 
 
 def test_detections_that_are_there_are_not_made_again(fake, arguments, tmp_path, monkeypatch):
-    arguments.rounds = 0
-    monkeypatch.setattr(workers, "RIVALS", ())
-    monkeypatch.setattr(comparison, "ours", lambda text: fake)
+    arguments["rounds"] = 0
+    monkeypatch.setattr(catalogue, "RIVALS", ())
+    monkeypatch.setattr(catalogue, "ours", lambda text: fake)
     calls = tmp_path / "calls"
     for repeated, count in ((False, 2), (True, 2)):
-        comparison.compare(arguments)
+        comparison.compare(**arguments)
         assert len(calls.read_text()) == count, repeated
     monkeypatch.setattr(
-        comparison,
+        catalogue,
         "ours",
         lambda text: dataclasses.replace(fake, settings={**fake.settings, "score": 0.4}),
     )
-    comparison.compare(arguments)
+    comparison.compare(**arguments)
     assert len(calls.read_text()) == 4
-    (arguments.output / "Fake" / "detections.json").unlink()
-    comparison.compare(arguments)
+    (arguments["output"] / "Fake" / "detections.json").unlink()
+    comparison.compare(**arguments)
     assert len(calls.read_text()) == 6
-    arguments.photos = 1
-    comparison.compare(arguments)
+    arguments["photos"] = 1
+    comparison.compare(**arguments)
     assert len(calls.read_text()) == 7
 
 
 def test_the_same_detector_twice_is_refused(fake, arguments, monkeypatch):
-    monkeypatch.setattr(comparison, "ours", lambda text: fake)
-    arguments.ours = ["a", "a"]
+    monkeypatch.setattr(catalogue, "ours", lambda text: fake)
+    arguments["ours"] = ["a", "a"]
     with pytest.raises(ValueError, match=r"Received twice: \['Fake'\]"):
-        comparison.compare(arguments)
+        comparison.compare(**arguments)

@@ -1,104 +1,126 @@
-"""Speed and memory, as ratios measured in one run.
+"""Speed, memory and parity, as ratios measured in one run.
 
-    python training/benchmark.py losses [--jit]
-    python training/benchmark.py reading FORMAT:PATH#SPLIT [--data FOLDER]
-    python training/benchmark.py fddb DETECTIONS ANNOTATIONS SIZES
-    python training/benchmark.py wider_face GROUND_TRUTH RESULTS [RESULTS ...]
-    python training/benchmark.py shards [FORMAT:PATH#SPLIT] [--data FOLDER]
+    python -m training.benchmarks losses [--jit]
+    python -m training.benchmarks reading FORMAT:PATH#SPLIT [--data FOLDER]
+    python -m training.benchmarks fddb DETECTIONS ANNOTATIONS SIZES
+    python -m training.benchmarks wider_face GROUND_TRUTH RESULTS [RESULTS ...]
+    python -m training.benchmarks shards [FORMAT:PATH#SPLIT] [--data FOLDER]
+    python -m training.benchmarks serving SAVED_MODEL IMAGE
+    python -m training.benchmarks parity MODEL FORMAT:PATH#SPLIT --calibration IMAGES --output FOLDER
+    python -m training.benchmarks plot_losses [--output FOLDER]
 
-Variants take turns in an order that changes, so that what else the machine does meets all of them;
-a ratio is taken within each round, and tables show the median and the quartiles. --json FILE writes
-the numbers.
+Variants take turns in an order that changes, so that other programs on the machine slow all of them
+alike. A ratio is taken within each round, and tables show the median and the quartiles. --json FILE
+writes the numbers.
 
-losses: forward and backward of -ln IoU; see benchmark_losses.py.
+losses: forward and backward of -ln IoU; see losses.py.
 
 reading: a reader, annotations alone. fddb: reading and judging of an official result file, the folder
-FDDB-folds and the json of sizes. wider_face: the same of the folder of the official .mat files and
-of results, each a folder in the official layout or one .txt.gz with all images: a line
-`# <event>/<image> <n>`, then n lines `x y w h score`; with average precision by the official and the
-exact overlap, also of boxes with fractions. These are compared with a bare read of the same files,
-and with the plainest loop that makes numbers of their lines (of json, xml and csv: with Python's
-own parser); see benchmark_data.py.
+FDDB-folds and the json of sizes. wider_face: the same for the folder of the official .mat files and
+for results. Each result is a folder in the official layout, or one .txt.gz with all images: a line
+`# <event>/<image> <n>`, then n lines `x y w h score`. It shows average precision by the official and the
+exact overlap, also for boxes with fractions. All three are compared with a bare read of the same files,
+and with the plainest loop that makes numbers of their lines (for json, xml and csv: with Python's own
+parser); see data.py.
 
 shards: writing a data set as TFRecord shards, as `unitbox convert` does, and reading them with all
-checksums, as training does before it begins; see benchmark_shards.py.
+checksums, as training does before it begins; see shards.py.
+
+serving: first call and later calls of an exported SavedModel, with and without its warm-up requests;
+see serving.py.
+
+parity: boxes, scores, size and time of each export format beside the detector in Python; see parity.py.
+
+plot_losses: the pictures of docs/losses.md; nothing is measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from training import command, outputs
 
 
 def main() -> None:
-    """Reads the command line. What is not asked for is not imported: judges do without TensorFlow."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    what = parser.add_subparsers(dest="what", required=True)
+    """Runs one measurement. Modules of others are not imported: judges do without TensorFlow."""
+    parser = _parser()
+    options = vars(parser.parse_args())
+    if options.get("rounds", 1) < 1:
+        parser.error(f"expected --rounds from 1, received {options['rounds']}")
+    what, function, file = options.pop("what"), options.pop("function"), options.pop("json", None)
+    content = command.call(parser, function, options, logging.WARNING)
+    if file:
+        settings = {"what": what, **options}
+        if what != "losses":  # whose settings are numbers
+            settings = {name: str(value) for name, value in settings.items()}
+        outputs.write_json(file, {"settings": settings, **content})
 
-    of_losses = what.add_parser("losses", help="-ln IoU, forward and backward")
-    of_losses.add_argument("--batch", type=int, default=10)
-    of_losses.add_argument("--height", type=int, default=480)
-    of_losses.add_argument("--width", type=int, default=640)
-    of_losses.add_argument("--positive", type=float, default=0.1, help="share of positive pixels")
-    of_losses.add_argument("--jit", action="store_true", help="compile with XLA")
-    of_losses.add_argument("--memory-of", help=argparse.SUPPRESS)
 
-    of_reading = what.add_parser("reading", help="a reader, annotations alone")
-    of_reading.add_argument("source", help="FORMAT:PATH#SPLIT")
-    of_reading.add_argument("--data", type=Path, default=Path(), help="where paths start")
+def _parser() -> argparse.ArgumentParser:
+    parser = command.parser_of("training.benchmarks", __doc__)
+    commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
 
-    of_fddb = what.add_parser("fddb", help="reading and judging of FDDB results")
-    of_fddb.add_argument("detections", type=Path, help="official result file")
-    of_fddb.add_argument("annotations", type=Path, help="the folder FDDB-folds")
-    of_fddb.add_argument("sizes", type=Path, help="json of the photos' sizes")
+    def add(name: str, function: str, rounds: int, text: str) -> argparse.ArgumentParser:
+        each = commands.add_parser(name, help=text)
+        each.set_defaults(function=f"training.benchmarks.{function}")
+        each.add_argument("--rounds", type=int, default=rounds, help="default: %(default)s")
+        return each
 
-    of_wider = what.add_parser("wider_face", help="reading and judging of WIDER FACE results")
-    of_wider.add_argument("ground_truth", type=Path, help="folder of the official .mat files")
-    of_wider.add_argument("results", type=Path, nargs="+", help="folders, or .txt.gz")
+    losses = add("losses", "losses:benchmark", 30, "-ln IoU, forward and backward")
+    losses.add_argument("--batch", type=int, default=10)
+    losses.add_argument("--height", type=int, default=480)
+    losses.add_argument("--width", type=int, default=640)
+    losses.add_argument("--positive", type=float, default=0.1, help="share of positive pixels")
+    losses.add_argument("--jit", action="store_true", help="compile with XLA")
 
-    of_shards = what.add_parser("shards", help="TFRecord shards and bare copies")
-    of_shards.add_argument("source", nargs="?", help="FORMAT:PATH#SPLIT; default: random bytes")
-    of_shards.add_argument("--data", type=Path, default=Path(), help="where paths start")
-    of_shards.add_argument("--folder", type=Path, help="where to write; default: the system's")
-    of_shards.add_argument("--count", type=int, default=1000, help="files of random bytes")
-    of_shards.add_argument("--kilobytes", type=int, default=300, help="of each of these files")
+    shards = add("shards", "shards:benchmark", 9, "TFRecord shards and bare copies")
+    shards.add_argument("source", nargs="?", help="FORMAT:PATH#SPLIT; default: random bytes")
+    shards.add_argument("--data", type=Path, default=Path(), help="where paths start")
+    shards.add_argument("--folder", type=Path, help="where to write; default: the system's")
+    shards.add_argument("--count", type=int, default=1000, help="files of random bytes")
+    shards.add_argument("--kilobytes", type=int, default=300, help="of each of these files")
 
-    commands = {of_losses: 30, of_reading: 30, of_fddb: 9, of_wider: 9, of_shards: 9}
-    for each, rounds in commands.items():
-        each.add_argument("--rounds", type=int, default=rounds)
+    for each in (losses, shards, *_add_data(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
-    arguments = parser.parse_args()
-    if arguments.rounds < 1:
-        parser.error(f"expected --rounds from 1, received {arguments.rounds}")
-    try:
-        _run(arguments)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    _add_exports(add)
+
+    plot = commands.add_parser("plot_losses", help="pictures of the losses and their gradients")
+    plot.set_defaults(function="training.benchmarks.plot_losses:draw")
+    plot.add_argument("--output", type=Path, default=Path("docs/losses"), help="folder to write")
+    return parser
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    """Imports and calls what is asked for."""
-    if arguments.what == "losses":
-        from training.benchmarks import losses
+def _add_data(add: Callable[..., argparse.ArgumentParser]) -> list[argparse.ArgumentParser]:
+    reading = add("reading", "data:benchmark_reading", 30, "a reader, annotations alone")
+    reading.add_argument("source", help="FORMAT:PATH#SPLIT")
+    reading.add_argument("--data", type=Path, default=Path(), help="where paths start")
 
-        losses.benchmark(arguments)
-    elif arguments.what == "shards":
-        from training.benchmarks import shards
+    fddb = add("fddb", "data:benchmark_fddb", 9, "reading and judging of FDDB results")
+    fddb.add_argument("detections", type=Path, help="official result file")
+    fddb.add_argument("annotations", type=Path, help="the folder FDDB-folds")
+    fddb.add_argument("sizes", type=Path, help="json of the images' sizes")
 
-        shards.benchmark_shards(arguments)
-    else:
-        from training.benchmarks import data
+    text = "reading and judging of WIDER FACE results"
+    wider = add("wider_face", "data:benchmark_wider_face", 9, text)
+    wider.add_argument("ground_truth", type=Path, help="folder of the official .mat files")
+    wider.add_argument("results", type=Path, nargs="+", help="folders, or .txt.gz")
+    return [reading, fddb, wider]
 
-        {
-            "reading": data.benchmark_reading,
-            "fddb": data.benchmark_fddb,
-            "wider_face": data.benchmark_wider_face,
-        }[arguments.what](arguments)
+
+def _add_exports(add: Callable[..., argparse.ArgumentParser]) -> None:
+    serving = add("serving", "serving:benchmark", 5, "calls of a SavedModel, warmed up or not")
+    serving.add_argument("saved_model", type=Path, help="one with warm-up requests")
+    serving.add_argument("photo", type=Path, help="an image to detect in")
+
+    parity = add("parity", "parity:compare", 9, "each export format beside Python")
+    parity.add_argument("model", help="folder of a run, or a published name")
+    parity.add_argument("source", help="annotated images as FORMAT:PATH#SPLIT")
+    parity.add_argument("--data", default=".", help="folder that the relative path starts from")
+    parity.add_argument("--calibration", nargs="+", required=True, help="images for int8")
+    parity.add_argument("--output", type=Path, required=True, help="folder to write")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Readers and judges, against a bare read of the files that they open.
 
 Seconds are of the processor, so that other programs count less. The files are those that a first
-run opens, photos apart; it also brings them into memory, so that disks do not count.
+run opens, without images. That run also brings them into memory, so that disks do not count.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import functools
 import gzip
@@ -15,9 +14,10 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -27,14 +27,16 @@ from unitbox_tf import datasets, images
 from unitbox_tf.evaluation import fddb, wider_face
 from unitbox_tf.problems import Problems
 
-logging.getLogger("unitbox_tf").setLevel(logging.ERROR)  # problems of the data are not the matter
+logging.getLogger("unitbox_tf").setLevel(logging.ERROR)  # problems of the data are not measured
 
+Content = dict[str, Any]  # numbers for json
+Overlap = Literal["official", "exact"]
 BARE = "bare read"
 PLAIN = "plainest loop"
 
 
 def opened(call: Callable[[], object], roots: Iterable[Path]) -> list[Path]:
-    """The files in or below `roots` that `call` opens, without photos."""
+    """The files in or below `roots` that `call` opens, without images."""
     paths: dict[Path, None] = {}
     watching = True
 
@@ -56,7 +58,7 @@ def opened(call: Callable[[], object], roots: Iterable[Path]) -> list[Path]:
 
 
 def bare_read(paths: Iterable[Path]) -> int:
-    """Reads all bytes; how many they are."""
+    """Reads all bytes; returns their number."""
     count = 0
     for path in paths:
         content = path.read_bytes()
@@ -65,7 +67,7 @@ def bare_read(paths: Iterable[Path]) -> int:
 
 
 def plainest_loop(paths: Iterable[Path]) -> list[Any]:
-    """What is in text files, unchecked: what Python's own parser gives, or lines, as numbers where they are such."""
+    """Content of text files, unchecked: from Python's own parser, or lines, as numbers where they are numbers."""
     return [_plainest(path) for path in paths]
 
 
@@ -91,14 +93,14 @@ def compare(
     title: str,
     calls: Mapping[str, Callable[[], object]],
     paths: list[Path],
-    arguments: argparse.Namespace,
+    rounds: int,
     bases: Mapping[str, Callable[[list[Path]], object]],
-) -> dict[str, Any]:
-    """Prints a row for each of `calls`, ratios to `bases` of `paths`; the numbers."""
+) -> Content:
+    """Prints a row for each of `calls`, with ratios to `bases` of `paths`; returns the numbers."""
     variants = {name: functools.partial(base, paths) for name, base in bases.items()} | {**calls}
-    seconds = take_turns(variants, arguments.rounds, time.process_time)
+    seconds = take_turns(variants, rounds, time.process_time)
     megabytes = bare_read(paths) / 1e6
-    print(f"\n{title}: {len(paths):,} files, {megabytes:.2f} MB, {arguments.rounds} rounds")
+    print(f"\n{title}: {len(paths):,} files, {megabytes:.2f} MB, {rounds} rounds")
     heads = "".join(f"{'/ ' + base + ' [quartiles]':>34}" for base in bases)
     print(f"{'':30}{'CPU seconds':>12}{heads}")
     rows = {}
@@ -114,54 +116,59 @@ def compare(
     return {"title": title, "files": len(paths), "megabytes": megabytes, "rows": rows}
 
 
-def save(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> None:
-    """Writes the numbers where `--json` says."""
-    if arguments.json:
-        settings = {name: str(value) for name, value in vars(arguments).items() if name != "json"}
-        content = {"settings": settings, "results": results}
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def benchmark_reading(source: str, *, data: Path, rounds: int) -> Content:
+    """Annotations of a data set, without its images.
 
-
-def benchmark_reading(arguments: argparse.Namespace) -> None:
-    """Annotations of a data set, without its photos."""
-    source = datasets.parse(arguments.source, arguments.data)
+    Args:
+        source: FORMAT:PATH#SPLIT.
+        data: folder from which its path starts.
+        rounds: of taking turns.
+    """
+    opened_source = datasets.parse(source, data)
 
     def read() -> int:
-        return len(list(source.read(Problems(), photos=False)))
+        return len(list(opened_source.read(problems=Problems(), photos=False)))
 
-    paths = opened(read, [source.root])
+    paths = opened(read, [opened_source.root])
     bases = {BARE: bare_read, PLAIN: plainest_loop}
-    title = f"{arguments.source}: {read():,} photos"
-    save(arguments, [compare(title, {"reader": read}, paths, arguments, bases)])
+    title = f"{source}: {read():,} images"
+    return {"results": [compare(title, {"reader": read}, paths, rounds, bases)]}
 
 
-def benchmark_fddb(arguments: argparse.Namespace) -> None:
-    """Reading and judging an official result file."""
+def benchmark_fddb(detections: Path, annotations: Path, sizes: Path, *, rounds: int) -> Content:
+    """Reading and judging an official result file.
 
-    def read() -> tuple[Any, ...]:
-        detections = fddb.read_detections(arguments.detections, Problems())
-        faces = fddb.read_annotations(arguments.annotations, Problems())
-        return detections, faces, fddb.read_sizes(arguments.sizes)
+    Args:
+        detections: the result file.
+        annotations: the folder FDDB-folds.
+        sizes: json of the images' sizes.
+        rounds: of taking turns.
+    """
+
+    def read() -> tuple[Any, Any, Any]:
+        found = fddb.read_detections(detections, problems=Problems())
+        faces = fddb.read_annotations(annotations, problems=Problems())
+        return found, faces, fddb.read_sizes(sizes)
 
     def judge() -> fddb.Curves:
-        return fddb.evaluate(*read(), Problems())
+        found, faces, extents = read()
+        return fddb.evaluate(found, faces, extents, problems=Problems())
 
-    roots = [arguments.detections, arguments.annotations, arguments.sizes]
-    paths = opened(read, roots)
+    paths = opened(read, [detections, annotations, sizes])
     curves = judge()
     title = (
-        f"{arguments.detections.name}: discrete {fddb.rate_at(curves.discrete, 1000):.4f}, "
+        f"{detections.name}: discrete {fddb.rate_at(curves.discrete, 1000):.4f}, "
         f"continuous {fddb.rate_at(curves.continuous, 1000):.4f} at 1,000 false positives"
     )
-    calls = {"reading": read, "reading and judging": judge}
+    calls: dict[str, Callable[[], object]] = {"reading": read, "reading and judging": judge}
     bases = {BARE: bare_read, PLAIN: plainest_loop}
-    save(arguments, [compare(title, calls, paths, arguments, bases)])
+    return {"results": [compare(title, calls, paths, rounds, bases)]}
 
 
 def read_wider_face(path: Path, truth: wider_face.GroundTruth) -> dict[str, np.ndarray]:
-    """Rows `x y w h score` by image, of a folder in the official layout or of one .txt.gz."""
+    """Rows `x y w h score` by image, from a folder in the official layout or from one .txt.gz."""
     if path.is_dir():
-        return wider_face.read_detections(path, truth.names, Problems())
+        return wider_face.read_detections(path, truth.names, problems=Problems())
     images: dict[str, list[list[float]]] = {}
     with gzip.open(path, "rt", encoding="ascii") as file:
         for line in file:
@@ -181,42 +188,52 @@ def moved(detections: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def benchmark_wider_face(arguments: argparse.Namespace) -> None:
-    """Reading, and average precision by the official and the exact overlap."""
-    truth = wider_face.read_ground_truth(arguments.ground_truth)
-    results = []
-    for path in arguments.results:
+def benchmark_wider_face(ground_truth: Path, results: Sequence[Path], *, rounds: int) -> Content:
+    """Reading, and average precision by the official and the exact overlap.
+
+    Args:
+        ground_truth: folder of the official .mat files.
+        results: each a folder in the official layout, or a .txt.gz with all images.
+        rounds: of taking turns.
+    """
+    truth = wider_face.read_ground_truth(ground_truth)
+    found = []
+    for path in results:
         whole = read_wider_face(path, truth)
         boxes = {"whole": whole, "fractions": moved(whole)}
-        cases = [(own, iou) for own in boxes for iou in ("official", "exact")]
-        calls = {
-            "reading truth": functools.partial(
-                wider_face.read_ground_truth, arguments.ground_truth
-            ),
-            "reading detections": functools.partial(read_wider_face, path, truth),
-            **{
-                f"judging {own}, {iou}": functools.partial(
-                    wider_face.evaluate, boxes[own], truth, iou
-                )
-                for own, iou in cases
-            },
+        cases = {
+            f"{own}, {iou}": functools.partial(wider_face.evaluate, boxes[own], truth, iou)
+            for own in boxes
+            for iou in typing.get_args(Overlap)
         }
-        paths = opened(calls["reading truth"], [arguments.ground_truth])
-        paths += opened(calls["reading detections"], [path])
+        read_truth = functools.partial(wider_face.read_ground_truth, ground_truth)
+        read = functools.partial(read_wider_face, path, truth)
+        calls: dict[str, Callable[[], object]] = {
+            "reading truth": read_truth,
+            "reading detections": read,
+            **{f"judging {name}": judge for name, judge in cases.items()},
+        }
+        paths = opened(read_truth, [ground_truth]) + opened(read, [path])
         name = path.name.removesuffix(".txt.gz").removeprefix("detections_")
         title = f"{name}, {sum(map(len, whole.values())):,} boxes of {len(whole):,} images"
-        found = compare(title, calls, paths, arguments, {BARE: bare_read})
-        print(f"{'boxes':12}{'overlap':10}{''.join(f'{d:>24}' for d in wider_face.DIFFICULTIES)}")
-        found["average_precision"] = precisions = {}
-        for own, iou in cases:
-            curves = wider_face.evaluate(boxes[own], truth, iou)
-            values = {d: float(curve.average_precision) for d, curve in curves.items()}
-            precisions[f"{own}, {iou}"] = values
-            official = precisions[f"{own}, official"]
-            cells = [
-                f"{value:.6f}" + (f" ({value - official[d]:+.6f})" if iou == "exact" else "")
-                for d, value in values.items()
-            ]
-            print(f"{own:12}{iou:10}{''.join(f'{cell:>24}' for cell in cells)}", flush=True)
-        results.append(found)
-    save(arguments, results)
+        content = compare(title, calls, paths, rounds, {BARE: bare_read})
+        content["average_precision"] = {
+            name: {d: float(curve.average_precision) for d, curve in judge().items()}
+            for name, judge in cases.items()
+        }
+        print_precisions(content["average_precision"])
+        found.append(content)
+    return {"results": found}
+
+
+def print_precisions(precisions: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints a row for each kind of boxes and overlap; by the exact one with the difference from the official."""
+    print(f"{'boxes':12}{'overlap':10}{''.join(f'{d:>24}' for d in wider_face.DIFFICULTIES)}")
+    for name, values in precisions.items():
+        own, iou = name.split(", ")
+        official = precisions[f"{own}, official"]
+        cells = [
+            f"{value:.6f}" + (f" ({value - official[d]:+.6f})" if iou == "exact" else "")
+            for d, value in values.items()
+        ]
+        print(f"{own:12}{iou:10}{''.join(f'{cell:>24}' for cell in cells)}", flush=True)
