@@ -51,7 +51,9 @@ def main() -> None:
     if options.get("rounds", 1) < 1:
         parser.error(f"expected --rounds from 1, received {options['rounds']}")
     what, function, file = options.pop("what"), options.pop("function"), options.pop("json", None)
-    content = command.call(parser, function, options, logging.WARNING)
+    # Readers and judges are measured, and the problems of their data are not of interest.
+    level = logging.ERROR if ".data:" in function else logging.WARNING
+    content = command.call(parser, function, options, level)
     if file:
         settings = {"what": what, **options}
         if what != "losses":  # whose settings are numbers

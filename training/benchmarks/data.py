@@ -10,7 +10,6 @@ import csv
 import functools
 import gzip
 import json
-import logging
 import os
 import sys
 import time
@@ -26,8 +25,6 @@ from training.benchmarks.turns import quartiles, take_turns
 from unitbox_tf import datasets, images
 from unitbox_tf.evaluation import fddb, wider_face
 from unitbox_tf.problems import Problems
-
-logging.getLogger("unitbox_tf").setLevel(logging.ERROR)  # problems of the data are not measured
 
 Content = dict[str, Any]  # numbers for json
 Overlap = Literal["official", "exact"]
