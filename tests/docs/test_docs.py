@@ -14,7 +14,6 @@ import dataclasses
 import gzip
 import itertools
 import json
-import logging
 import os
 import re
 import runpy
@@ -332,23 +331,20 @@ def run(call):
 
 
 def enter(call):
-    return cli.main(call[1:]) if call[0] == "unitbox" else run_script(call[1:])
+    return cli.main(call[1:]) if call[0] == "unitbox" else run_script(call[2:])
 
 
 def is_script(call):
-    return call[0] == "python" and call[1].startswith("training/")
+    """Whether it is `python -m training.NAME`."""
+    return call[:2] == ["python", "-m"] and call[2].startswith("training.")
 
 
 def run_script(call):
-    before = sys.argv, list(sys.path)
-    logger = logging.getLogger("unitbox_tf")  # which some silence
-    level = logger.level
-    sys.argv, sys.path[:0] = call, [str(ROOT / "training")]
+    before, sys.argv = sys.argv, call
     try:
-        runpy.run_path(str(ROOT / call[0]), run_name="__main__")
+        runpy.run_module(call[0], run_name="__main__", alter_sys=True)
     finally:
-        sys.argv, sys.path[:] = before
-        logger.setLevel(level)
+        sys.argv = before
 
 
 class ParsedError(Exception):
@@ -522,9 +518,9 @@ def test_what_is_wrong_or_unknown_fails(text, here, monkeypatch):
         "unitbox fit faces --data DATA --train-sources coco:gone",
         "unitbox evaluate gone fddb:fddb --data DATA",
         "unitbox evaluate faces fddb:gone --data DATA",
-        "python training/gone.py",
-        "python training/figures.py figure4 all --data DATA --weights imagenet --output runs",
-        "python training/figures.py figure6 --runs x=gone --data DATA --output runs",
+        "python -m training.gone",
+        "python -m training.paper figure4 all --data DATA --weights imagenet --output runs",
+        "python -m training.paper figure6 --runs x=gone --data DATA --output runs",
         "make coffee",
         "pip install '.[gone]'",
         "tensorboard --logdir gone",
@@ -532,7 +528,8 @@ def test_what_is_wrong_or_unknown_fails(text, here, monkeypatch):
 )
 def test_what_is_only_checked_can_be_wrong(command, here, monkeypatch):
     block = Block("x.md", 1, "bash", f"{command}\n")
-    with pytest.raises((AssertionError, ValueError, OSError, SystemExit, pytest.fail.Exception)):
+    errors = (AssertionError, ValueError, OSError, ImportError, SystemExit, pytest.fail.Exception)
+    with pytest.raises(errors):
         carry_out(block, check, here.parent, monkeypatch)
 
 

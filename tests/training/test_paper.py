@@ -1,10 +1,7 @@
 """The experiments' machinery: runs are trained once, and numbers become rows and plots."""
 
-import argparse
 import dataclasses
 import json
-import sys
-import typing
 from pathlib import Path
 
 import cv2
@@ -12,17 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from unitbox_tf import config as configs
+from training.paper import ablations, experiments, figure4, figure5, figure6, recipes
+from unitbox_tf import registry
 from unitbox_tf.evaluation import fddb
 from unitbox_tf.records import Annotation
-
-sys.path.append(str(Path(__file__).parents[2] / "training"))
-import ablations
-import experiments
-import figure4
-import figure5
-import figure6
-import recipes
 
 
 def changed(config, **settings):
@@ -89,11 +79,10 @@ def test_the_best_last_epoch_of_each_loss_wins_the_search(tmp_path):
 
 
 def test_what_follows_a_search_asks_for_it(tmp_path):
-    arguments = argparse.Namespace(search_epochs=3)
     with pytest.raises(
-        ValueError, match=r"search-iou-0\.001-0\.3: has not ended. Run `figures.py fig"
+        ValueError, match=r"search-iou-0\.001-0\.3: has not ended. Run `python -m training"
     ):
-        figure4.winners(tmp_path, recipes.base("data", "imagenet"), arguments)
+        figure4.winners(tmp_path, recipes.base("data", "imagenet"), 3)
 
 
 def test_a_search_of_other_settings_is_refused(tmp_path):
@@ -102,12 +91,12 @@ def test_a_search_of_other_settings_is_refused(tmp_path):
         store(tmp_path, name, epoch(20, 0.5, 1))
         (tmp_path / name / experiments.FINISHED).write_text("{}")
         (tmp_path / name / experiments.CONFIG).write_text(config.to_json())
-    assert set(figure4.winners(tmp_path, shared, argparse.Namespace(search_epochs=3))) == {
+    assert set(figure4.winners(tmp_path, shared, 3)) == {
         "iou",
         "l2",
     }
     with pytest.raises(ValueError, match="has another configuration"):
-        figure4.winners(tmp_path, shared, argparse.Namespace(search_epochs=4))
+        figure4.winners(tmp_path, shared, 4)
 
 
 def test_runs_of_a_stage_differ_in_what_they_compare_alone():
@@ -123,7 +112,7 @@ def test_runs_of_a_stage_differ_in_what_they_compare_alone():
         assert (config.train.momentum, config.train.weight_decay) == (0.9, 2e-4)
         assert not any([config.data.flip, config.data.random_crop, config.data.mosaic])
     winners = {loss: recipes.tuned(shared, loss, 1e-3, 0.5, 0, 1) for loss in figure4.LOSSES}
-    final = figure4.final(shared, winners, 9)
+    final = figure4.final(winners, 9)
     assert len(final) == len(figure4.LOSSES) * len(recipes.SEEDS)
     for seed in recipes.SEEDS:
         one, other = (final[f"final-{loss}-{seed}"] for loss in figure4.LOSSES)
@@ -223,25 +212,25 @@ def test_portraits_are_the_photos_with_the_largest_faces():
 def test_figure5_starts_from_what_figure4_trained(tmp_path):
     shared = recipes.base("data", "imagenet")
     winners = {loss: recipes.tuned(shared, loss, 1e-3, 0.5, 0, 1) for loss in figure4.LOSSES}
-    arguments = argparse.Namespace(output=tmp_path, epochs=3, pixel=(0.5, 0.5), picture=None)
     with pytest.raises(
-        ValueError, match=r"final-iou-0: is not trained. Run `figures.py figure4 final`"
+        ValueError,
+        match=r"final-iou-0: is not trained. Run `python -m training.paper figure4 final`",
     ):
-        figure5.configs(shared, winners, arguments)
+        figure5.configs(winners, tmp_path, 3)
     for loss in figure4.LOSSES:
         store(tmp_path, f"final-{loss}-0", epoch(20, 0.5, 0.5))
         (tmp_path / f"final-{loss}-0" / experiments.FINISHED).write_text("{}")
-    found = figure5.configs(shared, winners, arguments)
+    found = figure5.configs(winners, tmp_path, 3)
     assert found["scales-l2"].train.init == str(tmp_path / "final-l2-0")
     assert found["scales-l2"].data == found["scales-iou"].data
     assert found["scales-l2"].data.object_size[1] > 200
 
 
 def test_figure5_keeps_the_names_of_its_own_runs(tmp_path):
-    given = {"stages": ["measure"], "data": "data", "weights": "imagenet", "output": tmp_path}
-    given |= {"pixel": (0.5, 0.5), "picture": None, "runs": ["final-l2-0=faces"]}
     with pytest.raises(ValueError, match=r"other names than .* Received: final-l2-0"):
-        figure5.make(argparse.Namespace(**given))
+        figure5.measured_runs(tmp_path, ["final-l2-0=faces"])
+    with pytest.raises(ValueError, match=r"none of .* is trained"):
+        figure5.measured_runs(tmp_path, [])
 
 
 def test_figure5_is_drawn(tmp_path):
@@ -264,16 +253,14 @@ def test_each_ablation_changes_what_its_name_says():
         loss: recipes.tuned(shared, loss, 1e-3, weight, 0, 1)
         for loss, weight in (("iou", 0.5), ("l2", 1e-3))
     }
-    rows = ablations.rows(shared, winners, 8)
+    rows = ablations.configs(winners, 8)
     base = rows[ablations.BASE]
     assert len({config.to_json() for config in rows.values()}) == len(rows)
     assert rows["unshared"].model.unshared
     assert rows["regions-boxes"].data.region == "box"
     assert rows["taps-pooled"].model.confidence_tap == "after_pool"
     assert rows["stage4-unscaled"].model.stage4_scale == 1
-    assert {c.loss.distance_loss for c in rows.values()} == set(
-        typing.get_args(configs.DistanceLoss)
-    )
+    assert {c.loss.distance_loss for c in rows.values()} == set(registry.LOSSES)
     for name in ("giou", "diou", "linear_iou"):
         assert dataclasses.replace(rows[f"loss-{name}"], loss=base.loss) == base
     runs = ablations.with_seeds(rows, ["base", "unshared"], [0, 1])
@@ -326,17 +313,16 @@ def test_figure6_judges_runs_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(figure6.roc, "curves_of", curves_of)
     (tmp_path / "Other-DiscROC.txt").write_text("0.7 900\n")
     (tmp_path / "Other-ContROC.txt").write_text("0.6 900\n")
-    arguments = argparse.Namespace(
-        runs=["shared=one", "unshared=two"],
-        sources=["fddb:fddb#8"],
-        data="data",
-        curves=tmp_path,
-        decoder="ellipse",
-        output=tmp_path / "out",
-    )
+    settings = {
+        "sources": ["fddb:fddb#8"],
+        "data": "data",
+        "curves": tmp_path,
+        "decoder": "ellipse",
+        "output": tmp_path / "out",
+    }
     with pytest.raises(ValueError, match="Expected different names"):
-        figure6.make(argparse.Namespace(**{**vars(arguments), "runs": ["a=x", "a=y"]}))
-    figure6.make(arguments)
+        figure6.make(["a=x", "a=y"], **settings)
+    figure6.make(["shared=one", "unshared=two"], **settings)
     assert [run for run, *_ in judged] == [Path("one"), Path("two")]
     numbers = json.loads((tmp_path / "out" / "figure6.json").read_text())
     assert numbers["unshared"]["discrete_at_5"] == 0.5

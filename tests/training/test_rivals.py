@@ -1,6 +1,5 @@
 """The comparison with other detectors, without them: fakes speak as they do, and nothing is installed."""
 
-import argparse
 import dataclasses
 import json
 import math
@@ -12,18 +11,14 @@ import cv2
 import numpy as np
 import pytest
 
+from training.rivals import catalogue, comparison, judging, workers
+from training.rivals.catalogue import Rival
+from training.rivals.workers import RivalError, Worker
 from unitbox_tf.records import Annotation, Detections
 
-sys.path.append(str(Path(__file__).parents[2] / "training"))
-import compare_detectors
-import rivals
-from rivals import Rival, RivalError, Worker
-
 FAKE = f"""
-import sys
-sys.path.append({str(rivals.SCRIPT.parent)!r})
+import runpy
 import numpy as np
-import rival_worker
 
 def fake(calls, score=0.5, smallest=0):
     print("loaded")
@@ -36,8 +31,9 @@ def fake(calls, score=0.5, smallest=0):
         return [(x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1, np.float32(score))]
     return detect
 
-rival_worker.DETECTORS["fake"] = fake
-rival_worker.main()
+rival_worker = runpy.run_path({str(catalogue.SCRIPT)!r})
+rival_worker["DETECTORS"]["fake"] = fake
+rival_worker["main"]()
 """
 BOX = [8, 6, 20, 30]  # x, y, width, height
 
@@ -92,33 +88,33 @@ def test_environments_are_made_once_and_anew_with_other_pins_or_if_incomplete(tm
             raise subprocess.CalledProcessError(1, command, output="Looking\n\nno gone==1\n")
 
     rival = Rival("R", "r", {}, requirements=("a==1", "b==2"), alone=("c==3",))
-    python = rivals.interpreter(rival, tmp_path, call)
+    python = workers.interpreter(rival, tmp_path, call)
     assert python[0].startswith(str(tmp_path / "r"))
     assert python[1:] == ("-I",)
     assert [command[-2:] for command in commands[1:]] == [["a==1", "b==2"], ["--no-deps", "c==3"]]
-    assert rivals.interpreter(rival, tmp_path, call) == python
+    assert workers.interpreter(rival, tmp_path, call) == python
     assert len(commands) == 3
     (tmp_path / "r" / "old").touch()
     other = dataclasses.replace(rival, requirements=("a==2",), alone=())
-    rivals.interpreter(other, tmp_path, call)
+    workers.interpreter(other, tmp_path, call)
     assert len(commands) == 5
     assert not (tmp_path / "r" / "old").exists()
     broken = dataclasses.replace(rival, alone=("gone==1",))
     for _ in range(2):  # what is half made is not taken for made
         with pytest.raises(RivalError, match="cannot be installed: Looking / no gone==1"):
-            rivals.interpreter(broken, tmp_path, call)
+            workers.interpreter(broken, tmp_path, call)
     assert len(commands) == 11
-    assert rivals.interpreter(Rival("Ours", "unitbox", {}), tmp_path, call) == (sys.executable,)
+    assert workers.interpreter(Rival("Ours", "unitbox", {}), tmp_path, call) == (sys.executable,)
 
 
 def test_rivals_are_pinned_and_run_by_functions_that_exist():
-    worker = rivals.SCRIPT.read_text()
-    for rival in rivals.RIVALS:
+    worker = catalogue.SCRIPT.read_text()
+    for rival in catalogue.RIVALS:
         assert all("==" in pin for pin in (*rival.requirements, *rival.alone))
         assert f"\ndef {rival.detector}(" in worker
         assert set(rival.timed) <= set(rival.settings)
-    for names in ({r.label for r in rivals.RIVALS}, {r.detector for r in rivals.RIVALS}):
-        assert len(names) == len(rivals.RIVALS)
+    for names in ({r.label for r in catalogue.RIVALS}, {r.detector for r in catalogue.RIVALS}):
+        assert len(names) == len(catalogue.RIVALS)
 
 
 def test_recall_by_size_is_that_counted_by_hand():
@@ -136,7 +132,7 @@ def test_recall_by_size_is_that_counted_by_hand():
     found = Detections(
         np.array(boxes)[[0, 2, 4, 1]], np.array(scores), np.zeros(4, int), (100, 200)
     )
-    by_size = compare_detectors.recall_by_size([found], [annotation], [16, 24, 32, math.inf], 0.25)
+    by_size = judging.recall_by_size([found], [annotation], [16, 24, 32, math.inf], 0.25)
     assert {size: row["objects"] for size, row in by_size.items()} == {
         "16-24": 2,  # the borders belong to the upper size: 24 is not here
         "24-32": 1,
@@ -147,11 +143,11 @@ def test_recall_by_size_is_that_counted_by_hand():
     assert math.isnan(by_size["32+"]["recall"])
     # Cut to the photo, the box is as narrow as what is seen of it.
     seen = dataclasses.replace(found, image_size=(100, 120))
-    by_size = compare_detectors.recall_by_size([seen], [annotation], [16, 24, 32], 0)
+    by_size = judging.recall_by_size([seen], [annotation], [16, 24, 32], 0)
     assert by_size["16-24"]["objects"] == 2
     assert by_size["16-24"]["recall"] == 1
     narrow = dataclasses.replace(found, image_size=(100, 115))
-    by_size = compare_detectors.recall_by_size([narrow], [annotation], [16, 24, 32], 0)
+    by_size = judging.recall_by_size([narrow], [annotation], [16, 24, 32], 0)
     assert by_size["16-24"]["objects"] == 1
 
 
@@ -159,7 +155,7 @@ def test_sizes_begin_at_the_smallest_that_counts():
     annotation = Annotation("a", b"", [[0, 0, 30, 30], [40, 40, 49, 49]])
     found = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), (50, 50))
     for smallest, sizes in ((0, "0-24"), (28, "28-32")):
-        _, figures = compare_detectors.judge([found], [annotation], smallest)
+        _, figures = judging.judge([found], [annotation], smallest)
         assert next(iter(figures["recall_by_size"])) == sizes
         counts = [row["objects"] for row in figures["recall_by_size"].values()]
         assert sum(counts) == figures["objects"]
@@ -169,22 +165,22 @@ def test_our_detectors_are_runs_with_fields_of_their_decoding(tiny_config, tmp_p
     run = tmp_path / "c:old" / "run"
     run.mkdir(parents=True)
     with pytest.raises(ValueError, match="expected the folder of a run"):
-        compare_detectors.ours(str(run))
+        catalogue.ours(str(run))
     (run / "config.json").write_text(tiny_config.to_json())
     with pytest.raises(ValueError, match=r"expected one class.*'other'"):
-        compare_detectors.ours(str(run))
+        catalogue.ours(str(run))
     model = dataclasses.replace(tiny_config.model, class_names=("face",))
     (run / "config.json").write_text(dataclasses.replace(tiny_config, model=model).to_json())
-    plain = compare_detectors.ours(str(run))
+    plain = catalogue.ours(str(run))
     assert plain.settings == {"path": str(run), "max_side": 64, "score_threshold": 0.05}
     assert plain.timed == {"score_threshold": 0.5}
-    other = compare_detectors.ours(f"{run}:max_side=96:decoder=ellipse:score_threshold=0.3")
+    other = catalogue.ours(f"{run}:max_side=96:decoder=ellipse:score_threshold=0.3")
     assert other.label == "UnitBox run max_side=96 decoder=ellipse score_threshold=0.3"
     assert other.settings["decoder"] == "ellipse"
     assert (other.settings["max_side"], other.settings["score_threshold"]) == (96, 0.3)
     assert other.timed == {}
     with pytest.raises(ValueError, match=r"expected a field of .*Received: 'side'"):
-        compare_detectors.ours(f"{run}:side=96")
+        catalogue.ours(f"{run}:side=96")
 
 
 @pytest.fixture
@@ -199,11 +195,11 @@ def arguments(tmp_path):
     categories = [{"id": 7, "name": "face"}]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    return argparse.Namespace(
+    return dict(
         sources=["coco:."],
         data=tmp_path,
         ours=["ours"],
-        rivals=["fake", "gone"],
+        others=["fake", "gone"],
         output=tmp_path / "out",
         environments=None,
         min_size=16,
@@ -221,11 +217,11 @@ def test_detectors_are_compared_and_those_that_fail_are_absent(fake, arguments, 
     ours = dataclasses.replace(fake, label="Ours", note="")
     stops = dataclasses.replace(fake, label="Stops", timed={"smallest": 481})
     late = dataclasses.replace(fake, label="Other", settings={**fake.settings, "score": 0.25})
-    monkeypatch.setattr(rivals, "RIVALS", (stops, late, Rival("Gone", "gone", {})))
-    monkeypatch.setattr(rivals, "interpreter", interpreter)
-    monkeypatch.setattr(compare_detectors, "ours", lambda text: ours)
-    compare_detectors.compare(arguments)
-    content = json.loads((arguments.output / "table.json").read_text())
+    monkeypatch.setattr(catalogue, "RIVALS", (stops, late, Rival("Gone", "gone", {})))
+    monkeypatch.setattr(workers, "interpreter", interpreter)
+    monkeypatch.setattr(catalogue, "ours", lambda text: ours)
+    comparison.compare(**arguments)
+    content = json.loads((arguments["output"] / "table.json").read_text())
     assert (content["photos"], content["cores"] >= 1) == (2, True)
     rows = content["detectors"]
     assert list(rows) == ["Ours", "Stops", "Other", "Gone"]
@@ -238,8 +234,8 @@ def test_detectors_are_compared_and_those_that_fail_are_absent(fake, arguments, 
     assert "photo too small" in rows["Stops"]["untimed"]
     assert "milliseconds" not in rows["Stops"]
     assert "no gone" in rows["Gone"]["absent"]
-    text = (arguments.output / "table.md").read_text()
-    assert (arguments.output / "curves.png").stat().st_size > 0
+    text = (arguments["output"] / "table.md").read_text()
+    assert (arguments["output"] / "curves.png").stat().st_size > 0
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
     assert lines[2].startswith("| faces | 2 | 2 | 2 | 0 | 0 | 0 | 0 |")
@@ -250,30 +246,30 @@ def test_detectors_are_compared_and_those_that_fail_are_absent(fake, arguments, 
 
 
 def test_detections_that_are_there_are_not_made_again(fake, arguments, tmp_path, monkeypatch):
-    arguments.rounds = 0
-    monkeypatch.setattr(rivals, "RIVALS", ())
-    monkeypatch.setattr(compare_detectors, "ours", lambda text: fake)
+    arguments["rounds"] = 0
+    monkeypatch.setattr(catalogue, "RIVALS", ())
+    monkeypatch.setattr(catalogue, "ours", lambda text: fake)
     calls = tmp_path / "calls"
     for repeated, count in ((False, 2), (True, 2)):
-        compare_detectors.compare(arguments)
+        comparison.compare(**arguments)
         assert len(calls.read_text()) == count, repeated
     monkeypatch.setattr(
-        compare_detectors,
+        catalogue,
         "ours",
         lambda text: dataclasses.replace(fake, settings={**fake.settings, "score": 0.4}),
     )
-    compare_detectors.compare(arguments)
+    comparison.compare(**arguments)
     assert len(calls.read_text()) == 4
-    (arguments.output / "Fake" / "detections.json").unlink()
-    compare_detectors.compare(arguments)
+    (arguments["output"] / "Fake" / "detections.json").unlink()
+    comparison.compare(**arguments)
     assert len(calls.read_text()) == 6
-    arguments.photos = 1
-    compare_detectors.compare(arguments)
+    arguments["photos"] = 1
+    comparison.compare(**arguments)
     assert len(calls.read_text()) == 7
 
 
 def test_the_same_detector_twice_is_refused(fake, arguments, monkeypatch):
-    monkeypatch.setattr(compare_detectors, "ours", lambda text: fake)
-    arguments.ours = ["a", "a"]
+    monkeypatch.setattr(catalogue, "ours", lambda text: fake)
+    arguments["ours"] = ["a", "a"]
     with pytest.raises(ValueError, match=r"Received twice: \['Fake'\]"):
-        compare_detectors.compare(arguments)
+        comparison.compare(**arguments)

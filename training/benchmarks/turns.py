@@ -1,4 +1,4 @@
-"""Variants that take turns: what else the machine does meets all of them."""
+"""Variants that take turns, so that other programs on the machine slow all of them alike."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+
+VGA = (640, 480)  # width and height of images on which detectors take turns
 
 
 def take_turns(

@@ -1,40 +1,45 @@
 """The paper's experiments, one command a figure; stopped at any moment, each goes on where it was.
 
-    python training/figures.py figure4 letter search final --data DATA --weights VGG16 --output FOLDER
-    python training/figures.py figure5 train measure       --data DATA --weights VGG16 --output FOLDER
-    python training/figures.py ablations                   --data DATA --weights VGG16 --output FOLDER
-    python training/figures.py figure6 --runs NAME=RUN ... --data DATA --curves CURVES --output FOLDER
+    python -m training.paper figure4 letter search final --data DATA --weights VGG16 --output FOLDER
+    python -m training.paper figure5 train measure       --data DATA --weights VGG16 --output FOLDER
+    python -m training.paper ablations                   --data DATA --weights VGG16 --output FOLDER
+    python -m training.paper figure6 --runs NAME=RUN ... --data DATA --curves CURVES --output FOLDER
 
 Runs are folders below --output, beside csv files of raw numbers, tables and plots. Figure 5 and the
-ablations begin with what figure 4's search has found, figure 5 with its final runs, too: they need its
-folder.
+ablations start from the search of figure 4, and figure 5 also from its final runs: give them the same
+--output.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import logging
-import os
 import signal
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from training import command
 
 
 def main() -> None:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    figures = parser.add_subparsers(dest="figure", required=True)
+    """Runs one experiment."""
+    parser = _parser()
+    options = vars(parser.parse_args())
+    # As after Ctrl-C: the training that is under way ends with this program, or it would go on alone.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    command.call(parser, options.pop("function"), options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.parser_of("training.paper", __doc__)
+    figures = parser.add_subparsers(required=True, metavar="FIGURE")
     fourth = figures.add_parser("figure4", help="the IoU loss against l2")
+    fourth.set_defaults(function="training.paper.figure4:make")
     fourth.add_argument("stages", nargs="+", choices=["letter", "search", "final"])
     fourth.add_argument("--letter-epochs", type=int, default=6, help="of 20 iterations")
     fourth.add_argument("--final-epochs", type=int, default=15, help="of 20 iterations")
 
     fifth = figures.add_parser("figure5", help="one portrait at six sizes")
+    fifth.set_defaults(function="training.paper.figure5:make")
     fifth.add_argument("stages", nargs="+", choices=["train", "measure"])
     fifth.add_argument("--epochs", type=int, default=15, help="of 20 iterations")
     fifth.add_argument(
@@ -51,16 +56,29 @@ def main() -> None:
     )
 
     sixth = figures.add_parser("figure6", help="ROC curves on FDDB over published ones")
+    sixth.set_defaults(function="training.paper.figure6:make")
     sixth.add_argument("--runs", nargs="+", required=True, metavar="NAME=RUN")
-    sixth.add_argument("--sources", nargs="+", default=["fddb:fddb#8"], help="photos of FDDB")
+    sixth.add_argument("--sources", nargs="+", default=["fddb:fddb#8"], help="images of FDDB")
     sixth.add_argument("--curves", type=Path, help="folder of published curves")
     sixth.add_argument("--decoder", choices=["peaks", "ellipse"], default="ellipse")
 
     ablations = figures.add_parser("ablations", help="one change at a time")
+    ablations.set_defaults(function="training.paper.ablations:make")
     ablations.add_argument("--rows", nargs="+", default=[], help="some of them; default: all")
     ablations.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of each row")
     ablations.add_argument("--epochs", type=int, default=8, help="of 20 iterations")
 
+    _add_shared(fourth, fifth, sixth, ablations)
+    return parser
+
+
+def _add_shared(
+    fourth: argparse.ArgumentParser,
+    fifth: argparse.ArgumentParser,
+    sixth: argparse.ArgumentParser,
+    ablations: argparse.ArgumentParser,
+) -> None:
+    """Adds the options that several experiments have."""
     for figure in (fourth, fifth, sixth, ablations):
         figure.add_argument("--data", required=True, help="folder of fddb and other")
         figure.add_argument("--output", type=Path, required=True, help="folder of the runs")
@@ -71,14 +89,6 @@ def main() -> None:
         figure.add_argument(
             "--search-epochs", type=int, default=3, help="of 20 iterations, of figure 4's search"
         )
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # As after Ctrl-C: the training that is under way ends with this program, or it would go on alone.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        importlib.import_module(arguments.figure).make(arguments)
-    except ValueError as error:
-        parser.exit(1, f"figures.py: error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -1,40 +1,34 @@
-r"""What each exported format gives and costs, beside the detector in Python, in one run.
+"""The exported formats beside the detector in Python, in one run: what each gives and costs.
 
-    python training/parity.py faces 'wider_face:wider/val_416#val' --data DATA \
-        --calibration DATA/fddb/originalPics --output parity
+A model is exported in every format, unless the export is there. Each finds the objects of the images,
+and table.md and table.json are written with
 
-Exports MODEL to --output in every format (an export that is there already is used), finds the objects of
-the photos with each, and writes table.md and table.json:
-
-* the largest difference of a box (px of the photo) and of a score between detections of the two that
-  are each other's best match, and how many have no partner; of those above the model's threshold,
+* the largest difference of a box (px of the image) and of a score, between detections of the two that
+  are each other's best match, and the number without partner; all for scores above the model's threshold,
 * average precision at IoU 0.5, down to low scores, and its difference from that in Python,
-* the size of the file, and the median time of a photo of 640 x 480, as a ratio to Python taken
-  photo by photo in an order that changes: an absolute time is that of the machine.
+* the size of the file, and the median time of an image of 640 x 480, as a ratio to Python. They take turns,
+  image by image, in an order that changes: an absolute time is that of the machine.
 
-Beside the photos as they are, parity is judged on some of them resized to odd and tiny sizes.
+Parity is also judged on some of the images resized to odd and tiny sizes.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
+import functools
+import itertools
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import cv2
 import numpy as np
-from turns import quartiles, take_turns
 
 import unitbox_tf
+from training import outputs
+from training.benchmarks.turns import VGA, quartiles, take_turns
 from unitbox_tf import boxes as box_ops
-from unitbox_tf import cli, datasets
+from unitbox_tf import cli, datasets, files, inputs
 from unitbox_tf.detect import padding
 from unitbox_tf.evaluation import matching
 from unitbox_tf.problems import Problems
@@ -51,84 +45,80 @@ FILES = {  # by the name of the row: the export, and options of `unitbox export`
     "LiteRT int8": ("int8/detector.tflite", ["--format", "litert-int8"]),
 }
 ODD_SIZES = ((1, 1), (17, 31), (1, 2000), (2000, 1), (3, 3), (33, 500))  # heights and widths
-VGA = (640, 480)
 LOWEST_SCORE = 0.05  # for average precision
 PARTNER = 0.5  # IoU from which two detections are of the same object
 
 Find = Callable[[np.ndarray], Detections]
 
 
-def main() -> None:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", help="folder of a run, or a published name")
-    parser.add_argument("source", help="annotated photos as FORMAT:PATH#SPLIT")
-    parser.add_argument("--data", default=".", help="folder that the relative path starts from")
-    parser.add_argument("--calibration", nargs="+", required=True, help="photos for int8")
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=9, help="of timing")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        compare(arguments)
-    except (ValueError, OSError) as error:
-        parser.exit(1, f"parity.py: error: {error}\n")
+def compare(
+    model: str, source: str, *, data: str, calibration: Sequence[str], output: Path, rounds: int
+) -> None:
+    """Exports, detects, measures, and writes the table.
 
-
-def compare(arguments: argparse.Namespace) -> None:
-    """Exports, detects, measures, and writes the table."""
+    Args:
+        model: folder of a run, or a published name.
+        source: annotated images, as FORMAT:PATH#SPLIT.
+        data: folder from which the source's path starts.
+        calibration: images for int8.
+        output: folder to write.
+        rounds: of taking time.
+    """
     problems = Problems()
-    annotations = datasets.load([arguments.source], arguments.data, problems, ("face",))
+    annotations = datasets.load([source], data, class_names=("face",), problems=problems)
     problems.log_counts()
-    paths = export_all(arguments)
-    reference = unitbox_tf.load(arguments.model, score_threshold=LOWEST_SCORE)
-    threshold = unitbox_tf.load(arguments.model).decode.score_threshold
-    detectors: dict[str, Find] = {PYTHON: reference}
-    for name, path in paths.items():
-        if name.startswith("OpenVINO"):
-            # By default it computes in bfloat16 where the processor can, which moves boxes by pixels.
-            hints = {"INFERENCE_PRECISION_HINT": "f32"} if name.endswith("float32") else {}
-            detectors[name] = open_openvino(path, hints)
-        else:
-            detectors[name] = unitbox_tf.load(path, score_threshold=LOWEST_SCORE)
+    paths = export_all(model, calibration, output)
+    threshold = unitbox_tf.load(model).decode.score_threshold
+    detectors: dict[str, Find] = {PYTHON: unitbox_tf.load(model, score_threshold=LOWEST_SCORE)}
+    detectors |= {name: open_export(name, path) for name, path in paths.items()}
     for find in detectors.values():  # what does not run is said before the long part
         find(np.zeros((40, 60, 3), np.uint8))
-    images = [unitbox_tf.detector.read_image(a.encoded()) for a in annotations]
+    images = [inputs.read_image(a.encoded()) for a in annotations]
     odd = [cv2.resize(images[i % len(images)], size[::-1]) for i, size in enumerate(ODD_SIZES)]
-    vga = [cv2.resize(image, VGA) for image in images[: arguments.rounds]]
+    vga = [cv2.resize(image, VGA) for image in images[:rounds]]
     found = {
         name: [find(image) for image in Progress([*images, *odd], name, len(images) + len(odd))]
         for name, find in detectors.items()
     }
     seconds = time_all(detectors, vga)
-    rows = {}
-    for name in detectors:
-        row: dict[str, Any] = differences(found[name], found[PYTHON], threshold)
-        row["ap50"] = ap50(found[name][: len(images)], annotations)
-        row["ap50_difference"] = row["ap50"] - ap50(found[PYTHON][: len(images)], annotations)
-        row["megabytes"] = size_of(paths[name]) / 1e6 if name in paths else None
-        row["time_ratio"] = quartiles(seconds[name], seconds[PYTHON])
-        row["milliseconds"] = 1000 * float(np.median(seconds[name]))
-        rows[name] = row
+    precisions = {name: ap50(each[: len(images)], annotations) for name, each in found.items()}
+    rows = {
+        name: {
+            **differences(found[name], found[PYTHON], threshold),
+            "ap50": precisions[name],
+            "ap50_difference": precisions[name] - precisions[PYTHON],
+            "megabytes": size_of(paths[name]) / 1e6 if name in paths else None,
+            "time_ratio": quartiles(seconds[name], seconds[PYTHON]),
+            "milliseconds": 1000 * float(np.median(seconds[name])),
+        }
+        for name in detectors
+    }
     facts = {"photos": len(images), "odd_sizes": ODD_SIZES, "threshold": threshold, "rows": rows}
-    (arguments.output / "table.json").write_text(json.dumps(facts, indent=1) + "\n")
-    (arguments.output / "table.md").write_text(markdown(rows))
+    outputs.write_json(output / "table.json", facts)
+    files.write(output / "table.md", markdown(rows))
     print(markdown(rows))
 
 
-def export_all(arguments: argparse.Namespace) -> dict[str, Path]:
+def export_all(model: str, calibration: Sequence[str], output: Path) -> dict[str, Path]:
     """The exports, by name of the row; those that are there are not made again."""
     paths = {}
     for name, (file, options) in FILES.items():
-        paths[name] = path = arguments.output / file
+        paths[name] = path = output / file
         if not path.exists():
-            calibration = ["--calibration", *arguments.calibration] if options else []
+            images = ["--calibration", *calibration] if options else []
             lowest = ["--score-threshold", str(LOWEST_SCORE)]
-            if cli.main(["export", arguments.model, str(path), *lowest, *options, *calibration]):
+            if cli.main(["export", model, str(path), *lowest, *options, *images]):
                 raise ValueError(f"{path}: could not be exported")
     return paths
+
+
+def open_export(name: str, path: Path) -> Find:
+    """The detector of a row."""
+    if not name.startswith("OpenVINO"):
+        return unitbox_tf.load(path, score_threshold=LOWEST_SCORE)
+    # By default it computes in bfloat16 where the processor can, which moves boxes by pixels.
+    hints = {"INFERENCE_PRECISION_HINT": "f32"} if name.endswith("float32") else {}
+    return open_openvino(path, hints)
 
 
 def open_openvino(path: Path, hints: Mapping[str, str]) -> Find:
@@ -149,15 +139,16 @@ def open_openvino(path: Path, hints: Mapping[str, str]) -> Find:
 
 
 def time_all(detectors: Mapping[str, Find], images: Sequence[np.ndarray]) -> dict[str, list[float]]:
-    """Seconds of each detector, a photo a round; the first round, in which graphs are made, is left out."""
-    numbers = {name: 0 for name in detectors}
+    """Seconds of each detector, an image a round; the first round, in which graphs are made, is left out."""
 
-    def one(name: str) -> None:
-        detectors[name](images[numbers[name] % len(images)])
-        numbers[name] += 1
+    def one(find: Find, following: Iterator[np.ndarray]) -> None:
+        find(next(following))
 
-    variants = {name: lambda name=name: one(name) for name in detectors}
-    seconds = take_turns(variants, len(images) + 1)  # type: ignore[arg-type]
+    variants = {
+        name: functools.partial(one, find, itertools.cycle(images))
+        for name, find in detectors.items()
+    }
+    seconds = take_turns(variants, len(images) + 1)
     return {name: values[1:] for name, values in seconds.items()}
 
 
@@ -211,7 +202,3 @@ def markdown(rows: Mapping[str, Mapping[str, Any]]) -> str:
             f"{middle:.2f} ({low:.2f} to {high:.2f}) |"
         )
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,7 @@ from unitbox_tf.problems import Problems
 
 
 def curves_of(run: Path, sources: Sequence[str], data: str, **decode: Any) -> fddb.Curves:
-    """Both ROC curves of a run, or of a published detector, on annotated photos.
+    """Both ROC curves of a run, or of a published detector, on annotated images.
 
     `decode` are fields of `DecodeConfig` to change, such as the decoder.
     """
@@ -21,14 +21,14 @@ def curves_of(run: Path, sources: Sequence[str], data: str, **decode: Any) -> fd
     from unitbox_tf.detect import detector
 
     problems = Problems()
-    truth = datasets.load(sources, data, problems, ("face",))
+    truth = datasets.load(sources, data, class_names=("face",), problems=problems)
     model = loading.load(run, score_threshold=matching.EVALUATED_SCORE, **decode)
-    detections, seen = detector.detect_annotated(model, truth, problems)
+    detections, seen = detector.detect_annotated(model, truth, problems=problems)
     problems.log_counts()
     found = Results.of(detections).rows
     return fddb.evaluate(
         {a.name: rows for a, rows in zip(seen, found, strict=True) if rows is not None},
         {a.name: a.ellipses for a in seen if a.ellipses is not None},
         {a.name: d.image_size for a, d in zip(seen, detections, strict=True)},
-        problems,
+        problems=problems,
     )

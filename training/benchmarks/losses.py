@@ -1,35 +1,42 @@
 """The losses: forward and backward of -ln IoU over a batch of distance heatmaps of which a tenth is positive.
 
-This package, autodiff of the same formula, two public implementations written out in other words,
-and the other losses of this package. Bounds are what memory alone would take: of all pixels, that
-of adding the two inputs (each is read once, and as much as the gradient is written); of the
-positive ones, that of reading the weights and writing a gradient of zeros. Memory is the peak of
-one step above inputs and the gradient that is returned, the median of processes of their own.
+Measured are this package, autodiff of the same formula, two public implementations written out in
+other words, and the other losses of this package. Bounds are the times that memory alone would take. For
+all pixels this is the time of adding the two inputs: each is read once, and as much as the gradient is
+written. For the positive ones it is the time of reading the weights and writing a gradient of zeros.
+Memory is the peak of one step above inputs and the gradient that is returned, the median of processes
+of their own.
 """
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import functools
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import numpy as np
 import tensorflow as tf
-from turns import quartiles, take_turns
 
-from unitbox_tf import losses
+from training.benchmarks.apart import call_apart
+from training.benchmarks.turns import quartiles, take_turns
+from unitbox_tf import losses, registry
 
-Heatmaps = tuple[
-    tf.Tensor, tf.Tensor, tf.Tensor
-]  # truth and prediction [B, H, W, 4], weight [B, H, W]
+# Truth and prediction [B, H, W, 4], weight [B, H, W].
+Heatmaps = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """The batch on which a loss is measured, and how it is compiled."""
+
+    batch: int
+    height: int
+    width: int
+    positive: float
+    jit: bool
 
 
 def heatmaps(batch: int, height: int, width: int, positive: float) -> Heatmaps:
@@ -119,7 +126,7 @@ MEMORY_PROCESSES = 3
 
 
 def variants(jit: bool) -> dict[str, Callable[..., tf.Tensor]]:
-    """Losses by name; those of this package gather as is the faster, with and without XLA."""
+    """Losses by name; those of this package gather where that is faster, which is without XLA."""
     return {
         BASE: autodiff,
         "the same, positives gathered": autodiff_gathered,
@@ -128,8 +135,8 @@ def variants(jit: bool) -> dict[str, Callable[..., tf.Tensor]]:
         "UnitBox_TF (2017)": unitbox_2017,
         "FCOS (2019)": fcos_2019,
         **{
-            f"unitbox_tf {name}": unitbox_tf(loss, gather=not jit)
-            for name, loss in losses.DISTANCE_LOSSES.items()
+            f"unitbox_tf {name}": unitbox_tf(registry.LOSSES[name], gather=not jit)
+            for name in registry.LOSSES
             if name != "iou"
         },
     }
@@ -160,22 +167,16 @@ def run(step: Callable[..., tuple[tf.Tensor, tf.Tensor]], inputs: Heatmaps) -> f
     return float(value)
 
 
-def measure_memory(name: str, arguments: argparse.Namespace) -> float | None:
+def measure_memory(name: str, work: Work) -> float | None:
     """Peak MiB of one step above inputs and the gradient; None where the system does not tell."""
     gpus = tf.config.list_physical_devices("GPU")
-    status = Path("/proc/self/status")
-    if not gpus and (arguments.jit or not os.access("/proc/self/clear_refs", os.W_OK)):
+    if not gpus and (work.jit or not os.access("/proc/self/clear_refs", os.W_OK)):
         return None  # XLA on CPUs keeps its memory from the step that compiles
-    step = make_step(name, arguments.jit)
-    inputs = heatmaps(arguments.batch, arguments.height, arguments.width, arguments.positive)
-    run(step, heatmaps(2, 32, 32, arguments.positive))
-    if arguments.jit:  # compiles for each shape
+    step = make_step(name, work.jit)
+    inputs = heatmaps(work.batch, work.height, work.width, work.positive)
+    run(step, heatmaps(2, 32, 32, work.positive))
+    if work.jit:  # compiles for each shape
         run(step, inputs)
-
-    def resident(field: str) -> int:
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines[field].split()[0]) * 1024
-
     if gpus:
         before = tf.config.experimental.get_memory_info("GPU:0")["current"]
         tf.config.experimental.reset_memory_stats("GPU:0")
@@ -190,56 +191,69 @@ def measure_memory(name: str, arguments: argparse.Namespace) -> float | None:
     return (peak - before - gradient) / 2**20
 
 
-def measure_memory_apart(name: str) -> list[float]:
+def resident(field: str) -> int:
+    """Bytes of this process in memory, by a field of Linux' /proc/self/status."""
+    text = Path("/proc/self/status").read_text(encoding="utf-8")
+    lines = dict(line.split(":", 1) for line in text.splitlines())
+    return int(lines[field].split()[0]) * 1024
+
+
+def measure_memory_apart(name: str, work: Work) -> list[float]:
     """`measure_memory` in processes of their own, whose memory nothing has used before; sorted."""
-    call = [sys.executable, *sys.argv, "--memory-of", name]
-    found = []
-    for _ in range(MEMORY_PROCESSES):
-        output = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
-        found.append(json.loads(output.splitlines()[-1]))
+    found = [call_apart(measure_memory, name, work) for _ in range(MEMORY_PROCESSES)]
     return sorted(value for value in found if value is not None)
 
 
-def benchmark(arguments: argparse.Namespace) -> None:
-    """Prints the table, and writes the numbers where `--json` says; or the memory of one loss."""
-    if arguments.memory_of:
-        print(json.dumps(measure_memory(arguments.memory_of, arguments)))
-        return
-    inputs = heatmaps(arguments.batch, arguments.height, arguments.width, arguments.positive)
-    names = [*variants(arguments.jit), *BOUNDS]
-    steps = {name: make_step(name, arguments.jit) for name in names}
+def benchmark(
+    *, batch: int, height: int, width: int, positive: float, jit: bool, rounds: int
+) -> dict[str, Any]:
+    """Prints the table; returns its numbers.
+
+    Args:
+        batch: images.
+        height: of an image.
+        width: of an image.
+        positive: the share of pixels that lie in a box.
+        jit: compiles with XLA.
+        rounds: of taking turns.
+    """
+    work = Work(batch, height, width, positive, jit)
+    inputs = heatmaps(batch, height, width, positive)
+    names = [*variants(jit), *BOUNDS]
+    steps = {name: make_step(name, jit) for name in names}
     values = {name: run(step, inputs) for name, step in steps.items()}
     calls = {name: functools.partial(run, step, inputs) for name, step in steps.items()}
-    seconds = take_turns(calls, arguments.rounds)
-    memory = {name: measure_memory_apart(name) for name in names if name not in BOUNDS}
-
-    shape = f"{arguments.batch} x {arguments.height} x {arguments.width} x 4"
-    print(
-        f"-ln IoU, forward and backward, {shape}, {arguments.positive:.0%} positive, "
-        f"{'XLA' if arguments.jit else 'graph'}, {arguments.rounds} rounds"
-    )
-    print(
-        f"{'':34}{'loss':>10}{'time, ratio [quartiles]':>26}{'extra MiB [range]':>20}{'ratio':>7}"
-    )
+    seconds = take_turns(calls, rounds)
+    memory = {name: measure_memory_apart(name, work) for name in names if name not in BOUNDS}
     rows = {}
     for name in names:
         low, middle, high = quartiles(seconds[name], seconds[BASE])
-        extra, base = memory.get(name, []), memory[BASE]
         rows[name] = {
             "value": values[name],
             "time_ratio": middle,
             "time_ratio_quartiles": [low, high],
-            "extra_mib": extra,
+            "extra_mib": memory.get(name, []),
         }
-        shown = "" if name in BOUNDS else f"{values[name]:.4f}"
+    print(
+        f"-ln IoU, forward and backward, {batch} x {height} x {width} x 4, {positive:.0%} positive, "
+        f"{'XLA' if jit else 'graph'}, {rounds} rounds"
+    )
+    print_table(rows)
+    return {"losses": rows}
+
+
+def print_table(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints a row for each variant."""
+    print(
+        f"{'':34}{'loss':>10}{'time, ratio [quartiles]':>26}{'extra MiB [range]':>20}{'ratio':>7}"
+    )
+    base = rows[BASE]["extra_mib"]
+    for name, row in rows.items():
+        extra, (low, high) = row["extra_mib"], row["time_ratio_quartiles"]
+        shown = "" if name in BOUNDS else f"{row['value']:.4f}"
         peak, share = "", ""
         if extra and base:
             peak = f"{np.median(extra):.0f} [{extra[0]:.0f}, {extra[-1]:.0f}]"
             share = f"{np.median(extra) / np.median(base):.2f}"
-        times = f"{middle:.3f} [{low:.3f}, {high:.3f}]"
+        times = f"{row['time_ratio']:.3f} [{low:.3f}, {high:.3f}]"
         print(f"{name:34}{shown:>10}{times:>26}{peak:>20}{share:>7}")
-    if arguments.json:
-        settings = {k: v for k, v in vars(arguments).items() if k not in ("json", "memory_of")}
-        arguments.json.write_text(
-            json.dumps({"settings": settings, "losses": rows}, indent=1) + "\n", encoding="utf-8"
-        )

@@ -1,35 +1,31 @@
 """Figure 4 of the paper: the IoU loss against l2, with the same network, data and batches.
 
-Three stages, each a set of runs: `letter` has the paper's settings, `search` looks for the learning
-rate and the weight of the distance loss that suit each loss, `final` trains each winner with three
-seeds. All are judged on validation photos by FDDB's protocol after each epoch.
+There are three stages, each a set of runs. `letter` has the paper's settings, `search` looks for the
+learning rate and the weight of the distance loss that suit each loss, and `final` trains each winner
+with three seeds. All are judged on validation images by FDDB's protocol after each epoch.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import experiments
 import numpy as np
-import recipes
-import roc
 from matplotlib.figure import Figure
 
+from training import outputs
+from training.paper import experiments, recipes, roc
 from unitbox_tf.config import Config
 from unitbox_tf.evaluation import fddb, protocols
 
 LOSSES = ("iou", "l2")
 NAMES = {"iou": "-ln IoU", "l2": "l2"}
 LETTER_RATES = {"iou": 1e-8, "l2": 1e-13}  # section 4 of the paper
-# Of what the paper does not state, what might make its settings train: the weight of the confidence
-# branch, the scale of its features, and where boxes start. Stage 4 is some 15 times larger than stage
-# 5, and a hundredth of it has a ten thousandth of the gradient in the weights of the head.
+# The paper does not state these: the weight of the confidence branch, the scale of its features, and where
+# boxes start. Each might make its settings train. Stage 4 is some 15 times larger than stage 5, and a
+# hundredth of it has a ten thousandth of the gradient in the weights of the head.
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "": {},
     "-weighted": {"loss": {"confidence_weight": 1e-4}},
@@ -41,7 +37,7 @@ RATES = (1e-3, 3e-3)
 # thousandth gives both branches of the network the same say. A third and three times of it are tried, too.
 WEIGHTS = {"iou": (0.3, 1.0, 3.0), "l2": (3e-4, 1e-3, 3e-3)}
 RECALL_AT = (1, 5, 10, 50)  # false positives, of the verdict
-MISS_AT = 5  # false positives in all validation photos
+MISS_AT = 5  # false positives in all validation images
 
 
 def letter(shared: Config, epochs: int) -> dict[str, Config]:
@@ -71,23 +67,24 @@ def search(shared: Config, epochs: int) -> dict[str, Config]:
 
 
 def winner(folder: Path, configs: Mapping[str, Config], loss: str) -> tuple[str, Config]:
-    """The run of the search whose last epoch is best, by the figures that choose epochs in a training."""
+    """The run of the search whose last epoch is best, by the metrics that choose epochs in training."""
     mine = {name: c for name, c in configs.items() if c.loss.distance_loss == loss}
     return max(mine.items(), key=lambda item: _quality(folder / item[0]))
 
 
-def winners(folder: Path, shared: Config, arguments: argparse.Namespace) -> dict[str, Config]:
+def winners(folder: Path, shared: Config, search_epochs: int) -> dict[str, Config]:
     """The best configuration of the search for each loss.
 
     Raises:
         ValueError: a run of the search has not ended, or was another.
     """
-    searched = search(shared, arguments.search_epochs)
+    searched = search(shared, search_epochs)
     for name, config in searched.items():
         experiments.check_same(folder / name, config)
         if not experiments.has_ended(folder / name):
             raise ValueError(
-                f"{folder / name}: has not ended. Run `figures.py figure4 search` with the same --output first"
+                f"{folder / name}: has not ended. Run `python -m training.paper figure4 search` with the "
+                "same --output first"
             )
     return {loss: winner(folder, searched, loss)[1] for loss in LOSSES}
 
@@ -99,12 +96,10 @@ def _quality(run: Path) -> float:
     return statistics.mean(last[f"val_fddb_{name}"] for name in protocols.CHOOSING["fddb"])
 
 
-def final(shared: Config, winners: Mapping[str, Config], epochs: int) -> dict[str, Config]:
+def final(winners: Mapping[str, Config], epochs: int) -> dict[str, Config]:
     """Each winner with every seed."""
     return {
-        f"final-{loss}-{seed}": recipes.tuned(
-            shared, loss, won.train.learning_rate, won.loss.distance_weight, seed, epochs
-        )
+        f"final-{loss}-{seed}": recipes.changed(won, train={"seed": seed, "epochs": epochs})
         for loss, won in winners.items()
         for seed in recipes.SEEDS
     }
@@ -132,10 +127,7 @@ def rows(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
 
 def save_rows(found: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Writes rows as csv."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(found[0]) if found else [])
-        writer.writeheader()
-        writer.writerows(found)
+    outputs.write_csv(path, found[0] if found else (), (row.values() for row in found))
 
 
 def by_iteration(found: Sequence[Mapping[str, Any]], prefix: str) -> dict[int, list[float]]:
@@ -150,7 +142,7 @@ def by_iteration(found: Sequence[Mapping[str, Any]], prefix: str) -> dict[int, l
 def verdict(
     found: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[np.ndarray]]
 ) -> dict[str, Any]:
-    """What the figure says in numbers, each a mean over seeds; one that diverged has missed everything.
+    """The figure in numbers, each a mean over seeds; a seed that diverged has missed everything.
 
     Args:
         found: `rows` of the final runs.
@@ -165,7 +157,7 @@ def verdict(
     means = {}
     for loss in LOSSES:
         rates = by_iteration(found, f"final-{loss}-")
-        # Seeds of which there is no row at an iteration have diverged before.
+        # A seed without a row at an iteration has diverged before.
         missing = {step: [1.0] * (len(recipes.SEEDS) - len(rates.get(step, []))) for step in steps}
         means[loss] = {step: statistics.mean(rates.get(step, []) + missing[step]) for step in steps}
     best = {loss: min(rates.values()) for loss, rates in means.items()}
@@ -207,7 +199,7 @@ def plot(
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=120)
+    outputs.write_figure(path, figure)
 
 
 def plot_letter(folder: Path, found: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -225,11 +217,11 @@ def plot_letter(folder: Path, found: Sequence[Mapping[str, Any]], path: Path) ->
     axes.set(xlabel="iteration", ylabel="mean IoU at face pixels, training", ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    outputs.write_figure(path, figure)
 
 
 def roc_of(run: Path, config: Config) -> np.ndarray:
-    """The discrete ROC curve of a run on its validation photos; written beside it, and read if it is there."""
+    """The discrete ROC curve of a run on its validation images; written beside it, and read if it is there."""
     file = run / "roc-DiscROC.txt"
     if not file.is_file():
         curves = roc.curves_of(run, config.data.validation_sources, config.data.data)
@@ -237,31 +229,50 @@ def roc_of(run: Path, config: Config) -> np.ndarray:
     return fddb.read_curve(file)
 
 
-def make(arguments: argparse.Namespace) -> None:
-    """Trains what the stages ask for, and writes numbers and plots."""
-    folder, shared = arguments.output, recipes.base(arguments.data, arguments.weights)
-    folder.mkdir(parents=True, exist_ok=True)
-    for stage in arguments.stages:
+def make(
+    stages: Sequence[str],
+    *,
+    data: str,
+    weights: str,
+    output: Path,
+    search_epochs: int,
+    letter_epochs: int,
+    final_epochs: int,
+) -> None:
+    """Trains the runs of the stages, and writes numbers and plots.
+
+    Args:
+        stages: of "letter", "search" and "final"; carried out in the order given.
+        data: folder of the data sets.
+        weights: "imagenet", or a file of VGG-16's weights.
+        output: folder of the runs.
+        search_epochs: epochs of each run of the search.
+        letter_epochs: epochs of each run with the paper's settings.
+        final_epochs: epochs of each run of a winner.
+    """
+    shared = recipes.base(data, weights)
+    for stage in stages:
         if stage == "letter":
-            configs = letter(shared, arguments.letter_epochs)
+            configs = letter(shared, letter_epochs)
         elif stage == "search":
-            configs = search(shared, arguments.search_epochs)
+            configs = search(shared, search_epochs)
         else:
-            configs = final(shared, winners(folder, shared, arguments), arguments.final_epochs)
-        experiments.train_all(configs, folder)
-        found = rows(folder, list(configs))
-        save_rows(found, folder / f"{stage}.csv")
+            configs = final(winners(output, shared, search_epochs), final_epochs)
+        experiments.train_all(configs, output)
+        found = rows(output, list(configs))
+        save_rows(found, output / f"{stage}.csv")
         if stage == "letter":
-            plot_letter(folder, found, folder / "figure4-letter.png")
+            plot_letter(output, found, output / "figure4-letter.png")
         if stage == "final":
-            curves = {
-                loss: [
-                    roc_of(folder / name, config)
-                    for name, config in configs.items()
-                    if config.loss.distance_loss == loss and experiments.is_trained(folder / name)
-                ]
-                for loss in LOSSES
-            }
-            content = json.dumps(verdict(found, curves), indent=1)
-            (folder / "figure4.json").write_text(content + "\n", encoding="utf-8")
-            plot(found, curves, folder / "figure4.png")
+            curves = {loss: final_curves(output, configs, loss) for loss in LOSSES}
+            outputs.write_json(output / "figure4.json", verdict(found, curves))
+            plot(found, curves, output / "figure4.png")
+
+
+def final_curves(folder: Path, configs: Mapping[str, Config], loss: str) -> list[np.ndarray]:
+    """The ROC curves of those runs of a loss that have not diverged."""
+    return [
+        roc_of(folder / name, config)
+        for name, config in configs.items()
+        if config.loss.distance_loss == loss and experiments.is_trained(folder / name)
+    ]

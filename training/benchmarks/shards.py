@@ -6,18 +6,16 @@ memory, all ratios come nearer to 1.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmark_data import save
-from turns import quartiles, take_turns
 
+from training.benchmarks.turns import quartiles, take_turns
 from unitbox_tf import datasets
 from unitbox_tf.datasets import tfrecord
 from unitbox_tf.problems import Problems
@@ -27,36 +25,45 @@ COPY, READ = "bare copy into one file", "bare read of the shards"
 WRITTEN = {COPY: "one", "copy of each file": "each", "writing shards": "shards"}
 
 
-def benchmark_shards(arguments: argparse.Namespace) -> None:
-    """Prints the table, and writes the numbers where `--json` says."""
-    with tempfile.TemporaryDirectory(prefix="shards-", dir=arguments.folder) as name:
-        folder = Path(name)
-        if arguments.source:
-            source = datasets.parse(arguments.source, arguments.data)
-            annotations = list(source.read(Problems()))
-            class_names = source.class_names() or ("object",)
+def benchmark(
+    source: str | None,
+    *,
+    data: Path,
+    folder: Path | None,
+    count: int,
+    kilobytes: int,
+    rounds: int,
+) -> dict[str, Any]:
+    """Prints the table; returns its numbers.
+
+    Args:
+        source: FORMAT:PATH#SPLIT of images that are files; None: files of random bytes.
+        data: folder from which its path starts.
+        folder: where to write; None: the system's folder for temporary files.
+        count: files of random bytes.
+        kilobytes: of each of them.
+        rounds: of taking turns.
+
+    Raises:
+        ValueError: the source has no images, or some that are not files.
+    """
+    with tempfile.TemporaryDirectory(prefix="shards-", dir=folder) as name:
+        temporary = Path(name)
+        class_names: tuple[str, ...] | None = None
+        if source:
+            opened = datasets.parse(source, data)
+            annotations = list(opened.read(problems=Problems()))
+            class_names = opened.class_names()
         else:
-            annotations = random_photos(folder / "photos", arguments.count, arguments.kilobytes)
-            class_names = ("object",)
+            annotations = random_photos(temporary / "photos", count, kilobytes)
         paths = [a.image for a in annotations if isinstance(a.image, Path)]
         if len(paths) < len(annotations) or not paths:
-            raise SystemExit(f"Expected photos that are files. Received: {arguments.source!r}")
-        jobs = shard_jobs(annotations, class_names, paths, folder)
-
-        def clear(job: str) -> None:
-            if job in WRITTEN:
-                shutil.rmtree(folder / WRITTEN[job], ignore_errors=True)
-
-        for job in jobs.values():  # fills the caches; reads need what is written
-            job()
-        # Reads are timed after writes, which begin with an empty folder.
-        writes = {job: call for job, call in jobs.items() if job in WRITTEN}
-        reads = {job: call for job, call in jobs.items() if job not in WRITTEN}
-        seconds = take_turns(writes, arguments.rounds, time.process_time, clear)
-        seconds |= take_turns(reads, arguments.rounds, time.process_time)
+            raise ValueError(f"Expected images that are files. Received: {source!r}")
+        jobs = shard_jobs(annotations, class_names or ("object",), paths, temporary)
+        seconds = time_jobs(jobs, temporary, rounds)
         megabytes = sum(path.stat().st_size for path in paths) / 1e6
 
-    print(f"{len(paths):,} photos, {megabytes:.0f} MB, {arguments.rounds} rounds")
+    print(f"{len(paths):,} images, {megabytes:.0f} MB, {rounds} rounds")
     print(f"{'':30}{'CPU seconds':>12}{'ratio [quartiles]':>26}")
     rows = {}
     for job, values in seconds.items():
@@ -64,7 +71,25 @@ def benchmark_shards(arguments: argparse.Namespace) -> None:
         low, ratio, high = quartiles(values, seconds[base])
         rows[job] = {"base": base, "ratio_quartiles": [low, ratio, high]}
         print(f"{job:30}{np.median(values):>12.4f}{f'{ratio:.2f} [{low:.2f}, {high:.2f}]':>26}")
-    save(arguments, [{"photos": len(paths), "megabytes": megabytes, "rows": rows}])
+    return {"results": [{"photos": len(paths), "megabytes": megabytes, "rows": rows}]}
+
+
+def time_jobs(
+    jobs: Mapping[str, Callable[[], Any]], folder: Path, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each job in each round; `folder` is the one in which they write."""
+
+    def clear(job: str) -> None:
+        if job in WRITTEN:
+            shutil.rmtree(folder / WRITTEN[job], ignore_errors=True)
+
+    for job in jobs.values():  # fills the caches; reads need the files of the writes
+        job()
+    # Reads are timed after writes, which begin with an empty folder.
+    writes = {name: job for name, job in jobs.items() if name in WRITTEN}
+    reads = {name: job for name, job in jobs.items() if name not in WRITTEN}
+    seconds = take_turns(writes, rounds, time.process_time, clear)
+    return seconds | take_turns(reads, rounds, time.process_time)
 
 
 def random_photos(folder: Path, count: int, kilobytes: int) -> list[Annotation]:
@@ -75,7 +100,7 @@ def random_photos(folder: Path, count: int, kilobytes: int) -> list[Annotation]:
     for number in range(count):
         path = folder / f"{number}.jpg"
         path.write_bytes(random.bytes(1000 * kilobytes))
-        boxes = [[10.5, 20, 110, 220.25], [300, 50, 420, 170]]
+        boxes = np.array([[10.5, 20, 110, 220.25], [300, 50, 420, 170]])
         annotations.append(Annotation(path.name, path, boxes, size=(480, 640)))
     return annotations
 
@@ -86,7 +111,7 @@ def shard_jobs(
     paths: Sequence[Path],
     folder: Path,
 ) -> dict[str, Callable[[], Any]]:
-    """What is timed, by name."""
+    """The jobs that are timed, by name."""
     buffer = bytearray(1 << 20)
 
     def copy_into_one() -> None:
@@ -116,11 +141,11 @@ def shard_jobs(
         COPY: copy_into_one,
         "copy of each file": copy_each,
         "writing shards": lambda: tfrecord.write(
-            annotations, folder / "shards", "train", class_names, problems
+            annotations, folder / "shards", "train", class_names, problems=problems
         ),
         READ: read_bare,
         "read of each file": read_each,
         "reading shards": lambda: sum(
-            1 for _ in tfrecord.read(folder / "shards", "train", problems)
+            1 for _ in tfrecord.read(folder / "shards", "train", problems=problems)
         ),
     }

@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unitbox_tf import datasets
+from unitbox_tf import datasets, files
 from unitbox_tf import runs as run_folders
 from unitbox_tf.config import Config
 
 logger = logging.getLogger(__name__)
 
-FINISHED = "results.json"  # what training writes last but pictures
-CHECKPOINT = "last.keras"
-CONFIG = "config.json"
+FINISHED = "results.json"  # written last, but for pictures
+CHECKPOINT = run_folders.LAST_FILE
+CONFIG = run_folders.CONFIG_FILE
+HISTORY = "history.json"
 DIVERGED = "diverged.txt"  # instead of results: at which step, and what to do about it
 
 
@@ -28,14 +29,13 @@ def train_all(configs: Mapping[str, Config], folder: Path) -> None:
     """Trains the runs `folder/NAME` that have not ended.
 
     Raises:
-        ValueError: a run of this name has another configuration, or its data are not there, in which
-            cases none is trained; or the training of some failed, and the others are trained all the same.
+        ValueError: a run of this name has another configuration, or its data are not there: then nothing
+            is trained. Or the training of some runs failed: the others are trained all the same.
     """
     for name, config in configs.items():
         check_same(folder / name, config)
         if not has_ended(folder / name):
-            for source in (*config.data.train_sources, *config.data.validation_sources):
-                datasets.parse(source, config.data.data)
+            _check_sources(config)
     failed = []
     for number, (name, config) in enumerate(configs.items(), 1):
         run = folder / name
@@ -54,6 +54,12 @@ def train_all(configs: Mapping[str, Config], folder: Path) -> None:
             failed.append(name)
     if failed:
         raise ValueError(f"{folder}: training failed, with the messages above: {failed}")
+
+
+def _check_sources(config: Config) -> None:
+    """Raises `ValueError` if data that the run needs are not there."""
+    for source in (*config.data.train_sources, *config.data.validation_sources):
+        datasets.parse(source, config.data.data)
 
 
 def named(texts: Sequence[str]) -> dict[str, Path]:
@@ -86,7 +92,7 @@ def has_ended(run: Path) -> bool:
 
 
 def check_same(run: Path, config: Config) -> None:
-    """Raises `ValueError` if the run has been begun with another configuration, but for where things are."""
+    """Raises `ValueError` if the run was begun with another configuration; paths may differ."""
     file = run / CONFIG
     if not file.is_file():
         return
@@ -107,6 +113,7 @@ def check_same(run: Path, config: Config) -> None:
 
 
 def _train(run: Path, config: Config) -> None:
+    """Trains one run, in its own process, from its last epoch on or from the start."""
     from unitbox_tf.train import fit
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -118,10 +125,10 @@ def _train(run: Path, config: Config) -> None:
     except ValueError as error:
         if "training diverged" not in str(error):
             raise
-        (run / DIVERGED).write_text(f"{error}\n", encoding="utf-8")  # a result, too
+        files.write(run / DIVERGED, f"{error}\n")  # a result, too
 
 
 def history(run: Path) -> list[dict[str, Any]]:
-    """The logs of a run, a dict an epoch; none if it diverged in its first."""
-    file = run / "history.json"
+    """The metrics of a run, a dict an epoch; none if it diverged in its first."""
+    file = run / HISTORY
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []

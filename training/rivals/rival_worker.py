@@ -1,10 +1,10 @@
-"""Runs one detector for `compare_detectors.py`, in an interpreter that has it: a line of json in, a line out.
+"""Runs one detector for `training.rivals`, in an interpreter that has it: a line of json in, a line out.
 
     python rival_worker.py DETECTOR SETTINGS
 
-begins with `{"python": VERSION, "packages": {NAME: VERSION}}`, and answers `{"photo": PATH}` with
-`{"rows": [[x, y, width, height, score], ...], "seconds": S}`: pixels of the photo, and the time from its
-array to boxes, without reading the file. What goes wrong ends the process, with its traceback on stderr.
+It begins with `{"python": VERSION, "packages": {NAME: VERSION}}`, and answers `{"photo": PATH}` with
+`{"rows": [[x, y, width, height, score], ...], "seconds": S}`: pixels of the image, and the time from its
+array to boxes, without reading the file. An error ends the process, with its traceback on stderr.
 
 It stands alone: an environment has the detector, NumPy and OpenCV, and nothing of this project.
 """
@@ -84,7 +84,8 @@ def centerface(backend: str, threshold: float) -> Detect:
 
 def haar(cascade: str, **settings: Any) -> Detect:
     """A cascade of OpenCV (Viola and Jones, 2001); the score is the number of windows that were merged."""
-    classifier = cv2.CascadeClassifier(cv2.data.haarcascades + cascade)
+    opencv: Any = cv2  # 4, in the environment of this detector; newer ones have no cascades
+    classifier = opencv.CascadeClassifier(opencv.data.haarcascades + cascade)
 
     def detect(image: np.ndarray) -> Sequence[Sequence[float]]:
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -119,7 +120,7 @@ READERS = {"unitbox": read_as_ours}  # decoders of JPEG differ by a few grey lev
 
 def main() -> None:
     """Answers lines until there are no more."""
-    # What the packages print is not to stand between the answers.
+    # Lines that the packages print must not stand between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     detect = DETECTORS[sys.argv[1]](**json.loads(sys.argv[2]))

@@ -1,30 +1,25 @@
 """Figure 5 of the paper: one portrait at six sizes, its box read at one fixed pixel.
 
 The winner of each loss in figure 4 is trained on, on faces of all sizes (`train`); then it and the
-network of figure 4, which has seen faces of few sizes, are shown validation photos (`measure`).
+network of figure 4, which has seen faces of few sizes, are shown validation images (`measure`).
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
-import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
-import experiments
-import figure4
 import numpy as np
-import recipes
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from training import outputs
+from training.paper import experiments, figure4, recipes
 from unitbox_tf import boxes as box_ops
-from unitbox_tf import datasets
+from unitbox_tf import datasets, inputs
 from unitbox_tf.config import Config
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
@@ -33,12 +28,12 @@ logger = logging.getLogger(__name__)
 
 SIDES = (60, 120, 240, 360, 480, 960)  # px; long side of the portrait, as in the paper
 WITHIN_FIELD = 240  # px; up to here the centre of each of these faces sees all of it (228 px)
-PHOTOS = 60  # validation photos, those with the largest faces
+PHOTOS = 60  # validation images, those with the largest faces
 KINDS = {
     "final": "faces of figure 4's training",
     "scales": "trained on at all scales",
 }  # by the names of the runs
-COLOURS = ("C0", "C3", "C2", "C1")  # the first two: of -ln IoU and l2
+COLOURS = ("C0", "C3", "C2", "C1")  # the first two are those of -ln IoU and l2
 # The paper's figure, by sides: width as a share of the image; None where it leaves the image.
 PAPER = {
     "iou": (0.545, 0.503, 0.527, 0.507, 0.521, 0.551),
@@ -46,33 +41,35 @@ PAPER = {
 }
 
 
-def configs(shared: Config, winners: Mapping[str, Config], arguments: Any) -> dict[str, Config]:
+def configs(winners: Mapping[str, Config], folder: Path, epochs: int) -> dict[str, Config]:
     """Each winner of figure 4's search, trained on from its first final run on crops of 256 px.
 
+    Args:
+        winners: by loss.
+        folder: of figure 4's runs.
+        epochs: of each run.
+
     Raises:
-        ValueError: that run is not trained.
+        ValueError: a final run is not trained.
     """
     found = {}
     for loss, won in winners.items():
-        start = arguments.output / run_name("final", loss)
+        start = folder / run_name("final", loss)
         if not experiments.is_trained(start):
             raise ValueError(
-                f"{start}: is not trained. Run `figures.py figure4 final` with the same --output first"
+                f"{start}: is not trained. Run `python -m training.paper figure4 final` with the same "
+                "--output first"
             )
-        tuned = recipes.tuned(
-            shared, loss, won.train.learning_rate, won.loss.distance_weight, 0, arguments.epochs
-        )
-        found[f"scales-{loss}"] = dataclasses.replace(
-            tuned,
-            data=dataclasses.replace(
-                tuned.data,
-                image_size=256,
-                random_crop=True,
-                object_size=(14.0, 230.0),
-                max_enlargement=3.0,
-                flip=True,
-            ),
-            train=dataclasses.replace(tuned.train, init=str(start), batch_size=4),
+        found[f"scales-{loss}"] = recipes.changed(
+            won,
+            data={
+                "image_size": 256,
+                "random_crop": True,
+                "object_size": (14.0, 230.0),
+                "max_enlargement": 3.0,
+                "flip": True,
+            },
+            train={"seed": 0, "epochs": epochs, "init": str(start), "batch_size": 4},
         )
     return found
 
@@ -106,9 +103,7 @@ def variation(values: np.ndarray) -> np.ndarray:
 
 
 def portraits(annotations: Sequence[Annotation], count: int) -> list[Annotation]:
-    """Photos with one face, those in which it takes the largest share of the long side."""
-    from unitbox_tf import inputs
-
+    """The images with one face in which it takes the largest share of the long side."""
     rated = []
     for annotation in annotations:
         if len(annotation.boxes) == 1:
@@ -120,9 +115,7 @@ def portraits(annotations: Sequence[Annotation], count: int) -> list[Annotation]
 
 
 def measure(runs: Mapping[str, Path], photos: Sequence[Annotation]) -> dict[str, np.ndarray]:
-    """For each run the width and height `[N, 6, 2]` of the box that the centre of each photo's face predicts."""
-    from unitbox_tf import inputs
-
+    """For each run the width and height `[N, 6, 2]` of the box that the centre of each image's face predicts."""
     found = {}
     for name, run in runs.items():
         model = network(run)
@@ -147,7 +140,7 @@ def network(run: Path) -> Any:
 
 
 def summarize(values: np.ndarray) -> dict[str, Any]:
-    """The coefficients of variation of widths and heights `[N, 6, 2]`: mean and spread over photos."""
+    """The coefficients of variation of widths and heights `[N, 6, 2]`: mean and spread over images."""
     each = np.array([variation(photo) for photo in values])  # [N, 2]
     summary: dict[str, Any] = {"photos": len(values)}
     seen = SIDES.index(WITHIN_FIELD) + 1
@@ -164,7 +157,7 @@ def summarize(values: np.ndarray) -> dict[str, Any]:
             "share_up_to_6_percent": float((column <= 0.06).mean()),
             f"mean_up_to_{WITHIN_FIELD}_px": float(within.mean()) if len(within) else None,
         }
-    # Which sizes are to blame.
+    # These tell which sizes are to blame.
     ratios = by_middle(values)
     medians = np.median(ratios, axis=0) if len(ratios) else []
     summary["median_by_240_px"] = {
@@ -175,7 +168,7 @@ def summarize(values: np.ndarray) -> dict[str, Any]:
 
 
 def by_middle(values: np.ndarray) -> np.ndarray:
-    """Widths and heights `[N, 6, 2]` by those at 240 px, of the photos in which there is a box at that size."""
+    """Widths and heights `[N, 6, 2]` by those at 240 px, in images that have a box at that size."""
     middle = values[:, SIDES.index(240)]
     known = (middle > 0).all(axis=1)
     return values[known] / middle[known, None]
@@ -184,7 +177,13 @@ def by_middle(values: np.ndarray) -> np.ndarray:
 def plot(
     values: Mapping[str, np.ndarray], pictures: Mapping[str, tuple[np.ndarray, Any]], path: Path
 ) -> None:
-    """The box's width over the portrait's size, with the paper's; below, the picture with its six boxes a run."""
+    """Draws the box's width over the portrait's size, with the paper's; below, a picture with six boxes a run.
+
+    Args:
+        values: of `measure`.
+        pictures: by run, an image with a point in it and the boxes of `probe`.
+        path: of the figure.
+    """
     panels = {
         title: {run_name(kind, loss): figure4.NAMES[loss] for loss in figure4.LOSSES}
         for kind, title in KINDS.items()
@@ -197,33 +196,40 @@ def plot(
     parts = figure.subfigures(rows, 1, squeeze=False)[:, 0]
     for column, (title, names) in enumerate(panels.items()):
         axes = parts[0].add_subplot(1, len(panels), column + 1)
-        for number, (name, label) in enumerate(names.items()):
-            if name in values:
-                width = by_middle(values[name])[..., 0]
-                low, middle, high = np.percentile(width, [25, 50, 75], axis=0)
-                colour = COLOURS[number % len(COLOURS)]
-                axes.plot(SIDES, middle, color=colour, marker="o", label=label)
-                axes.fill_between(SIDES, low, high, color=colour, alpha=0.2)
-        for loss, colour in zip(figure4.LOSSES, COLOURS, strict=False):
-            paper = [np.nan if share is None else share for share in PAPER[loss]]
-            label = f"{figure4.NAMES[loss]}, the paper's portrait"
-            line = np.array(paper) / paper[SIDES.index(240)]
-            axes.plot(SIDES, line, color=colour, linestyle=":", label=label)
-        axes.set(xscale="log", xlabel="long side of the photo (px)", ylim=(0, 2), title=title)
-        axes.set_ylabel("width of the box, by that at 240 px")
-        axes.set_xticks(SIDES, [str(side) for side in SIDES])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.set_title(title)
+        _draw_widths(axes, names, values)
     for column, (name, (image, found)) in enumerate(pictures.items()):
         axes = parts[1].add_subplot(1, len(pictures), column + 1)
         _draw(axes, image, found)
         axes.set_title(name)
-    figure.savefig(path, dpi=110)
+    outputs.write_figure(path, figure, dpi=110)
+
+
+def _draw_widths(axes: Axes, labels: Mapping[str, str], values: Mapping[str, np.ndarray]) -> None:
+    """Median and quartiles of the widths of the runs that `labels` names, and the widths of the paper."""
+    for number, (name, label) in enumerate(labels.items()):
+        if name not in values:
+            continue
+        width = by_middle(values[name])[..., 0]
+        low, middle, high = np.percentile(width, [25, 50, 75], axis=0)
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(SIDES, middle, color=colour, marker="o", label=label)
+        axes.fill_between(SIDES, low, high, color=colour, alpha=0.2)
+    for loss, colour in zip(figure4.LOSSES, COLOURS, strict=False):
+        paper = [np.nan if share is None else share for share in PAPER[loss]]
+        label = f"{figure4.NAMES[loss]}, the paper's portrait"
+        line = np.array(paper) / paper[SIDES.index(240)]
+        axes.plot(SIDES, line, color=colour, linestyle=":", label=label)
+    axes.set(xscale="log", xlabel="long side of the photo (px)", ylim=(0, 2))
+    axes.set_ylabel("width of the box, by that at 240 px")
+    axes.set_xticks(SIDES, [str(side) for side in SIDES])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
 
 
 def _draw(axes: Axes, image: np.ndarray, found: tuple[tuple[float, float], np.ndarray]) -> None:
-    """The photo and, around the pixel, the boxes of all sizes `xyxy` `[6, 4]`, as shares of the image."""
+    """The image and, around the pixel, the boxes of all sizes `xyxy` `[6, 4]`, as shares of the image."""
     from matplotlib.patches import Rectangle
 
     (x, y), boxes = found
@@ -244,46 +250,86 @@ def run_name(kind: str, loss: str) -> str:
     return f"final-{loss}-0" if kind == "final" else f"{kind}-{loss}"
 
 
-def make(arguments: argparse.Namespace) -> None:
-    """Trains, or measures and writes figure5.csv, figure5.json and figure5.png."""
-    folder, shared = arguments.output, recipes.base(arguments.data, arguments.weights)
-    if "train" in arguments.stages:
-        winners = figure4.winners(folder, shared, arguments)
-        experiments.train_all(configs(shared, winners, arguments), folder)
-    if "measure" not in arguments.stages:
-        return
-    if min(arguments.pixel) < 0 or max(arguments.pixel) >= 1:
-        raise ValueError(f"Expected --pixel from 0 to below 1. Received: {arguments.pixel}")
-    from unitbox_tf import inputs
+def make(
+    stages: Sequence[str],
+    *,
+    data: str,
+    weights: str,
+    output: Path,
+    epochs: int,
+    search_epochs: int,
+    runs: Sequence[str],
+    picture: Path | None,
+    pixel: tuple[float, float],
+) -> None:
+    """Trains, or measures and writes figure5.csv, figure5.json and figure5.png.
 
-    image = inputs.read_image(arguments.picture) if arguments.picture else None
+    Args:
+        stages: "train", "measure" or both.
+        data: folder of the data sets.
+        weights: "imagenet", or a file of VGG-16's weights.
+        output: folder of figure 4's runs and of these.
+        epochs: of each run.
+        search_epochs: of the runs of figure 4's search.
+        runs: other networks to measure, as texts NAME=RUN.
+        picture: file of a portrait to draw the boxes in.
+        pixel: where its boxes are read, x and y as shares of the image.
+    """
+    shared = recipes.base(data, weights)
+    if "train" in stages:
+        winners = figure4.winners(output, shared, search_epochs)
+        experiments.train_all(configs(winners, output, epochs), output)
+    if "measure" not in stages:
+        return
+    if min(pixel) < 0 or max(pixel) >= 1:
+        raise ValueError(f"Expected --pixel from 0 to below 1. Received: {pixel}")
+    image = inputs.read_image(picture) if picture else None
+    measured = measured_runs(output, runs)
+    problems = Problems()
+    sources = shared.data.validation_sources
+    truth = datasets.load(sources, data, class_names=("face",), problems=problems)
+    problems.log_counts()
+    photos = portraits(truth, PHOTOS)
+    values = measure(measured, photos)
+    write(values, [photo.name for photo in photos], output)
+    pictures = {}
+    if image is not None:
+        point = (pixel[0], pixel[1])
+        for name, run in measured.items():
+            pictures[name] = (image, (point, probe(network(run), image, point)))
+    plot(values, pictures, output / "figure5.png")
+
+
+def measured_runs(folder: Path, others: Sequence[str]) -> dict[str, Path]:
+    """The runs of figures 4 and 5 that are trained, and others, given as NAME=RUN.
+
+    Raises:
+        ValueError: there are none, or another has a name of these.
+    """
     names = [run_name(kind, loss) for kind in KINDS for loss in figure4.LOSSES]
     runs = {name: folder / name for name in names if experiments.is_trained(folder / name)}
-    for name, run in experiments.named(arguments.runs).items():
+    for name, run in experiments.named(others).items():
         if name in names:
             raise ValueError(f"Expected --runs of other names than {names}. Received: {name}")
         runs[name] = run
     if not runs:
-        raise ValueError(f"{folder}: none of {names} is trained. Run `figures.py figure4` first")
+        raise ValueError(
+            f"{folder}: none of {names} is trained. Run `python -m training.paper figure4` first"
+        )
     for name in sorted(set(names) - runs.keys()):
         logger.warning("%s: is not trained, and left out", folder / name)
-    problems = Problems()
-    truth = datasets.load(shared.data.validation_sources, arguments.data, problems, ("face",))
-    problems.log_counts()
-    photos = portraits(truth, PHOTOS)
-    values = measure(runs, photos)
-    with (folder / "figure5.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["run", "photo", "side", "width", "height"])
-        for name, rows in values.items():
-            for photo, sizes in zip(photos, rows, strict=True):
-                for side, (width, height) in zip(SIDES, sizes, strict=True):
-                    writer.writerow([name, photo.name, side, f"{width:.5f}", f"{height:.5f}"])
+    return runs
+
+
+def write(values: Mapping[str, np.ndarray], photos: Sequence[str], folder: Path) -> None:
+    """Writes figure5.csv, with the widths and heights of `measure`, and figure5.json, which sums them up."""
+    lines = [
+        [name, photo, side, f"{width:.5f}", f"{height:.5f}"]
+        for name, rows in values.items()
+        for photo, sizes in zip(photos, rows, strict=True)
+        for side, (width, height) in zip(SIDES, sizes, strict=True)
+    ]
+    head = ["run", "photo", "side", "width", "height"]
+    outputs.write_csv(folder / "figure5.csv", head, lines)
     summary = {name: summarize(rows) for name, rows in values.items()}
-    (folder / "figure5.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    pictures = {}
-    if image is not None:
-        for name, run in runs.items():
-            point = tuple(arguments.pixel)
-            pictures[name] = (image, (point, probe(network(run), image, point)))
-    plot(values, pictures, folder / "figure5.png")
+    outputs.write_json(folder / "figure5.json", summary)

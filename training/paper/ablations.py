@@ -1,22 +1,19 @@
-"""What each choice that the paper leaves open is worth: one change at a time, each with several seeds.
+"""The choices that the paper leaves open: one change at a time, each with several seeds.
 
-All rows share figure 4's data and, but for the change, the recipe that its search found for −ln IoU. Only
-l2 has the learning rate and the weight that the search found for it.
+All rows share figure 4's data. They also share the recipe that its search found for −ln IoU, but for the
+change; only l2 has the learning rate and the weight that the search found for it.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
 import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import experiments
-import figure4
-import recipes
-
+from training import outputs
+from training.paper import experiments, figure4, recipes
+from unitbox_tf import files
 from unitbox_tf.config import Config
 
 BASE = "base"
@@ -24,7 +21,7 @@ IOU_FAMILY = ("linear_iou", "giou", "diou", "ciou", "eiou", "siou")
 PIXELS = 10 * recipes.IMAGE_SIZE**2  # of a batch
 # The loss of a face of 60 px falls by about 1/30 a pixel for −ln IoU, by 1 for smooth L1.
 SMOOTH_L1_WEIGHT = 1 / 30
-# Of the pixels of a batch about so many count in the distance loss; summed, it has that much less say.
+# About this share of a batch's pixels counts in the distance loss; summed, the loss has that much less say.
 POSITIVE_SHARE = 0.1
 
 COLUMNS = {  # of the table, by the path in results.json
@@ -39,20 +36,15 @@ COLUMNS = {  # of the table, by the path in results.json
 }
 
 
-def rows(shared: Config, winners: Mapping[str, Config], epochs: int) -> dict[str, Config]:
-    """The configuration of each row of the table, with seed 0."""
-    won = winners["iou"]
-    base = recipes.tuned(
-        shared, "iou", won.train.learning_rate, won.loss.distance_weight, 0, epochs
-    )
-    squared = recipes.tuned(
-        shared,
-        "l2",
-        winners["l2"].train.learning_rate,
-        winners["l2"].loss.distance_weight,
-        0,
-        epochs,
-    )
+def configs(winners: Mapping[str, Config], epochs: int) -> dict[str, Config]:
+    """The configuration of each row of the table, with seed 0.
+
+    Args:
+        winners: of figure 4's search, by loss.
+        epochs: of each run.
+    """
+    settings = {"seed": 0, "epochs": epochs}
+    base, squared = (recipes.changed(winners[loss], train=settings) for loss in figure4.LOSSES)
     pooled = {"confidence_tap": "after_pool", "distances_tap": "after_pool"}
     found = {
         BASE: base,
@@ -142,22 +134,39 @@ def table(rows: Mapping[str, Mapping[int, Mapping[str, float]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def make(arguments: argparse.Namespace) -> None:
-    """Trains the rows that are asked for, and writes ablations.csv and ablations.md of all that have ended."""
-    folder, shared = arguments.output, recipes.base(arguments.data, arguments.weights)
-    winners = figure4.winners(folder, shared, arguments)
-    wanted = rows(shared, winners, arguments.epochs)
-    unknown = sorted(set(arguments.rows) - set(wanted))
+def make(
+    *,
+    data: str,
+    weights: str,
+    output: Path,
+    rows: Sequence[str],
+    seeds: Sequence[int],
+    epochs: int,
+    search_epochs: int,
+) -> None:
+    """Trains rows, and writes ablations.csv and ablations.md of all that have ended.
+
+    Args:
+        data: folder of the data sets.
+        weights: "imagenet", or a file of VGG-16's weights.
+        output: folder of the runs.
+        rows: those to train; none stands for all.
+        seeds: with which each is trained.
+        epochs: of each run.
+        search_epochs: of the runs of figure 4's search.
+    """
+    wanted = configs(figure4.winners(output, recipes.base(data, weights), search_epochs), epochs)
+    unknown = sorted(set(rows) - set(wanted))
     if unknown:
         raise ValueError(f"Unknown row {unknown[0]!r}. Expected some of {list(wanted)}.")
-    names = arguments.rows or list(wanted)
     try:
-        experiments.train_all(with_seeds(wanted, names, arguments.seeds), folder)
+        experiments.train_all(with_seeds(wanted, rows or list(wanted), seeds), output)
     finally:
-        found = {name: figures(folder, name, config) for name, config in wanted.items()}
-        with (folder / "ablations.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["row", "seed", *COLUMNS])
-            for name, seeds in found.items():
-                writer.writerows([name, seed, *row.values()] for seed, row in seeds.items())
-        (folder / "ablations.md").write_text(table(found), encoding="utf-8")
+        found = {name: figures(output, name, config) for name, config in wanted.items()}
+        lines = [
+            [name, seed, *row.values()]
+            for name, each in found.items()
+            for seed, row in each.items()
+        ]
+        outputs.write_csv(output / "ablations.csv", ["row", "seed", *COLUMNS], lines)
+        files.write(output / "ablations.md", table(found))

@@ -1,4 +1,4 @@
-"""What the experiments share: the data, the network, and training settings in which both losses learn."""
+"""Settings that the experiments share: the data, the network, and training with which both losses learn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SEEDS = (0, 1, 2)
 
 
 def base(data: str, weights: str) -> Config:
-    """What all runs share: whole photos of 128 px without augmentation, shared branches, batches of 10.
+    """Settings of all runs: whole images of 128 px without augmentation, shared branches, batches of 10.
 
     Branches tap the stages before they are pooled: at this size, pooled maps have 8 and 4 pixels a side.
     """

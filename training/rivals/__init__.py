@@ -1,0 +1,1 @@
+"""Our face detectors beside others: `python -m training.rivals --help`."""

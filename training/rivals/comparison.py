@@ -1,0 +1,309 @@
+"""The comparison: all detectors on the same images, judged and timed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+import unitbox_tf
+from training import outputs
+from training.benchmarks.turns import VGA, quartiles, take_turns
+from training.rivals import catalogue, judging, table, workers
+from training.rivals.catalogue import Rival
+from training.rivals.workers import RivalError, Worker
+from unitbox_tf import datasets, files, runs
+from unitbox_tf.evaluation import matching, protocols
+from unitbox_tf.evaluation import results as result_files
+from unitbox_tf.problems import Problems
+from unitbox_tf.progress import Progress
+from unitbox_tf.records import Annotation, coco_rows
+
+logger = logging.getLogger(__name__)
+
+DETECTIONS, FACTS = "detections.json", "facts.json"  # in the folder of a detector
+
+
+@dataclasses.dataclass(frozen=True)
+class Photos:
+    """The images that all detectors are shown.
+
+    Attributes:
+        annotations: the true faces.
+        files: one an annotation.
+        sizes: heights and widths.
+        vga: files of the first ones in 640 x 480, as many as are needed for taking time.
+    """
+
+    annotations: list[Annotation]
+    files: list[Path]
+    sizes: list[tuple[int, int]]
+    vga: list[Path]
+
+
+def compare(
+    sources: Sequence[str],
+    *,
+    ours: Sequence[str],
+    others: Sequence[str],
+    output: Path,
+    data: Path,
+    environments: Path | None,
+    min_size: float,
+    photos: int | None,
+    rounds: int,
+) -> None:
+    """Measures all detectors, and writes the table.
+
+    Args:
+        sources: annotated faces, as FORMAT:PATH#SPLIT.
+        ours: our detectors, as RUN[:FIELD=VALUE...]; ratios are to the first.
+        others: the functions of `rival_worker.py` that run the others.
+        output: folder to write.
+        data: folder from which paths of sources start.
+        environments: folder of the others' environments; None: one in `output`.
+        min_size: faces with a shorter side are ignored; px.
+        photos: compares on so many images only; None: on all.
+        rounds: in which time is taken.
+
+    Raises:
+        ValueError: one of our detectors, or a source, is not there or cannot be used.
+    """
+    detectors = chosen(ours, others)
+    environments = environments or output / "environments"
+    output.mkdir(parents=True, exist_ok=True)
+    problems = Problems()
+    rows: dict[str, dict[str, Any]] = {}
+    curves: dict[str, matching.Curve] = {}
+    pythons: dict[str, tuple[str, ...]] = {}
+    with tempfile.TemporaryDirectory(prefix="photos-") as name:
+        annotations = datasets.load(sources, data, class_names=("face",), problems=problems)
+        shown = read_photos(annotations[:photos], Path(name), rounds, problems=problems)
+        for rival in detectors:
+            row = rows[rival.label] = described(rival)
+            folder = output / file_name(rival.label)
+            try:
+                pythons[rival.label] = workers.interpreter(rival, environments)
+                row |= detect_all(rival, pythons[rival.label], shown, folder)
+            except RivalError as error:
+                logger.warning("%s is absent: %s", rival.label, error)
+                row["absent"] = str(error)
+                continue
+            found = result_files.read(folder / DETECTIONS, shown.annotations, problems=problems)
+            detections = found.detections(shown.sizes)
+            curves[rival.label], metrics = judging.judge(detections, shown.annotations, min_size)
+            row |= metrics
+        base = detectors[0].label
+        if rounds:
+            present = [rival for rival in detectors if rival.label in curves]
+            times = take_times(present, pythons, shown.vga, rounds, output, base)
+            for label, more in times.items():
+                rows[label] |= more
+    problems.log_counts()
+    facts = table.facts(sources, shown.annotations, min_size=min_size, rounds=rounds, base=base)
+    write(facts, rows, curves, output)
+
+
+def chosen(ours: Sequence[str], others: Sequence[str]) -> list[Rival]:
+    """Our detectors, and those of the others that are wanted.
+
+    Raises:
+        ValueError: one of ours cannot be used, or a detector comes twice.
+    """
+    detectors = [catalogue.ours(text) for text in ours]
+    detectors += [rival for rival in catalogue.RIVALS if rival.detector in others]
+    labels = [rival.label for rival in detectors]
+    repeated = {label for label in labels if labels.count(label) > 1}
+    if repeated:
+        raise ValueError(f"Expected different detectors. Received twice: {sorted(repeated)}")
+    return detectors
+
+
+def write(
+    facts: Mapping[str, Any],
+    rows: Mapping[str, Mapping[str, Any]],
+    curves: Mapping[str, matching.Curve],
+    folder: Path,
+) -> None:
+    """Writes table.json, table.md and curves.png, and prints the table."""
+    outputs.write_json(folder / "table.json", {**facts, "detectors": table.finite(rows)})
+    text = table.markdown(facts, rows)
+    files.write(folder / "table.md", text)
+    if curves:
+        matching.plot(curves, folder / "curves.png")
+    print(text)
+
+
+def file_name(label: str) -> str:
+    """`label` as the name of a folder."""
+    return re.sub(r"[^\w.+=,-]+", "_", label).strip("_")
+
+
+def described(rival: Rival) -> dict[str, Any]:
+    """The facts about a detector that are known before it has run."""
+    # A path on this machine says nothing to others; the run's name is in the label.
+    settings = {name: value for name, value in rival.settings.items() if name != "path"}
+    return {
+        "packages": [*rival.alone, *rival.requirements],
+        "settings": settings,
+        "timed_with": dict(rival.timed),
+        "note": rival.note,
+    }
+
+
+def read_photos(
+    annotations: Sequence[Annotation], folder: Path, timed: int, *, problems: Problems
+) -> Photos:
+    """The images that can be read; those that are no files yet are written into `folder`.
+
+    Args:
+        annotations: all images.
+        folder: for files that are made.
+        timed: how many are wanted for taking time.
+        problems: receives the images that cannot be read.
+
+    Raises:
+        ValueError: there are none.
+    """
+    photos = Photos([], [], [], [])
+    for number, annotation in enumerate(annotations):
+        file = annotation.image
+        if not isinstance(file, Path):
+            file = folder / f"{number}.photo"
+            file.write_bytes(annotation.encoded())
+        image = cv2.imread(str(file))
+        if image is None:
+            problems.add("photo that cannot be read", annotation.where, "by OpenCV")
+            continue
+        height, width = image.shape[:2]
+        photos.annotations.append(annotation)
+        photos.files.append(file.absolute())
+        photos.sizes.append((height, width))
+        if len(photos.vga) < timed:
+            larger = width > VGA[0] or height > VGA[1]
+            method = cv2.INTER_AREA if larger else cv2.INTER_LINEAR
+            photos.vga.append(folder / f"vga-{number}.png")
+            cv2.imwrite(str(photos.vga[-1]), cv2.resize(image, VGA, interpolation=method))
+    if not photos.files:
+        raise ValueError(
+            f"Expected images that OpenCV can read. Received: {len(annotations)}, none of which it can"
+        )
+    return photos
+
+
+def identity(rival: Rival, photos: Photos) -> dict[str, Any]:
+    """All that detections depend on: those of the same identity are not made again."""
+    files = [rival.script]
+    if "path" in rival.settings:
+        run = Path(rival.settings["path"])
+        weights = (file for file in run.iterdir() if file.suffix in (".h5", ".npz", ".keras"))
+        files += [run / runs.CONFIG_FILE, *sorted(weights)]
+        files += sorted(Path(unitbox_tf.__file__).parent.rglob("*.py"))
+    total = hashlib.sha256()
+    for file in files:
+        total.update(file.read_bytes())
+    found = {
+        "detector": rival.detector,
+        "settings": dict(rival.settings),
+        "packages": [*rival.alone, *rival.requirements],
+        "code_and_weights": total.hexdigest()[:16],
+        "annotations": protocols.digest(photos.annotations),
+    }
+    return json.loads(json.dumps(found))  # lists for tuples: as it is when it is read again
+
+
+def detect_all(rival: Rival, python: Sequence[str], photos: Photos, folder: Path) -> dict[str, Any]:
+    """Writes the detections in all images into `folder`, as COCO's results, unless they are there.
+
+    Returns:
+        `versions` of all packages, and `detections`, how many there are.
+
+    Raises:
+        RivalError: the detector stops.
+    """
+    folder.mkdir(exist_ok=True)
+    wanted = identity(rival, photos)
+    file = folder / FACTS
+    facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if facts.get("identity") == wanted and (folder / DETECTIONS).is_file():
+        logger.info("%s: detections are there", rival.label)
+        return facts["result"]
+    file.unlink(missing_ok=True)
+    items: list[dict[str, Any]] = []
+    with Worker(python, rival, rival.settings, folder / "log.txt") as worker:
+        pairs = list(zip(photos.annotations, photos.files, strict=True))
+        for annotation, photo in Progress(pairs, rival.label, len(pairs)):
+            rows = np.array(worker.detect(photo)[0]).reshape(-1, 5)
+            items += coco_rows(annotation.name, rows, np.zeros(len(rows), int))
+    files.write(folder / DETECTIONS, json.dumps(items))
+    result = {"versions": worker.versions, "detections": len(items)}
+    outputs.write_json(file, {"identity": wanted, "result": result})
+    return result
+
+
+def take_times(
+    detectors: Sequence[Rival],
+    pythons: Mapping[str, Sequence[str]],
+    photos: Sequence[Path],
+    rounds: int,
+    output: Path,
+    base: str,
+) -> dict[str, dict[str, Any]]:
+    """Times of all detectors, which take turns on `photos`.
+
+    Returns:
+        by label: `milliseconds`, the median, and `seconds` of each round; `ratio_quartiles` to the
+        detector `base`, if that has times. For one that stops, `untimed`, the reason.
+    """
+    workers: dict[str, Worker] = {}
+    found: dict[str, dict[str, Any]] = {}
+    spent = 0.0
+
+    def turn(label: str, following: Iterator[Path]) -> None:
+        nonlocal spent
+        photo = next(following)
+        if label not in found:
+            try:
+                spent += workers[label].detect(photo)[1]
+            except RivalError as error:
+                logger.warning("%s: no times: %s", label, error)
+                found[label] = {"untimed": str(error)}
+
+    try:
+        for rival in detectors:
+            log = output / file_name(rival.label) / "log-times.txt"
+            settings = {**rival.settings, **rival.timed}
+            try:
+                worker = Worker(pythons[rival.label], rival, settings, log)
+                workers[rival.label] = worker
+                worker.detect(photos[0])  # graphs are traced and buffers made in the first call
+            except RivalError as error:
+                logger.warning("%s: no times: %s", rival.label, error)
+                found[rival.label] = {"untimed": str(error)}
+        calls = {
+            rival.label: functools.partial(turn, rival.label, itertools.cycle(photos))
+            for rival in detectors
+        }
+        logger.info("taking turns: %d rounds of %d detectors", rounds, len(calls))
+        # The clock is that of the workers: pipes and the reading of images are not counted.
+        seconds = take_turns(calls, rounds, lambda: spent)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    times = {label: values for label, values in seconds.items() if label not in found}
+    for label, values in times.items():
+        found[label] = {"milliseconds": 1000 * float(np.median(values)), "seconds": values}
+        if base in times:
+            found[label]["ratio_quartiles"] = quartiles(values, times[base])
+    return found
