@@ -12,7 +12,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from unitbox_tf.cli import decoding
+from unitbox_tf.cli import options
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -23,8 +23,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("folder", type=Path, help="folder to write")
     parser.add_argument("--last", action="store_true", help="its last weights, not its best")
-    parser.add_argument("--score-threshold", type=float, help="lowest score of a detection")
-    decoding.add_options(parser)
+    options.add_decoding(parser)
     arguments = parser.parse_args()
 
     from unitbox_tf import config as configs
@@ -38,9 +37,7 @@ def main() -> None:
         data=dataclasses.replace(config.data, data="."),
         model=dataclasses.replace(config.model, weights=None),
         train=dataclasses.replace(config.train, output="saved_models", run=None, init=None),
-        decode=dataclasses.replace(
-            config.decode, **decoding.changes(arguments, (*decoding.FIELDS, "score_threshold"))
-        ),
+        decode=dataclasses.replace(config.decode, **options.decoding(arguments)),
     )
     files = [runs.LAST_FILE] if arguments.last else [runs.BEST_FILE, runs.LAST_FILE]
     model = detector.load_model(arguments.run, config, files=files)

@@ -14,7 +14,8 @@ import numpy as np
 
 from unitbox_tf import config as configs
 from unitbox_tf import formats, images, inputs, runs
-from unitbox_tf.cli import decoding
+from unitbox_tf.cli import options as cli_options
+from unitbox_tf.cli import output
 from unitbox_tf.detect import detector
 from unitbox_tf.formats.runtimes import LITERT_SUFFIX, ONNX_SUFFIX
 
@@ -36,9 +37,7 @@ def run(options: argparse.Namespace) -> int:
             + (", which is no such folder" if run.exists() else ", which does not exist")
         )
     config = configs.load(run / runs.CONFIG_FILE)
-    changes = decoding.changes(options, ("decoder", *decoding.FIELDS, "score_threshold"))
-    decode = dataclasses.replace(config.decode, **changes)
-    config = dataclasses.replace(config, decode=decode)  # raises where a value is none
+    decode = dataclasses.replace(config.decode, **cli_options.decoding(options))
     arguments: dict[str, Any] = {}
     if form == "litert-int8":
         arguments = {"precision": "int8", "calibration": _images(options.calibration)}
@@ -46,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     model = detector.load_model(run, config)
     names, card = config.model.class_names, runs.model_card(run, config)
     module.save(model, decode, names, options.output, card, **arguments)
-    print(f"written: {options.output}")
+    output.show({"format": form, "output": options.output}, f"written: {options.output}")
     return 0
 
 
