@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from unitbox_tf import progress
+from unitbox_tf.cli import options as cli_options
 from unitbox_tf.cli import output, parser, quiet_start
 
 FAILED, WRONG_USAGE = 1, 2
@@ -25,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         options = parser.parse(sys.argv[1:] if arguments is None else arguments)
+        for path in (getattr(options, name, None) for name in ("model", "detector")):
+            if path is not None:
+                cli_options.check_detector(path)
         quiet_start.install()
         command = importlib.import_module(f"unitbox_tf.cli.{options.command}")
         with _surroundings(options):

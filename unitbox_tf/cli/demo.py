@@ -8,8 +8,10 @@ import os
 import sys
 import tempfile
 
-from unitbox_tf import demo, runs
+from unitbox_tf import runs
 from unitbox_tf.cli import options as cli_options
+from unitbox_tf.demo import page as pages
+from unitbox_tf.demo import viewer as viewers
 
 
 def run(options: argparse.Namespace) -> int:
@@ -22,17 +24,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    demo.import_gradio()  # fails before the detector is loaded
-    viewer = demo.Viewer(options.model, **cli_options.decoding(options))
+    pages.import_gradio()  # fails before the detector is loaded
+    viewer = viewers.Viewer(options.model, **cli_options.decoding(options))
     name = runs.find(options.model).resolve().name
-    page = demo.make_page(viewer, name, options.max_megapixels, options.max_upload_mb)
+    page = pages.make_page(viewer, name, options.max_megapixels, options.max_upload_mb)
     if not is_loopback(options.host):
         print(
-            f"unitbox: warning: others can reach {options.host}: whoever reaches this machine can use the "
-            "page, which asks for no password and does not encrypt",
+            f"unitbox: warning: other machines can reach {options.host}: whoever does can use the page, which "
+            "asks for no password and does not encrypt",
             file=sys.stderr,
         )
-    url = demo.launch(page, options.host, options.port, options.max_upload_mb)
+    url = pages.launch(page, options.host, options.port, options.max_upload_mb)
     print(f"{url} until Ctrl-C", flush=True)
     page.block_thread()
     return 0

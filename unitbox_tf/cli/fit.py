@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     """The command; returns the exit status."""
     name, config = configuration(options)
     if config.train.init and not options.resume:
-        cli_options.detector(config.train.init)  # answers at once where there is none
+        cli_options.check_detector(cli_options.detector(config.train.init))
 
     from unitbox_tf.train import fit
 

@@ -1,6 +1,6 @@
-"""Options of the command line, made from what settings say of themselves, and what they mean.
+"""Options of the command line for fields of settings, and checks of what options are given.
 
-An option for a field of settings takes its name, type, range, choices and help from the field; see
+The option for a field takes its name, type, range, choices and help from the field; see
 `settings.setting`. So it is the same in every command that has it, and a new field has an option at once.
 """
 
@@ -80,29 +80,33 @@ def number(kind: type, check: settings.Check) -> Any:
 
 
 def detector(text: str) -> Path:
-    """An argparse type for a detector: a path that exists, or the name of a published one.
+    """An argparse type for a detector: a path, or the name of a published one, which it checks.
 
     It answers before TensorFlow is imported.
-
-    Raises:
-        FileNotFoundError: nothing is at that path.
-        argparse.ArgumentTypeError: it looks like a name, and none that is published.
     """
     from unitbox_tf import runs
 
     path = Path(text)
-    if runs.find(path).exists():
-        return path
-    published = runs.names()
-    listed = f"published here: {', '.join(published) if published else 'none'}"
-    if os.path.basename(text) == text and not path.suffix:
+    if os.path.basename(text) == text and not path.suffix and not runs.find(path).exists():
+        published = runs.names()
         raise argparse.ArgumentTypeError(
-            f"unknown detector {text!r}.{resembling(text, published)} Expected a run's folder, an exported "
-            f"detector, or the name of a published detector ({listed})"
+            f"unknown detector {text!r}.{resembling(text, published)} {_expected(published)}"
         )
-    raise FileNotFoundError(
-        f"{path}: no such file or folder. Expected a run's folder, an exported detector, or the name of a "
-        f"published detector ({listed})"
+    return path
+
+
+def check_detector(path: str | Path) -> None:
+    """Raises `FileNotFoundError` where there is no detector that a command names, before TensorFlow is imported."""
+    from unitbox_tf import runs
+
+    if not runs.find(path).exists():
+        raise FileNotFoundError(f"{path}: no such file or folder. {_expected(runs.names())}")
+
+
+def _expected(published: Sequence[str]) -> str:
+    return (
+        "Expected a run's folder, an exported detector, or the name of a published detector (published here: "
+        f"{', '.join(published) if published else 'none'})"
     )
 
 

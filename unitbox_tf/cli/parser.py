@@ -38,7 +38,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
     Raises:
         SystemExit: help was asked for, or the arguments are wrong; either has been printed.
-        OSError: a file that they name is not there.
     """
     parser = make(arguments)
     named = arguments[0] if arguments else ""
