@@ -132,7 +132,8 @@ def add_settings(
         text = f"{field.metadata['help']} (default: {default})"
         common = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
         if hints[field.name] is bool:
-            parser.add_argument(*names, action=argparse.BooleanOptionalAction, **common)
+            action = parser.add_argument(*names, action=argparse.BooleanOptionalAction, **common)
+            action.help = common["help"]  # Python 3.10 adds a default of its own
         else:
             known = settings.choices(cls, field.name)
             words = {

@@ -158,13 +158,9 @@ def detect_into(
     """
     output = Path(output)
     found = find(names, output)
-    settings = {
-        "weights": digest,
-        "class_names": detector.class_names,
-        **dataclasses.asdict(detector.decode),
-        "tile": tile,
-        "blur": blur,
-    }
+    decode = dataclasses.asdict(detector.decode)
+    settings = {"weights": digest, "class_names": detector.class_names, **decode}
+    settings |= {"tile": tile, "blur": blur}
     if tile is not None:
         detector = detector.tiled(tile or None)
     try:

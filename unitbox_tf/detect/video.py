@@ -152,9 +152,9 @@ def annotate(
 ) -> Summary:
     """Writes a video of the frames with their detections, and all detections as json.
 
-    Both files appear when they are complete, and only then replace older ones. A frame that could
-    not be decoded shows the picture before it. The video of a webcam plays at the speed of life,
-    however long detection takes; Ctrl-C ends it, and what was seen is written.
+    Both files appear when they are complete, and only then replace older ones. A frame that could not be
+    decoded shows the picture before it. The video of a webcam plays at the speed of life, however long
+    detection takes; Ctrl-C ends it, and the files hold everything up to then.
 
     Args:
         video: gives rate and name.
@@ -195,14 +195,9 @@ def annotate(
                 raise
         if frames == broken:
             raise ValueError(f"{video.name}: no frame could be decoded")
-        facts = {
-            "frames_per_second": writer.rate,
-            "width": writer.size[0],
-            "height": writer.size[1],
-            "num_frames": frames,
-            "num_broken": broken,
-            "num_stated": video.stated,
-        }
+        width, height = writer.size
+        facts = {"frames_per_second": writer.rate, "width": width, "height": height}
+        facts |= {"num_frames": frames, "num_broken": broken, "num_stated": video.stated}
         file.write("\n], " + json.dumps(facts)[1:] + "\n")
     return Summary(frames, broken, video.stated, objects)
 
