@@ -11,7 +11,7 @@ from pathlib import Path
 
 from training import command
 from unitbox_tf import runs
-from unitbox_tf.cli import decoding
+from unitbox_tf.cli import options as decode_options
 
 
 def main() -> None:
@@ -20,10 +20,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("folder", type=Path, help="folder to write")
     parser.add_argument("--last", action="store_true", help="its last weights, not its best")
-    parser.add_argument("--score-threshold", type=float, help="lowest score of a detection")
-    decoding.add_options(parser)
+    decode_options.add_decoding(parser)
     arguments = parser.parse_args()
-    changes = decoding.changes(arguments, (*decoding.FIELDS, "score_threshold"))
+    changes = decode_options.decoding(arguments)
     options = {"run": arguments.run, "folder": arguments.folder, "last": arguments.last, **changes}
     command.call(parser, "unitbox_tf.detect.model:publish", options)
     size = runs.Run(arguments.folder).weights.stat().st_size

@@ -39,6 +39,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def remove_partial(folder: Path) -> None:
+    """Deletes what a killed program was writing into `folder` by `replacing`; no other program may write there."""
+    for path in folder.glob(f".partial-{'[0-9a-f]' * 8}-*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def write(path: str | Path, content: bytes | str) -> None:
     """Writes a whole file, text as UTF-8; an earlier one in its place is replaced."""
     with replacing(path) as partial:

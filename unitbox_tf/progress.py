@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+_HIDDEN = contextvars.ContextVar("hidden", default=False)
+
+
+@contextlib.contextmanager
+def hidden() -> Iterator[None]:
+    """While in the context, no bar is shown."""
+    token = _HIDDEN.set(True)
+    try:
+        yield
+    finally:
+        _HIDDEN.reset(token)
+
+
+def verbosity() -> int:
+    """What Keras calls `verbose`: 1 for a bar on a terminal, 2 for a line an epoch elsewhere, 0 for neither."""
+    if _HIDDEN.get():
+        return 0
+    return 1 if sys.stdout.isatty() else 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """`items`, with a bar on standard error if that is a terminal: one each time that they are asked for."""
+    """The items of `items`. Each iteration shows a bar on standard error if that is a terminal."""
 
     items: Iterable[Any]
     title: str
@@ -26,6 +47,6 @@ class Progress:
             total=self.total,
             console=Console(stderr=True),
             transient=True,
-            disable=not sys.stderr.isatty(),
+            disable=_HIDDEN.get() or not sys.stderr.isatty(),
         )
         return iter(bar)

@@ -88,7 +88,8 @@ class Settings:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
-            object.__setattr__(self, field.name, _checked(self, field, hints[field.name], value))
+            kept = _checked(type(self), field, hints[field.name], value)
+            object.__setattr__(self, field.name, kept)
         for holds, words, received in self.together():
             if not holds:
                 raise ValueError(f"{type(self).__name__}: expected {words}. Received: {received!r}")
@@ -122,6 +123,16 @@ def changed(settings: Any, changes: Mapping[str, Any]) -> Any:
     return dataclasses.replace(settings, **changes)
 
 
+def checked(cls: Any, name: str, value: Any) -> Any:
+    """`value` as the field `name` of the settings `cls` keeps it.
+
+    Raises:
+        ValueError: the field cannot have it; the message names the field, what is expected and what came.
+    """
+    field = cls.__dataclass_fields__[name]
+    return _checked(cls, field, typing.get_type_hints(cls)[name], value)
+
+
 def from_dict(cls: type, values: Any, where: str) -> Any:
     """Settings of the class `cls` from what json holds; fields that are missing take their defaults.
 
@@ -148,7 +159,7 @@ def from_dict(cls: type, values: Any, where: str) -> Any:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _checked(owner: Settings, field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
+def _checked(owner: type, field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     """`value` as `field` of `owner` keeps it; raises `ValueError` where it cannot."""
     check: Check | None = field.metadata.get("check")
     names: Collection[str] | None = field.metadata.get("names")
@@ -162,9 +173,7 @@ def _checked(owner: Settings, field: dataclasses.Field[Any], hint: Any, value: A
         expected = f"one of {list(names)}"
     else:
         expected = _words(hint) + (f" {check.words}" if check else "")
-    raise ValueError(
-        f"{type(owner).__name__}.{field.name}: expected {expected}. Received: {value!r}"
-    )
+    raise ValueError(f"{owner.__name__}.{field.name}: expected {expected}. Received: {value!r}")
 
 
 _UNUSABLE = object()

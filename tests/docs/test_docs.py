@@ -29,7 +29,7 @@ from markdown_it import MarkdownIt
 
 from tests.evaluation.test_wider_face import make_truth, mat_content, write_mats
 from unitbox_tf import cli, datasets, runs
-from unitbox_tf.cli import fit
+from unitbox_tf.cli import fit, parser
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.evaluation import fddb, wider_face
 from unitbox_tf.problems import Problems
@@ -369,11 +369,11 @@ def options_of(call, monkeypatch):
 def check(call, made, monkeypatch):
     """Asserts that program, options and files of a call exist; adds what it would write to `made`."""
     if call[:2] == ["unitbox", "fit"]:
-        _, options = fit.parse_fit(call[2:])
-        config = options.config
+        options = parser.parse(call[1:])
+        _, config = fit.configuration(options)
         for source in (*config.data.train_sources, *config.data.validation_sources):
             assert_source(source, config.data.data, made)
-        for path in (config.train.init, options.resume):
+        for path in (config.train.init, options.config, options.resume):
             assert_exists(path, made)
         made.append(Path(config.train.output) / (config.train.run or ""))
     elif call[0] == "unitbox" or is_script(call):

@@ -8,8 +8,7 @@ import pytest
 
 import unitbox_tf
 from tests.formats.conftest import CONFIG
-from unitbox_tf import config as configs
-from unitbox_tf import formats, images, inputs, registry, runs
+from unitbox_tf import formats, images, inputs, registry
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.formats import litert

@@ -132,11 +132,9 @@ def measure(runs: Mapping[str, Path], photos: Sequence[Annotation]) -> dict[str,
 
 def network(run: Path) -> Any:
     """The network of a run, with its best weights."""
-    from unitbox_tf import config as configurations
-    from unitbox_tf import runs
-    from unitbox_tf.detect import detector
+    from unitbox_tf.detect.model import UnitBox
 
-    return detector.load_model(run, configurations.load(run / runs.CONFIG_FILE))
+    return UnitBox.from_preset(run)
 
 
 def summarize(values: np.ndarray) -> dict[str, Any]:

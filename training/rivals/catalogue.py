@@ -99,13 +99,8 @@ def ours(text: str) -> Rival:
         ValueError: there is no such run, it finds other things than faces, or a field is unknown.
     """
     name, *parts = re.split(r":(?=\w+=)", text)
-    path = runs.find(name)
-    file = path / runs.CONFIG_FILE
-    if not file.is_file():
-        raise ValueError(
-            f"{path}: expected the folder of a run, or the name of a published detector"
-        )
-    config = configs.load(file)
+    run = runs.Run.find(name)
+    path, file, config = run.folder, run.config_file, run.config()
     if len(config.model.class_names) > 1:
         raise ValueError(f"{file}: expected one class, faces. Received: {config.model.class_names}")
     known = {field.name: field.default for field in dataclasses.fields(config.decode)}

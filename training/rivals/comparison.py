@@ -208,7 +208,7 @@ def identity(rival: Rival, photos: Photos) -> dict[str, Any]:
     if "path" in rival.settings:
         run = Path(rival.settings["path"])
         weights = (file for file in run.iterdir() if file.suffix in (".h5", ".npz", ".keras"))
-        files += [run / runs.CONFIG_FILE, *sorted(weights)]
+        files += [runs.Run(run).config_file, *sorted(weights)]
         files += sorted(Path(unitbox_tf.__file__).parent.rglob("*.py"))
     total = hashlib.sha256()
     for file in files:

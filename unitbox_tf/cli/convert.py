@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from unitbox_tf import datasets
+from unitbox_tf.cli import output
 from unitbox_tf.datasets import writing
 from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
@@ -40,13 +41,15 @@ def run(options: argparse.Namespace) -> int:
 
     boxes = sum(len(a.boxes) for a in annotations)
     ignored = sum(int(a.ignore.sum()) for a in annotations)
+    lines, result = [], {"output": root, "problems": dict(problems.counts)}
     for title, counts in (("read", (len(annotations), boxes, ignored)), ("written", written)):
         photos_, boxes_, ignored_ = counts
-        print(f"{title:>10}  {photos_} photos, {boxes_} boxes, {ignored_} of them ignored")
-    print(f"{'to':>10}  {root}")
-    for kind, count in problems.counts.items():
-        print(f"{count:>10}  x {kind}")
+        result[title] = dict(zip(("images", "boxes", "ignored"), counts, strict=True))
+        lines.append(f"{title:>10}  {photos_} photos, {boxes_} boxes, {ignored_} of them ignored")
+    lines.append(f"{'to':>10}  {root}")
+    lines += [f"{count:>10}  x {kind}" for kind, count in problems.counts.items()]
     if problems.found:
         problems.add_to(root / PROBLEMS_FILE)
-        print(f"{'all':>10}  in {root / PROBLEMS_FILE}")
+        lines.append(f"{'all':>10}  in {root / PROBLEMS_FILE}")
+    output.show(result, "\n".join(lines))
     return 0

@@ -1,4 +1,4 @@
-"""`unitbox demo`: a page to try a detector on photos."""
+"""`unitbox demo`: a page to try a detector on images."""
 
 from __future__ import annotations
 
@@ -8,41 +8,40 @@ import os
 import sys
 import tempfile
 
-from unitbox_tf import demo, runs
-from unitbox_tf.cli import decoding
+from unitbox_tf import runs
+from unitbox_tf.cli import options as cli_options
+from unitbox_tf.demo import page as pages
+from unitbox_tf.demo import viewer as viewers
 
 
 def run(options: argparse.Namespace) -> int:
     """The command, until Ctrl-C; returns the exit status."""
-    for name in ("max_upload_mb", "max_megapixels"):
-        if not getattr(options, name) > 0:
-            option = name.replace("_", "-")
-            raise ValueError(f"Expected --{option} above 0. Received: {getattr(options, name)}")
-    # Of this user alone, and deleted with all that gradio wrote. gradio looks for it when imported.
+    # The folder can be read by this user alone, and is deleted with all that gradio wrote. gradio looks
+    # for it when it is imported.
     with tempfile.TemporaryDirectory(prefix="unitbox-demo-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         return _serve(options)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    demo.import_gradio()  # fails before the detector is loaded
-    viewer = demo.Viewer(options.model, **decoding.changes(options, decoding.FIELDS))
+    pages.import_gradio()  # fails before the detector is loaded
+    viewer = viewers.Viewer(options.model, **cli_options.decoding(options))
     name = runs.find(options.model).resolve().name
-    page = demo.make_page(viewer, name, options.max_megapixels, options.max_upload_mb)
+    page = pages.make_page(viewer, name, options.max_megapixels, options.max_upload_mb)
     if not is_loopback(options.host):
         print(
-            f"unitbox: warning: {options.host} is not the loopback: whoever reaches this machine can use the "
-            "page, which asks for no password and does not encrypt",
+            f"unitbox: warning: other machines can reach {options.host}: whoever does can use the page, which "
+            "asks for no password and does not encrypt",
             file=sys.stderr,
         )
-    url = demo.launch(page, options.host, options.port, options.max_upload_mb)
+    url = pages.launch(page, options.host, options.port, options.max_upload_mb)
     print(f"{url} until Ctrl-C", flush=True)
     page.block_thread()
     return 0
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or `localhost`, can be reached from this machine alone; False for other names."""
+    """Whether only this machine can reach an address, or `localhost`; False for other names."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

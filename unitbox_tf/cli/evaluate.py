@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from unitbox_tf import datasets, runs
-from unitbox_tf.cli import decoding
+from unitbox_tf.cli import options as cli_options
+from unitbox_tf.cli import output as cli_output
 from unitbox_tf.datasets import checks, coco
 from unitbox_tf.evaluation import matching, protocols
 from unitbox_tf.evaluation import results as result_files
@@ -71,8 +72,8 @@ def run(options: argparse.Namespace) -> int:
     facts, judged, class_names = judge(options, given, problems)
     problems.log_counts()
     figures = {label: row.report.figures for label, row in judged.items()}
-    print("\n".join(_described(facts)), end="\n\n")
-    print(table(figures))
+    text = "\n".join([*_described(facts), "", table(figures)])
+    cli_output.show({**facts, "figures": figures}, text)
     if output:
         output.mkdir(parents=True, exist_ok=True)
         content = json.dumps({**facts, "figures": _plain(figures)}, indent=1)
@@ -134,28 +135,26 @@ def _models(options: argparse.Namespace) -> dict[str, Any]:
     """The detector in the folder with each decoder that is to be judged."""
     from unitbox_tf import loading
 
-    changes = decoding.changes(options, decoding.FIELDS)
-    changes["score_threshold"] = matching.EVALUATED_SCORE
+    changes = {"score_threshold": matching.EVALUATED_SCORE, **cli_options.decoding(options)}
+    chosen = changes.pop("decoder", None)
     if options.detector.suffix in EXPORTED_SUFFIXES:
-        if options.decoder == "ellipse":
+        if chosen == "ellipse":
             raise ValueError(f"Expected the decoder 'peaks', which {options.detector} has alone")
         return {"peaks": loading.load(options.detector, **changes)}
-    both = options.decoder in (None, "both")
     return {
         decoder: loading.load(options.detector, decoder=decoder, **changes)
-        for decoder in (["peaks", "ellipse"] if both else [options.decoder])
+        for decoder in ([chosen] if chosen else ["peaks", "ellipse"])
     }
 
 
 def _judge_file(
     options: argparse.Namespace, given: protocols.Options, problems: Problems
 ) -> tuple[dict[str, Any], dict[str, _Judged], Sequence[str]]:
-    for name in ("decoder", *decoding.FIELDS):
-        if getattr(options, name) is not None:
-            raise ValueError(
-                f"--{name.replace('_', '-')} is for models; {options.detector} is no folder of a run or a "
-                "SavedModel (with config.json or saved_model.pb), and no .onnx or .tflite"
-            )
+    for name in cli_options.decoding(options):
+        raise ValueError(
+            f"--{name.replace('_', '-')} is for models; {options.detector} is no folder of a run or a "
+            "SavedModel (with config.json or saved_model.pb), and no .onnx or .tflite"
+        )
     sources = [datasets.parse(source, options.data) for source in options.sources]
     annotations = [a for source in sources for a in source.read(problems, photos=options.present)]
     if not annotations:

@@ -4,84 +4,79 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
-
-import tyro
+from typing import Any
 
 from unitbox_tf import config as configs
-from unitbox_tf import presets
-
-DEFAULT_PRESET = "smoke"
-
-
-@dataclasses.dataclass(frozen=True)
-class FitOptions:
-    """Trains a detector: unitbox fit [PRESET] [--field value ...].
-
-    PRESET is smoke (the default: synthetic pictures, minutes), faces, paper or paper_l2. Each field
-    of its configuration can be changed; defaults shown are those of the preset.
-    """
-
-    config: configs.Config
-    resume: Path | None = None  # folder of an earlier run to go on with, with its configuration
+from unitbox_tf import runs
+from unitbox_tf.cli import options as cli_options
+from unitbox_tf.cli import output
+from unitbox_tf.cli.parser import DEFAULT_PRESET, GROUPS
+from unitbox_tf.presets import PRESETS
 
 
-def parse_fit(arguments: Sequence[str]) -> tuple[str, FitOptions]:
-    """The name of the preset and the options in the arguments of `unitbox fit`.
+def configuration(options: argparse.Namespace) -> tuple[str, configs.Config]:
+    """The configuration that the options of `unitbox fit` give, and what a run by it is called.
 
     Raises:
-        ValueError: the preset is unknown, or the run to resume has no configuration.
-        SystemExit: a field is unknown or its value unusable; a message has been printed.
+        ValueError: a configuration file, or that of the run to resume, cannot be used.
+        argparse.ArgumentTypeError: settings do not go together, or `init` names no detector.
     """
-    name, rest = DEFAULT_PRESET, list(arguments)
-    if rest and not rest[0].startswith("-"):
-        name = rest.pop(0)
-    if name not in presets.PRESETS:
-        raise ValueError(f"Unknown preset {name!r}. Expected one of {list(presets.PRESETS)}.")
-    default = presets.PRESETS[name]
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--resume", type=Path)
-    resume = early.parse_known_args(rest)[0].resume
-    if resume is not None:
-        if len(rest) < len(arguments):
+    if options.resume:
+        run_ = runs.Run(options.resume)
+        if not run_.exists:
             raise ValueError(
-                f"Expected a preset or --resume, which has its own configuration, not both: {name!r}"
+                f"{run_.config_file}: no such file. Expected the folder of a run to resume."
             )
-        file = resume / "config.json"
-        if not file.is_file():
-            raise ValueError(f"{file}: no such file. Expected the folder of a run to resume.")
-        default = configs.load(file)
-    options = tyro.cli(
-        FitOptions,
-        args=rest,
-        prog="unitbox fit [PRESET]",
-        default=FitOptions(config=default),
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
-    return name, options
+        name, config = options.resume.name, run_.config()
+    elif options.config:
+        name, config = options.config.stem, configs.load(options.config)
+    else:
+        name = options.preset or DEFAULT_PRESET
+        config = PRESETS[name]
+    try:
+        changed = {
+            group: dataclasses.replace(getattr(config, group), **cli_options.given(options, cls))
+            for group, cls in GROUPS.items()
+        }
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return name, configs.Config(**changed)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """The command with its arguments; returns the exit status."""
-    name, options = parse_fit(arguments)
+def run(options: argparse.Namespace) -> int:
+    """The command; returns the exit status."""
+    name, config = configuration(options)
+    if config.train.init and not options.resume:
+        cli_options.check_detector(cli_options.detector(config.train.init))
 
-    from unitbox_tf.cli.evaluate import table
-    from unitbox_tf.evaluation import protocols
     from unitbox_tf.train import fit
 
-    done = fit.fit(options.config, name, options.resume)
-    names = dict.fromkeys(["summary", options.config.train.validation_protocol])
-    titles = "; ".join(protocols.TITLES[name] for name in names)
-    print(f"\nOn the validation photos: {titles}\n\n{table(done.results)}\n")
-    counts = ", ".join(f"{count} x {kind}" for kind, count in done.problems.counts.items())
-    for title, what in (
-        ("run", done.folder),
-        ("exported model", done.folder / "saved_model"),
-        ("pictures", done.folder / "detections.jpg"),
-        ("curves", f"{done.folder / 'history.png'}, or: tensorboard --logdir {done.folder}"),
-        ("left out", f"{counts} (see problems.txt)" if counts else "nothing"),
-        ("detect", f"unitbox detect {done.folder} PHOTO... --output found"),
-    ):
-        print(f"{title:>15}  {what}")
+    done = fit.fit(config, name=name, resume=options.resume)
+    result = {
+        "run": done.folder,
+        "saved_model": runs.Run(done.folder).saved_model,
+        "results": done.results,
+        "problems": dict(done.problems.counts),
+    }
+    output.show(result, _described(done, config.train.validation_protocol))
     return 0
+
+
+def _described(done: Any, protocol: str) -> str:
+    """A run that has ended, in words."""
+    from unitbox_tf.cli.evaluate import table
+    from unitbox_tf.evaluation import protocols
+
+    titles = "; ".join(protocols.TITLES[name] for name in dict.fromkeys(["summary", protocol]))
+    counts = ", ".join(f"{count} x {kind}" for kind, count in done.problems.counts.items())
+    files = runs.Run(done.folder)
+    facts = {
+        "run": done.folder,
+        "exported model": files.saved_model,
+        "images": files.pictures,
+        "curves": f"{files.curves}, or: tensorboard --logdir {done.folder}",
+        "left out": f"{counts} (see {files.problems.name})" if counts else "nothing",
+        "detect": f"unitbox detect {done.folder} IMAGE... --output found",
+    }
+    lines = [f"{title:>15}  {fact}" for title, fact in facts.items()]
+    return "\n".join([f"\nOn the validation images: {titles}\n", table(done.results), "", *lines])

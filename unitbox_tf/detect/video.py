@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from unitbox_tf import inputs, visualize
+from unitbox_tf import files, inputs, visualize
 from unitbox_tf.records import Detections, coco_rows
 
 CODEC = "mp4v"  # OpenCV's wheels can write it, and nearly every player shows it
@@ -34,7 +34,7 @@ class Frame:
     """One frame of a video.
 
     Attributes:
-        index: from 0, those that cannot be decoded counted.
+        index: from 0; frames that cannot be decoded count, too.
         time: seconds since the first frame, or since a webcam was opened.
         image: RGB uint8 `[H, W, 3]`, turned as the file says; None if it cannot be decoded.
     """
@@ -118,13 +118,13 @@ class Video:
 
 
 class Summary(NamedTuple):
-    """What became of a video.
+    """How a video was read, and what was found in it.
 
     Attributes:
-        frames: how many there are, those that could not be decoded included.
+        frames: how many it has; frames that could not be decoded count, too.
         broken: how many of them could not be decoded.
         stated: see `Video`.
-        objects: how many were found, in all frames together.
+        objects: how many objects were found, in all frames together.
     """
 
     frames: int
@@ -152,9 +152,9 @@ def annotate(
 ) -> Summary:
     """Writes a video of the frames with their detections, and all detections as json.
 
-    Both files appear when they are complete, and only then replace older ones. A frame that could
-    not be decoded shows the picture before it. The video of a webcam plays at the speed of life,
-    however long detection takes; Ctrl-C ends it, and what was seen is written.
+    Both files appear when they are complete, and only then replace older ones. A frame that could not be
+    decoded shows the picture before it. The video of a webcam plays at the speed of life, however long
+    detection takes; Ctrl-C ends it, and the files hold everything up to then.
 
     Args:
         video: gives rate and name.
@@ -169,51 +169,45 @@ def annotate(
     """
     if output.suffix.lower() != ".mp4":
         raise ValueError(f"Expected an .mp4 file to write. Received: {output}")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.stem}.partial.mp4")
-    partial_json, output_json = partial.with_suffix(".json"), output.with_suffix(".json")
-    frames = broken = objects = 0
-    try:
-        with _Writer(partial, video) as writer, partial_json.open("w", encoding="utf-8") as file:
-            categories = [{"id": n, "name": name} for n, name in enumerate(class_names, 1)]
-            facts: dict[str, Any] = {"video": video.name, "categories": categories}
-            file.write(json.dumps(facts)[:-1] + ', "frames": [')
-            try:
-                for frame, detections in found:
-                    row: dict[str, Any] = {"index": frame.index, "time": round(frame.time, 4)}
-                    if frame.image is None or detections is None:
-                        row["error"] = "cannot be decoded"
-                        writer.skip()
-                    else:
-                        row["detections"] = _rows(detections)
-                        writer.write(draw(frame.image, detections, class_names), frame.time)
-                    file.write((",\n" if frames else "\n") + json.dumps(row))
-                    frames += 1
-                    broken += "error" in row
-                    objects += len(row.get("detections", ()))
-            except KeyboardInterrupt:
-                if not video.live:
-                    raise
-            if frames == broken:
-                raise ValueError(f"{video.name}: no frame could be decoded")
-            facts = {
-                "frames_per_second": writer.rate,
-                "width": writer.size[0],
-                "height": writer.size[1],
-            }
-            facts |= {"num_frames": frames, "num_broken": broken, "num_stated": video.stated}
-            file.write("\n], " + json.dumps(facts)[1:] + "\n")
-        os.replace(partial_json, output_json)
-        os.replace(partial, output)
-    finally:
-        partial.unlink(missing_ok=True)
-        partial_json.unlink(missing_ok=True)
+    with (
+        files.replacing(output) as partial,
+        files.replacing(output.with_suffix(".json")) as partial_json,
+        _Writer(partial, video) as writer,
+        partial_json.open("w", encoding="utf-8") as file,
+    ):
+        categories = [{"id": n, "name": name} for n, name in enumerate(class_names, 1)]
+        facts: dict[str, Any] = {"video": video.name, "categories": categories}
+        file.write(json.dumps(facts)[:-1] + ', "frames": [')
+        frames = broken = objects = 0
+        try:
+            for frame, detections in found:
+                row = _row(frame, detections)
+                if frame.image is None or detections is None:
+                    writer.skip()
+                else:
+                    writer.write(draw(frame.image, detections, class_names), frame.time)
+                file.write((",\n" if frames else "\n") + json.dumps(row))
+                frames += 1
+                broken += "error" in row
+                objects += len(row.get("detections", ()))
+        except KeyboardInterrupt:
+            if not video.live:
+                raise
+        if frames == broken:
+            raise ValueError(f"{video.name}: no frame could be decoded")
+        width, height = writer.size
+        facts = {"frames_per_second": writer.rate, "width": width, "height": height}
+        facts |= {"num_frames": frames, "num_broken": broken, "num_stated": video.stated}
+        file.write("\n], " + json.dumps(facts)[1:] + "\n")
     return Summary(frames, broken, video.stated, objects)
 
 
-def _rows(detections: Detections) -> list[dict[str, Any]]:
-    """COCO's results of one frame."""
-    return coco_rows(None, detections.rectangles(), detections.classes)  # the file is of one video
+def _row(frame: Frame, detections: Detections | None) -> dict[str, Any]:
+    """What the json file says of a frame: COCO's results, without the name of the video, which is the file's."""
+    row: dict[str, Any] = {"index": frame.index, "time": round(frame.time, 4)}
+    if frame.image is None or detections is None:
+        return {**row, "error": "cannot be decoded"}
+    return {**row, "detections": coco_rows(None, detections.rectangles(), detections.classes)}
 
 
 class _Writer:
@@ -251,14 +245,14 @@ class _Writer:
             )
 
     def skip(self) -> None:
-        """Has the place of a picture that is missing taken by the one before; at the start, by the one after."""
+        """Repeats the picture before in place of one that is missing; at the start, the picture after it."""
         if self._last is None:
             self._skipped += 1
         elif not self._live:
             self._put(self._last)
 
     def write(self, picture: np.ndarray, time: float) -> None:
-        """Adds a picture of the given second; of a webcam, as often as the second asks for."""
+        """Adds the picture at `time`, in seconds; a webcam's as often as the time since the last asks for."""
         if self._writer is None:
             self._open(picture)
         if (picture.shape[1], picture.shape[0]) != self.size:  # some formats may change it

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from unitbox_tf import datasets, images, inputs, losses, runs, visualize
+from unitbox_tf import datasets, images, inputs, losses, progress, runs, visualize
 from unitbox_tf.config import Config, TrainConfig
 from unitbox_tf.detect import detector
 from unitbox_tf.evaluation import matching
@@ -150,7 +149,7 @@ def _fit(
             StopOnNaN(),
             store,
         ],
-        verbose=1 if sys.stdout.isatty() else 2,
+        verbose=progress.verbosity(),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a command has finished, in a file that is right whenever the command ends, so that it can go on."""
+"""A file of what is finished. It is right whenever the program ends, so that the next one can go on."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-REMEDY = "Name another --output, or add --restart to begin anew there"
+REMEDY = "Name another folder for the output, or begin anew there with restart (--restart)"
 
 
 class Journal:
-    """Rows of json, each added when an input is finished. A context manager.
+    """Rows of json. Each is added when an input is finished. A context manager.
 
-    The first row has the settings; each of the others has at least `name`, that of the input, and
-    `file`, that of what was written of it. Of the rows of one name, the last counts. A last row that
-    was cut off, as a kill may do, is dropped. Rows stay in the file: memory holds their places.
+    The first row has the settings. Each of the others has at least `name`, the name of the input, and
+    `file`, the name of the file that was written for it. The last row of a name counts. A last row that
+    was cut off, as a kill may do, is dropped. Memory holds the places of rows in the file, not the rows.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Opens the journal `path`, or begins it.
 
         Raises:
-            ValueError: its settings are others, which the message names, or it is damaged.
+            ValueError: it has other settings, which the message names, or it is damaged.
         """
         settings = json.loads(json.dumps(settings))  # as the file gives them back
         self._places: dict[str, int] = {}

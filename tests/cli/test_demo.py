@@ -1,0 +1,59 @@
+import sys
+
+import pytest
+
+from unitbox_tf import cli
+from unitbox_tf.cli.demo import is_loopback
+from unitbox_tf.demo import page as pages
+from unitbox_tf.demo import viewer as viewers
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.0.2", False),
+        ("localhost.example.org", False),
+    ],
+)
+def test_the_loopback_is_known(host, expected):
+    assert is_loopback(host) is expected
+
+
+def test_a_missing_gradio_is_named_with_its_extra(untrained_run, monkeypatch, capsys):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # set by the command
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert cli.main(["demo", str(untrained_run)]) == 1
+    assert "pip install 'unitbox_tf[demo]'" in capsys.readouterr().err
+
+
+def test_limits_are_above_zero(capsys):
+    for option in ("--max-upload-mb", "--max-megapixels"):
+        assert cli.main(["demo", "faces", option, "0"]) == 2
+        assert f"{option}: expected a number above 0. Received: 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_the_command_warns_where_others_can_reach_it(untrained_run, host, monkeypatch, capsys):
+    pytest.importorskip("gradio", reason="needs gradio: the extra demo")
+    served = []
+
+    def launch(page, *arguments):
+        served.append(arguments)
+        monkeypatch.setattr(page, "block_thread", lambda: None)
+        return "http://address/"
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    viewer = viewers.Viewer(untrained_run)
+    monkeypatch.setattr(viewers, "Viewer", lambda *arguments, **options: viewer)
+    monkeypatch.setattr(pages, "launch", launch)
+    assert cli.main(["demo", "faces", "--host", host, "--port", "7", "--max-upload-mb", "3"]) == 0
+    assert served == [(host, 7, 3.0)]
+    printed = capsys.readouterr()
+    assert "http://address/" in printed.out
+    assert ("other machines can reach 0.0.0.0" in printed.err) == (host == "0.0.0.0")

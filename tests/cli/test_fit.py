@@ -1,0 +1,149 @@
+import dataclasses
+import importlib
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unitbox_tf import cli
+from unitbox_tf.cli import fit, parser
+from unitbox_tf.presets import PRESETS
+from unitbox_tf.problems import Problems
+
+
+def configured(*arguments):
+    """The parsed options of `unitbox fit`, what the run is called, and its configuration."""
+    options = parser.parse(["fit", *arguments])
+    return options, *fit.configuration(options)
+
+
+def test_fit_takes_a_preset_and_fields():
+    options, name, config = configured(
+        "faces", "--epochs", "3", "--data", "photos", "--no-random-crop"
+    )
+    assert (name, config.train.epochs, config.data.data) == ("faces", 3, "photos")
+    assert not config.data.random_crop
+    assert config.train.batch_size == PRESETS["faces"].train.batch_size
+    assert options.resume is None
+
+
+def test_fit_takes_lists_and_none():
+    sources = ["coco:a", "fddb:b#1-7"]
+    arguments = ["--train-sources", *sources, "--class-names", "cat", "dog", "--clip-norm", "5"]
+    arguments += ["--weights", "None", "--object-size", "9", "99", "--scales", ".5", "1"]
+    _, _, config = configured(*arguments)
+    assert config.data.train_sources == tuple(sources)
+    assert config.model.class_names == ("cat", "dog")
+    assert config.train.clip_norm == 5
+    assert config.data.object_size == (9, 99)
+    assert config.decode.scales == (0.5, 1)
+    _, _, config = configured("faces", "--weights", "None", "--clip-norm", "None")
+    assert config.model.weights is None
+    assert config.train.clip_norm is None
+
+
+def test_the_default_preset_is_smoke():
+    assert configured()[1:] == ("smoke", PRESETS["smoke"])
+    assert configured("--epochs", "1")[1] == "smoke"
+
+
+def test_a_configuration_file_starts_a_run(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text(PRESETS["faces"].to_json())
+    _, name, config = configured("--config", str(file), "--epochs", "3")
+    assert name == "mine"
+    expected = dataclasses.replace(PRESETS["faces"].train, epochs=3)
+    assert config == dataclasses.replace(PRESETS["faces"], train=expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["fases"],
+            r"PRESET: unknown preset 'fases'\. Did you mean faces\? Expected one of: smoke",
+        ),
+        (["smoke", "--epoch", "3"], r"unknown option --epoch\. Did you mean --epochs\?"),
+        (["--epoch", "3"], r"unknown option --epoch\. Did you mean --epochs\?"),
+        (["smoke", "3"], "unexpected argument '3'"),
+        (["--epochs", "0"], "--epochs: expected a whole number of at least 1. Received: 0"),
+        (["--epochs", "1.5"], "--epochs: expected a whole number of at least 1. Received: '1.5'"),
+        (["--clip-norm", "nan"], "--clip-norm: expected None or a number above 0. Received: nan"),
+        (["--object-size", "9"], "--object-size: expected 2 arguments"),
+        (["--scales", "1", "faces"], r"--scales: expected a list of numbers.*'faces'"),
+        (["--distance-loss", "giuo"], r"Received: 'giuo'\. Did you mean giou\?"),
+        (["--optimizer", "adamw"], r"Received: 'adamw'\. Did you mean adam\?"),
+        (["--stretch", "2"], "expected stretch of 1 where there is no random_crop. Received: 2"),
+        (["--init", "facs"], r"unknown detector 'facs'\. Did you mean faces\?"),
+        (["faces", "--resume", "RUN"], "--resume: not allowed with argument PRESET"),
+        (["--config", "FILE", "--resume", "RUN"], "not allowed with argument --config"),
+    ],
+)
+def test_wrong_usage_is_named(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("unitbox_tf.train.fit"), "fit", pytest.fail)
+    assert cli.main(["fit", *arguments]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_files_that_cannot_be_used_are_failures(tmp_path, capsys):
+    for option, message in (
+        (["--config", str(tmp_path / "gone.json")], "gone.json"),
+        (["--resume", str(tmp_path)], "config.json: no such file. Expected the folder of a run"),
+        (["--init", str(tmp_path / "gone")], "gone: no such file or folder"),
+    ):
+        assert cli.main(["fit", *option]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_resuming_takes_the_configuration_of_the_run(untrained_run, tiny_config):
+    options, _, config = configured("--resume", str(untrained_run), "--epochs", "7")
+    assert options.resume == untrained_run
+    assert config.train.epochs == 7
+    assert config.data == tiny_config.data
+
+
+def test_help_shows_the_defaults_of_the_preset(capsys):
+    for preset, default in (("smoke", "default: --no-flip"), ("faces", "default: --flip")):
+        assert cli.main(["fit", preset, "--help"]) == 0
+        assert default in capsys.readouterr().out
+
+
+@dataclasses.dataclass
+class Trained:
+    folder: Path
+    results: dict
+    problems: Problems
+
+
+def test_the_result_is_json_alone_where_it_is_asked_for(monkeypatch, capsys, tmp_path):
+    def trained(config, *, name, resume):
+        print("Epoch 1/1")  # as Keras does
+        return Trained(tmp_path, {"peaks": {"ap50": 0.5, "recall": math.nan}}, Problems())
+
+    monkeypatch.setattr(importlib.import_module("unitbox_tf.train.fit"), "fit", trained)
+    assert cli.main(["fit"]) == 0
+    text = capsys.readouterr().out
+    assert "Epoch 1/1" in text
+    assert f"unitbox detect {tmp_path} IMAGE..." in text
+    assert cli.main(["fit", "--json"]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert result["run"] == str(tmp_path)
+    assert result["results"] == {"peaks": {"ap50": 0.5, "recall": None}}
+    assert "Epoch 1/1" in printed.err
+
+
+@pytest.mark.slow
+def test_the_first_command_of_the_readme_gives_a_detector_that_finds_objects(tmp_path):
+    """What `make fit` runs, judged on pictures that training has not seen."""
+    train = [sys.executable, "training/fit.py", "--output", str(tmp_path), "--run", "smoke"]
+    subprocess.run(train, check=True)
+    evaluate = ["evaluate", str(tmp_path / "smoke"), "synthetic:#5000000-5000300"]
+    assert cli.main([*evaluate, "--output", str(tmp_path / "judged")]) == 0
+    results = json.loads((tmp_path / "judged" / "results.json").read_text())
+    assert results["figures"]["peaks"]["false_positives"] <= 0.1
+    assert results["figures"]["peaks"]["recall"] >= 0.95

@@ -1,0 +1,118 @@
+import dataclasses
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.train.test_pipeline import exif_jpeg
+from unitbox_tf.datasets import synthetic
+from unitbox_tf.demo import viewer as viewers
+from unitbox_tf.detect.detector import Detector
+from unitbox_tf.detect.model import UnitBox
+
+
+def seen_of(confidence, distances, size):
+    photo = np.full((*size, 3), 128, np.uint8)
+    maps = {"confidence": np.float32(confidence)[None], "distances": np.float32(distances)[None]}
+    return viewers.Seen(size, photo, (maps,), 0.0, 0.0)
+
+
+@pytest.mark.parametrize("decoder", ["peaks", "ellipse"])
+def test_settings_give_what_the_detector_finds_with_them(viewer, untrained_run, decoder):
+    model = UnitBox.from_preset(untrained_run)
+    encoded = synthetic.draw(0).image
+    seen = viewer.see(encoded, 10**6)
+    everything = dataclasses.replace(viewer.decode, decoder=decoder, score_threshold=0.0)
+    median = float(np.median(viewer.find(seen, everything).scores))
+    counts = []
+    for changes in (
+        {},
+        {"score_threshold": median},
+        {"nms_iou": 0.9, "blob_threshold": 0.45},
+        {"nms_iou": 0.1, "blob_threshold": 0.45},
+    ):
+        decode = dataclasses.replace(everything, **changes)
+        find = Detector.of(model, decode)
+        expected, found = find(encoded), viewer.find(seen, decode)
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+        np.testing.assert_array_equal(found.classes, expected.classes)
+        assert found.image_size == expected.image_size
+        counts.append(len(found))
+    assert counts[1] < counts[0]
+    assert decoder == "ellipse" or counts[3] < counts[2]  # blobs of one scale do not overlap
+
+
+def test_a_photo_is_seen_as_it_is_displayed(viewer):
+    image = np.zeros((40, 60, 3), np.uint8)
+    seen = viewer.see(exif_jpeg(image, 6, "big"), 10**6)
+    assert seen.size == seen.photo.shape[:2] == (60, 40)
+    assert [maps["confidence"].shape[1:3] for maps in seen.maps] == [(30, 20), (60, 40)]
+
+
+def test_a_large_photo_is_shown_smaller(viewer):
+    encoded = cv2.imencode(".png", np.zeros((10, 2400, 3), np.uint8))[1].tobytes()
+    seen = viewer.see(encoded, 10**6)
+    assert seen.size == (10, 2400)
+    assert seen.photo.shape == (5, 1200, 3)
+
+
+def png_header(width, height):
+    """A PNG of some 70 bytes that states this size."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_a_photo_with_too_many_pixels_is_refused_before_it_is_decoded(viewer, monkeypatch):
+    monkeypatch.setattr(viewers.images, "decode_photo", lambda encoded: pytest.fail("decoded"))
+    expected = "expected a photo of at most 12 million pixels. Received: "
+    with pytest.raises(ValueError, match=f"{expected}4001 x 3000, 12.0 million"):
+        viewer.see(png_header(4001, 3000), 12_000_000)
+    with pytest.raises(ValueError, match=expected):
+        viewer.see(png_header(60000, 60000), 12_000_000)
+
+
+def encoded_as(form):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, form)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("encoded", [b"", b"some text", encoded_as("GIF"), encoded_as("TIFF")])
+def test_what_is_no_jpeg_or_png_is_named(viewer, encoded):
+    message = f"^expected a JPEG or PNG photo, which these {len(encoded)} bytes are not$"
+    with pytest.raises(ValueError, match=message):
+        viewer.see(encoded, 10**6)
+
+
+def test_a_photo_that_ends_early_is_named(viewer):
+    encoded = exif_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), 1, "big")
+    with pytest.raises(ValueError, match=r"expected a JPEG or PNG photo, which these \d+ bytes"):
+        viewer.see(encoded[: len(encoded) // 2], 10**6)
+
+
+def test_maps_are_probabilities_and_pixels_of_the_photo():
+    logits = np.zeros((2, 4, 2))
+    logits[0, 1, 1] = np.log(3)  # a probability of 3/4
+    seen = seen_of(logits, np.ones((2, 4, 4)) * [1, 2, 3, 4], (6, 8))  # 3 times as high, 2 as wide
+    confidence = viewers.confidence_map(seen, 0)
+    assert confidence[0, 1] == pytest.approx(0.75)
+    assert confidence[1, 1] == pytest.approx(0.5)
+    np.testing.assert_allclose(viewers.distance_maps(seen, 0)[0, 0], [3, 6, 6, 8])
+
+
+def test_folders_without_a_run_are_named(untrained_run, tmp_path):
+    for folder in (untrained_run / "saved_model", tmp_path / "gone"):
+        with pytest.raises(ValueError, match=f"{folder.name}: expected the folder of a run"):
+            viewers.Viewer(folder)

@@ -1,0 +1,223 @@
+"""Options of the command line for fields of settings, and checks of what options are given.
+
+The option for a field takes its name, type, range, choices and help from the field; see
+`settings.setting`. So it is the same in every command that has it, and a new field has an option at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import itertools
+import os
+import types
+import typing
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from unitbox_tf import settings
+from unitbox_tf.config import DecodeConfig
+
+_METAVARS = {int: "N", float: "X", str: "TEXT"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes no abbreviations, and names the option that a misspelled one resembles."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False, **options})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As usual, but what a command does not know is an error of that command."""
+        if self._subparsers is None:
+            # First, as the value of an unknown option would be taken for another argument.
+            for text in itertools.takewhile(lambda text: text != "--", args):
+                name = text.partition("=")[0]
+                if text.startswith("--") and name not in self.options():
+                    self.error(f"unknown option {name}.{resembling(name, self.options())}")
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unexpected argument {unknown[0]!r}")
+        return known, unknown
+
+    def options(self) -> list[str]:
+        """All options that it knows, as they are written."""
+        return [name for action in self._actions for name in action.option_strings]
+
+
+def resembling(wrong: str, names: Iterable[str]) -> str:
+    """The end of a message that suggests the closest of `names`; empty where none is close."""
+    close = difflib.get_close_matches(wrong, list(names), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def one_of(kind: str, names: Collection[str]) -> Any:
+    """An argparse type for one of `names`; the error for another one suggests the closest."""
+
+    def check(text: str) -> str:
+        if text in names:
+            return text
+        raise argparse.ArgumentTypeError(
+            f"unknown {kind} {text!r}.{resembling(text, names)} Expected one of: {', '.join(names)}"
+        )
+
+    return check
+
+
+def number(kind: type, check: settings.Check) -> Any:
+    """An argparse type for a number that passes `check`."""
+
+    def read(text: str) -> Any:
+        value = _read(kind, text)
+        if not isinstance(value, kind) or not check.holds(value):
+            name = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"expected a {name} {check.words}. Received: {text}")
+        return value
+
+    return read
+
+
+def detector(text: str) -> Path:
+    """An argparse type for a detector: a path, or the name of a published one, which it checks.
+
+    It answers before TensorFlow is imported.
+    """
+    from unitbox_tf import runs
+
+    path = Path(text)
+    if os.path.basename(text) == text and not path.suffix and not runs.find(path).exists():
+        published = runs.names()
+        raise argparse.ArgumentTypeError(
+            f"unknown detector {text!r}.{resembling(text, published)} {_expected(published)}"
+        )
+    return path
+
+
+def check_detector(path: str | Path) -> None:
+    """Raises `FileNotFoundError` where there is no detector that a command names, before TensorFlow is imported."""
+    from unitbox_tf import runs
+
+    if not runs.find(path).exists():
+        raise FileNotFoundError(f"{path}: no such file or folder. {_expected(runs.names())}")
+
+
+def _expected(published: Sequence[str]) -> str:
+    return (
+        "Expected a run's folder, an exported detector, or the name of a published detector (published here: "
+        f"{', '.join(published) if published else 'none'})"
+    )
+
+
+def add_settings(
+    parser: Any, cls: type[settings.Settings], defaults: settings.Settings | str
+) -> None:
+    """Adds an option for each field of the settings `cls` to a parser or to a group of its arguments.
+
+    What is not given is absent from the parsed options: None may be a value.
+
+    Args:
+        parser: a parser or a group.
+        cls: a dataclass of `config`.
+        defaults: the settings whose values the help shows as defaults, or whose they are.
+    """
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        names = [f"--{field.name.replace('_', '-')}"]
+        if isinstance(defaults, str):
+            default = defaults
+        else:
+            default = _shown(names[0], getattr(defaults, field.name))
+        text = f"{field.metadata['help']} (default: {default})"
+        common = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
+        if hints[field.name] is bool:
+            action = parser.add_argument(*names, action=argparse.BooleanOptionalAction, **common)
+            action.help = common["help"]  # Python 3.10 adds a default of its own
+        else:
+            known = settings.choices(cls, field.name)
+            words = {
+                "nargs": _nargs(hints[field.name]),
+                "metavar": _metavar(hints[field.name], known),
+            }
+            parser.add_argument(*names, action=_Set, owner=cls, **words, **common)
+
+
+def given(options: argparse.Namespace, cls: type[settings.Settings]) -> dict[str, Any]:
+    """The fields of the settings `cls` that the command line gives, with their values."""
+    names = (field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
+
+
+def add_decoding(parser: Any) -> None:
+    """Adds the options that say how a detector decodes: the same in every command that has them."""
+    add_settings(parser, DecodeConfig, "the detector's")
+
+
+def decoding(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `DecodeConfig` that the command line gives."""
+    return given(options, DecodeConfig)
+
+
+class _Set(argparse.Action):
+    """Stores the value of a field of settings, checked as the settings check it."""
+
+    def __init__(self, owner: type[settings.Settings], **options: Any) -> None:
+        super().__init__(**options)
+        self._owner = owner
+        self._hint = typing.get_type_hints(owner)[self.dest]
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option: Any = None
+    ) -> None:
+        try:
+            value = settings.checked(self._owner, self.dest, _read(self._hint, values))
+        except ValueError as error:
+            message = str(error).removeprefix(f"{self._owner.__name__}.{self.dest}: ")
+            known = settings.choices(self._owner, self.dest) or ()
+            near = resembling(values, known) if isinstance(values, str) else ""
+            raise argparse.ArgumentError(self, f"{message}.{near}" if near else message) from error
+        setattr(namespace, self.dest, value)
+
+
+def _read(hint: Any, given: str | Sequence[str]) -> Any:
+    """The value that text stands for; the text itself where it stands for none, which the check then says."""
+    if typing.get_origin(hint) is tuple:
+        return tuple(_read(typing.get_args(hint)[0], text) for text in given)
+    if isinstance(hint, types.UnionType):
+        if given == "None":
+            return None
+        [hint] = (kind for kind in typing.get_args(hint) if kind is not type(None))
+    if hint in (int, float):
+        try:
+            return hint(given)
+        except ValueError:
+            return given
+    return given
+
+
+def _nargs(hint: Any) -> int | str | None:
+    if typing.get_origin(hint) is not tuple:
+        return None
+    kinds = typing.get_args(hint)
+    return "+" if kinds[-1] is Ellipsis else len(kinds)
+
+
+def _metavar(hint: Any, choices: Sequence[str] | None) -> str:
+    if choices is not None:
+        return f"{{{','.join(choices)}}}"
+    if typing.get_origin(hint) is tuple:
+        return _METAVARS[typing.get_args(hint)[0]]
+    if isinstance(hint, types.UnionType):
+        [kind] = (kind for kind in typing.get_args(hint) if kind is not type(None))
+        return f"{_METAVARS[kind]}|None"
+    return _METAVARS[hint]
+
+
+def _shown(option: str, value: Any) -> str:
+    """A default as one would write it."""
+    if isinstance(value, bool):
+        return option if value else option.replace("--", "--no-", 1)
+    if isinstance(value, tuple):
+        return " ".join(_shown(option, item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,46 @@
+"""Where the result of a command goes: text for people, or one json object for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+_RESULT: contextvars.ContextVar[TextIO | None] = contextvars.ContextVar("result", default=None)
+
+
+@contextlib.contextmanager
+def json_alone() -> Iterator[None]:
+    """While in the context, `show` prints json, and whatever else is printed goes to standard error."""
+    token = _RESULT.set(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _RESULT.reset(token)
+
+
+def show(result: Mapping[str, Any], text: str) -> None:
+    """Prints the result of a command: `text`, or `result` where json is asked for."""
+    file = _RESULT.get()
+    if file is None:
+        print(text)
+    else:
+        print(json.dumps(_plain(result), allow_nan=False), file=file)
+
+
+def _plain(value: Any) -> Any:
+    """As json can hold it: what is undefined becomes null, a path text, a NumPy number Python's."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,345 @@
+"""What the command line takes. A function adds each command; nothing here imports what a command needs."""
+
+from __future__ import annotations
+
+import argparse
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import unitbox_tf
+from unitbox_tf import config as configs
+from unitbox_tf import registry
+from unitbox_tf.cli import options
+from unitbox_tf.presets import PRESETS
+from unitbox_tf.settings import above, at_least, between
+
+DEFAULT_PRESET = "smoke"
+# The settings in each group of `Config`.
+GROUPS: dict[str, Any] = {
+    "data": configs.DataConfig,
+    "model": configs.ModelConfig,
+    "loss": configs.LossConfig,
+    "train": configs.TrainConfig,
+    "decode": configs.DecodeConfig,
+}
+
+MODEL = (
+    "a detector: the folder of a run, an exported file or folder, or the name of a published detector, "
+    "such as faces"
+)
+SOURCES = "annotated images, each source as FORMAT:PATH#SPLIT, such as coco:photos/instances.json"
+DATA = "folder that relative paths of sources start from (default: the current folder)"
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options in the arguments of `unitbox`; `command` is the name of the command.
+
+    Raises:
+        SystemExit: help was asked for, or the arguments are wrong; either has been printed.
+    """
+    parser = make(arguments)
+    named = arguments[0] if arguments else ""
+    if named and not named.startswith("-") and named not in COMMANDS:
+        near = options.resembling(named, COMMANDS)
+        parser.error(f"unknown command {named!r}.{near} Expected one of: {', '.join(COMMANDS)}")
+    return parser.parse_args(arguments)
+
+
+def make(arguments: Sequence[str]) -> options.Parser:
+    """The parser. `arguments` decide whose defaults the help of `fit` shows."""
+    parser = options.Parser(prog="unitbox", description="Object detection with UnitBox.")
+    parser.add_argument("--version", action="version", version=f"unitbox {unitbox_tf.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, (summary, add) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"{_capital(summary)}.")
+        if name == "fit":
+            _add_fit(command, _named_preset(arguments))
+        else:
+            add(command)
+        _add_common(command, has_result=name != "demo")
+    return parser
+
+
+def _add_common(parser: options.Parser, has_result: bool) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--quiet",
+        action="store_true",
+        help="show no progress and log nothing but warnings; use it in scripts. Results and errors stay",
+    )
+    if has_result:
+        group.add_argument(
+            "--json",
+            action="store_true",
+            help="print the result as one json object on standard output, and everything else on "
+            "standard error; use it where a program reads the result",
+        )
+
+
+def _named_preset(arguments: Sequence[str]) -> str:
+    """The preset whose values `fit --help` shows."""
+    first = arguments[1] if len(arguments) > 1 else ""
+    return first if first in PRESETS else DEFAULT_PRESET
+
+
+def _add_fit(parser: options.Parser, shown: str = DEFAULT_PRESET) -> None:
+    parser.usage = "unitbox fit [PRESET | --config FILE | --resume RUN] [--FIELD VALUE ...]"
+    parser.description = (
+        "Train a detector. Start from a preset, a configuration file or an earlier run, and change any of "
+        f"its settings by an option. The defaults shown are those of the preset {shown}."
+    )
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "preset",
+        metavar="PRESET",
+        nargs="?",
+        type=options.one_of("preset", PRESETS),
+        help=f"settings to start from, one of: {', '.join(PRESETS)} (default: {DEFAULT_PRESET}, which trains "
+        "on synthetic images for minutes)",
+    )
+    start.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="start from a configuration file, such as the config.json of a run; use it to repeat a run or to "
+        "keep settings of your own. A field that it lacks has its default",
+    )
+    start.add_argument(
+        "--resume",
+        metavar="RUN",
+        type=Path,
+        help="go on with the run in this folder, by its settings, weights and optimizer; use it after an "
+        "interruption, or with --epochs to train longer",
+    )
+    for name, cls in GROUPS.items():
+        first_line = (cls.__doc__ or "").splitlines()[0]
+        group = parser.add_argument_group(name, first_line)
+        options.add_settings(group, cls, getattr(PRESETS[shown], name))
+
+
+def _add_detect(parser: options.Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", type=options.detector, help=MODEL)
+    parser.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="images, folders of images, quoted patterns such as 'holiday/*.jpg', videos, numbers of webcams",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        default=Path("found"),
+        help="folder for what is found (default: %(default)s); the same command goes on where it was stopped",
+    )
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="delete what an earlier command has found there, and begin anew; use it where settings changed",
+    )
+    parser.add_argument(
+        "--tile",
+        type=options.number(int, at_least(1)),
+        nargs="?",
+        const=0,
+        metavar="SIDE",
+        help="also look at tiles of SIDE pixels of large images (default of SIDE: the detector's max_side); use "
+        "it where objects are small in large images",
+    )
+    parser.add_argument(
+        "--blur",
+        nargs="?",
+        const="ellipse",
+        choices=["ellipse", "box"],
+        help="blur what is found instead of drawing boxes, by ellipses (the default) or boxes; what is "
+        "missed stays as it is",
+    )
+    options.add_decoding(parser.add_argument_group("decoding", "How boxes are found."))
+
+
+def _add_evaluate(parser: options.Parser) -> None:
+    parser.add_argument(
+        "detector",
+        metavar="MODEL_OR_DETECTIONS",
+        type=options.detector,
+        help=f"{MODEL}; or detections of any detector: COCO's json, FDDB's result file or folder, WIDER "
+        "FACE's folder",
+    )
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help=SOURCES)
+    parser.add_argument("--data", metavar="FOLDER", default=".", help=DATA)
+    parser.add_argument(
+        "--protocol",
+        choices=typing.get_args(configs.Protocol),
+        default="summary",
+        help="how it is judged (default: %(default)s); take the one of the published metrics that you compare "
+        "with. docs/evaluation.md describes them",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        help="new folder for results.json, detections, curves and images (default: none is written)",
+    )
+    parser.add_argument(
+        "--present",
+        action="store_true",
+        help="with detections: judge only by the annotated images that are there, as with a model; use it "
+        "where you have a part of a data set",
+    )
+    options.add_decoding(
+        parser.add_argument_group("decoding", "With a model: how boxes are found.")
+    )
+    _add_protocol_options(parser.add_argument_group("protocols", "Options of single protocols."))
+
+
+def _add_protocol_options(group: Any) -> None:
+    group.add_argument(
+        "--min-size",
+        metavar="X",
+        type=options.number(float, at_least(0)),
+        help="summary: ignore objects whose shorter side is below this, in pixels; set it to the size from "
+        "which objects matter to you (default: 0)",
+    )
+    group.add_argument(
+        "--shape",
+        choices=["rectangle", "ellipse"],
+        help="fddb: take boxes as they are (the default), or as the ellipses inscribed in them, which fit "
+        "the annotated ellipses better",
+    )
+    group.add_argument(
+        "--iou",
+        choices=["official", "exact"],
+        help="wider_face: round overlaps as the original program does (the default, to compare with "
+        "published metrics), or not",
+    )
+    group.add_argument(
+        "--ground-truth",
+        metavar="FOLDER",
+        type=Path,
+        help="wider_face: folder of wider_face_val.mat and of the lists of easy, medium and hard faces; "
+        "set it where they lie elsewhere than the annotations",
+    )
+    group.add_argument(
+        "--image-sizes",
+        metavar="FILE",
+        type=Path,
+        help="fddb, summary: json of name: [width, height]; set it where the images are absent",
+    )
+    group.add_argument(
+        "--curves",
+        metavar="FOLDER",
+        type=Path,
+        help="fddb, wider_face: folder with curves of other detectors, to draw beside this one's",
+    )
+
+
+def _add_convert(parser: options.Parser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help=SOURCES.replace("each source", "a source"))
+    parser.add_argument(
+        "destination",
+        metavar="DESTINATION",
+        help="new folder as FORMAT:PATH#SPLIT, such as yolo:converted",
+    )
+    parser.add_argument("--data", metavar="FOLDER", default=".", help=f"{DATA}; SOURCE alone")
+    photos = parser.add_mutually_exclusive_group()
+    photos.add_argument(
+        "--link",
+        action="store_true",
+        help="hard-link images instead of copying them; use it to save time and space on one disk",
+    )
+    photos.add_argument(
+        "--no-photos",
+        action="store_true",
+        help="write annotations alone; use it where images are absent or stay elsewhere",
+    )
+
+
+def _add_inspect(parser: options.Parser) -> None:
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help=SOURCES)
+    parser.add_argument("--data", metavar="FOLDER", default=".", help=DATA)
+
+
+def _add_export(parser: options.Parser) -> None:
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        type=options.detector,
+        help="the folder of a run, or the name of a published detector, such as faces",
+    )
+    parser.add_argument(
+        "output", metavar="OUTPUT", type=Path, help="file or, for a SavedModel, folder to write"
+    )
+    parser.add_argument(
+        "--format",
+        metavar=f"{{{','.join(registry.FORMATS)}}}",
+        type=options.one_of("format", registry.FORMATS),
+        help="format to write (default: by the name of OUTPUT, .onnx or .tflite, else saved_model); take "
+        "litert-int8 for small processors",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="PATH",
+        type=Path,
+        nargs="+",
+        help="litert-int8: images, or folders of them, like those that it is for; the ranges of its whole "
+        "numbers are measured on them",
+    )
+    options.add_decoding(
+        parser.add_argument_group("decoding", "How boxes are found; the file keeps it.")
+    )
+
+
+def _add_demo(parser: options.Parser) -> None:
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        type=options.detector,
+        nargs="?",
+        default="faces",
+        help="the folder of a run, or the name of a published detector (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="address to listen at (default: %(default)s, which this machine alone can reach); 0.0.0.0 "
+        "lets others in, without a password",
+    )
+    parser.add_argument(
+        "--port",
+        metavar="N",
+        type=options.number(int, between(1, 65535)),
+        help="port to listen at (default: the first that is free from 7860 on)",
+    )
+    parser.add_argument(
+        "--max-upload-mb",
+        metavar="X",
+        type=options.number(float, above(0)),
+        default=20.0,
+        help="largest file of an image, in megabytes (default: %(default)g); raise it for large images",
+    )
+    parser.add_argument(
+        "--max-megapixels",
+        metavar="X",
+        type=options.number(float, above(0)),
+        default=50.0,
+        help="most pixels of an image, in millions (default: %(default)g); lower it where memory is short",
+    )
+    options.add_decoding(parser.add_argument_group("decoding", "How boxes are found at first."))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+COMMANDS: dict[str, tuple[str, Callable[[options.Parser], None]]] = {
+    "fit": ("train a detector", _add_fit),
+    "detect": ("find objects in images and videos", _add_detect),
+    "evaluate": ("judge a detector, or a file of detections, on annotated images", _add_evaluate),
+    "inspect": ("say what annotated images hold, and what is wrong with them", _add_inspect),
+    "convert": ("write annotated images in another format", _add_convert),
+    "export": ("write a detector as a file for applications", _add_export),
+    "demo": ("serve a page to try a detector on images", _add_demo),
+}

@@ -1,0 +1,302 @@
+"""The page itself, made with gradio (extra `demo`), which is imported when a page is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitbox_tf.config import DecodeConfig
+from unitbox_tf.demo.drawing import (
+    FOUND,
+    NOTHING,
+    Html,
+    error_html,
+    maps_html,
+    photo_html,
+    summary_html,
+    table_html,
+)
+from unitbox_tf.demo.style import STYLE
+from unitbox_tf.demo.viewer import Seen, Viewer
+
+# Grace Hopper, photo by the US Navy, public domain. The page does without it where it is absent.
+EXAMPLE = Path(__file__).parents[1] / "demo_example.jpg"
+
+SESSIONS = 8  # whose photos are kept in memory at a time, so that sliders need not read them again
+SESSION_SECONDS = 3600
+WAITING = 16  # visitors in the queue for the network, at most
+CACHE_SECONDS = 300  # age at which what was uploaded and never asked for is deleted
+
+# One photo or slider at a time has the network and the cores.
+_ALONE = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
+
+
+def make_page(viewer: Viewer, name: str, max_megapixels: float, max_megabytes: float) -> Any:
+    """The page, a `gradio.Blocks`.
+
+    Args:
+        viewer: searches the photos.
+        name: the name of the detector, for the title.
+        max_megapixels: most pixels of a photo, in millions.
+        max_megabytes: largest file of a photo.
+
+    Raises:
+        ValueError: gradio is not installed.
+    """
+    gr = import_gradio()
+    with gr.Blocks(
+        title=f"UnitBox: {name}",
+        analytics_enabled=False,
+        delete_cache=(CACHE_SECONDS, CACHE_SECONDS),
+    ) as page:
+        session = gr.State(None, time_to_live=SESSION_SECONDS)
+        gr.HTML(
+            f'<div class="intro"><h1>UnitBox: {html.escape(name)}</h1><p class="note">Photos go to the '
+            "machine that serves this page and no further. None is kept.</p></div>"
+        )
+        answers = _Answers(gr, viewer, round(max_megapixels * 1e6))
+        label = f"JPEG or PNG, up to {max_megabytes:g} MB and {max_megapixels:g} million pixels"
+        elements = _lay_out(gr, session, viewer.decode, label, answers)
+        _connect(gr, elements, answers)
+    return page.queue(max_size=WAITING, api_open=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answers:
+    """What the page answers to its visitors' events; the results go into its elements.
+
+    Attributes:
+        gr: the module gradio.
+        max_pixels: most pixels of a photo.
+    """
+
+    gr: Any
+    viewer: Viewer
+    max_pixels: int
+
+    def uploaded(self, path: str, *settings: Any) -> tuple[Any, ...]:
+        """Searches a photo that was uploaded, and deletes it."""
+        try:
+            return None, *self.search(Path(path), *settings)
+        finally:
+            Path(path).unlink(missing_ok=True)
+
+    def example(self, *settings: Any) -> tuple[Any, ...]:
+        """Searches the example."""
+        return self.search(EXAMPLE, *settings)
+
+    def search(self, path: Path, index: int, everywhere: bool, *settings: Any) -> tuple[Any, ...]:
+        """The session of a photo, all that is shown of it, and its heatmaps at scale number `index`."""
+        try:
+            seen = self.viewer.see(path.read_bytes(), self.max_pixels)
+        except ValueError as error:
+            hidden = self.gr.update(visible=False)
+            return None, error_html(f"{path.name}: {error}"), NOTHING, "", hidden, ""
+        shown = self._decoded(path.name, seen, *settings)
+        drawn = maps_html(seen, index, everywhere)
+        return (path.name, seen), *shown, self.gr.update(visible=True), drawn
+
+    def changed(self, session: tuple[str, Seen] | None, *settings: Any) -> tuple[Any, ...]:
+        """What other settings find in the photo."""
+        return self._decoded(*session, *settings) if session else (self.gr.skip(),) * 3
+
+    def redrawn(self, session: tuple[str, Seen] | None, index: int, everywhere: bool) -> Any:
+        """Its heatmaps at another scale."""
+        return maps_html(session[1], index, everywhere) if session else self.gr.skip()
+
+    def applicable(self, decoder: str) -> tuple[Any, Any]:
+        """Whether the sliders of NMS and of blobs have an effect."""
+        suppressed = decoder == "peaks" or len(self.viewer.decode.scales) > 1
+        return (
+            self.gr.update(interactive=suppressed),
+            self.gr.update(interactive=decoder == "ellipse"),
+        )
+
+    def _decoded(
+        self, name: str, seen: Seen, decoder: str, score: float, iou: float, blob: float
+    ) -> tuple[Html, Html, Html]:
+        decode = dataclasses.replace(
+            self.viewer.decode,
+            decoder=decoder,
+            score_threshold=score,
+            nms_iou=iou,
+            blob_threshold=blob,
+        )
+        start = time.perf_counter()
+        found = self.viewer.find(seen, decode)
+        elapsed = 1e3 * (time.perf_counter() - start)
+        names = self.viewer.class_names
+        return (
+            summary_html(name, seen, found, elapsed),
+            photo_html(seen, found, names),
+            table_html(found, names),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Elements:
+    """The elements of the page that events come from or go to."""
+
+    session: Any
+    upload: Any
+    example: Any
+    results: list[Any]  # summary, photo, table
+    settings: list[Any]  # decoder, score, iou, blob
+    heatmaps: Any
+    scale: Any
+    everywhere: Any
+    maps: Any
+
+
+def _lay_out(
+    gr: Any, session: Any, decode: DecodeConfig, label: str, answers: _Answers
+) -> _Elements:
+    with gr.Column(elem_id="bench"):
+        with gr.Column(elem_id="drop"):
+            upload = gr.File(label=label, file_types=[".jpg", ".jpeg", ".png"], height=170)
+            example = gr.Button("Try an example photo", size="sm", visible=EXAMPLE.is_file())
+            summary = gr.HTML()
+        with gr.Column(elem_id="photo"):
+            photo = gr.HTML(NOTHING)
+            table = gr.HTML()
+        with gr.Column(elem_id="settings"):
+            settings = _settings(gr, decode, answers)
+    with gr.Column(visible=False) as heatmaps:
+        gr.HTML('<div class="intro"><h2>What the network says of each pixel</h2></div>')
+        with gr.Row():
+            scale = gr.Radio(
+                [(f"x {value:g}", index) for index, value in enumerate(decode.scales)],
+                value=int(np.argmax(decode.scales)),
+                label="Scale at which the photo is shown to it",
+                visible=len(decode.scales) > 1,
+            )
+            everywhere = gr.Checkbox(
+                label="All distances",
+                info=f"also where confidence is below {FOUND:g}, and they mean little",
+                container=True,
+            )
+        maps = gr.HTML()
+    results = [summary, photo, table]
+    return _Elements(session, upload, example, results, settings, heatmaps, scale, everywhere, maps)
+
+
+def _settings(gr: Any, decode: DecodeConfig, answers: _Answers) -> list[Any]:
+    """The elements of the settings, at the detector's own."""
+    decoder = gr.Radio(
+        [("peaks", "peaks"), ("ellipse (the paper's)", "ellipse")],
+        value=decode.decoder,
+        label="Decoder",
+    )
+    suppressed, blobs = answers.applicable(decode.decoder)
+    score = gr.Slider(
+        0,
+        1,
+        decode.score_threshold,
+        step=0.01,
+        label="Score threshold",
+        info="lowest score of a detection",
+    )
+    iou = gr.Slider(
+        0,
+        1,
+        decode.nms_iou,
+        step=0.01,
+        label="NMS IoU",
+        info="of two boxes that overlap more, the better one is kept",
+        interactive=suppressed["interactive"],
+    )
+    blob = gr.Slider(
+        0.01,
+        0.99,
+        decode.blob_threshold,
+        step=0.01,
+        label="Blob threshold",
+        info="ellipse: lowest confidence of a pixel of a blob",
+        interactive=blobs["interactive"],
+    )
+    return [decoder, score, iou, blob]
+
+
+def _connect(gr: Any, page: _Elements, answers: _Answers) -> None:
+    """Has the elements answer the events of others."""
+    _, photo, _ = page.results
+    decoder, _, iou, blob = page.settings
+    given = [page.scale, page.everywhere, *page.settings]
+    shown = [page.session, *page.results, page.heatmaps, page.maps]
+    page.upload.upload(
+        answers.uploaded,
+        [page.upload, *given],
+        [page.upload, *shown],
+        show_progress_on=photo,
+        **_ALONE,
+    )
+    page.example.click(answers.example, given, shown, show_progress_on=photo, **_ALONE)
+    # Only the last of several moves of a slider is answered.
+    last = {"show_progress": "hidden", "trigger_mode": "always_last", **_ALONE}
+    gr.on(
+        [setting.change for setting in page.settings],
+        answers.changed,
+        [page.session, *page.settings],
+        page.results,
+        **last,
+    )
+    gr.on(
+        [page.scale.change, page.everywhere.change],
+        answers.redrawn,
+        [page.session, page.scale, page.everywhere],
+        page.maps,
+        **last,
+    )
+    decoder.change(answers.applicable, decoder, [iou, blob], api_visibility="private")
+
+
+def import_gradio() -> Any:
+    """The module gradio. Raises `ValueError` that names the extra where it is not installed."""
+    try:
+        import gradio
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "Expected gradio for the page, which is not installed: pip install 'unitbox_tf[demo]'"
+        ) from error
+    return gradio
+
+
+def launch(page: Any, host: str, port: int | None, max_megabytes: float) -> str:
+    """Serves the page in the background, and returns its address; `page.close()` ends it.
+
+    Args:
+        page: what `make_page` returns.
+        host: the address to listen at.
+        port: to listen at; None for the first that is free from 7860 on.
+        max_megabytes: of a file; larger ones are refused while they arrive.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    gr = import_gradio()
+    _, url, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        max_file_size=round(max_megabytes * 2**20),  # as gradio's message counts
+        state_session_capacity=SESSIONS,
+        share=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        run_history=False,
+        footer_links=[],
+        quiet=True,
+        prevent_thread_lock=True,
+        css=STYLE,
+        # Fonts of the system: gradio's own come from the network.
+        theme=gr.themes.Default(
+            font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
+        ).set(
+            body_text_color_subdued="*neutral_600", block_info_text_color="*neutral_600"
+        ),  # the default grey is hard to read
+    )
+    return url

@@ -1,0 +1,134 @@
+"""A detector that shows how it sees an image: its heatmaps, and the detections that settings make of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from unitbox_tf import images
+from unitbox_tf.config import DecodeConfig
+from unitbox_tf.detect import decoders, graph, padding
+from unitbox_tf.detect.model import UnitBox
+from unitbox_tf.records import Detections
+
+PHOTO_SIDE = 1200  # px; long side of the photo on the page, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """A photo and the answer of the network, which does not depend on thresholds.
+
+    Attributes:
+        size: height and width of the photo, in pixels.
+        photo: RGB uint8 `[H, W, 3]`, shrunk to `PHOTO_SIDE`.
+        maps: the heatmaps at each scale: `confidence` logits `[1, h, w, C]`, `distances`
+            `[1, h, w, 4]` in pixels of these maps.
+        reading: how long it took to decode the photo, in ms.
+        network: how long the network took, in ms.
+    """
+
+    size: tuple[int, int]
+    photo: np.ndarray
+    maps: tuple[dict[str, np.ndarray], ...]
+    reading: float
+    network: float
+
+
+class Viewer:
+    """A detector that keeps heatmaps apart from their decoding, so that other settings need no network.
+
+    Attributes:
+        decode: the settings of decoding to start from.
+        class_names: the names of the classes.
+    """
+
+    def __init__(self, run: str | Path, **decode: Any) -> None:
+        """Opens a detector.
+
+        Args:
+            run: the folder of a run, or the name of a published detector.
+            decode: fields of `DecodeConfig` to change.
+
+        Raises:
+            ValueError: the folder has no run. An exported SavedModel is none, as its decoding is fixed.
+        """
+        model = UnitBox.from_preset(run, **decode)
+        self.decode, self.class_names = model.decode, model.class_names
+        self._module = graph.InferenceModule(model, self.decode)
+        # Graphs are traced now, not with the first photo, whose times are shown.
+        blank = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+        self.find(self.see(blank, max_pixels=64 * 64), self.decode)
+
+    def _predict(self, image: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
+        scales = [self._module.heatmaps_at(image[None], scale) for scale in self.decode.scales]
+        return tuple({name: value.numpy() for name, value in maps.items()} for maps in scales)
+
+    def see(self, encoded: bytes, max_pixels: int) -> Seen:
+        """Runs the network on an encoded photo.
+
+        Raises:
+            ValueError: it is no JPEG or PNG photo, or has more than `max_pixels`.
+        """
+        start = time.perf_counter()
+        check_size(encoded, max_pixels)
+        image = images.decode_photo(encoded).numpy()
+        read = time.perf_counter()
+        maps = self._predict(image)
+        predicted = time.perf_counter()
+        size = (image.shape[0], image.shape[1])
+        return Seen(
+            size, fit(image, PHOTO_SIDE), maps, 1e3 * (read - start), 1e3 * (predicted - read)
+        )
+
+    def find(self, seen: Seen, decode: DecodeConfig) -> Detections:
+        """The detections that `Detector` finds in the photo with these settings; scales are those of `self.decode`."""
+        found = decoders.decode_scales(seen.maps, tf.constant(seen.size), decode)
+        return padding.unpad(found, [seen.size])[0]
+
+
+def check_size(encoded: bytes, max_pixels: int) -> None:
+    """Raises `ValueError` if the header of a JPEG or PNG photo cannot be read, or states more than `max_pixels`.
+
+    A file of some kilobytes may state a size that fills the memory when it is decoded.
+    """
+    expected = f"expected a photo of at most {max_pixels / 1e6:g} million pixels. Received: "
+    try:
+        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as photo:
+            width, height = photo.size
+    except Image.DecompressionBombError as error:  # Pillow's own limit
+        raise ValueError(f"{expected}{error}") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(
+            f"expected a JPEG or PNG photo, which these {len(encoded)} bytes are not"
+        ) from error
+    if width * height > max_pixels:
+        raise ValueError(f"{expected}{width} x {height}, {width * height / 1e6:.1f} million")
+
+
+def fit(image: np.ndarray, side: int) -> np.ndarray:
+    """`image` shrunk, where it is larger, to a long side of `side` pixels."""
+    scale = min(1.0, side / max(image.shape[:2]))
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def confidence_map(seen: Seen, index: int) -> np.ndarray:
+    """Probabilities `[h, w]` of the best class, at scale number `index`."""
+    logits = seen.maps[index]["confidence"][0].max(axis=-1)
+    return 0.5 * (1 + np.tanh(0.5 * logits))
+
+
+def distance_maps(seen: Seen, index: int) -> np.ndarray:
+    """Distances `tblr` `[h, w, 4]` in pixels of the photo, at scale number `index`."""
+    distances = seen.maps[index]["distances"][0]
+    (height, width), shown = seen.size, distances.shape
+    rows, columns = height / shown[0], width / shown[1]
+    return distances * np.array([rows, rows, columns, columns], np.float32)

@@ -1,0 +1,316 @@
+"""Detection in many images and videos into a folder, which goes on where it was stopped.
+
+The folder gets a picture with boxes of each image, COCO's results of all images, an annotated video and a
+json file of each video, and a list of what could not be read. A journal in it knows what is finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unitbox_tf import files, images, inputs, visualize
+from unitbox_tf.detect import journal as journals
+from unitbox_tf.detect import video as videos
+from unitbox_tf.detect.detector import Detector
+from unitbox_tf.problems import Problems
+from unitbox_tf.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+RESULTS_FILE = "detections.json"
+JOURNAL_FILE = "journal.jsonl"
+PROBLEMS_FILE = "problems.txt"
+OWN_FILES = frozenset({RESULTS_FILE, JOURNAL_FILE, PROBLEMS_FILE})
+# Kinds of problems, beside that of an image that cannot be decoded.
+UNREAD, UNREADABLE, DAMAGED = (
+    "image that cannot be read",
+    "video that cannot be read",
+    "damaged video",
+)
+FEW = 20  # images that have a line each in the log
+
+
+class Inputs(NamedTuple):
+    """What to detect in, each once: image files, then video files and numbers of webcams."""
+
+    images: list[Path]
+    clips: list[Path | int]
+
+
+class ImagesDone(NamedTuple):
+    """What was found in all images.
+
+    Attributes:
+        images: how many there are.
+        earlier: how many of them an earlier call had finished.
+        broken: how many of them could not be read.
+        objects: how many objects were found in the others.
+        results: COCO's results.
+    """
+
+    images: int
+    earlier: int
+    broken: int
+    objects: int
+    results: Path
+
+
+class VideoDone(NamedTuple):
+    """What was found in a video.
+
+    Attributes:
+        name: its path, or "webcam 0".
+        output: the annotated video; a json file beside it has the detections of each frame.
+        frames: how many it has.
+        objects: how many objects were found, in all frames together.
+    """
+
+    name: str
+    output: Path
+    frames: int
+    objects: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a call of `detect_into` has done.
+
+    Attributes:
+        output: the folder.
+        images: what was found in images; None if the inputs have none.
+        videos: the videos and webcams that could be read.
+        problems: what could not be read.
+    """
+
+    output: Path
+    images: ImagesDone | None
+    videos: tuple[VideoDone, ...]
+    problems: Problems
+
+
+def find(names: Iterable[str | os.PathLike[str] | int], output: str | os.PathLike[str]) -> Inputs:
+    """The images, videos and webcams that are named, each once; none that lies in the folder `output`.
+
+    Args:
+        names: images, folders of images, patterns, videos, and numbers of webcams.
+        output: the folder that is written; what an earlier call wrote there is no input.
+
+    Raises:
+        ValueError: a folder or pattern stands for no image, or only for some in `output`.
+    """
+    photos: dict[str, Path] = {}
+    clips: dict[str, Path | int] = {}
+    own = Path(output).resolve()
+    for name in map(str, names):
+        if name.isdecimal() and not os.path.exists(name):
+            clips[name] = int(name)
+            continue
+        found = inputs.files(name)
+        if found != [Path(name)]:
+            found = [path for path in found if own not in path.resolve().parents]
+            if not found:
+                raise ValueError(f"{output}: expected a folder for the results other than {name}")
+        for path in found:
+            chosen: dict[str, Any] = clips if inputs.is_video(path) else photos
+            chosen.setdefault(os.path.abspath(path), path)
+    return Inputs(list(photos.values()), list(clips.values()))
+
+
+def detect_into(
+    detector: Detector,
+    names: Iterable[str | os.PathLike[str] | int],
+    output: str | os.PathLike[str],
+    *,
+    restart: bool = False,
+    tile: int | None = None,
+    blur: visualize.Shape | None = None,
+    digest: str | None = None,
+    progress: bool = False,
+    problems: Problems | None = None,
+) -> Summary:
+    """Detects in images and videos, and writes what is found into a folder.
+
+    The same call goes on where an earlier one was stopped, and does what is new or has changed since. An
+    input that cannot be read is left out, and the next call tries it again. Files in the folder that
+    no call wrote stay as they are.
+
+    Args:
+        detector: what finds the objects.
+        names: see `find`.
+        output: the folder to write.
+        restart: delete what earlier calls wrote there, and begin anew.
+        tile: also look at tiles of this side, in pixels, of large images; 0 for the detector's
+            `decode.max_side`.
+        blur: blur what is found, in this shape, instead of drawing boxes.
+        digest: tells detectors with other weights apart, whose results are not mixed.
+        progress: shows bars on a terminal.
+        problems: gets what could not be read.
+
+    Raises:
+        ValueError: the inputs cannot be used, `output` is no folder, or it has results of other settings.
+    """
+    output = Path(output)
+    found = find(names, output)
+    decode = dataclasses.asdict(detector.decode)
+    settings = {"weights": digest, "class_names": detector.class_names, **decode}
+    settings |= {"tile": tile, "blur": blur}
+    if tile is not None:
+        detector = detector.tiled(tile or None)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{output}: expected a folder to write: {error}") from error
+    if restart:
+        journals.discard(output / JOURNAL_FILE)
+    problems = Problems() if problems is None else problems
+    with journals.Journal(output / JOURNAL_FILE, settings) as journal:
+        files.remove_partial(output)
+        draw = _blurred(blur) if blur else visualize.draw_detections
+        work = _Work(detector, draw, output, journal, problems, progress)
+        images_done = work.images(found.images) if found.images else None
+        clips = (work.video(clip) for clip in found.clips)
+        videos_done = tuple(done for done in clips if done is not None)
+    (output / PROBLEMS_FILE).unlink(missing_ok=True)
+    if problems.found:
+        problems.save(output / PROBLEMS_FILE)
+    return Summary(output, images_done, videos_done, problems)
+
+
+def _blurred(shape: visualize.Shape) -> videos.Draw:
+    """Makes a picture in which what was found is blurred, in place of one with boxes."""
+    return lambda image, found, class_names: visualize.blur(image, found.boxes, shape=shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """Detects in images and videos, and skips what the journal of the folder has already."""
+
+    detector: Detector
+    draw: videos.Draw
+    output: Path
+    journal: journals.Journal
+    problems: Problems
+    progress: bool
+
+    def images(self, paths: Sequence[Path]) -> ImagesDone:
+        """Detects in images, and writes their pictures and the results of all."""
+        left = [path for path in paths if self._finished(path) is None]
+        earlier = len(paths) - len(left)
+        if earlier:
+            logger.info("%d of %d images were done before", earlier, len(paths))
+        bar: Iterable[Path] = Progress(left, "images", len(left)) if self.progress else left
+        broken = set()
+        for path in bar:
+            count = self._image(path)
+            if count is None:
+                broken.add(path)
+            elif len(left) <= FEW:
+                logger.info("%s: %d found", path, count)
+        whole = [path.as_posix() for path in paths if path not in broken]
+        results = self.output / RESULTS_FILE
+        return ImagesDone(len(paths), earlier, len(broken), self._save_results(whole), results)
+
+    def _image(self, path: Path) -> int | None:
+        """Detects in an image; returns how many were found, None where it cannot be read."""
+        name = path.as_posix()
+        try:
+            stamp = _stamp(path)
+            image = inputs.read_image(path)
+        except (OSError, ValueError) as error:
+            kind = UNREAD if isinstance(error, OSError) else images.UNDECODABLE
+            self.problems.add(kind, name, str(error).removeprefix(f"{path}: "))
+            return None
+        found = self.detector(image)
+        suffix = path.suffix if path.suffix.lower() in images.IMAGE_SUFFIXES else ".jpg"
+        output = self._path(name, path.stem, suffix)
+        with files.replacing(output) as partial:
+            images.save_image(self.draw(image, found, self.detector.class_names), partial)
+            self._add(name, stamp, output, detections=found.to_coco(name))
+        return len(found)
+
+    def video(self, clip: Path | int) -> VideoDone | None:
+        """Detects in a video or a webcam, and writes it with boxes, and a json file; None if it cannot be read."""
+        if isinstance(clip, int):
+            name, stem = f"webcam {clip}", f"webcam-{clip}"
+            logger.info("%s: Ctrl-C ends it", name)
+        else:
+            name, stem = clip.as_posix(), clip.stem
+            row = self._finished(clip)
+            if row is not None:
+                logger.info("%s was done before", name)
+                return self._video_done(name, row)
+        path = self._path(name, stem, ".mp4")
+        try:
+            stamp = None if isinstance(clip, int) else _stamp(clip)
+            if stamp is not None:
+                self._add(name, None, path)  # so that it has this name when it is begun again
+            summary = self.detector.annotate_video(
+                clip, path, draw=self.draw, progress=self.progress
+            )
+        except (OSError, ValueError) as error:
+            self.problems.add(UNREADABLE, name, str(error).removeprefix(f"{name}: "))
+            return None
+        facts = {"frames": summary.frames, "objects": summary.objects, "fault": summary.fault}
+        if stamp is not None:
+            self._add(name, stamp, path, **facts)
+        return self._video_done(name, {"file": path.name, **facts})
+
+    def _video_done(self, name: str, row: dict[str, Any]) -> VideoDone:
+        if row["fault"]:
+            self.problems.add(DAMAGED, name, row["fault"])
+        return VideoDone(name, self.output / row["file"], row["frames"], row["objects"])
+
+    def _finished(self, path: Path) -> dict[str, Any] | None:
+        """The row of an image or a video that is done and has not changed since; else None."""
+        row = self.journal.get(path.as_posix())
+        if row is None or not (self.output / row["file"]).is_file():
+            return None
+        try:
+            return row if row["stamp"] == _stamp(path) else None
+        except OSError:
+            return None
+
+    def _add(self, name: str, stamp: list[int] | None, path: Path, **more: Any) -> None:
+        self.journal.add({"name": name, "stamp": stamp, "file": path.name, **more})
+
+    def _path(self, name: str, stem: str, suffix: str) -> Path:
+        """Where to write what an input gives: where it was before, or else where nothing is."""
+        row = self.journal.get(name)
+        if row is not None:
+            return self.output / row["file"]
+        numbered = (f"{stem}-{number}{suffix}" for number in itertools.count(2))
+        names = map(self.output.joinpath, itertools.chain([f"{stem}{suffix}"], numbered))
+        return next(filter(self._is_free, names))
+
+    def _is_free(self, path: Path) -> bool:
+        paths = [path, path.with_suffix(".json")] if path.suffix == ".mp4" else [path]
+        taken = OWN_FILES | self.journal.files
+        return not any(path.name in taken or os.path.lexists(path) for path in paths)
+
+    def _save_results(self, names: Sequence[str]) -> int:
+        """Writes COCO's results of images that are done; returns how many objects they have."""
+        count = 0
+        with (
+            files.replacing(self.output / RESULTS_FILE) as partial,
+            partial.open("w", encoding="utf-8") as file,
+        ):
+            file.write("[")
+            for name in names:
+                for row in (self.journal.get(name) or {})["detections"]:
+                    file.write((",\n" if count else "\n") + json.dumps(row))
+                    count += 1
+            file.write("\n]\n")
+        return count
+
+
+def _stamp(path: Path) -> list[int]:
+    """What changes when a file is written again: its length, and when it was changed, in nanoseconds."""
+    facts = path.stat()
+    return [facts.st_size, facts.st_mtime_ns]
