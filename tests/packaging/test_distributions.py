@@ -1,7 +1,8 @@
-"""The wheel and the source distribution: what is in them, and whether users can work with them.
+"""The wheel and the source distribution have all their files, and users can work with the wheel.
 
-Environments are made without a download: the wheel is installed, and what it requires is linked from the
-environment that runs the tests, and nothing else. So a requirement that is missing in setup.cfg is missed.
+Environments are made without a download. The wheel is installed, and the distributions that it requires are
+linked from the environment that runs the tests. Nothing else is there, so a requirement that setup.cfg forgets
+makes these tests fail.
 """
 
 import email
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 FACE = np.array([[178.0, 130, 356, 335]])  # in demo_example.jpg, by eye
 
-# In an environment: an error for each connection that leaves the machine, and a line about it.
+# A module of each environment. It refuses connections that leave the machine, and writes a line about each.
 OFFLINE = """
 import sys
 def watch(event, arguments):
@@ -195,9 +196,9 @@ def programs(built, tmp_path_factory):
 
 @pytest.fixture
 def here(programs, tmp_path, monkeypatch):
-    """The current folder, outside the clone, with a photo from the wheel."""
-    [photo] = programs.parent.glob("lib/python*/site-packages/unitbox_tf/demo_example.jpg")
-    shutil.copy(photo, tmp_path / "photo.jpg")
+    """The current folder, outside the clone, with an image from the wheel."""
+    [image] = programs.parent.glob("lib/python*/site-packages/unitbox_tf/demo_example.jpg")
+    shutil.copy(image, tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -219,14 +220,14 @@ def test_the_environment_has_neither_clone_nor_extras(programs, here):
     assert specs == ["None"] * len(names)
 
 
-def test_a_photo_is_searched_from_the_command_line(programs, here):
+def test_an_image_is_searched_from_the_command_line(programs, here):
     run(programs / "unitbox", "detect", "faces", "photo.jpg", "--output", "found")
     [found] = json.loads(Path("found/detections.json").read_text())
     x, y, width, height = found["bbox"]
     assert box_ops.pairwise_iou(np.array([[x, y, x + width, y + height]]), FACE)[0, 0] > 0.7
 
 
-def test_a_photo_is_searched_from_python(programs, here):
+def test_an_image_is_searched_from_python(programs, here):
     code = """
 import unitbox_tf
 find = unitbox_tf.load("faces")

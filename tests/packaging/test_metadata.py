@@ -124,7 +124,6 @@ def test_what_is_loaded_for_an_extra_is_in_it():
     assert {"onnx", "litert"} <= checked
 
 
-@pytest.mark.xfail(strict=True, reason="wrapt is not used yet")
 def test_what_is_required_is_imported():
     provided = providers()
     modules = {module for imported, _ in IMPORTS.values() for module, *_ in imported}
