@@ -10,22 +10,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from tests.detect import test_video
-from tests.evaluation.test_wider_face import read_parity
 from tests.train.test_pipeline import exif_jpeg
-from unitbox_tf import cli, datasets, images, inputs, loading, runs, visualize
+from unitbox_tf import cli, images, inputs, loading, runs, visualize
 from unitbox_tf import config as configs
-from unitbox_tf.cli import evaluate, fit
+from unitbox_tf.cli import fit
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect import detector
-from unitbox_tf.evaluation import wider_face
 from unitbox_tf.presets import PRESETS
-from unitbox_tf.problems import Problems
-from unitbox_tf.records import Annotation, Detections
+from unitbox_tf.records import Detections
 
 
 def test_fit_takes_a_preset_and_fields():
@@ -483,247 +478,6 @@ def test_a_video_that_was_stopped_is_begun_again_under_its_name(quick, monkeypat
     assert names == {"clip.mp4", "clip.json", "journal.jsonl"}
 
 
-@pytest.mark.parametrize("folder", ["", "saved_model"])
-def test_evaluate_prints_a_table_and_writes_results(untrained_run, tmp_path, capsys, folder):
-    out = tmp_path / "out"
-    model = str(untrained_run / folder)
-    assert cli.main(["evaluate", model, "synthetic:#200-204", "--output", str(out)]) == 0
-    printed = capsys.readouterr().out
-    assert "synthetic:#200-204: 4 images" in printed
-    assert "4 present, 0 absent; 96 x 96 px, shown shrunk to fit 64 px" in printed
-    results = json.loads((out / "results.json").read_text())
-    assert set(results["figures"]) == {"peaks", "ellipse"}
-    for decoder in results["figures"]:
-        assert (out / decoder / "curves.png").stat().st_size > 0
-        assert len(list((out / decoder).glob("*.jpg"))) == 4
-        # What is written can be judged, and gives the same figures.
-        again = tmp_path / "again" / decoder
-        again.parent.mkdir(exist_ok=True)
-        found = str(out / decoder / "detections.json")
-        assert cli.main(["evaluate", found, "synthetic:#200-204", "--output", str(again)]) == 0
-        figures = json.loads((again / "results.json").read_text())["figures"]["detections"]
-        assert figures == results["figures"][decoder]
-
-
-def coco_set(folder):
-    """A COCO json with ids of its own and areas that are not those of boxes, and results of another tool."""
-    random = np.random.default_rng(1)
-    images = [{"id": 40 - n, "file_name": f"{n}.jpg", "height": 90, "width": 99} for n in range(6)]
-    objects, found = [], []
-    for number in range(60):
-        x, y, w, h = np.round(random.uniform([0, 0, 5, 5], [50, 50, 60, 60]), 2).tolist()
-        image, category = images[number % 6]["id"], [7, 3][number // 6 % 2]
-        known = {"id": number + 1, "image_id": image, "category_id": category}
-        area = {"area": round(w * h * 0.6, 2), "iscrowd": int(number % 7 == 0)}
-        objects.append({**known, **area, "bbox": [x, y, w, h]})
-        moved = [round(v + random.normal(0, 2), 2) for v in (x, y)]
-        score = round(random.uniform(), 2)
-        found.append({**known, "bbox": [*moved, w, h], "score": score})
-    categories = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
-    content = {"images": images, "annotations": objects, "categories": categories}
-    (folder / "set.json").write_text(json.dumps(content))
-    (folder / "found.json").write_text(json.dumps(found))
-
-
-def test_evaluate_gives_cocos_figures_for_the_results_of_another_tool(tmp_path, capsys):
-    coco_set(tmp_path)
-    data, found = ["--data", str(tmp_path)], str(tmp_path / "found.json")
-    judge = ["evaluate", found, "coco:set.json", *data, "--protocol", "coco", "--output"]
-    assert cli.main([*judge, str(tmp_path / "out")]) == 0
-    printed = capsys.readouterr().out
-    assert "6 images, 51 objects and 9 ignored, version" in printed
-    assert "0 present, 6 absent; 99 x 90 px" in printed
-    truth = COCO(str(tmp_path / "set.json"))
-    run = COCOeval(truth, truth.loadRes(found), "bbox")
-    run.evaluate()
-    run.accumulate()
-    run.summarize()
-    expected = [None if figure < 0 else figure for figure in run.stats]
-    results = json.loads((tmp_path / "out/results.json").read_text())
-    assert list(results["figures"]["found"].values()) == expected
-    assert 0.1 < results["figures"]["found"]["ap"] < 0.9
-    assert len({results["figures"]["found"][f"ap_{size}"] for size in ("small", "medium")}) == 2
-    # What is written is COCO's results again, with the ids of the data set.
-    again = truth.loadRes(str(tmp_path / "out/found/detections.json"))
-    rows = truth.loadRes(found)
-
-    def facts(row):
-        return (row["image_id"], row["category_id"], *row["bbox"], row["score"])
-
-    assert sorted(map(facts, again.anns.values())) == sorted(map(facts, rows.anns.values()))
-
-
-def test_evaluate_gives_the_official_curves_of_fddb(data, tmp_path, capsys):
-    parity = data("fddb/eval_parity")
-    evaluate = ["evaluate", str(parity / "fddb_mtcnn_lqy_result.txt"), "fddb:fddb"]
-    evaluate += ["--data", str(data("fddb/FDDB-folds").parents[1]), "--protocol", "fddb"]
-    evaluate += ["--image-sizes", str(data("fddb/image_dims_all2845.json"))]
-    assert cli.main([*evaluate, "--output", str(tmp_path)]) == 0
-    assert "2845 images, 5171 objects and 0 ignored" in capsys.readouterr().out
-    name = "fddb_mtcnn_lqy_result"
-    for curve in ("DiscROC", "ContROC"):
-        ours = (tmp_path / name / f"{name}-{curve}.txt").read_bytes()
-        assert ours == (parity / f"fddb_mtcnn_lqy_{curve}.txt").read_bytes()
-
-
-def test_evaluate_gives_the_official_curves_of_wider_face(data, tmp_path):
-    parity = data("wider/eval_parity")
-    detections = read_parity(parity / "detections_yolov7face.txt.gz")
-    wider_face.write_detections(detections, tmp_path / "yolov7face")
-    evaluate = ["evaluate", str(tmp_path / "yolov7face"), "wider_face:wider/annotations#val"]
-    evaluate += ["--data", str(data("wider/annotations").parents[1]), "--protocol", "wider_face"]
-    assert cli.main([*evaluate, "--output", str(tmp_path / "out")]) == 0
-    for difficulty in wider_face.DIFFICULTIES:
-        ours = tmp_path / f"out/yolov7face/wider_pr_info_yolov7face_{difficulty}_val.txt"
-        official = parity / f"official_pr_yolov7face_{difficulty}.txt"
-        assert ours.read_bytes() == official.read_bytes()
-
-
-def test_evaluate_takes_only_the_photos_that_are_there(tmp_path, capsys):
-    coco_set(tmp_path)
-    for number in (1, 4):
-        (tmp_path / f"{number}.jpg").write_bytes(synthetic.draw(number).image)
-    judge = ["evaluate", str(tmp_path / "found.json"), f"coco:{tmp_path / 'set.json'}", "--present"]
-    assert cli.main(judge) == 0
-    printed = capsys.readouterr().out
-    assert "2 images" in printed
-    assert "2 present, 4 absent; 96 x 96 px" in printed
-    assert "20 in 2 of the images" in printed
-    assert "not to be compared with published figures" in printed
-
-
-def test_evaluate_says_that_photos_cannot_be_read(untrained_run, tmp_path, capsys):
-    for number in range(3):
-        (tmp_path / f"{number}.png").write_bytes(synthetic.draw(number).image)
-    (tmp_path / "1.png").write_bytes(b"no photo")
-    (tmp_path / "some.csv").write_text(
-        "image,x0,y0,x1,y1,class\n" + "".join(f"{n}.png,1,1,20,20,object\n" for n in range(4))
-    )
-    judge = ["evaluate", str(untrained_run), f"csv:{tmp_path}", "--decoder", "peaks"]
-    assert cli.main([*judge, "--output", str(tmp_path / "out")]) == 0
-    printed = capsys.readouterr().out
-    assert "3 present, 1 of them cannot be read, 1 absent" in printed
-    assert "2 images" in printed
-    assert "judged on a part of the photos: not to be compared" in printed
-    facts = json.loads((tmp_path / "out/results.json").read_text())["images"]
-    assert (facts["present"], facts["unreadable"], facts["absent"]) == (3, 1, 1)
-
-
-@pytest.mark.parametrize("name", ["...json", "problems.txt.json", "results.json.json", "a b.json"])
-def test_the_name_of_a_file_of_detections_leads_nowhere(tmp_path, name):
-    coco_set(tmp_path)
-    (tmp_path / name).write_bytes((tmp_path / "found.json").read_bytes())
-    out = tmp_path / "deep" / "out"
-    judge = [
-        "evaluate",
-        str(tmp_path / name),
-        f"coco:{tmp_path / 'set.json'}",
-        "--output",
-        str(out),
-    ]
-    assert cli.main(judge) == 0
-    [folder] = (path for path in out.iterdir() if path.is_dir())
-    assert {"curves.png", "detections.json"} == {path.name for path in folder.iterdir()}
-    assert list(out.parent.iterdir()) == [out]
-
-
-def test_evaluate_says_what_is_wrong(untrained_run, tmp_path, capsys):
-    coco_set(tmp_path)
-    run, found = str(untrained_run), str(tmp_path / "found.json")
-    for arguments, message in (
-        ([run, "synthetic:#0-2", "--protocol", "fddb"], "needs faces annotated as ellipses"),
-        ([run, "synthetic:#0-2", "--protocol", "wider_face"], "wider_face_val.mat"),
-        ([run, "synthetic:#0-2", "--iou", "exact"], "iou is for the protocol wider_face"),
-        ([found, "coco:set.json", "--max-side", "64"], "--max-side is for models"),
-        ([found, "coco:set.json", "--decoder", "peaks"], "--decoder is for models"),
-        ([str(tmp_path), "coco:set.json"], "Expected detections: a json list as of COCO"),
-        ([str(tmp_path / "gone"), "coco:set.json"], "gone: no such file or folder. Expected a run"),
-        ([found, "synthetic:#0-2"], "expected detections of images such as"),
-        ([found, "coco:gone.json"], "gone.json: no such file or folder"),
-        ([found, "coco:set.json", "--output", str(tmp_path)], "expected a new or empty folder"),
-        ([found, "coco:set.json", "--curves", str(tmp_path)], "Expected --output beside --curves"),
-    ):
-        assert cli.main(["evaluate", *arguments, "--data", str(tmp_path)]) == 1, arguments
-        assert message in capsys.readouterr().err
-
-
-SPLITS = {"fddb": "2", "wider_face": "train"}
-
-
-def source_of(form, path):
-    return f"{form}:{path}#{SPLITS.get(form, 'some')}"
-
-
-@pytest.mark.parametrize("first", sorted(datasets.WRITERS))
-@pytest.mark.parametrize("second", sorted(datasets.WRITERS))
-def test_any_format_is_converted_to_any(first, second, tmp_path, capsys):
-    a, b = tmp_path / "a", tmp_path / "b"
-    assert cli.main(["convert", "synthetic:#0-3", source_of(first, a)]) == 0
-    data = ["--data", str(tmp_path)]
-    assert cli.main(["convert", source_of(first, "a"), source_of(second, b), *data]) == 0
-    printed = capsys.readouterr().out
-    pictures = [synthetic.draw(number) for number in range(3)]
-    count = sum(len(p.boxes) for p in pictures)
-    for title in ("read", "written"):
-        assert f"{title}  3 photos, {count} boxes, 0 of them ignored" in printed
-    found = list(datasets.parse(source_of(second, b), ".").read(Problems()))
-    for expected, annotation in zip(pictures, found, strict=True):
-        assert annotation.name.removesuffix(".png") == expected.name
-        assert annotation.encoded() == expected.image
-        np.testing.assert_allclose(annotation.boxes, expected.boxes, atol=1e-5)
-
-
-def test_convert_counts_what_is_ignored_and_lists_problems(tmp_path, capsys):
-    faces = tmp_path / "faces"
-    (faces / "WIDER_val/images").mkdir(parents=True)
-    (faces / "WIDER_val/images/a.png").write_bytes(synthetic.draw(0).image)
-    text = (
-        "a.png\n3\n1 2 30 40 0 0 0 0 0 0\n1 2 0 4 0 0 0 0 0 0\n5 5 9 9 0 0 0 1 0 0\ngone.png\n0\n"
-    )
-    (faces / "wider_face_val_bbx_gt.txt").write_text(text)
-    convert = ["convert", f"wider_face:{faces}#val"]
-    assert cli.main([*convert, f"yolo:{tmp_path / 'out'}"]) == 0
-    printed = capsys.readouterr().out
-    assert "read  1 photos, 3 boxes, 2 of them ignored" in printed
-    assert "written  1 photos, 1 boxes, 0 of them ignored" in printed
-    for kind in ("photo listed but absent", "box without area", "ignored objects left out"):
-        assert f"1  x {kind}" in printed
-    lines = (tmp_path / "out/problems.txt").read_text().splitlines()
-    assert any("wider_face_val_bbx_gt.txt:4: expected a width and height" in line for line in lines)
-    assert cli.main([*convert, f"csv:{tmp_path / 'lists'}", "--no-photos"]) == 0
-    assert "written  2 photos, 3 boxes" in capsys.readouterr().out
-    assert not list((tmp_path / "lists").rglob("*.png"))
-    assert cli.main([*convert, f"csv:{tmp_path / 'linked'}", "--link"]) == 0
-    assert (tmp_path / "linked/images/a.png").stat().st_nlink == 2
-
-
-def test_convert_says_what_is_wrong(tmp_path, capsys):
-    out = f"coco:{tmp_path / 'out'}"
-    for source, destination, message in (
-        ("synthetic:#0-1", "synthetic:x", "Expected a destination as FORMAT:PATH#SPLIT"),
-        ("synthetic:#0-1", "coco:", "Expected a destination as FORMAT:PATH#SPLIT"),
-        ("cocoa:x", out, "Expected a source as FORMAT:PATH#SPLIT"),
-        ("coco:gone", out, "gone: no such file or folder"),
-        ("negatives:", out, "nothing usable was found in 'negatives:'"),
-        ("synthetic:#0-1", f"coco:{tmp_path}", "expected a new or empty folder"),
-    ):
-        (tmp_path / "mine").touch()
-        folder = tmp_path / "nothing"
-        folder.mkdir(exist_ok=True)
-        assert cli.main(["convert", source, destination, "--data", str(folder)]) == 1
-        assert message in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "nothing"]
-
-
-def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path, monkeypatch, capsys):
-    def interrupted(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(datasets.WRITERS, "csv", interrupted)
-    assert cli.main(["convert", "synthetic:#0-1", f"csv:{tmp_path / 'out'}"]) == 130
-    assert capsys.readouterr().err.endswith("unitbox: interrupted\n")
-
-
 def test_export_writes_a_saved_model(untrained_run, tmp_path, capsys):
     assert cli.main(["export", str(untrained_run), str(tmp_path / "model")]) == 0
     assert (tmp_path / "model" / "saved_model.pb").is_file()
@@ -861,20 +615,6 @@ def test_scales_and_size_are_those_of_the_command_line(untrained_run, photos, tm
     facts = json.loads((judged / "results.json").read_text())
     assert facts["model"]["scales"] == [1.0, 0.5]
     assert facts["model"]["max_detections"] == 3
-
-
-def test_the_worst_photos_come_first():
-    box = np.float32([[0, 0, 10, 10]])
-
-    def found(boxes):
-        count = len(boxes)
-        return Detections(
-            np.float32(boxes).reshape(-1, 4), np.ones(count), np.zeros(count), (20, 20)
-        )
-
-    truth = [Annotation(name, b"", box) for name in "abc"]
-    detections = [found(box), found([]), found([[0, 0, 10, 8]])]
-    assert evaluate.worst_first(detections, truth) == [1, 2, 0]
 
 
 @pytest.mark.slow

@@ -44,14 +44,7 @@ class Problems:
 
         One that is known is not counted again: a photo may be read by several parts of a program.
         """
-        if (kind, where) in self._seen:
-            return
-        self._seen.add((kind, where))
-        problem = Problem(kind, where, message)
-        self.found.append(problem)
-        self.counts[kind] += 1
-        if self.logged and self.counts[kind] <= LOGGED_PER_KIND:
-            logger.warning("%s", problem)
+        self.add_all([Problem(kind, where, message)])
 
     @staticmethod
     def of(problems: Problems | None) -> Problems:
@@ -59,9 +52,14 @@ class Problems:
         return Problems() if problems is None else problems
 
     def add_all(self, problems: Iterable[Problem]) -> None:
-        """Records problems that were found earlier."""
+        """Records problems, such as those that were found earlier."""
         for problem in problems:
-            self.add(problem.kind, problem.where, problem.message)
+            if (problem.kind, problem.where) not in self._seen:
+                self._seen.add((problem.kind, problem.where))
+                self.found.append(problem)
+                self.counts[problem.kind] += 1
+                if self.logged and self.counts[problem.kind] <= LOGGED_PER_KIND:
+                    logger.warning("%s", problem)
 
     def log_counts(self) -> None:
         """Logs how many problems of each kind there were."""

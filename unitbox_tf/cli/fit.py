@@ -66,8 +66,8 @@ def run(arguments: Sequence[str]) -> int:
     """The command with its arguments; returns the exit status."""
     name, options = parse_fit(arguments)
 
-    from unitbox_tf.cli.evaluate import table
     from unitbox_tf.evaluation import protocols
+    from unitbox_tf.evaluation.evaluate import table
     from unitbox_tf.train import fit
 
     done = fit.fit(options.config, name, options.resume)
