@@ -1,8 +1,11 @@
 import csv
+import dataclasses
 import io
 import json
 import logging
 import sys
+import timeit
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -42,6 +45,66 @@ def test_annotations_refuse_sizes_that_no_photo_has(size):
         Annotation("a", b"", [], size=size)
 
 
+@pytest.mark.parametrize("image", ["deep/a.png", PurePosixPath("deep/a.png")])
+def test_a_text_is_the_path_of_an_image(image):
+    assert Annotation("a", image, []).image == Path("deep/a.png")
+
+
+@pytest.mark.parametrize("image", [None, 5, np.zeros((4, 4, 3), np.uint8), io.BytesIO(b"")])
+def test_what_is_no_image_is_refused_at_once(image):
+    with pytest.raises(ValueError, match=rf"^a: expected an image.*: {type(image).__name__}$"):
+        Annotation("a", image, [])
+
+
+def test_one_number_is_no_number_a_box():
+    with pytest.raises(ValueError, match="a: expected 1 classes, one a box, received one number"):
+        Annotation("a", b"", [[0, 0, 4, 5]], classes=3)
+
+
+def test_sizes_become_whole_numbers_of_python():
+    size = Annotation("a", b"", [], size=np.array([4, 5])).size
+    assert size == (4, 5)
+    assert [type(side) for side in size] == [int, int]
+
+
+FULL = dict(
+    name="a",
+    image=b"png",
+    boxes=[[0, 0, 4, 5], [1, 1, 2, 2]],
+    classes=[0, 1],
+    ignore=[False, True],
+    size=(8, 9),
+    ellipses=np.ones((2, 5)),
+    attributes={"blur": [1, 2]},
+    areas=[3.5, np.nan],
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "b"},
+        {"image": "b.png"},
+        {"boxes": [[0, 0, 4, 5], [1, 1, 2, 3]]},
+        {"classes": [0, 0]},
+        {"ignore": [False, False]},
+        {"size": None},
+        {"ellipses": None},
+        {"attributes": {"blur": [1, 1]}},
+        {"attributes": {"pose": [1, 2]}},
+        {"attributes": None},
+        {"areas": [3.5, 4]},
+    ],
+)
+def test_annotations_are_equal_if_all_their_values_are(change):
+    one = Annotation(**FULL)
+    assert (one == Annotation(**FULL)) is True
+    assert (one == Annotation(**{**FULL, **change})) is False
+    assert one != "a"
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(one)
+
+
 def test_selected_objects_keep_all_that_is_known_of_them():
     annotation = Annotation(
         "a",
@@ -67,6 +130,61 @@ def test_detections_above_a_threshold():
     found = Detections(np.eye(3, 4), np.array([0.9, 0.5, 0.1]), np.arange(3), (9, 9))
     assert found.above(0.5).scores.tolist() == [0.9, 0.5]
     assert len(found.above(0.95)) == 0
+
+
+def test_lists_of_detections_become_arrays():
+    found = Detections([[0, 0, 4, 5]], [0.5], [1], [9, 8])
+    assert [x.dtype for x in (found.boxes, found.scores, found.classes)] == ["f4", "f4", "i4"]
+    assert found.image_size == (9, 8)
+    none = Detections([], [], [], (9, 8))
+    assert (none.boxes.shape, none.scores.shape, none.classes.shape) == ((0, 4), (0,), (0,))
+    double = np.float64([[0.1, 0, 4, 5]])
+    kept = Detections(double, np.float64([0.1]), np.array([3]), (9, 8))
+    assert kept.boxes is double
+    assert kept.scores.tolist() == [0.1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"boxes": [[0, 0, 4, 5]] * 2}, r"shapes: \[2, 4\], \[1\] and \[1\]"),
+        ({"boxes": [[0, 0, 4]]}, r"shapes: \[1, 3\]"),
+        ({"boxes": [0, 0, 4, 5]}, r"shapes: \[4\]"),
+        ({"boxes": [[0, 0, 4, 5], [1]]}, "Expected boxes as an array of numbers"),
+        ({"scores": [0.5, 0.25]}, r"shapes: \[1, 4\], \[2\] and \[1\]"),
+        ({"scores": 0.5}, r"shapes: \[1, 4\], \[\]"),
+        ({"scores": ["good"]}, "Expected scores as an array of numbers"),
+        ({"classes": [1, 2]}, r"shapes: \[1, 4\], \[1\] and \[2\]"),
+        ({"classes": [0.5]}, r"whole numbers\. Received: \[0\.5\]"),
+        ({"classes": [np.nan]}, "whole numbers"),
+        ({"classes": ["dog"]}, "whole numbers"),
+        ({"image_size": (0, 5)}, "a height and width above 0, in whole pixels, received"),
+        ({"image_size": (4, 5, 3)}, "a height and width above 0, in whole pixels, received"),
+        ({"image_size": 5}, "a height and width above 0, in whole pixels, received 5"),
+    ],
+)
+def test_what_are_no_detections_is_refused(change, message):
+    whole = {"boxes": [[0, 0, 4, 5]], "scores": [0.5], "classes": [0], "image_size": (9, 8)}
+    with pytest.raises(ValueError, match=message):
+        Detections(**{**whole, **change})
+
+
+def test_detections_are_equal_if_all_their_values_are(found):
+    assert (found == found.above(0)) is True
+    assert found != found.above(0.5)
+    for name, value in (("boxes", found.boxes + 1), ("image_size", (50, 61)), ("classes", [1, 1])):
+        assert found != dataclasses.replace(found, **{name: value})
+    assert found != [found]
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(found)
+
+
+def test_to_check_detections_takes_no_time(found):
+    def seconds(make):
+        return min(timeit.repeat(make, number=2000, repeat=5)) / 2000
+
+    fields = (found.boxes, found.scores, found.classes, found.image_size)
+    assert seconds(lambda: Detections(*fields)) < 100e-6  # 5 here
 
 
 NAMES = ("cat", "dog, big")  # a comma, as names may have
@@ -191,3 +309,16 @@ def test_problems_are_all_kept_but_not_all_logged(caplog, tmp_path):
     lines = (tmp_path / "problems.txt").read_text().splitlines()
     assert len(lines) == 11
     assert lines[7] == "malformed line\tlist.txt:7: expected 4 numbers"
+
+
+def test_problems_of_one_place_can_be_told_to_another(caplog):
+    before, after = Problems(logged=False), Problems()
+    with caplog.at_level(logging.WARNING):
+        before.add("malformed line", "list.txt:3", "expected 4 numbers")
+        assert not caplog.records
+        for _ in range(2):
+            after.add_all(before.found)
+    assert after.found == before.found
+    assert len(caplog.records) == 1
+    assert Problems.of(after) is after
+    assert Problems.of(None).found == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -27,12 +28,13 @@ class Problem:
 class Problems:
     """Collects what readers and the input pipeline had to leave out, so that nothing is lost silently.
 
-    Each problem is kept; the first few of a kind are logged as warnings when they occur,
-    `log_counts` logs the totals.
+    Each problem is kept. The first few of a kind are logged as warnings when they occur;
+    `log_counts` logs the totals. Functions take `problems=None`, too: then problems are only logged.
     """
 
-    def __init__(self) -> None:
-        """Starts empty."""
+    def __init__(self, logged: bool = True) -> None:
+        """Starts empty. Without `logged`, it only keeps problems, for `add_all` of another."""
+        self.logged = logged
         self.found: list[Problem] = []
         self._seen: set[tuple[str, str]] = set()
         self.counts: Counter[str] = Counter()
@@ -42,14 +44,22 @@ class Problems:
 
         One that is known is not counted again: a photo may be read by several parts of a program.
         """
-        if (kind, where) in self._seen:
-            return
-        self._seen.add((kind, where))
-        problem = Problem(kind, where, message)
-        self.found.append(problem)
-        self.counts[kind] += 1
-        if self.counts[kind] <= LOGGED_PER_KIND:
-            logger.warning("%s", problem)
+        self.add_all([Problem(kind, where, message)])
+
+    @staticmethod
+    def of(problems: Problems | None) -> Problems:
+        """`problems`, or new ones where there are none: for functions to which they are optional."""
+        return Problems() if problems is None else problems
+
+    def add_all(self, problems: Iterable[Problem]) -> None:
+        """Records problems, such as those that were found earlier."""
+        for problem in problems:
+            if (problem.kind, problem.where) not in self._seen:
+                self._seen.add((problem.kind, problem.where))
+                self.found.append(problem)
+                self.counts[problem.kind] += 1
+                if self.logged and self.counts[problem.kind] <= LOGGED_PER_KIND:
+                    logger.warning("%s", problem)
 
     def log_counts(self) -> None:
         """Logs how many problems of each kind there were."""

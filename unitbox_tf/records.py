@@ -1,4 +1,4 @@
-"""The records that cross module borders, and the log of what could not be used.
+"""The records that cross module borders: an annotated image, and what was found in an image.
 
 Importing this module does not import TensorFlow.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import operator
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,14 +24,18 @@ from unitbox_tf import optional
 from unitbox_tf.files import Part
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Annotation:
     """One image and the objects in it.
+
+    Two annotations are equal if all their values are. Since arrays can be changed, an annotation has
+    no hash: it cannot be in a set or be the key of a dict; its `name` can.
 
     Attributes:
         name: identifies the image in its data set and in messages; for files, the path below the
             data set's root.
-        image: the file, the part of a file, or the encoded JPEG or PNG itself.
+        image: the file, the part of a file, or the encoded JPEG or PNG itself. A text is the path of
+            a file.
         boxes: `xyxy` `[N, 4]` float64, in pixels of the image (as displayed: with its EXIF
             orientation applied). Double, since formats hold `x` and `w`: in float32, `x + w - x`
             does not give a written `w` of 23.7 back, and judges compute in double.
@@ -46,7 +52,7 @@ class Annotation:
     """
 
     name: str
-    image: Path | Part | bytes
+    image: Path | Part | bytes  # a text or another os.PathLike becomes a Path
     boxes: np.ndarray
     classes: np.ndarray = None  # type: ignore[assignment]  # filled in below
     ignore: np.ndarray = None  # type: ignore[assignment]
@@ -57,39 +63,64 @@ class Annotation:
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float64).reshape(-1, 4)
-        count = len(boxes)
-
-        def one_a_box(name: str, value: Any, dtype: Any) -> np.ndarray:
-            array = np.asarray(value).astype(dtype)
-            if len(array) != count:
-                raise ValueError(
-                    f"{self.name}: expected {count} {name}, one a box, received {len(array)}"
-                )
-            return array
-
-        classes = np.zeros(count) if self.classes is None else self.classes
-        ignore = np.zeros(count) if self.ignore is None else self.ignore
-        changes = {
+        classes = np.zeros(len(boxes)) if self.classes is None else self.classes
+        ignore = np.zeros(len(boxes)) if self.ignore is None else self.ignore
+        changes: dict[str, Any] = {
+            "image": self._checked_image(),
             "boxes": boxes,
-            "classes": one_a_box("classes", classes, np.int32),
-            "ignore": one_a_box("ignore", ignore, np.bool_),
+            "classes": self._one_a_box("classes", classes, np.int32, len(boxes)),
+            "ignore": self._one_a_box("ignore", ignore, np.bool_, len(boxes)),
         }
         if self.ellipses is not None:
             ellipses = np.asarray(self.ellipses, np.float64).reshape(-1, 5)
-            changes["ellipses"] = one_a_box("ellipses", ellipses, np.float64)
+            changes["ellipses"] = self._one_a_box("ellipses", ellipses, np.float64, len(boxes))
         if self.areas is not None:
-            changes["areas"] = one_a_box("areas", self.areas, np.float64)
+            changes["areas"] = self._one_a_box("areas", self.areas, np.float64, len(boxes))
+        if self.attributes is not None:
+            changes["attributes"] = {
+                name: self._one_a_box(name, value, np.int32, len(boxes))
+                for name, value in self.attributes.items()
+            }
+        if self.size is not None:
+            changes["size"] = _checked_size(self.size, f"{self.name}: ")
         for name, value in changes.items():
             object.__setattr__(self, name, value)
-        if self.attributes is not None:
-            attributes = {
-                name: one_a_box(name, value, np.int32) for name, value in self.attributes.items()
-            }
-            object.__setattr__(self, "attributes", attributes)
-        if self.size is not None and not (len(self.size) == 2 and min(self.size) > 0):
+
+    def _checked_image(self) -> Path | Part | bytes:
+        image: Any = self.image
+        if isinstance(image, Path | Part | bytes):
+            return image
+        if isinstance(image, str | os.PathLike):
+            return Path(image)
+        raise ValueError(
+            f"{self.name}: expected an image as the path of a file, a Part of a file, or the bytes of a JPEG "
+            f"or PNG file. Received: {type(image).__name__}"
+        )
+
+    def _one_a_box(self, name: str, value: Any, dtype: Any, count: int) -> np.ndarray:
+        array = np.asarray(value).astype(dtype, copy=False)
+        if array.ndim == 0 or len(array) != count:
+            received = "one number" if array.ndim == 0 else len(array)
             raise ValueError(
-                f"{self.name}: expected a height and width above 0, received {self.size}"
+                f"{self.name}: expected {count} {name}, one a box, received {received}"
             )
+        return array
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not Annotation:
+            return NotImplemented
+        mine, theirs = self.attributes or {}, other.attributes or {}
+        return (
+            (self.name, self.image, self.size) == (other.name, other.image, other.size)
+            and mine.keys() == theirs.keys()
+            and all(_equal(values, theirs[name]) for name, values in mine.items())
+            and all(
+                _equal(getattr(self, name), getattr(other, name))
+                for name in ("boxes", "classes", "ignore", "ellipses", "areas")
+            )
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # arrays can be changed
 
     def select(self, which: Any) -> Annotation:
         """Only the objects at `which`, a mask or indices."""
@@ -126,14 +157,17 @@ class Annotation:
         return self.image if isinstance(self.image, bytes) else self.image.read_bytes()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Detections:
     """What was found in one image, best first.
 
+    Lists become arrays. Two of them are equal if all their values are. Since arrays can be changed,
+    they have no hash.
+
     Attributes:
-        boxes: `xyxy` `[K, 4]` float32, in pixels of the image and cut to it. Read from a file of
-            another detector, boxes and scores are float64, as they stand there.
-        scores: `[K]` float32 from 0 to 1.
+        boxes: `xyxy` `[K, 4]` float32, in pixels of the image and cut to it. Arrays of float64 stay
+            as they are: boxes and scores of another detector, as they stand in its file.
+        scores: `[K]` float32 from 0 to 1, or float64.
         classes: `[K]` int32.
         image_size: height and width of the image, in pixels.
     """
@@ -142,6 +176,31 @@ class Detections:
     scores: np.ndarray
     classes: np.ndarray
     image_size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        boxes, scores = _floats(self.boxes, "boxes"), _floats(self.scores, "scores")
+        classes = _int32(self.classes)
+        if not boxes.size and boxes.ndim == 1:
+            boxes = boxes.reshape(0, 4)
+        count = len(scores) if scores.ndim == 1 else -1
+        if boxes.shape != (count, 4) or classes.shape != (count,):
+            raise ValueError(
+                "Expected boxes [K, 4], and K scores and classes. Received shapes: "
+                f"{list(boxes.shape)}, {list(scores.shape)} and {list(classes.shape)}"
+            )
+        changes = (boxes, scores, classes, _checked_size(self.image_size))
+        for name, value in zip(("boxes", "scores", "classes", "image_size"), changes, strict=True):
+            object.__setattr__(self, name, value)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not Detections:
+            return NotImplemented
+        return self.image_size == other.image_size and all(
+            _equal(getattr(self, name), getattr(other, name))
+            for name in ("boxes", "scores", "classes")
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # arrays can be changed
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -278,3 +337,49 @@ def coco_rows(
         }
         for row, label in zip(rows.tolist(), classes.tolist(), strict=True)
     ]
+
+
+def _equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Whether both have the same values, NaN being equal to NaN, or both are None."""
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+
+
+def _floats(values: Any, name: str) -> np.ndarray:
+    """As float32; arrays of float64 stay as they are."""
+    if isinstance(values, np.ndarray) and values.dtype in (np.float32, np.float64):
+        return values
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected {name} as an array of numbers. Received: {error}") from error
+
+
+def _int32(classes: Any) -> np.ndarray:
+    """Classes as int32. Raises `ValueError` for what is no whole number."""
+    if isinstance(classes, np.ndarray) and classes.dtype == np.int32:
+        return classes
+    try:
+        given = np.asarray(classes)
+        with np.errstate(invalid="ignore"):  # NaN is refused below
+            whole = given.astype(np.int32)
+        same = np.array_equal(given, whole)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected classes as whole numbers. Received: {error}") from error
+    if not same:
+        raise ValueError(f"Expected classes as whole numbers. Received: {given.tolist()!r:.200}")
+    return whole
+
+
+def _checked_size(size: Any, where: str = "") -> tuple[int, int]:
+    """Height and width as Python's integers."""
+    try:
+        height, width = map(operator.index, size)
+        if min(height, width) > 0:
+            return height, width
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"{where}{'e' if where else 'E'}xpected a height and width above 0, in whole pixels, received {size!r}"
+    )

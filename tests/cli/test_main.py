@@ -211,7 +211,7 @@ def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path, monkeypatch, capsys
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(datasets.WRITERS, "csv", interrupted)
+    monkeypatch.setattr(datasets, "convert", interrupted)
     assert cli.main(["convert", "synthetic:#0-1", f"csv:{tmp_path / 'out'}"]) == 130
     assert capsys.readouterr().err.endswith("unitbox: interrupted\n")
 

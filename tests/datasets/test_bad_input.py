@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.datasets.helpers import photo, png, where
-from unitbox_tf import datasets
-from unitbox_tf.datasets import checks, fddb, wider_face
+from tests.datasets.helpers import photo, png, read, where
+from unitbox_tf import datasets, registry
+from unitbox_tf.datasets import checks
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
@@ -45,7 +45,7 @@ def test_lines_that_are_no_object_are_reported_with_their_number(
     tmp_path, problems, row, number_of_boxes
 ):
     wider(tmp_path, f"a.jpg\n2\n5 5 5 5 0 0 0 0 0 0\n{row}\n", "a.jpg")
-    (annotation,) = wider_face.read(tmp_path, "val", problems)
+    (annotation,) = read("wider_face", tmp_path, "val", problems)
     assert len(annotation.boxes) == 1 + number_of_boxes
     if not number_of_boxes:
         assert where(problems) == [("malformed line", "wider_face_val_bbx_gt.txt:4")]
@@ -57,7 +57,7 @@ def test_a_photo_with_another_number_of_lines_than_stated_takes_none_from_the_ne
     row = "5 5 5 5 0 0 0 0 0 0\n"
     names = [f"{letter}.jpg" for letter in "abcd"]
     wider(tmp_path, f"a.jpg\n3\n{row}b.jpg\n1\n{row}{row}{row}c.jpg\n1\n{row}d.jpg\n", *names)
-    found = list(wider_face.read(tmp_path, "val", problems))
+    found = read("wider_face", tmp_path, "val", problems)
     assert [(a.name, len(a.boxes)) for a in found] == [("a.jpg", 1), ("b.jpg", 1), ("c.jpg", 1)]
     assert where(problems) == [
         ("photo ends early", "wider_face_val_bbx_gt.txt:2"),
@@ -71,13 +71,13 @@ def test_a_photo_with_another_number_of_lines_than_stated_takes_none_from_the_ne
 @pytest.mark.parametrize("count", ["", "-1", "1.5", "²", "9" * 5000])
 def test_counts_that_are_none_lose_their_photo_alone(tmp_path, problems, count):
     wider(tmp_path, f"a.jpg\n{count}\n1 2 3 4\nb.jpg\n0\n0 0 0 0\n", "a.jpg", "b.jpg")
-    assert [a.name for a in wider_face.read(tmp_path, "val", problems)] == ["b.jpg"]
+    assert [a.name for a in read("wider_face", tmp_path, "val", problems)] == ["b.jpg"]
     assert where(problems)[0] == ("malformed line", "wider_face_val_bbx_gt.txt:2")
 
 
 def test_attributes_of_some_faces_only_are_reported_and_invalid_is_heeded(tmp_path, problems):
     wider(tmp_path, "a.jpg\n2\n1 2 3 4 0 0 0 1 0 0\n5 6 7 8\n", "a.jpg")
-    (annotation,) = wider_face.read(tmp_path, "val", problems)
+    (annotation,) = read("wider_face", tmp_path, "val", problems)
     assert annotation.attributes is None
     assert annotation.ignore.tolist() == [True, False]
     assert where(problems) == [("attributes incomplete", "wider_face_val_bbx_gt.txt:1")]
@@ -86,7 +86,7 @@ def test_attributes_of_some_faces_only_are_reported_and_invalid_is_heeded(tmp_pa
 def test_lines_that_are_not_utf8_are_named_with_their_byte(tmp_path, problems):
     text = "ä.jpg\n1\n1 2 3 4\n".encode() + b"caf\xe9.jpg\n1\n1 2 3 4\n" + b"b.jpg\n1\n1 2 \xff 4\n"
     wider(tmp_path, text, "ä.jpg", "b.jpg")
-    assert [a.name for a in wider_face.read(tmp_path, "val", problems)] == ["ä.jpg", "b.jpg"]
+    assert [a.name for a in read("wider_face", tmp_path, "val", problems)] == ["ä.jpg", "b.jpg"]
     assert where(problems)[:2] == [
         ("wrong encoding", "wider_face_val_bbx_gt.txt:4"),
         ("wrong encoding", "wider_face_val_bbx_gt.txt:9"),
@@ -99,7 +99,7 @@ def test_other_encodings_are_named(tmp_path, problems, encoding):
     text = "\ufeffa.jpg\n0\n".encode(encoding)
     wider(tmp_path, text, "a.jpg")
     with pytest.raises(ValueError, match=r"gt\.txt: expected text in UTF-8, received UTF-16 or"):
-        list(wider_face.read(tmp_path, "val", problems))
+        read("wider_face", tmp_path, "val", problems)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_marks_of_editors_are_no_harm(tmp_path, problems, begin, end):
     lines = b"a.jpg\n1\n1 2 3 4\nb.jpg\n0\n0 0 0 0"
     text = begin + lines.replace(b"\n", end if end != b"\n\n" else b"\n") + end
     wider(tmp_path, text, "a.jpg", "b.jpg")
-    assert [a.name for a in wider_face.read(tmp_path, "val", problems)] == ["a.jpg", "b.jpg"]
+    assert [a.name for a in read("wider_face", tmp_path, "val", problems)] == ["a.jpg", "b.jpg"]
     assert not problems.found
 
 
@@ -147,7 +147,7 @@ def test_names_that_leave_the_folder_are_refused_by_every_format(tmp_path, probl
         else:
             photo(root / "x.csv", f"image,x0,y0,x1,y1,class\n{name},1,2,3,4,cat\n".encode())
         split = {"fddb": "1", "wider_face": "val", "yolo": "train"}.get(form, "")
-        assert list(datasets.READERS[form](root, split, problems, photos=photos)) == []
+        assert list(read(form, root, split, problems, photos=photos)) == []
         assert problems.counts[OUTSIDE] == 1, form
         problems.counts.clear()
 
@@ -156,7 +156,7 @@ def test_names_that_leave_the_folder_are_refused_by_every_format(tmp_path, probl
 def test_names_that_no_photo_has_are_refused(tmp_path, problems, name):
     content = {"images": [{"id": 1, "file_name": name}], "annotations": [], "categories": []}
     (tmp_path / "x.json").write_text(json.dumps(content))
-    assert list(datasets.READERS["coco"](tmp_path, "", problems, photos=False)) == []
+    assert read("coco", tmp_path, "", problems, photos=False) == []
     assert problems.counts["unusable name"] == 1
     problems.save(tmp_path / "problems.txt")
 
@@ -172,7 +172,7 @@ def test_photos_beyond_a_link_are_refused_but_the_folder_may_be_one(tmp_path, pr
     (images / "folder").symlink_to(tmp_path / "elsewhere")
     text = "".join(f"{n}.jpg\n0\n" for n in ("a", "within", "file", "folder/b"))
     wider(tmp_path / "set", text)
-    found = [a.name for a in wider_face.read(tmp_path / "set", "val", problems)]
+    found = [a.name for a in read("wider_face", tmp_path / "set", "val", problems)]
     assert found == ["a.jpg", "within.jpg"]
     assert where(problems) == [
         (OUTSIDE, "wider_face_val_bbx_gt.txt:5"),
@@ -183,7 +183,7 @@ def test_photos_beyond_a_link_are_refused_but_the_folder_may_be_one(tmp_path, pr
 def test_a_photo_that_is_listed_twice_is_reported_and_the_first_kept(tmp_path, problems):
     text = "a.jpg\n1\n1 2 3 4\n./a.jpg\n1\n5 6 7 8\n"
     wider(tmp_path, text, "a.jpg")
-    (annotation,) = wider_face.read(tmp_path, "val", problems)
+    (annotation,) = read("wider_face", tmp_path, "val", problems)
     assert annotation.boxes.tolist() == [[1, 2, 4, 6]]
     assert where(problems) == [("photo listed twice", "wider_face_val_bbx_gt.txt:4")]
     assert "wider_face_val_bbx_gt.txt:1 already, which is kept" in str(problems.found[0])
@@ -201,7 +201,7 @@ FILE = """<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>
 def test_entities_of_xml_are_refused(tmp_path, problems, xml, encoding):
     photo(tmp_path / "a.jpg")
     (tmp_path / "a.xml").write_text(xml, encoding=encoding)
-    assert list(datasets.READERS["voc"](tmp_path, "", problems)) == []
+    assert read("voc", tmp_path, "", problems) == []
     assert where(problems) == [("malformed xml", "a.xml")]
     assert "Entities" in str(problems.found[0])
 
@@ -212,7 +212,7 @@ def test_xml_beyond_a_link_and_of_great_length_is_not_read(tmp_path, problems, m
     photo(root / "long.xml", b"<annotation>" + b" " * 100 + b"</annotation>")
     photo(tmp_path / "secret.xml", b"<annotation/>")
     (root / "secret.xml").symlink_to(tmp_path / "secret.xml")
-    assert list(datasets.READERS["voc"](root, "", problems)) == []
+    assert read("voc", root, "", problems) == []
     assert where(problems) == [("malformed xml", "long.xml"), (OUTSIDE, "secret.xml")]
     assert "expected at most 100 bytes" in str(problems.found[0])
 
@@ -224,7 +224,7 @@ def test_an_alias_bomb_of_yaml_is_refused_before_it_is_written_out(tmp_path, pro
         lines.append(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]")
     (tmp_path / "data.yaml").write_text("\n".join([*lines, "train: images", "names: *a11"]))
     with pytest.raises(ValueError, match=r"data\.yaml: expected names, a list or map"):
-        list(datasets.READERS["yolo"](tmp_path, "train", problems))
+        read("yolo", tmp_path, "train", problems)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_an_alias_bomb_of_yaml_is_refused_before_it_is_written_out(tmp_path, pro
 def test_json_that_is_none_or_not_of_coco_is_named(tmp_path, problems, text, message):
     (tmp_path / "x.json").write_bytes(text)
     with pytest.raises(ValueError, match=message):
-        list(datasets.READERS["coco"](tmp_path, "", problems))
+        read("coco", tmp_path, "", problems)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_annotations_that_are_none_are_reported_with_their_place(tmp_path, probl
         "categories": [{"id": 1}],
     }
     (tmp_path / "x.json").write_text(json.dumps(content))
-    (annotation,) = datasets.READERS["coco"](tmp_path, "", problems)
+    (annotation,) = read("coco", tmp_path, "", problems)
     assert annotation.boxes.tolist() == [[1, 2, 4, 6]]
     assert where(problems) == [
         ("malformed annotation", "x.json: annotations[0]"),
@@ -283,11 +283,10 @@ def test_annotations_that_are_none_are_reported_with_their_place(tmp_path, probl
 MEASURE = """
 import logging, resource, sys
 from pathlib import Path
-from unitbox_tf.datasets import coco
-from unitbox_tf.records import Problems
+from unitbox_tf.datasets.coco import Coco
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before = peak()
-count = sum(len(a.boxes) for a in coco.read(Path(sys.argv[1]), "", Problems(), photos=False))
+count = sum(len(a.boxes) for a in Coco(Path(sys.argv[1]), "").annotations(photos=False))
 print(count, peak() - before)
 """
 
@@ -327,8 +326,8 @@ def test_a_large_json_takes_a_bounded_multiple_of_its_length(tmp_path, points, m
 def test_folds_without_photos_are_whole(tmp_path, problems):
     text = "2002/a\n1\n30 20 0.5 100 50 1\n"
     photo(tmp_path / "FDDB-folds/FDDB-fold-03-ellipseList.txt", text.encode())
-    assert list(fddb.read(tmp_path, "3", problems)) == []
-    (annotation,) = fddb.read(tmp_path, "3", problems, photos=False)
+    assert read("fddb", tmp_path, "3", problems) == []
+    (annotation,) = read("fddb", tmp_path, "3", problems, photos=False)
     assert annotation.name == "2002/a"
     assert annotation.image == tmp_path / "originalPics/2002/a.jpg"
     np.testing.assert_array_equal(annotation.ellipses, [[30, 20, 0.5, 100, 50]])
@@ -340,8 +339,9 @@ def whole_sets(tmp_path_factory):
     root = tmp_path_factory.mktemp("whole")
     boxes = [[1, 2, 3.5, 4], [5, 6, 17, 18]]
     source = [Annotation(f"p/{n}", png(20, 30), boxes[:n]) for n in range(3)]
-    for form, write in datasets.WRITERS.items():
-        write(source, root / form, "1" if form == "fddb" else "train", ["face"], Problems())
+    for form in datasets.writable():
+        split = "1" if form == "fddb" else "train"
+        registry.DATASETS[form].write(source, root / form, split, ["face"])
     return root
 
 
@@ -367,7 +367,7 @@ fragments = st.sampled_from(
 )
 
 
-@pytest.mark.parametrize("form", sorted(datasets.WRITERS))
+@pytest.mark.parametrize("form", datasets.writable())
 @given(data=st.data())
 def test_files_that_are_damaged_anywhere_are_read_or_named(form, data, whole_sets):
     """Whatever happens to a file: annotations that can be used, or a `ValueError` which names it."""
@@ -383,7 +383,7 @@ def test_files_that_are_damaged_anywhere_are_read_or_named(form, data, whole_set
         path.write_bytes(whole[:first] + data.draw(fragments) + whole[last:])
         split = "1" if form == "fddb" else "train"
         for photos in (True, False):
-            for annotation in datasets.READERS[form](root, split, problems, photos=photos):
+            for annotation in read(form, root, split, problems, photos=photos):
                 assert np.isfinite(annotation.boxes).all()
                 assert (annotation.classes >= 0).all()
                 flat = (annotation.boxes[:, 2:] <= annotation.boxes[:, :2]).any(axis=1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.datasets.helpers import photo, png, where
+from tests.datasets.helpers import class_names, photo, png, read, where
 from unitbox_tf import datasets, images
 from unitbox_tf.datasets import checks, fddb, synthetic
 
@@ -23,7 +23,7 @@ def test_fddb(tmp_path, problems):
         "2002/lost\nmany\n30 20 0 100 50  1\n2002/minus\n-2\n"
         "2002/three\n1\n30 20 1.5707963 100 50  1\n"
     )
-    found = list(fddb.read(tmp_path, "2", problems))
+    found = read("fddb", tmp_path, "2", problems)
     assert [annotation.name for annotation in found] == ["2002/one", "2002/three"]
     np.testing.assert_allclose(found[0].boxes, [[70, 30, 130, 70], [9, 9, 9, 9]])
     assert found[0].ignore.tolist() == [False, True]
@@ -53,10 +53,10 @@ def test_fddb_splits_that_are_none(split):
 
 def test_fddb_reads_the_real_folds(data, problems):
     root = data("fddb")
-    annotations = datasets.load([f"fddb:{root}#1-7"], ".", problems, ["object"])
+    annotations = datasets.load([f"fddb:{root}#1-7"], ["object"], problems=problems)
     assert len(annotations) == 1064
     assert sum(len(a.boxes) for a in annotations) == 1064
-    assert len(datasets.load([f"fddb:{root}#8"], ".", problems, ["object"])) == 140
+    assert len(datasets.load([f"fddb:{root}#8"], ["object"], problems=problems)) == 140
     assert set(problems.counts) == {"photo listed but absent"}
 
 
@@ -70,7 +70,7 @@ def test_wider_face(tmp_path, problems):
         "../../../etc/passwd.jpg\n1\n5 5 5 5 0 0 0 0 0 0\n"
         "0--Parade/c.jpg\n2\n5.5 5 5 nan\n5.5 5 5 5\n"
     )
-    a, b, c = datasets.READERS["wider_face"](tmp_path, "val", problems)
+    a, b, c = read("wider_face", tmp_path, "val", problems)
     assert a.boxes.tolist() == [[10, 20, 40, 60], [1, 2, 4, 6], [1, 2, 1, 6]]
     assert a.ignore.tolist() == [False, True, True]
     assert a.attributes["invalid"].tolist() == [0, 1, 0]
@@ -86,7 +86,9 @@ def test_wider_face(tmp_path, problems):
 
 
 def test_wider_face_reads_the_real_list(data, problems):
-    found = datasets.load([f"wider_face:{data('wider/val_416')}#val"], ".", problems, ["object"])
+    found = datasets.load(
+        [f"wider_face:{data('wider/val_416')}#val"], ["object"], problems=problems
+    )
     assert len(found) == 110
     # Counted with grep: 1769 lines of boxes, one of which has no width.
     assert sum(len(a.boxes) for a in found) == 1769
@@ -95,7 +97,7 @@ def test_wider_face_reads_the_real_list(data, problems):
 
 def test_wider_face_says_which_list_it_looked_for(tmp_path, problems):
     with pytest.raises(ValueError, match=r"expected the list of faces as .*wider_face_train_bbx"):
-        list(datasets.READERS["wider_face"](tmp_path, "train", problems))
+        read("wider_face", tmp_path, "train", problems)
 
 
 def coco_content():
@@ -125,7 +127,7 @@ def coco_content():
 def test_coco(tmp_path, problems, folder):
     photo(tmp_path / folder / "a.jpg")
     (tmp_path / "instances.json").write_text(json.dumps(coco_content()))
-    (annotation,) = datasets.READERS["coco"](tmp_path, "", problems)
+    (annotation,) = read("coco", tmp_path, "", problems)
     assert annotation.boxes.tolist() == [
         [1, 2, 4, 6],
         [0, 0, 9, 9],
@@ -147,24 +149,23 @@ def test_coco(tmp_path, problems, folder):
         ("box outside its photo", "instances.json: annotations[8]"),
         ("photo listed but absent", "instances.json: image 'gone.jpg'"),
     ]
-    assert datasets.CLASS_NAMES["coco"](tmp_path, "") == ("cat", "dog")
+    assert class_names("coco", tmp_path, "") == ("cat", "dog")
 
 
 def test_coco_names_what_is_wrong_with_the_file(tmp_path, problems):
-    read = datasets.READERS["coco"]
     with pytest.raises(ValueError, match="expected one json file, found \\[\\]"):
-        list(read(tmp_path, "", problems))
+        read("coco", tmp_path, "", problems)
     path = tmp_path / "x.json"
     path.write_text("{\n{")
     with pytest.raises(ValueError, match=r"x\.json:2: not valid JSON"):
-        list(read(tmp_path, "", problems))
+        read("coco", tmp_path, "", problems)
     path.write_text("{}")
     with pytest.raises(ValueError, match=r"x\.json: expected COCO's images"):
-        list(read(tmp_path, "x", problems))
+        read("coco", tmp_path, "x", problems)
 
 
 def test_coco_reads_the_real_file(data, problems):
-    annotations = datasets.load([f"coco:{data('other/multiface')}"], ".", problems, ["object"])
+    annotations = datasets.load([f"coco:{data('other/multiface')}"], ["object"], problems=problems)
     assert len(annotations) == 736
     assert sum(int((~a.ignore).sum()) for a in annotations) == 2250
     assert sum(int(a.ignore.sum()) for a in annotations) == 366
@@ -199,7 +200,7 @@ def test_voc(tmp_path, problems, folders):
     (xml / "b.xml").write_text(VOC.format(name="named.png"))
     (xml / "c.xml").write_text(VOC.format(name="gone.png"))
     (xml / "d.xml").write_text("<annotation>\n<object>")
-    a, b = datasets.READERS["voc"](tmp_path, "", problems)
+    a, b = read("voc", tmp_path, "", problems)
     assert (a.name, b.name) == ("a.JPG", "named.png")
     # Corners are 1-based and inclusive: 1 1 1 1 is the first pixel.
     assert a.boxes.tolist() == [[0, 1, 30.5, 40], [0, 0, 1, 1], [8, 8, 8, 20], [100, 8, 120, 20]]
@@ -215,9 +216,9 @@ def test_voc(tmp_path, problems, folders):
     ]
     assert ("photo listed but absent", "c.xml") in where(problems)
     assert where(problems)[-1] == ("malformed xml", "d.xml:2")
-    names = [x.name for x in datasets.READERS["voc"](tmp_path, "", problems, photos=False)]
+    names = [x.name for x in read("voc", tmp_path, "", problems, photos=False)]
     assert names == ["a.JPG", "named.png", "gone.png"]
-    assert datasets.CLASS_NAMES["voc"](tmp_path, "") == ("cat", "dog")
+    assert class_names("voc", tmp_path, "") == ("cat", "dog")
 
 
 def test_voc_splits_are_lists_or_folders_and_number_classes_alike(tmp_path, problems):
@@ -226,13 +227,13 @@ def test_voc_splits_are_lists_or_folders_and_number_classes_alike(tmp_path, prob
     for split, name in (("train", "cat"), ("valid", "dog")):
         photo(tmp_path / split / f"{name}.jpg")
         (tmp_path / split / f"{name}.xml").write_text(one.format(name))
-    (dog,) = datasets.READERS["voc"](tmp_path, "valid", problems)
+    (dog,) = read("voc", tmp_path, "valid", problems)
     assert dog.classes.tolist() == [1]
     (tmp_path / "ImageSets/Main").mkdir(parents=True)
     (tmp_path / "ImageSets/Main/some.txt").write_text(
         "train/cat\n\ngone\n../../etc/passwd\ntrain/cat\n"
     )
-    (cat,) = datasets.READERS["voc"](tmp_path, "some", problems)
+    (cat,) = read("voc", tmp_path, "some", problems)
     assert (cat.name, cat.classes.tolist()) == ("train/cat.jpg", [0])
     assert where(problems) == [
         ("annotations listed but absent", "some.txt:3"),
@@ -240,21 +241,21 @@ def test_voc_splits_are_lists_or_folders_and_number_classes_alike(tmp_path, prob
         ("photo listed twice", "some.txt:5"),
     ]
     (tmp_path / "labels.txt").write_text("dog\nbird\n")
-    (dog,) = datasets.READERS["voc"](tmp_path, "valid", problems)
-    (cat,) = datasets.READERS["voc"](tmp_path, "train", problems)
+    (dog,) = read("voc", tmp_path, "valid", problems)
+    (cat,) = read("voc", tmp_path, "train", problems)
     assert (dog.classes.tolist(), cat.classes.tolist()) == ([0], [])
     assert where(problems)[-1] == ("unknown class", "cat.xml: object 1")
     with pytest.raises(ValueError, match=r"expected .*ImageSets/Main/gone\.txt or .*gone: neither"):
-        list(datasets.READERS["voc"](tmp_path, "gone", problems))
+        read("voc", tmp_path, "gone", problems)
 
 
 def test_voc_reads_the_real_files(data, problems):
     root = data("other/facemask140")
-    annotations = datasets.load([f"voc:{root}"], ".", problems, ["with_mask", "without_mask"])
+    annotations = datasets.load([f"voc:{root}"], ["with_mask", "without_mask"], problems=problems)
     assert len(annotations) == 140
     # 110 with masks, says the data's README.
     assert np.bincount(np.concatenate([a.classes for a in annotations])).tolist() == [110, 52]
-    assert datasets.parse(f"voc:{root}", ".").class_names() == ("with_mask", "without_mask")
+    assert datasets.open(f"voc:{root}", ".").class_names() == ("with_mask", "without_mask")
     assert all(images.photo_size(a.image) == a.size for a in annotations[:20])
     assert not problems.found
 
@@ -292,7 +293,7 @@ def test_yolo(tmp_path, problems, settings, folders):
     yolo_set(tmp_path, settings, folders)
     if settings is None:
         (tmp_path / "classes.txt").write_text("cat\ndog\n")
-    a, b, c = datasets.READERS["yolo"](tmp_path, "train", problems)
+    a, b, c = read("yolo", tmp_path, "train", problems)
     assert [x.name for x in (a, b, c)] == ["a.png", "b.png", "deep/c.png"]
     assert a.boxes.tolist() == [[30, 15, 50, 45], [40, 27, 40, 33]]
     assert a.classes.tolist() == [1, 0]
@@ -310,7 +311,7 @@ def test_yolo(tmp_path, problems, settings, folders):
         ("photo of unknown size", "broken.jpg"),
         ("labels without a photo", "lost.txt"),
     ]
-    assert datasets.CLASS_NAMES["yolo"](tmp_path, "train") == ("cat", "dog")
+    assert class_names("yolo", tmp_path, "train") == ("cat", "dog")
 
 
 def test_yolo_lists_of_photos(tmp_path, problems):
@@ -318,13 +319,13 @@ def test_yolo_lists_of_photos(tmp_path, problems):
     (tmp_path / "train.txt").write_text(
         "./images/train/a.png\nimages/train/gone.png\n/etc/passwd\n"
     )
-    (a,) = datasets.READERS["yolo"](tmp_path, "train", problems)
+    (a,) = read("yolo", tmp_path, "train", problems)
     assert (a.name, len(a.boxes)) == ("images/train/a.png", 2)
     assert where(problems)[-2:] == [
         ("photo listed but absent", "train.txt:2"),
         ("path outside the data set", "train.txt:3"),
     ]
-    everything = list(datasets.READERS["yolo"](tmp_path, "", problems))
+    everything = read("yolo", tmp_path, "", problems)
     names = ["images/train/a.png", "images/train/b.png", "images/train/deep/c.png"]
     assert [x.name for x in everything] == names
 
@@ -338,7 +339,7 @@ def test_yolo_reads_nothing_outside_its_folder(tmp_path, problems):
     (tmp_path / "secret").write_text("0 0.5 0.5 0.5 0.5\n")
     (root / "labels/b.txt").unlink()
     (root / "labels/b.txt").symlink_to(tmp_path / "secret")
-    names = [x.name for x in datasets.READERS["yolo"](root, "train", problems)]
+    names = [x.name for x in read("yolo", root, "train", problems)]
     assert names == ["a.png", "deep/c.png"]
     assert [x for x in where(problems) if x[0] == "path outside the data set"] == [
         ("path outside the data set", "data.yaml: path"),
@@ -365,7 +366,7 @@ def test_yolo_names_what_is_wrong_with_its_settings(tmp_path, problems, settings
     (tmp_path / "images").mkdir()
     (tmp_path / "data.yaml").write_bytes(settings.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=message):
-        list(datasets.READERS["yolo"](tmp_path, "train", problems))
+        read("yolo", tmp_path, "train", problems)
 
 
 def test_yolo_boxes_are_in_pixels_of_the_photo_as_displayed(tmp_path, problems):
@@ -374,7 +375,7 @@ def test_yolo_boxes_are_in_pixels_of_the_photo_as_displayed(tmp_path, problems):
         exif[0x0112] = 6  # displayed 60 wide and 80 high
         image.save(tmp_path / "a.jpg", exif=exif)
     (tmp_path / "a.txt").write_text("0 0.5 0.5 1 0.5\n")
-    (annotation,) = datasets.READERS["yolo"](tmp_path, "", problems)
+    (annotation,) = read("yolo", tmp_path, "", problems)
     assert annotation.size == (80, 60)
     assert annotation.boxes.tolist() == [[0, 20, 60, 60]]
     shown = cv2.imread(str(tmp_path / "a.jpg"))
@@ -399,7 +400,7 @@ def test_csv(tmp_path, problems):
         "./c.jpg,5,6,7,8,dog,1\n",
         encoding="utf-8-sig",
     )
-    ab, c = datasets.READERS["csv"](tmp_path, "", problems)
+    ab, c = read("csv", tmp_path, "", problems)
     assert (ab.name, c.name) == ("a, b.jpg", "c.jpg")
     assert ab.boxes.tolist() == [[1, 2.5, 3, 4], [1, 2, 1, 4]]
     assert (ab.classes.tolist(), ab.ignore.tolist()) == ([1, 0], [False, True])
@@ -415,9 +416,9 @@ def test_csv(tmp_path, problems):
         ("photo listed but absent", "boxes.csv:11"),
         ("unknown class", "boxes.csv:10"),
     ]
-    assert datasets.CLASS_NAMES["csv"](tmp_path, "") == ("cat", "dog")
+    assert class_names("csv", tmp_path, "") == ("cat", "dog")
     (tmp_path / "labels.txt").write_text("dog\n")
-    ab, _ = datasets.READERS["csv"](tmp_path, "boxes", problems)
+    ab, _ = read("csv", tmp_path, "boxes", problems)
     assert ab.classes.tolist() == [0]
 
 
@@ -426,7 +427,7 @@ def test_csv_says_which_header_it_expects(tmp_path, problems):
     with pytest.raises(
         ValueError, match=r"boxes\.csv:1: expected the header image,x0,y0,x1,y1,class"
     ):
-        list(datasets.READERS["csv"](tmp_path, "", problems))
+        read("csv", tmp_path, "", problems)
 
 
 @pytest.mark.parametrize("text", ["cat\n\ndog\n", "cat\ncat\n"])
@@ -440,13 +441,13 @@ def test_negatives(tmp_path, problems):
     photo(tmp_path / "b.JPG")
     photo(tmp_path / "deep/a.png")
     photo(tmp_path / "notes.txt")
-    found = list(datasets.READERS["negatives"](tmp_path, "", problems))
+    found = read("negatives", tmp_path, "", problems)
     assert [(a.name, len(a.boxes)) for a in found] == [("b.JPG", 0), ("deep/a.png", 0)]
 
 
 def test_synthetic_pictures_are_functions_of_their_number(problems):
-    first = datasets.load(["synthetic:#3-6"], ".", problems, ["object"])
-    again = datasets.load(["synthetic:#5-6"], ".", problems, ["object"])
+    first = datasets.load(["synthetic:#3-6"], ["object"], problems=problems)
+    again = datasets.load(["synthetic:#5-6"], ["object"], problems=problems)
     assert first[2].image == again[0].image
     assert first[0].image != first[1].image
     np.testing.assert_array_equal(first[2].boxes, again[0].boxes)
@@ -469,7 +470,7 @@ def test_synthetic_boxes_fit_what_is_drawn():
 @pytest.mark.parametrize("split", ["", "5", "5-5", "a-b"])
 def test_synthetic_ranges_that_are_none(split, tmp_path, problems):
     with pytest.raises(ValueError, match="Expected a range of synthetic pictures"):
-        list(synthetic.read(tmp_path, split, problems))
+        read("synthetic", tmp_path, split, problems)
 
 
 def test_a_list_that_ends_early_is_reported(tmp_path, problems):
@@ -477,7 +478,7 @@ def test_a_list_that_ends_early_is_reported(tmp_path, problems):
     (tmp_path / "FDDB-folds").mkdir()
     path = tmp_path / "FDDB-folds/FDDB-fold-01-ellipseList.txt"
     path.write_text("2002/one\n1000000000\n30 20 0 100 50  1\n")
-    (annotation,) = fddb.read(tmp_path, "1", problems)
+    (annotation,) = read("fddb", tmp_path, "1", problems)
     assert len(annotation.boxes) == 1
     assert where(problems) == [("file ends early", "FDDB-fold-01-ellipseList.txt:2")]
     assert "expected 1000000000 lines of objects, the file ends after 1" in str(problems.found[0])
@@ -488,35 +489,37 @@ def test_coco_in_its_own_layout(tmp_path, problems):
     (tmp_path / "annotations").mkdir()
     path = tmp_path / "annotations/instances_val2017.json"
     path.write_text(json.dumps(coco_content()))
-    (annotation,) = datasets.READERS["coco"](tmp_path, "val2017", problems)
+    (annotation,) = read("coco", tmp_path, "val2017", problems)
     assert annotation.image == tmp_path / "val2017/a.jpg"
     with pytest.raises(ValueError, match=r"expected .*train\.json or .*instances_train\.json: no"):
-        list(datasets.READERS["coco"](tmp_path, "train", problems))
+        read("coco", tmp_path, "train", problems)
 
 
 def test_load_names_what_is_wrong_with_a_source(tmp_path, problems):
     with pytest.raises(ValueError, match=r"Expected a source as FORMAT:PATH#SPLIT .*'nonsense'"):
-        datasets.load(["nonsense"], ".", problems, ["object"])
+        datasets.load(["nonsense"], ["object"], problems=problems)
     with pytest.raises(ValueError, match=r"gone: no such file or folder.*--data"):
-        datasets.load(["coco:gone"], tmp_path, problems, ["object"])
+        datasets.load(["coco:gone"], ["object"], data=tmp_path, problems=problems)
 
 
 def test_an_empty_source_is_fatal_only_if_nothing_is_left(tmp_path, problems):
-    found = datasets.load(["negatives:", "synthetic:#0-2"], tmp_path, problems, ["object"])
+    found = datasets.load(
+        ["negatives:", "synthetic:#0-2"], ["object"], data=tmp_path, problems=problems
+    )
     assert len(found) == 2
     assert where(problems) == [("source without anything usable", "negatives:")]
     with pytest.raises(ValueError, match="nothing usable was found"):
-        datasets.load(["negatives:"], tmp_path, problems, ["object"])
+        datasets.load(["negatives:"], ["object"], data=tmp_path, problems=problems)
 
 
 def test_more_classes_than_the_model_has_are_refused(tmp_path, problems):
     photo(tmp_path / "a.jpg")
     (tmp_path / "instances.json").write_text(json.dumps(coco_content()))
-    assert len(datasets.load(["coco:"], tmp_path, problems, ["object", "other"])) == 1
+    assert len(datasets.load(["coco:"], ["object", "other"], data=tmp_path, problems=problems)) == 1
     with pytest.raises(
         ValueError, match=r"at least 2 classes, but the model has 1\. .*--class-names"
     ):
-        datasets.load(["coco:"], tmp_path, problems, ["object"])
+        datasets.load(["coco:"], ["object"], data=tmp_path, problems=problems)
 
 
 # Images, boxes, boxes to be ignored, problems. Counted by another script; the lists say so, too.
@@ -534,7 +537,7 @@ def test_real_lists_are_read_whole_without_their_photos(
 ):
     form, _, rest = source.partition(":")
     path, _, split = rest.partition("#")
-    annotations = list(datasets.READERS[form](data(path), split, problems, photos=False))
+    annotations = read(form, data(path), split, problems, photos=False)
     assert len(annotations) == images
     assert sum(len(a.boxes) for a in annotations) == boxes
     assert sum(int(a.ignore.sum()) for a in annotations) == ignored
@@ -542,8 +545,7 @@ def test_real_lists_are_read_whole_without_their_photos(
 
 
 def test_the_attributes_of_the_real_wider_face_list(data, problems):
-    reader = datasets.READERS["wider_face"]
-    annotations = list(reader(data("wider/annotations"), "val", problems, photos=False))
+    annotations = read("wider_face", data("wider/annotations"), "val", problems, photos=False)
     attributes = [a.attributes for a in annotations]
     assert sum(int(each["invalid"].sum()) for each in attributes) == 585
     values = {name: set(np.concatenate([a[name] for a in attributes])) for name in attributes[0]}
@@ -559,7 +561,7 @@ def test_the_attributes_of_the_real_wider_face_list(data, problems):
 
 
 def test_ellipses_of_the_real_folds_fit_their_boxes(data, problems):
-    for a in fddb.read(data("fddb"), "3", problems, photos=False):
+    for a in read("fddb", data("fddb"), "3", problems, photos=False):
         np.testing.assert_allclose((a.boxes[:, :2] + a.boxes[:, 2:]) / 2, a.ellipses[:, 3:])
 
 
@@ -569,7 +571,7 @@ def test_classes_of_other_names_are_reported(tmp_path, problems):
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
 
     def load(*names):
-        return datasets.load([f"csv:{tmp_path}"], ".", problems, names)
+        return datasets.load([f"csv:{tmp_path}"], names, problems=problems)
 
     assert load("cat", "dog", "bird")[0].classes.tolist() == [1]
     assert not problems.found
@@ -583,9 +585,9 @@ def test_classes_of_other_names_are_reported(tmp_path, problems):
 def test_a_folder_without_any_label_is_reported_by_yolo(tmp_path, problems):
     photo(tmp_path / "images/a.png", png(9, 9))
     (tmp_path / "data.yaml").write_text("names: [dog]\ntrain: images\n")
-    assert len(list(datasets.READERS["yolo"](tmp_path, "train", problems))) == 1
+    assert len(read("yolo", tmp_path, "train", problems)) == 1
     assert where(problems) == [("data set without labels", tmp_path.name)]
     photo(tmp_path / "images/b.png", png(9, 9))
     photo(tmp_path / "labels/b.txt", b"0 .5 .5 .5 .5\n")
-    assert len(list(datasets.READERS["yolo"](tmp_path, "train", problems))) == 2
+    assert len(read("yolo", tmp_path, "train", problems)) == 2
     assert len(problems.found) == 1

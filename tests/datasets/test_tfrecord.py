@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
+from tests.datasets import helpers
 from tests.datasets.helpers import photo, png, where
-from unitbox_tf import cli, datasets
+from unitbox_tf import cli, registry
 from unitbox_tf.datasets import checks, synthetic, tfrecord
 from unitbox_tf.files import Part
 from unitbox_tf.presets import PRESETS
@@ -29,11 +30,11 @@ NAMES = ("cat", "dog")
 
 def write(annotations, root, problems=None, split="train", names=NAMES):
     problems = Problems() if problems is None else problems
-    return tfrecord.write(annotations, root, split, names, problems)
+    return tfrecord.write(annotations, root, split, names, problems=problems)
 
 
 def read(root, problems=None, split="train"):
-    return list(tfrecord.read(root, split, Problems() if problems is None else problems))
+    return helpers.read("tfrecord", root, split, problems)
 
 
 def shards(root):
@@ -69,7 +70,7 @@ def annotations(draw):
     finite = st.floats(-1e307, 1e307)
     size = draw(st.none() | st.tuples(st.integers(1, 10**30), st.integers(1, 10**30)))
     boxes = some(np.float64, 4, elements=finite)
-    ignore = checks.ignored(boxes, some(np.bool_), [""] * count, size, Problems())
+    ignore = checks.ignored(boxes, some(np.bool_), [""] * count, size)
     named = st.dictionaries(st.text(max_size=5), st.just(0), min_size=1, max_size=3)
     attributes = draw(st.none() | named)
     return Annotation(
@@ -184,9 +185,9 @@ def test_shards_of_other_tools_are_read(name, tmp_path):
         assert first.classes.tolist() == [1, 0]
         assert first.ignore.tolist() == [False, True]
         assert second.boxes.shape == (0, 4)
-    assert tfrecord.class_names(tmp_path, "train") is None
+    assert helpers.class_names("tfrecord", tmp_path, "train") is None
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
-    assert tfrecord.class_names(tmp_path / name, "") == NAMES
+    assert helpers.class_names("tfrecord", tmp_path / name, "") == NAMES
 
 
 @pytest.mark.parametrize(
@@ -238,7 +239,7 @@ def test_records_of_any_content_are_read_or_named(data, tmp_path_factory):
         writer.write(record[:first] + data.draw(some) + record[last:])
     problems, message = Problems(), str(path)
     try:
-        for annotation in tfrecord.read(root / "out", "train", problems):
+        for annotation in helpers.read("tfrecord", root / "out", "train", problems):
             assert np.isfinite(annotation.boxes).all()
             assert (annotation.classes >= 0).all()
             assert isinstance(annotation.encoded(), bytes)
@@ -424,7 +425,7 @@ def test_a_folder_holds_several_splits(tmp_path):
         ValueError, match=r"expected shards as test-00000-of-00001\.tfrecord, found"
     ):
         read(root, split="test")
-    assert tfrecord.class_names(root, "val") == NAMES
+    assert helpers.class_names("tfrecord", root, "val") == NAMES
 
 
 def test_folders_of_other_files_are_left_alone(tmp_path):
@@ -458,7 +459,7 @@ def test_photos_that_are_absent_or_change_are_reported(tmp_path, problems, monke
 @pytest.mark.parametrize("photos", ["link", "none"])
 def test_photos_can_only_be_copied(photos, tmp_path):
     with pytest.raises(ValueError, match="Expected photos to be copied, as shards hold them"):
-        tfrecord.write(pictures(1), tmp_path / "out", "train", NAMES, Problems(), photos=photos)
+        tfrecord.write(pictures(1), tmp_path / "out", "train", NAMES, photos=photos)
     assert not (tmp_path / "out").exists()
 
 
@@ -619,7 +620,7 @@ def test_convert_goes_on_and_keeps_the_problems_of_all_splits(tmp_path, capsys):
     for split in ("train", "val", "train"):
         shards_of = f"tfrecord:{tmp_path / 'out'}#{split}"
         assert cli.main(["convert", f"wider_face:{faces}#{split}", shards_of]) == 0
-        assert "written  1 photos, 1 boxes" in capsys.readouterr().out
+        assert "written  1 images, 1 boxes" in capsys.readouterr().out
         lines = (tmp_path / "out/problems.txt").read_text().splitlines()
         assert len(lines) == (1 if split == "train" and len(shards(tmp_path / "out")) == 1 else 2)
     for name in ("train.png", "val.png"):
@@ -640,5 +641,5 @@ def test_files_keep_their_names_on_the_way_through_shards(name, tmp_path):
     problems = Problems()
     found = read(tmp_path / "out")
     for form, source in (("coco", [Annotation(name, path, [], size=(6, 8))]), ("csv", found)):
-        datasets.WRITERS[form](source, tmp_path / form, "", NAMES, problems)
+        registry.DATASETS[form].write(source, tmp_path / form, "", NAMES, problems=problems)
     assert os.listdir(tmp_path / "coco/images") == os.listdir(tmp_path / "csv/images")

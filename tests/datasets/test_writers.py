@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.datasets import helpers
 from tests.datasets.helpers import photo, png, where
-from unitbox_tf import datasets, images
+from unitbox_tf import datasets, images, registry
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
-FORMATS = sorted(datasets.WRITERS)
+FORMATS = datasets.writable()
 FILES = [form for form in FORMATS if form != "tfrecord"]  # whose photos are files, written at once
 SPLITS = {"fddb": "3", "wider_face": "train"}  # of the others: any word
 ONE_CLASS = ("fddb", "wider_face")
@@ -54,13 +55,14 @@ def write(form, annotations, root, problems=None, names=None, split=None, **more
     names = names or (("face",) if form in ONE_CLASS else CLASSES)
     split = SPLITS.get(form, "some") if split is None else split
     problems = Problems() if problems is None else problems
-    return datasets.WRITERS[form](annotations, root, split, names, problems, **more)
+    writer = registry.DATASETS[form].write
+    return writer(annotations, root, split, names, problems=problems, **more)
 
 
 def read(form, root, problems=None, split=None, **more):
     split = SPLITS.get(form, "some") if split is None else split
     problems = Problems() if problems is None else problems
-    return list(datasets.READERS[form](root, split, problems, **more))
+    return helpers.read(form, root, split, problems, **more)
 
 
 def stem(name):
@@ -100,7 +102,7 @@ def test_what_is_written_is_read_back(form, annotations, tmp_path_factory):
         if form in ("coco", "tfrecord", "voc", "yolo"):
             assert b.size == a.size
     if form not in ONE_CLASS:
-        assert datasets.CLASS_NAMES[form](root / "a", "some") == CLASSES
+        assert helpers.class_names(form, root / "a", "some") == CLASSES
     # What the format can hold is written to the last digit: once more, and nothing changes.
     write(form, found, root / "b")
     assert contents(root / "b") == contents(root / "a")

@@ -10,7 +10,6 @@ from pycocotools.cocoeval import COCOeval
 from unitbox_tf.datasets import coco as reader
 from unitbox_tf.evaluation import coco, matching
 from unitbox_tf.evaluation.results import Results
-from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
 
 from .test_matching import random_set
@@ -74,7 +73,7 @@ def test_figures_are_those_of_pycocotools_on_the_data_sets_file(random, tmp_path
     detections, annotations = random_set(random, num_classes=3, ignored=ignored)
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(dataset(annotations, fill)))
-    read = list(reader.read(path, "", Problems(), photos=False))
+    read = list(reader.Coco(path, "").annotations(photos=False))
     figures = coco.evaluate(detections, read)
     assert list(figures) == list(coco.FIGURES)
     np.testing.assert_allclose(list(figures.values()), official(path, detections), rtol=1e-12)
@@ -104,7 +103,7 @@ def test_sides_are_the_numbers_that_were_read(tmp_path, truth, found):
     rows = np.array(found)
     results = Results((rows,), (np.zeros(len(rows), int),))
     detections = results.detections([(999, 999)])
-    read = list(reader.read(path, "", Problems(), photos=False))
+    read = list(reader.Coco(path, "").annotations(photos=False))
     official_rows = [
         {"image_id": 100, "category_id": 10, "bbox": row[:4], "score": row[4]} for row in found
     ]

@@ -31,10 +31,10 @@ def evaluated(data, tmp_path_factory):
         problems = Problems()
         began = time.process_time()
         curves = fddb.evaluate(
-            fddb.read_detections(parity / f"fddb_{name}_result.txt", problems),
-            fddb.read_annotations(folds, problems),
+            fddb.read_detections(parity / f"fddb_{name}_result.txt", problems=problems),
+            fddb.read_annotations(folds, problems=problems),
             fddb.read_sizes(dims),
-            problems,
+            problems=problems,
         )
         seconds = time.process_time() - began
         assert not problems.found
@@ -95,7 +95,7 @@ def test_the_curves_of_s3fd_are_official_but_where_three_images_are_not_optimal(
 
 def test_the_three_images_have_27_thresholds_that_are_not_optimal(data):
     path = data("fddb/eval_parity") / "fddb_s3fd_result.txt"
-    detections = fddb.read_detections(path, Problems())
+    detections = fddb.read_detections(path)
     counts = [
         len({s for s in detections[name][:, -1] if low + 1e-8 < s < high + 1e-7})
         for name, (low, high) in NOT_OPTIMAL.items()
@@ -106,13 +106,13 @@ def test_the_three_images_have_27_thresholds_that_are_not_optimal(data):
 def test_a_subset_of_folds_is_judged_alone_and_the_rest_is_named(data):
     folds, problems = data("fddb/FDDB-folds"), Problems()
     parity = data("fddb/eval_parity") / "fddb_mtcnn_lqy_result.txt"
-    detections = fddb.read_detections(parity, problems)
-    annotations = fddb.read_annotations(folds, problems, [8])
+    detections = fddb.read_detections(parity, problems=problems)
+    annotations = fddb.read_annotations(folds, [8], problems=problems)
     sizes = fddb.read_sizes(data("fddb/image_dims_all2845.json"))
     chosen = {name: detections[name] for name in annotations}
-    expected = fddb.evaluate(chosen, annotations, sizes, problems)
+    expected = fddb.evaluate(chosen, annotations, sizes, problems=problems)
     assert not problems.found
-    curves = fddb.evaluate(detections, annotations, sizes, problems)
+    curves = fddb.evaluate(detections, annotations, sizes, problems=problems)
     np.testing.assert_array_equal(curves.discrete, expected.discrete)
     assert problems.counts["detections of an image that is not annotated"] == 2845 - len(chosen)
 
@@ -122,7 +122,9 @@ def test_the_headers_of_photos_give_the_sizes_of_the_json(data):
     photos = data("fddb/originalPics")
     names = [str(p.relative_to(photos).with_suffix("")) for p in sorted(photos.rglob("*.jpg"))]
     problems = Problems()
-    assert fddb.sizes_of_photos(photos, names[::10], problems) == {n: sizes[n] for n in names[::10]}
+    assert fddb.sizes_of_photos(photos, names[::10], problems=problems) == {
+        n: sizes[n] for n in names[::10]
+    }
     assert not problems.found
 
 
@@ -210,7 +212,7 @@ def test_curves_are_those_of_a_plain_implementation(images):
     detections = {
         f"{n}": table(rows, len(rows[0]) if rows else 5) for n, (_, _, rows) in enumerate(images)
     }
-    curves = fddb.evaluate(detections, annotations, sizes, Problems())
+    curves = fddb.evaluate(detections, annotations, sizes)
     num_faces = sum(len(faces) for _, faces, _ in images)
     expected = list(plain_rows([plain_result(rows, f, size) for size, f, rows in images]))
     assert curves.discrete[:, 2].tolist() == [row[0] for row in expected]
@@ -340,7 +342,6 @@ def test_curves_by_hand(tmp_path):
         {"a": np.array([[7, 7, 1, 1, 0.5], [2, 2, 0, 0, 0.9]]), "b": np.zeros((0, 5))},
         {"a": np.array([DOT]), "b": np.array([DOT, DOT])},
         {"a": SIZE},
-        Problems(),
     )
     paths = fddb.save_curves(curves, tmp_path / "x_")
     assert [path.name for path in paths] == ["x_DiscROC.txt", "x_ContROC.txt"]
@@ -379,7 +380,7 @@ def test_rectangles_read_are_those_written(tmp_path_factory, rows):
     problems = Problems()
     written = {"a/1": table(rows, 5), "a/2": table([], 5)}
     fddb.write_detections(written, path)
-    found = fddb.read_detections(path, problems)
+    found = fddb.read_detections(path, problems=problems)
     assert list(found) == ["a/1", "a/2"]
     for name in found:
         np.testing.assert_array_equal(found[name], written[name])
@@ -389,7 +390,7 @@ def test_rectangles_read_are_those_written(tmp_path_factory, rows):
 def test_ellipses_read_are_those_written(tmp_path):
     written = {"a/1": table([], 5), "a/2": table([[1.5, 2.5, 0.1, 30, 1 / 7, 0.9]], 6)}
     fddb.write_detections(written, tmp_path / "out.txt")
-    found = fddb.read_detections(tmp_path / "out.txt", Problems())
+    found = fddb.read_detections(tmp_path / "out.txt")
     np.testing.assert_array_equal(found["a/2"], written["a/2"])
     assert found["a/1"].shape == (0, 6)
 
@@ -398,7 +399,7 @@ def test_ten_files_hold_the_images_of_their_folds(tmp_path):
     folds = {1: ["b/2", "c/3"], 8: ["2002/a/img_1"]}
     fddb.write_detections(RECTANGLES, tmp_path / "out", folds)
     assert (tmp_path / "out/fold-01-out.txt").read_text() == "b/2\n0\nc/3\n0\n"
-    found = fddb.read_detections(tmp_path / "out", Problems())
+    found = fddb.read_detections(tmp_path / "out")
     assert list(found) == ["b/2", "c/3", "2002/a/img_1"]
     np.testing.assert_array_equal(found["2002/a/img_1"], RECTANGLES["2002/a/img_1"])
 
@@ -445,7 +446,7 @@ def changed(**lines):
 def test_a_malformed_line_is_named_and_the_rest_kept(tmp_path, text, message, kept):
     path, problems = tmp_path / "result.txt", Problems()
     path.write_text(text, encoding="utf-8")
-    found = fddb.read_detections(path, problems)
+    found = fddb.read_detections(path, problems=problems)
     assert [len(rows) for rows in found.values()] == kept
     (problem,) = problems.found
     assert str(problem).startswith(str(path))
@@ -455,7 +456,7 @@ def test_a_malformed_line_is_named_and_the_rest_kept(tmp_path, text, message, ke
 def test_ellipses_with_negative_half_axes_are_named(tmp_path):
     path, problems = tmp_path / "result.txt", Problems()
     path.write_text("a/1\n2\n5 -4 0 9 9 1\n5 4 0 9 9 1\n")
-    assert len(fddb.read_detections(path, problems)["a/1"]) == 1
+    assert len(fddb.read_detections(path, problems=problems)["a/1"]) == 1
     assert "result.txt:3: expected half axes from 0" in str(problems.found[0])
 
 
@@ -464,7 +465,7 @@ def test_a_result_that_is_not_there_is_refused(tmp_path):
         with pytest.raises(
             ValueError, match=r"expected a result file, or a folder with fold-01-out"
         ):
-            fddb.read_detections(path, Problems())
+            fddb.read_detections(path)
 
 
 def test_annotations_keep_the_order_of_the_folds_and_name_what_is_wrong(tmp_path):
@@ -473,7 +474,7 @@ def test_annotations_keep_the_order_of_the_folds_and_name_what_is_wrong(tmp_path
         "a/1\n3\n9 8 0.5 7 6  1\n9 8 7\n-1 8 0 7 6 1\nz/1\n0\n"
     )
     problems = Problems()
-    annotations = fddb.read_annotations(tmp_path, problems, [2, 3, 4])
+    annotations = fddb.read_annotations(tmp_path, [2, 3, 4], problems=problems)
     assert list(annotations) == ["z/1", "a/1"]
     assert annotations["a/1"].tolist() == [[9, 8, 0.5, 7, 6]]
     places = [(problem.kind, Path(problem.where).name) for problem in problems.found]
@@ -522,7 +523,7 @@ def test_photos_give_their_sizes_and_no_file_outside_is_read(tmp_path):
     (folder / "broken.jpg").write_bytes(b"no photo")
     problems = Problems()
     names = ["a", "turned", "../secret", "broken", "none"]
-    sizes = fddb.sizes_of_photos(folder, names, problems)
+    sizes = fddb.sizes_of_photos(folder, names, problems=problems)
     assert sizes == {"a": (20, 30), "turned": (30, 20)}
     assert [problem.kind for problem in problems.found] == [
         "path outside the data set",
@@ -540,7 +541,7 @@ def test_images_that_only_one_side_has_are_named():
         {"a": np.array([[2, 2, 0, 0, 0.9]]), "c": np.array([[2, 2, 0, 0, 0.8]])},
         {"a": np.array([DOT]), "b": np.array([DOT])},
         {"a": SIZE, "b": SIZE, "c": SIZE},
-        problems,
+        problems=problems,
     )
     assert curves.discrete.tolist() == [[0.5, 0, 0.9], [0, 0, ALWAYS]]
     assert [(p.kind, p.where) for p in problems.found] == [
@@ -565,7 +566,7 @@ def test_images_that_only_one_side_has_are_named():
 )
 def test_arrays_that_cannot_be_judged_are_refused(rows, faces, sizes, message):
     with pytest.raises(ValueError, match=message):
-        fddb.evaluate({"a": rows}, {"a": np.array(faces)}, sizes, Problems())
+        fddb.evaluate({"a": rows}, {"a": np.array(faces)}, sizes)
 
 
 def test_rectangles_become_upright_ellipses_within():

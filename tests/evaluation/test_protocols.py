@@ -27,7 +27,7 @@ def test_summary_and_coco_say_what_their_judges_say(sized, tmp_path):
         ("summary", matching.summarize(found, truth)),
         ("coco", coco.evaluate(found, truth)),
     ):
-        report = protocols.make(name, truth, [], Problems())(Results.of(found))
+        report = protocols.make(name, truth)(Results.of(found))
         assert report.figures == pytest.approx(expected, nan_ok=True)
         assert 0.02 < report.figures["ap50"] < 0.98
         folder = tmp_path / name
@@ -39,12 +39,12 @@ def test_summary_and_coco_say_what_their_judges_say(sized, tmp_path):
 def test_small_objects_are_ignored_by_the_summary_only(sized):
     found, truth = sized
     options = protocols.Options(min_size=30)
-    report = protocols.make("summary", truth, [], Problems(), options)(Results.of(found))
+    report = protocols.make("summary", truth, options=options)(Results.of(found))
     assert report.figures == matching.summarize(found, truth, 30)
     with pytest.raises(
         ValueError, match="min_size is for the protocol summary, received with 'coco'"
     ):
-        protocols.make("coco", truth, [], Problems(), options)
+        protocols.make("coco", truth, options=options)
 
 
 def with_ellipses(annotations):
@@ -68,13 +68,11 @@ def test_fddb_says_what_its_judge_says_and_writes_official_files(sized, tmp_path
     for name in ("A-DiscROC.txt", "A-ContROC.txt", "B_disc.txt", "B_cont.txt"):
         (published / name).write_text("0.5 10\n0.25 0\n")
     options = protocols.Options(shape=shape, curves=published)
-    report = protocols.make("fddb", truth, [], Problems(), options)(Results.of(found))
+    report = protocols.make("fddb", truth, options=options)(Results.of(found))
     rows = {a.name: f.rectangles() for a, f in zip(truth, found, strict=True)}
     if shape == "ellipse":
         rows = {name: fddb.rectangles_to_ellipses(row) for name, row in rows.items()}
-    curves = fddb.evaluate(
-        rows, {a.name: a.ellipses for a in truth}, dict.fromkeys(rows, SIZE), Problems()
-    )
+    curves = fddb.evaluate(rows, {a.name: a.ellipses for a in truth}, dict.fromkeys(rows, SIZE))
     assert report.figures["discrete_at_5"] == fddb.rate_at(curves.discrete, 5) > 0
     assert report.figures["continuous"] == fddb.rate_at(curves.continuous, math.inf)
     assert report.figures["false_positives"] == curves.discrete[0, 1]
@@ -82,7 +80,7 @@ def test_fddb_says_what_its_judge_says_and_writes_official_files(sized, tmp_path
     np.testing.assert_allclose(
         fddb.read_curve(tmp_path / "ours-DiscROC.txt"), curves.discrete, rtol=1e-5
     )
-    again = fddb.read_detections(tmp_path / "ours.txt", Problems())
+    again = fddb.read_detections(tmp_path / "ours.txt")
     assert all(np.array_equal(again[name], row) for name, row in rows.items() if len(row))
     for picture in ("discrete.png", "continuous.png"):
         assert (tmp_path / picture).stat().st_size > 0
@@ -111,30 +109,26 @@ def test_what_a_protocol_lacks_is_said(sized, tmp_path):
     unsized = [dataclasses.replace(a, size=None, image=tmp_path / "gone.jpg") for a in truth]
     results = Results.of(found)
     with pytest.raises(ValueError, match="faces annotated as ellipses, which the format fddb has"):
-        protocols.make("fddb", truth, [], Problems())
+        protocols.make("fddb", truth)
     for name in ("fddb", "summary"):
-        judge = protocols.make(name, with_ellipses(unsized), [], Problems())
+        judge = protocols.make(name, with_ellipses(unsized))
         with pytest.raises(ValueError, match=r"gone\.jpg: expected the photo, or the size of"):
             judge(results)
     with pytest.raises(ValueError, match=r"Expected the folder with wider_face_val\.mat"):
-        protocols.make("wider_face", truth, [], Problems())
+        protocols.make("wider_face", truth)
     with pytest.raises(ValueError, match="Unknown protocol 'voc'"):
-        protocols.make("voc", truth, [], Problems())
+        protocols.make("voc", truth)
     with pytest.raises(ValueError, match=r"expected curves such as NAME-DiscROC\.txt, found none"):
-        protocols.make(
-            "fddb", with_ellipses(truth), [], Problems(), protocols.Options(curves=tmp_path)
-        )
+        protocols.make("fddb", with_ellipses(truth), options=protocols.Options(curves=tmp_path))
     (tmp_path / "A-DiscROC.txt").write_text("hello")
     with pytest.raises(ValueError, match=r"A-DiscROC\.txt:1: expected 2 to 4 numbers"):
-        protocols.make(
-            "fddb", with_ellipses(truth), [], Problems(), protocols.Options(curves=tmp_path)
-        )
+        protocols.make("fddb", with_ellipses(truth), options=protocols.Options(curves=tmp_path))
     for size in (-1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="Expected a min_size from 0"):
-            protocols.make("summary", truth, [], Problems(), protocols.Options(min_size=size))
+            protocols.make("summary", truth, options=protocols.Options(min_size=size))
     several = dataclasses.replace(results, classes=tuple(c + 1 for c in results.classes))
     with pytest.raises(ValueError, match="one class, faces; received a detection of class 2"):
-        protocols.make("fddb", with_ellipses(truth), [], Problems())(several)
+        protocols.make("fddb", with_ellipses(truth))(several)
 
 
 def test_sizes_come_from_the_file_then_the_photo_then_the_annotation(tmp_path):
@@ -145,7 +139,7 @@ def test_sizes_come_from_the_file_then_the_photo_then_the_annotation(tmp_path):
     images = [tmp_path / f"{name}.png" for name in "abcd"]
     truth = [Annotation(i.stem, i, np.zeros((0, 4)), size=(5, 6)) for i in images]
     problems = Problems()
-    sizes = protocols.image_sizes(truth, file, problems)
+    sizes = protocols.image_sizes(truth, file, problems=problems)
     assert sizes == [(20, 10), (30, 40), (5, 6), (5, 6)]
     assert [p.where for p in problems.found] == [str(images[3])]
 
@@ -155,7 +149,7 @@ def test_names_of_sizes_may_lack_suffix_and_folder(tmp_path):
     file.write_text('{"a": [1, 2], "x/b.jpg": [3, 4], "c": [5, 6], "y/d.png": [7, 8]}')
     names = ["0--Parade/a.jpg", "x/b", "x/c.jpg", "y/c.jpg", "y/d.jpg", "d.jpg"]
     truth = [Annotation(name, tmp_path / "gone", np.zeros((0, 4))) for name in names]
-    sizes = protocols.image_sizes(truth, file, Problems())
+    sizes = protocols.image_sizes(truth, file)
     assert sizes == [(2, 1), (4, 3), None, None, (8, 7), None]
 
 
@@ -171,20 +165,20 @@ def wider(tmp_path):
     for name, boxes in zip(truth.names, truth.boxes, strict=True):
         lines += [name, str(len(boxes)), *(" ".join(map(str, box)) for box in boxes.tolist())]
     (root / "wider_face_val_bbx_gt.txt").write_text("\n".join(lines) + "\n")
-    return datasets.parse("wider_face:wider#val", tmp_path), truth
+    return datasets.open("wider_face:wider#val", tmp_path), truth
 
 
 @pytest.mark.parametrize("iou", ["official", "exact"])
 def test_wider_face_says_what_its_judge_says_and_writes_official_files(wider, tmp_path, iou):
     source, truth = wider
-    annotations = list(source.read(Problems(), photos=False))
+    annotations = source.annotations(photos=False)
     rows = (np.array([[11, 9, 20.5, 30, 0.9], [80, 80, 9, 9, 0.5]]), None)
     results = Results(rows, (np.zeros(2, int), np.zeros(0, int)))
     baseline = tmp_path / "others" / "S3FD"
     expected = wider_face.evaluate({truth.names[0]: rows[0]}, truth, iou)
     wider_face.save_curves(expected, baseline, "S3FD")
     options = protocols.Options(iou=iou, curves=baseline.parent)
-    report = protocols.make("wider_face", annotations, [source], Problems(), options)(results)
+    report = protocols.make("wider_face", annotations, [source], options=options)(results)
     assert report.figures == {name: curve.average_precision for name, curve in expected.items()}
     assert 0 < report.figures["hard"] < report.figures["easy"] < 1
     out = tmp_path / "out"
@@ -192,26 +186,26 @@ def test_wider_face_says_what_its_judge_says_and_writes_official_files(wider, tm
     report.save(out, "ours")
     saved = wider_face.read_curves(out)
     np.testing.assert_array_equal(saved["easy"].recall, expected["easy"].recall)
-    back = wider_face.read_detections(out / "results", truth.names, Problems())
+    back = wider_face.read_detections(out / "results", truth.names)
     np.testing.assert_array_equal(back[truth.names[0]], rows[0])
     assert (out / "curves.png").stat().st_size > 0
 
 
 def test_a_part_of_wider_face_is_judged_alone(wider):
     source, _ = wider
-    annotations = list(source.read(Problems(), photos=False))[1:]
+    annotations = source.annotations(photos=False)[1:]
     results = Results((np.array([[5, 5, 40, 40, 0.9], [90, 90, 5, 5, 0.1]]),), (np.zeros(2, int),))
-    report = protocols.make("wider_face", annotations, [source], Problems())(results)
+    report = protocols.make("wider_face", annotations, [source])(results)
     assert report.figures == {"easy": 1, "medium": 1, "hard": 1}
 
 
 def test_resized_photos_are_not_wider_face(wider):
     source, _ = wider
     annotations = [
-        dataclasses.replace(a, boxes=a.boxes / 2) for a in source.read(Problems(), photos=False)
+        dataclasses.replace(a, boxes=a.boxes / 2) for a in source.annotations(photos=False)
     ]
     with pytest.raises(ValueError, match=r"0--Event/0\.jpg: its boxes differ from those in"):
-        protocols.make("wider_face", annotations, [source], Problems())
+        protocols.make("wider_face", annotations, [source])
 
 
 def test_the_version_of_annotations_is_that_of_images_boxes_and_what_is_ignored(random):

@@ -618,7 +618,7 @@ def result(folder, text, name="0--Event/0"):
 def test_well_formed_results_are_read_without_a_problem(tmp_path, text):
     result(tmp_path, text)
     problems = Problems()
-    found = wider_face.read_detections(tmp_path, ["0--Event/0.jpg"], problems)
+    found = wider_face.read_detections(tmp_path, ["0--Event/0.jpg"], problems=problems)
     expected = [[1, 2, 3, 4, 0.5], [5, 6, 7, 8.25, 0.001]]
     np.testing.assert_array_equal(found["0--Event/0.jpg"], expected)
     assert problems.found == []
@@ -649,7 +649,7 @@ def test_well_formed_results_are_read_without_a_problem(tmp_path, text):
 def test_a_malformed_result_file_gives_no_detections_and_a_message(tmp_path, text, line, message):
     path = result(tmp_path, text)
     problems = Problems()
-    assert wider_face.read_detections(tmp_path, ["0--Event/0.jpg"], problems) == {}
+    assert wider_face.read_detections(tmp_path, ["0--Event/0.jpg"], problems=problems) == {}
     assert problems.counts["malformed result file"] == 1
     problem = problems.found[0]
     assert problem.where == f"{path}:{line}"
@@ -670,7 +670,7 @@ def test_what_is_odd_in_a_result_file_is_reported_and_the_rest_is_used(
 ):
     path = result(tmp_path, text)
     problems = Problems()
-    found = wider_face.read_detections(tmp_path, ["0--Event/0.jpg"], problems)
+    found = wider_face.read_detections(tmp_path, ["0--Event/0.jpg"], problems=problems)
     assert len(found["0--Event/0.jpg"]) == int(text.split("\n")[1])
     assert [(p.kind, p.where) for p in problems.found] == [(kind, f"{path}:{line}")]
     assert message in problems.found[0].message
@@ -681,7 +681,7 @@ def test_missing_and_superfluous_result_files_are_reported(tmp_path):
     result(tmp_path, "9\n0\n", "0--Event/9")
     problems = Problems()
     names = ["0--Event/0.jpg", "0--Event/1.jpg"]
-    found = wider_face.read_detections(tmp_path, names, problems)
+    found = wider_face.read_detections(tmp_path, names, problems=problems)
     assert {name: rows.shape for name, rows in found.items()} == {"0--Event/0.jpg": (0, 5)}
     assert [(p.kind, p.where) for p in problems.found] == [
         ("no result file", str(tmp_path / "0--Event/1.txt")),
@@ -691,7 +691,7 @@ def test_missing_and_superfluous_result_files_are_reported(tmp_path):
 
 def test_a_folder_without_any_result_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"expected result files such as 0--Event/0\.txt, found"):
-        wider_face.read_detections(tmp_path, ["0--Event/0.jpg"], Problems())
+        wider_face.read_detections(tmp_path, ["0--Event/0.jpg"])
 
 
 def test_nothing_outside_the_folder_of_results_is_read(tmp_path):
@@ -701,7 +701,7 @@ def test_nothing_outside_the_folder_of_results_is_read(tmp_path):
     (folder / "0--Event/1.txt").symlink_to(outside)
     problems = Problems()
     names = ["0--Event/0.jpg", "0--Event/1.jpg"]
-    assert list(wider_face.read_detections(folder, names, problems)) == names[:1]
+    assert list(wider_face.read_detections(folder, names, problems=problems)) == names[:1]
     assert list(problems.counts) == ["path outside the results"]
     for name in (
         "../secret/0.jpg",
@@ -711,7 +711,7 @@ def test_nothing_outside_the_folder_of_results_is_read(tmp_path):
         "a\\..\\b/c.jpg",
     ):
         with pytest.raises(ValueError, match=r"expected an image as event/image\.jpg"):
-            wider_face.read_detections(folder, [name], Problems())
+            wider_face.read_detections(folder, [name])
 
 
 finite = st.floats(-1e38, 1e38, allow_subnormal=True)
@@ -724,7 +724,7 @@ def test_results_are_read_as_they_were_written_bit_by_bit(tmp_path_factory, imag
     written = {f"{i % 2}--Event/{i}.jpg": np.array(r).reshape(-1, 5) for i, r in enumerate(images)}
     wider_face.write_detections(written, folder)
     problems = Problems()
-    read = wider_face.read_detections(folder, written, problems)
+    read = wider_face.read_detections(folder, written, problems=problems)
     assert list(read) == list(written)
     for name, rows in written.items():
         assert read[name].tobytes() == rows.tobytes()

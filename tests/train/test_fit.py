@@ -319,7 +319,7 @@ def batch_of(tiny_config):
         equal_objects: next(
             iter(
                 pipeline.training_dataset(
-                    datasets.load(("synthetic:#0-4",), ".", Problems(), ["object", "other"]),
+                    datasets.load(("synthetic:#0-4",), ["object", "other"]),
                     tiny_config.data,
                     num_classes=2,
                     equal_objects=equal_objects,

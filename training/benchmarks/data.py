@@ -121,12 +121,12 @@ def benchmark_reading(source: str, *, data: Path, rounds: int) -> Content:
         data: folder from which its path starts.
         rounds: of taking turns.
     """
-    opened_source = datasets.parse(source, data)
+    root = datasets.open(source, data).root
 
     def read() -> int:
-        return len(list(opened_source.read(problems=Problems(), photos=False)))
+        return len(datasets.open(source, data).annotations(photos=False, problems=Problems()))
 
-    paths = opened(read, [opened_source.root])
+    paths = opened(read, [root])
     bases = {BARE: bare_read, PLAIN: plainest_loop}
     title = f"{source}: {read():,} images"
     return {"results": [compare(title, {"reader": read}, paths, rounds, bases)]}

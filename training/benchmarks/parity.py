@@ -65,7 +65,7 @@ def compare(
         rounds: of taking time.
     """
     problems = Problems()
-    annotations = datasets.load([source], data, class_names=("face",), problems=problems)
+    annotations = datasets.load([source], ("face",), data=data, problems=problems)
     problems.log_counts()
     paths = export_all(model, calibration, output)
     threshold = unitbox_tf.load(model).decode.score_threshold

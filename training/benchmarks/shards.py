@@ -51,8 +51,8 @@ def benchmark(
         temporary = Path(name)
         class_names: tuple[str, ...] | None = None
         if source:
-            opened = datasets.parse(source, data)
-            annotations = list(opened.read(problems=Problems()))
+            opened = datasets.open(source, data)
+            annotations = opened.annotations(problems=Problems())
             class_names = opened.class_names()
         else:
             annotations = random_photos(temporary / "photos", count, kilobytes)
@@ -146,6 +146,6 @@ def shard_jobs(
         READ: read_bare,
         "read of each file": read_each,
         "reading shards": lambda: sum(
-            1 for _ in tfrecord.read(folder / "shards", "train", problems=problems)
+            1 for _ in tfrecord.Shards(folder / "shards", "train").annotations(problems=problems)
         ),
     }

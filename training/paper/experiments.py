@@ -59,7 +59,7 @@ def train_all(configs: Mapping[str, Config], folder: Path) -> None:
 def _check_sources(config: Config) -> None:
     """Raises `ValueError` if data that the run needs are not there."""
     for source in (*config.data.train_sources, *config.data.validation_sources):
-        datasets.parse(source, config.data.data)
+        datasets.open(source, config.data.data)
 
 
 def named(texts: Sequence[str]) -> dict[str, Path]:

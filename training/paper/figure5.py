@@ -285,7 +285,7 @@ def make(
     measured = measured_runs(output, runs)
     problems = Problems()
     sources = shared.data.validation_sources
-    truth = datasets.load(sources, data, class_names=("face",), problems=problems)
+    truth = datasets.load(sources, ("face",), data=data, problems=problems)
     problems.log_counts()
     photos = portraits(truth, PHOTOS)
     values = measure(measured, photos)

@@ -21,7 +21,7 @@ def curves_of(run: Path, sources: Sequence[str], data: str, **decode: Any) -> fd
     from unitbox_tf.detect import detector
 
     problems = Problems()
-    truth = datasets.load(sources, data, class_names=("face",), problems=problems)
+    truth = datasets.load(sources, ("face",), data=data, problems=problems)
     model = loading.load(run, score_threshold=matching.EVALUATED_SCORE, **decode)
     detections, seen = detector.detect_annotated(model, truth, problems=problems)
     problems.log_counts()

@@ -88,7 +88,7 @@ def compare(
     curves: dict[str, matching.Curve] = {}
     pythons: dict[str, tuple[str, ...]] = {}
     with tempfile.TemporaryDirectory(prefix="photos-") as name:
-        annotations = datasets.load(sources, data, class_names=("face",), problems=problems)
+        annotations = datasets.load(sources, ("face",), data=data, problems=problems)
         shown = read_photos(annotations[:photos], Path(name), rounds, problems=problems)
         for rival in detectors:
             row = rows[rival.label] = described(rival)

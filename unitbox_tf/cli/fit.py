@@ -64,8 +64,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _described(done: Any, protocol: str) -> str:
     """A run that has ended, in words."""
-    from unitbox_tf.cli.evaluate import table
     from unitbox_tf.evaluation import protocols
+    from unitbox_tf.evaluation.evaluate import table
 
     titles = "; ".join(protocols.TITLES[name] for name in dict.fromkeys(["summary", protocol]))
     counts = ", ".join(f"{count} x {kind}" for kind, count in done.problems.counts.items())

@@ -28,12 +28,14 @@ ABSENT = "photo listed but absent"
 MALFORMED = "malformed line"
 
 
-def lines(path: Path, problems: Problems) -> list[str]:
-    """The lines of a text file in UTF-8. One that is not is a problem; its wrong bytes become U+FFFD.
+def lines(path: Path, *, small: bool = False, problems: Problems | None = None) -> list[str]:
+    """The lines of a text file in UTF-8. A line that is not is a problem; its wrong bytes become U+FFFD.
 
-    Raises `ValueError` for UTF-16 and UTF-32, which have no line that could be read.
+    Raises `ValueError` for UTF-16 and UTF-32, which have no line that could be read, and for a file that
+    should be `small` and is far too long.
     """
-    raw = path.read_bytes()
+    problems = Problems.of(problems)
+    raw = read_small(path) if small else path.read_bytes()
     # UTF-32's mark of little-endian order begins with that of UTF-16.
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
         raise ValueError(f"{path}: expected text in UTF-8, received UTF-16 or UTF-32")
@@ -58,13 +60,16 @@ def _decoded(line: bytes, where: str, problems: Problems) -> str:
         return line.decode("utf-8", errors="replace")
 
 
-def numbers(text: str, counts: Sequence[int], where: str, problems: Problems) -> list[float] | None:
+def numbers(
+    text: str, counts: Sequence[int], where: str, *, problems: Problems | None = None
+) -> list[float] | None:
     """The finite numbers in `text`, of which there must be one of `counts`; else a problem and None."""
     values = _floats(text.split())
     if values is not None and len(values) in counts:
         return values
     expected = " or ".join(map(str, counts))
-    problems.add(MALFORMED, where, f"expected {expected} numbers, received {text.strip()[:200]!r}")
+    message = f"expected {expected} numbers, received {text.strip()[:200]!r}"
+    Problems.of(problems).add(MALFORMED, where, message)
     return None
 
 
@@ -93,13 +98,15 @@ def ignored(
     ignore: np.ndarray | Sequence[bool],
     places: Sequence[str],
     size: tuple[int, int] | None,
-    problems: Problems,
+    *,
+    problems: Problems | None = None,
 ) -> np.ndarray:
     """`ignore` `[N]`, set as well for boxes that cannot be found: those without area, those outside their photo.
 
     Each of these is a problem at its place in `places`. Boxes that leave their photo in part stay as they
     are: what trains and judges cuts them.
     """
+    problems = Problems.of(problems)
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     ignore = np.array(ignore, np.bool_).reshape(-1)
     flat = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
@@ -160,8 +167,9 @@ def listed_class_names(folder: Path) -> tuple[str, ...] | None:
     path = next((folder / name for name in LABEL_FILES if (folder / name).is_file()), None)
     if path is None:
         return None
-    problems = Problems()
-    names = tuple(line.strip() for line in "\n".join(lines(path, problems)).rstrip().split("\n"))
+    problems = Problems(logged=False)
+    text = "\n".join(lines(path, problems=problems)).rstrip()
+    names = tuple(line.strip() for line in text.split("\n"))
     if problems.found:
         raise ValueError(str(problems.found[0]))
     for number, name in enumerate(names, 1):
@@ -180,7 +188,7 @@ class Listed(NamedTuple):
 
 
 def listed_photos(
-    path: Path, is_name: Callable[[str], bool], problems: Problems
+    path: Path, is_name: Callable[[str], bool], *, problems: Problems | None = None
 ) -> Iterator[Listed]:
     """The photos in a list that repeats: a photo's name, the number of its objects, a line for each of them.
 
@@ -189,11 +197,12 @@ def listed_photos(
     line that `is_name` begins the next photo: where the number of objects is missing, since the
     photo's objects are unknown then, and where there are fewer or more lines than it says.
     """
-    text = lines(path, problems)
+    found = Problems.of(problems)
+    text = lines(path, problems=found)
     at = 0
 
     def report(kind: str, line: int, message: str) -> None:
-        problems.add(kind, f"{path}:{line}", message)
+        found.add(kind, f"{path}:{line}", message)
 
     while at < len(text):
         name, line = text[at].strip(), at + 1
@@ -231,7 +240,7 @@ def listed_photos(
 
 
 def objects(
-    path: Path, listed: Listed, counts: Sequence[int], problems: Problems
+    path: Path, listed: Listed, counts: Sequence[int], *, problems: Problems | None = None
 ) -> tuple[np.ndarray, list[str]]:
     """The lines of a photo's objects as a table, and their places; malformed lines are left out.
 
@@ -244,6 +253,7 @@ def objects(
     Returns:
         The table `[N, max(counts)]` float64, NaN where a line has fewer numbers, and `N` places.
     """
+    problems = Problems.of(problems)
     name, width = str(path), max(counts)
     rows = listed.rows
     # All lines at once where they are alike, as they nearly always are: half the time.
@@ -260,7 +270,7 @@ def objects(
             ]
     kept, places = [], []
     for line, row in enumerate(rows, listed.first):
-        values = numbers(row, counts, f"{name}:{line}", problems)
+        values = numbers(row, counts, f"{name}:{line}", problems=problems)
         if values is not None:
             kept.append(values + [np.nan] * (width - len(values)))
             places.append(f"{name}:{line}")
@@ -298,10 +308,12 @@ class Photos:
     symbolic link, has control characters, or was listed before: the first one is kept.
     """
 
-    def __init__(self, folder: Path, problems: Problems, needed: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, needed: bool = True, problems: Problems | None = None
+    ) -> None:
         """`folder` has the photos; unless `needed`, those that are absent are no problem."""
         self._folder = Folder(folder)
-        self._problems = problems
+        self._problems = Problems.of(problems)
         self._needed = needed
         self._listed: dict[str, str] = {}
         self._stems: dict[str, dict[str, str]] = {}

@@ -11,18 +11,17 @@ are numbered by ascending category id. Segmentations and keypoints are not read.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from unitbox_tf.datasets import checks, writing
+from unitbox_tf.datasets.base import DataSet, Format, Ids
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
@@ -37,105 +36,154 @@ class _Object(NamedTuple):
     area: float | None  # None where it is not stated, NaN where that is no area
 
 
-@dataclasses.dataclass(frozen=True)
-class Ids:
-    """What the numbers in results stand for: names of images, indices of classes."""
+class _Image(NamedTuple):
+    """An image: its name, and its height and width where they are stated."""
 
-    images: dict[Any, str]
-    categories: dict[Any, int]
-
-
-def class_names(root: Path, split: str) -> tuple[str, ...]:
-    """The names of the categories, by ascending id."""
-    path, content = _content(root, split, _without_annotation)
-    return tuple(str(category.get("name", id)) for id, category in _categories(path, content))
+    name: str
+    size: tuple[int, int] | None
 
 
-def ids(root: Path, split: str) -> Ids:
-    """The ids of images and categories; of those that are listed twice, the first, as `read` has it."""
-    path, content = _content(root, split, _without_annotation)
-    images: dict[Any, str] = {}
-    names: set[str] = set()
-    for image in content["images"]:
-        with contextlib.suppress(KeyError, TypeError):  # `read` reports it
-            if image["id"] not in images and image["file_name"] not in names:
-                images[image["id"]] = image["file_name"]
-                names.add(image["file_name"])
-    categories = {id: index for index, (id, _) in enumerate(_categories(path, content))}
-    return Ids(images, categories)
+class _Objects(NamedTuple):
+    """The objects of all images, those of an image side by side, in the order of the file.
 
-
-def read(
-    root: Path, split: str, problems: Problems, *, photos: bool = True
-) -> Iterator[Annotation]:
-    """The images of the json file `root`, or of that which `split` names, or of the only one in `root`.
-
-    With `photos`, only images that are present.
+    Attributes:
+        ends: for each image, where its objects end; they begin where those of the image before end.
+        places: the index of each object in the file.
+        boxes: `xyxy` `[N, 4]` float64.
+        classes: `[N]` int32.
+        ignore: `[N]` bool.
+        areas: `[N]` float64; NaN where none is stated.
     """
-    path, content = _content(root, split, _object)
-    images, objects = content["images"], content["annotations"]
-    classes = {id: index for index, (id, _) in enumerate(_categories(path, content))}
-    names: dict[Any, tuple[str, tuple[int, int] | None]] = {}
-    for index, image in enumerate(images):
-        where = f"{path}: images[{index}]"
-        try:
-            key, name = image["id"], image["file_name"]
-            if not isinstance(name, str):
-                raise TypeError(f"expected a file_name, received {name!r}")
-            if key in names:
-                message = f"id {key!r} is that of {names[key][0]!r} already, which is kept"
-                problems.add(checks.TWICE, where, message)
-                continue
-            height, width = image.get("height"), image.get("width")
-            stated = type(height) is int and type(width) is int and min(height, width) > 0
-            names[key] = name, (height, width) if stated else None
-        except (KeyError, TypeError, AttributeError) as error:
-            problems.add("malformed image", where, f"{error!r} in {str(image)[:200]}")
 
-    by_image: dict[Any, list[int]] = defaultdict(list)
-    for index, item in enumerate(objects):
-        where = f"{path}: annotations[{index}]"
+    ends: np.ndarray
+    places: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+    ignore: np.ndarray
+    areas: np.ndarray
+
+
+class Coco(DataSet):
+    """The json file `root`, or the one that `split` names, or the only one in the folder `root`."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        """Parses the file. Raises `ValueError` if it is not COCO's json."""
+        self._path, content = _content(root, split)
+        self._split = split
+        self._problems = Problems(logged=False)  # found while parsing
+        categories = _categories(self._path, content)
+        self._class_names = tuple(str(category.get("name", id)) for id, category in categories)
+        self._classes = {id: index for index, (id, _) in enumerate(categories)}
+        self._images = self._read_images(content["images"])
+        self._objects = self._read_objects(content["annotations"])
+
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the categories, by ascending id."""
+        return self._class_names
+
+    def ids(self) -> Ids:
+        """The ids of images and categories. An image that is listed twice has the first id."""
+        by_name: dict[str, Any] = {}
+        for id, image in self._images.items():
+            by_name.setdefault(image.name, id)
+        return Ids({id: name for name, id in by_name.items()}, self._classes)
+
+    def annotations(
+        self, *, photos: bool = True, problems: Problems | None = None
+    ) -> Iterator[Annotation]:
+        """The images in the order of the file. Their arrays cannot be written to: they share memory."""
+        problems = Problems.of(problems)
+        problems.add_all(self._problems.found)
+        beside, split = self._path.parent, self._split
+        candidates = [beside / "images", beside.parent / split if split else beside, beside]
+        folder = next(folder for folder in candidates if folder.is_dir())
+        found = checks.Photos(folder, needed=photos, problems=problems)
+        objects, begin = self._objects, 0
+        for (name, size), end in zip(self._images.values(), objects.ends.tolist(), strict=True):
+            those = slice(begin, end)
+            begin = end
+            boxes, areas = objects.boxes[those], objects.areas[those]
+            places = [f"{self._path}: annotations[{i}]" for i in objects.places[those].tolist()]
+            ignore = checks.ignored(boxes, objects.ignore[those], places, size, problems=problems)
+            photo = found.find(name, f"{self._path}: image {name!r}")
+            if photo is not None:
+                known = None if np.isnan(areas).all() else areas
+                labels = objects.classes[those]
+                yield Annotation(name, photo, boxes, labels, ignore, size=size, areas=known)
+
+    def _read_images(self, images: list[Any]) -> dict[Any, _Image]:
+        """The images by id, without those that cannot be used, which are problems."""
+        known: dict[Any, _Image] = {}
+        for index, image in enumerate(images):
+            where = f"{self._path}: images[{index}]"
+            try:
+                key, name = image["id"], image["file_name"]
+                if not isinstance(name, str):
+                    raise TypeError(f"expected a file_name, received {name!r}")
+                if key in known:
+                    message = f"id {key!r} is that of {known[key].name!r} already, which is kept"
+                    self._problems.add(checks.TWICE, where, message)
+                    continue
+                height, width = image.get("height"), image.get("width")
+                stated = type(height) is int and type(width) is int and min(height, width) > 0
+                known[key] = _Image(name, (height, width) if stated else None)
+            except (KeyError, TypeError, AttributeError) as error:
+                message = f"{error!r} in {str(image)[:200]}"
+                self._problems.add("malformed image", where, message)
+        return known
+
+    def _read_objects(self, items: list[Any]) -> _Objects:
+        """The objects as arrays. `items` is emptied, so that memory holds few of them twice."""
+        order = {id: index for index, id in enumerate(self._images)}
+        images, places, classes = array("q"), array("q"), array("i")
+        boxes, ignore, areas = array("d"), array("b"), array("d")
+        for index, item in enumerate(items):
+            items[index] = None
+            if self._is_usable(item, f"{self._path}: annotations[{index}]"):
+                images.append(order[item.image])
+                places.append(index)
+                classes.append(self._classes[item.category])
+                boxes.extend(item.box)
+                ignore.append(item.ignore)
+                areas.append(math.nan if item.area is None else item.area)
+        by_image = np.argsort(np.array(images, np.int64), kind="stable")
+        corners = np.array(boxes, np.float64).reshape(-1, 4)[by_image]
+        corners[:, 2:] += corners[:, :2]
+        ends = np.cumsum(np.bincount(np.array(images, np.int64), minlength=len(order)))
+        columns = (
+            np.array(places, np.int64)[by_image],
+            corners,
+            np.array(classes, np.int32)[by_image],
+            np.array(ignore, np.bool_)[by_image],
+            np.array(areas, np.float64)[by_image],
+        )
+        for column in columns:
+            column.flags.writeable = False  # annotations are views
+        return _Objects(ends, *columns)
+
+    def _is_usable(self, item: Any, where: str) -> bool:
+        """Whether it is an object of a known image and category; else a problem."""
         if not isinstance(item, _Object):
             message = f"expected image_id, category_id and bbox of 4 finite numbers: {item!r:.200}"
-            problems.add(MALFORMED, where, message)
-        elif item.image not in names:
-            problems.add(MALFORMED, where, f"no image has the id {item.image!r}")
-        elif item.category not in classes:
-            problems.add(MALFORMED, where, f"no category has the id {item.category!r}")
+            self._problems.add(MALFORMED, where, message)
+        elif item.image not in self._images:
+            self._problems.add(MALFORMED, where, f"no image has the id {item.image!r}")
+        elif item.category not in self._classes:
+            self._problems.add(MALFORMED, where, f"no category has the id {item.category!r}")
         else:
-            by_image[item.image].append(index)
-
-    beside = path.parent
-    candidates = [beside / "images", beside.parent / split if split else beside, beside]
-    folder = next(folder for folder in candidates if folder.is_dir())
-    found = checks.Photos(folder, problems, needed=photos)
-    for key, (name, size) in names.items():
-        chosen = by_image.pop(key, [])
-        rows = [objects[index] for index in chosen]
-        boxes = np.array([row.box for row in rows], np.float64).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        places = [f"{path}: annotations[{index}]" for index in chosen]
-        ignore = checks.ignored(boxes, [row.ignore for row in rows], places, size, problems)
-        photo = found.find(name, f"{path}: image {name!r}")
-        if photo is not None:
-            labels = [classes[row.category] for row in rows]
-            areas = np.array([row.area for row in rows], np.float64)  # NaN for None
-            for row, place in zip(rows, places, strict=True):
-                if row.area is not None and math.isnan(row.area):
-                    message = "expected an area from 0; that of its box is taken"
-                    problems.add("malformed area", place, message)
-            known = None if np.isnan(areas).all() else areas
-            yield Annotation(name, photo, boxes, np.array(labels), ignore, size=size, areas=known)
+            if item.area is not None and math.isnan(item.area):
+                message = "expected an area from 0; that of its box is taken"
+                self._problems.add("malformed area", where, message)
+            return True
+        return False
 
 
-def _content(
-    root: Path, split: str, hook: Callable[[dict[str, Any]], Any]
-) -> tuple[Path, dict[str, Any]]:
-    """The json file and what is in it, each object as `hook` makes it."""
+def _content(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
+    """The json file and its content, with an `_Object` in place of each usable annotation."""
     path = checks.file_of(root, split, ".json", [f"annotations/instances_{split}.json"])
     try:
         # Objects are made small while they are read: polygons would take many times the memory.
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=hook)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_object)
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}"
         raise ValueError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
@@ -145,11 +193,6 @@ def _content(
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in expected):
         raise ValueError(f"{path}: expected COCO's images, annotations and categories")
     return path, content
-
-
-def _without_annotation(item: dict[str, Any]) -> dict[str, Any] | None:
-    """A json object; None where it is an annotation, which then takes neither time nor memory."""
-    return None if "bbox" in item and "image_id" in item else item
 
 
 def _object(item: dict[str, Any]) -> Any:
@@ -187,9 +230,9 @@ def write(
     root: Path,
     split: str,
     class_names: Sequence[str],
-    problems: Problems,
     *,
     photos: writing.PhotosAs = "copy",
+    problems: Problems | None = None,
 ) -> writing.Written:
     """Writes `annotations` as `split.json` (`instances.json` if empty) and `images/`.
 
@@ -200,7 +243,9 @@ def write(
     images: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []
     holds = ("ignore", "classes", "areas")
-    with writing.destination(root, class_names, problems, holds=holds, photos=photos) as out:
+    with writing.destination(
+        root, class_names, holds=holds, photos=photos, problems=problems
+    ) as out:
         for annotation in map(out.held, annotations):
             name = out.photo(annotation, "images")
             if name is None:
@@ -235,3 +280,6 @@ def _rounded(value: float) -> float | int:
     """Six decimals; whole numbers without any."""
     value = round(value, 6)
     return int(value) if value.is_integer() else value
+
+
+FORMAT = Format(Coco, write)

@@ -17,10 +17,12 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from unitbox_tf.datasets import checks, writing
+from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
@@ -28,49 +30,75 @@ COLUMNS = ["image", "x0", "y0", "x1", "y1", "class"]
 IGNORE = {"": False, "0": False, "1": True}
 
 
-def class_names(root: Path, split: str) -> tuple[str, ...]:
-    """The names in `labels.txt`, or those in the table in the order of the alphabet."""
-    path = checks.file_of(root, split, ".csv")
-    return checks.listed_class_names(path.parent) or _sorted_names(_rows(path, Problems()))
+class _Image(NamedTuple):
+    """The rows of an image: its name, the line of the first, and the usable objects with their lines."""
+
+    name: str
+    first: int
+    boxes: np.ndarray
+    classes: np.ndarray
+    ignore: np.ndarray
+    lines: np.ndarray
 
 
-def _sorted_names(rows: Iterable[tuple[int, list[str]]]) -> tuple[str, ...]:
-    return tuple(sorted({row[5].strip() for _, row in rows} - {""}))
+class Table(DataSet):
+    """The table `root`, or `split.csv` in the folder `root`, or the only table there."""
 
+    def __init__(self, root: Path, split: str) -> None:
+        """Parses the table. Raises `ValueError` if its header is another."""
+        self._path = checks.file_of(root, split, ".csv")
+        self._problems = Problems(logged=False)  # found while parsing
+        rows = list(_rows(self._path, self._problems))
+        listed = checks.listed_class_names(self._path.parent)
+        self._class_names = listed or tuple(sorted({row[5].strip() for _, row in rows} - {""}))
+        self._images = self._read(rows)
 
-def read(
-    root: Path, split: str, problems: Problems, *, photos: bool = True
-) -> Iterator[Annotation]:
-    """The photos of the table `root`, or of `split.csv` or the only table in `root`.
+    def class_names(self) -> tuple[str, ...]:
+        """The names in `labels.txt`, or those in the table in the order of the alphabet."""
+        return self._class_names
 
-    With `photos`, only those that are present. The rows of a photo need not be neighbours.
-    """
-    path = checks.file_of(root, split, ".csv")
-    table = list(_rows(path, problems))
-    names = checks.listed_class_names(path.parent) or _sorted_names(table)
-    labels = {name: index for index, name in enumerate(names)}
-    by_photo: dict[str, list[tuple[int, list[str]]]] = {}
-    for line, row in table:
-        by_photo.setdefault(os.path.normpath(row[0]) if row[0] else "", []).append((line, row))
-    beside = path.parent
-    folder = beside / "images" if (beside / "images").is_dir() else beside
-    found = checks.Photos(folder, problems, needed=photos)
-    for rows in by_photo.values():
-        first, name = rows[0][0], rows[0][1][0]
-        boxes, classes, ignore, places = [], [], [], []
+    def annotations(
+        self, *, photos: bool = True, problems: Problems | None = None
+    ) -> Iterator[Annotation]:
+        """The images in the order in which the table first names them."""
+        problems = Problems.of(problems)
+        problems.add_all(self._problems.found)
+        beside = self._path.parent
+        folder = beside / "images" if (beside / "images").is_dir() else beside
+        found = checks.Photos(folder, needed=photos, problems=problems)
+        for name, first, boxes, classes, ignore, lines in self._images:
+            places = [f"{self._path}:{line}" for line in lines.tolist()]
+            ignored = checks.ignored(boxes, ignore, places, None, problems=problems)
+            photo = found.find(name, f"{self._path}:{first}")
+            if photo is not None:
+                yield Annotation(name, photo, boxes, classes, ignored)
+
+    def _read(self, rows: list[tuple[int, list[str]]]) -> list[_Image]:
+        """The images. The rows of an image need not be neighbours."""
+        labels = {name: index for index, name in enumerate(self._class_names)}
+        by_image: dict[str, list[tuple[int, list[str]]]] = {}
         for line, row in rows:
-            where = f"{path}:{line}"
-            if any(cell.strip() for cell in row[1:]):
-                values = _box(row, labels, where, problems)
-                if values is not None:
-                    boxes.append(values)
-                    classes.append(labels[row[5].strip()])
-                    ignore.append(IGNORE[row[6].strip()])
-                    places.append(where)
-        ignored = checks.ignored(np.array(boxes), ignore, places, None, problems)
-        photo = found.find(name, f"{path}:{first}")
-        if photo is not None:
-            yield Annotation(name, photo, np.array(boxes), np.array(classes), ignored)
+            by_image.setdefault(os.path.normpath(row[0]) if row[0] else "", []).append((line, row))
+        images = []
+        for own in by_image.values():
+            first, name = own[0][0], own[0][1][0]
+            boxes, classes, ignore, lines = [], [], [], []
+            for line, row in own:
+                if any(cell.strip() for cell in row[1:]):
+                    values = _box(row, labels, f"{self._path}:{line}", self._problems)
+                    if values is not None:
+                        boxes.append(values)
+                        classes.append(labels[row[5].strip()])
+                        ignore.append(IGNORE[row[6].strip()])
+                        lines.append(line)
+            columns = (
+                np.array(boxes, np.float64).reshape(-1, 4),
+                np.array(classes, np.int32),
+                np.array(ignore, np.bool_),
+                np.array(lines, np.int64),
+            )
+            images.append(_Image(name, first, *columns))
+        return images
 
 
 def _rows(path: Path, problems: Problems) -> Iterator[tuple[int, list[str]]]:
@@ -79,7 +107,7 @@ def _rows(path: Path, problems: Problems) -> Iterator[tuple[int, list[str]]]:
     Raises `ValueError` if the header is another.
     """
     has_ignore = False
-    for number, line in enumerate(checks.lines(path, problems), 1):
+    for number, line in enumerate(checks.lines(path, problems=problems), 1):
         try:
             # Line by line: a quote that is not closed would swallow the rest of the table.
             row = next(csv.reader([line], strict=True), [])
@@ -124,9 +152,9 @@ def write(
     root: Path,
     split: str,
     class_names: Sequence[str],
-    problems: Problems,
     *,
     photos: writing.PhotosAs = "copy",
+    problems: Problems | None = None,
 ) -> writing.Written:
     """Writes `annotations` as `split.csv` (`boxes.csv` if empty), `labels.txt` and `images/`."""
     stem = writing.usable_split(split or "boxes")
@@ -134,7 +162,9 @@ def write(
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*COLUMNS, "ignore"])
     holds = ("ignore", "classes")
-    with writing.destination(root, class_names, problems, holds=holds, photos=photos) as out:
+    with writing.destination(
+        root, class_names, holds=holds, photos=photos, problems=problems
+    ) as out:
         for annotation in map(out.held, annotations):
             name = out.photo(annotation, "images")
             if name is None:
@@ -149,3 +179,6 @@ def write(
         out.write(f"{stem}.csv", text.getvalue())
         out.write_labels()
     return out.written
+
+
+FORMAT = Format(Table, write)

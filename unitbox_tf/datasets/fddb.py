@@ -18,6 +18,7 @@ import numpy as np
 
 from unitbox_tf import boxes as box_ops
 from unitbox_tf.datasets import checks, writing
+from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
@@ -45,32 +46,40 @@ def folds(split: str) -> list[int]:
     return chosen
 
 
-def class_names(root: Path, split: str) -> tuple[str, ...]:
-    """The one class."""
-    return ("face",)
+class Fddb(DataSet):
+    """The folds that the split names; see `folds`."""
 
+    def __init__(self, root: Path, split: str) -> None:
+        """Raises `ValueError` if the split names no folds."""
+        self._root, self._folds = root, folds(split)
 
-def read(
-    root: Path, split: str, problems: Problems, *, photos: bool = True
-) -> Iterator[Annotation]:
-    """The photos of the chosen `folds`; with `photos`, only those that are present below `root`."""
-    found = checks.Photos(root / "originalPics", problems, needed=photos)
-    for fold in folds(split):
-        path = root / "FDDB-folds" / f"FDDB-fold-{fold:02d}-ellipseList.txt"
-        if path.is_file():
-            yield from _read_fold(path, found, problems)
-        else:
-            problems.add("fold listed but absent", str(path), "no such file")
+    def class_names(self) -> tuple[str, ...]:
+        """The one class."""
+        return ("face",)
+
+    def annotations(
+        self, *, photos: bool = True, problems: Problems | None = None
+    ) -> Iterator[Annotation]:
+        """The images of the folds, fold by fold."""
+        problems = Problems.of(problems)
+        found = checks.Photos(self._root / "originalPics", needed=photos, problems=problems)
+        for fold in self._folds:
+            path = self._root / "FDDB-folds" / f"FDDB-fold-{fold:02d}-ellipseList.txt"
+            if path.is_file():
+                yield from _read_fold(path, found, problems)
+            else:
+                problems.add("fold listed but absent", str(path), "no such file")
 
 
 def _read_fold(path: Path, photos: checks.Photos, problems: Problems) -> Iterator[Annotation]:
-    for listed in checks.listed_photos(path, lambda line: "/" in line, problems):
-        table, places = checks.objects(path, listed, [5, 6], problems)
+    for listed in checks.listed_photos(path, lambda line: "/" in line, problems=problems):
+        table, places = checks.objects(path, listed, [5, 6], problems=problems)
         ellipses = table[:, :5]
         boxes = box_ops.ellipses_to_boxes(ellipses)
         flat = (ellipses[:, :2] <= 0).any(axis=1)
         boxes[flat] = np.tile(ellipses[flat, 3:], 2)
-        ignore = checks.ignored(boxes, np.zeros(len(boxes), bool), places, None, problems)
+        none = np.zeros(len(boxes), bool)
+        ignore = checks.ignored(boxes, none, places, None, problems=problems)
         name = listed.name
         photo = photos.find(photos.name_of(name), f"{path}:{listed.line}")
         if photo is not None:
@@ -82,9 +91,9 @@ def write(
     root: Path,
     split: str,
     class_names: Sequence[str],
-    problems: Problems,
     *,
     photos: writing.PhotosAs = "copy",
+    problems: Problems | None = None,
 ) -> writing.Written:
     """Writes `annotations` as the folds that `split` names, the same number of photos to each, in order.
 
@@ -93,7 +102,9 @@ def write(
     """
     chosen = sorted(set(folds(split)))
     holds = ("ellipses",)
-    with writing.destination(root, class_names, problems, holds=holds, photos=photos) as out:
+    with writing.destination(
+        root, class_names, holds=holds, photos=photos, problems=problems
+    ) as out:
         names, entries = [], []
         for annotation in map(out.held, annotations):
             file = out.photo(annotation, "originalPics", by_stem=True)
@@ -113,3 +124,6 @@ def write(
             out.write(f"{stem}.txt", "".join(f"{names[i]}\n" for i in part))
             out.write(f"{stem}-ellipseList.txt", "".join(entries[i] for i in part))
     return out.written
+
+
+FORMAT = Format(Fddb, write)

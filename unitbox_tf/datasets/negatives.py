@@ -1,4 +1,4 @@
-"""A folder of photos that show no object: every pixel is background."""
+"""A folder of images that show no object: every pixel is background."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ import numpy as np
 
 from unitbox_tf import images
 from unitbox_tf.datasets import checks
+from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
 
-def class_names(root: Path, split: str) -> None:
-    """None: there are no objects to have a class."""
+class Negatives(DataSet):
+    """The JPEG and PNG files below the folder `root / split`. There are no objects to have a class."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        self._root, self._split = root, split
+
+    def annotations(
+        self, *, photos: bool = True, problems: Problems | None = None
+    ) -> Iterator[Annotation]:
+        """An annotation without boxes for each file. The files are the list: `photos` changes nothing."""
+        found = checks.Photos(self._root, problems=problems)
+        for path in images.photos(self._root / self._split):
+            name = path.relative_to(self._root).as_posix()
+            photo = found.find(name, str(path))
+            if photo is not None:
+                yield Annotation(name, photo, np.zeros((0, 4)))
 
 
-def read(
-    root: Path, split: str, problems: Problems, *, photos: bool = True
-) -> Iterator[Annotation]:
-    """An annotation without boxes for each JPEG and PNG file below the folder `root / split`.
-
-    The photos are the list: `photos` changes nothing.
-    """
-    found = checks.Photos(root, problems)
-    for path in images.photos(root / split):
-        name = path.relative_to(root).as_posix()
-        photo = found.find(name, str(path))
-        if photo is not None:
-            yield Annotation(name, photo, np.zeros((0, 4)))
+FORMAT = Format(Negatives)

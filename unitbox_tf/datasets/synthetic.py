@@ -1,4 +1,4 @@
-"""Pictures drawn from a seed: one to three bright-rimmed ellipses ("objects") on a busy background. Needs no file.
+"""Pictures drawn from a seed: one to three bright-rimmed ellipses ("objects") on a busy background. No file is needed.
 
 For tests and for the first run of a newcomer: a task that a detector learns from random weights in
 minutes, in which the background has the same colours and straight-edged shapes of the same sizes,
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from unitbox_tf import boxes as box_ops
+from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
@@ -23,26 +24,31 @@ MAX_OBJECTS = 3
 GAP = 4.0  # px between the boxes of two objects: the paper's decoder finds touching ones as one
 
 
-def class_names(root: Path, split: str) -> tuple[str, ...]:
-    """The one class."""
-    return ("object",)
-
-
-def read(
-    root: Path, split: str, problems: Problems, *, photos: bool = True
-) -> Iterator[Annotation]:
-    """Pictures number first to last of `split`, written `first-last` (last excluded); `root` and `photos` are not used.
+class Synthetic(DataSet):
+    """Pictures number first to last of the split, written `first-last` (last excluded); there is no file.
 
     The number is the picture's seed: the same number always gives the same picture, and ranges that
     do not meet have no picture in common.
     """
-    first, dash, last = split.partition("-")
-    if not (dash and first.isdigit() and last.isdigit() and int(first) < int(last)):
-        raise ValueError(
-            f"Expected a range of synthetic pictures like '0-1000'. Received: {split!r}"
-        )
-    for number in range(int(first), int(last)):
-        yield draw(number)
+
+    def __init__(self, root: Path, split: str) -> None:
+        """Raises `ValueError` if the split is no range."""
+        first, dash, last = split.partition("-")
+        if not (dash and first.isdigit() and last.isdigit() and int(first) < int(last)):
+            raise ValueError(
+                f"Expected a range of synthetic pictures like '0-1000'. Received: {split!r}"
+            )
+        self._numbers = range(int(first), int(last))
+
+    def class_names(self) -> tuple[str, ...]:
+        """The one class."""
+        return ("object",)
+
+    def annotations(
+        self, *, photos: bool = True, problems: Problems | None = None
+    ) -> Iterator[Annotation]:
+        """The pictures, drawn as they are asked for."""
+        return map(draw, self._numbers)
 
 
 def draw(number: int) -> Annotation:
@@ -108,3 +114,6 @@ def _draw_ellipse(image: np.ndarray, ellipse: np.ndarray, generator: np.random.G
             cv2.LINE_AA,
             bits,
         )
+
+
+FORMAT = Format(Synthetic)

@@ -37,6 +37,7 @@ import numpy as np
 
 from unitbox_tf import images
 from unitbox_tf.datasets import checks, writing
+from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.files import Part
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
@@ -66,43 +67,49 @@ MALFORMED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError
 AGAIN = "if `unitbox convert` wrote it, delete it and run the same command again"
 
 
-def class_names(root: Path, split: str) -> tuple[str, ...] | None:
-    """The names in `labels.txt`; None without it."""
-    return checks.listed_class_names(root.parent if root.is_file() else root)
-
-
 # Reading
 
 
-def read(
-    root: Path, split: str, problems: Problems, *, photos: bool = True
-) -> Iterator[Annotation]:
-    """The photos in the shard `root`, or in the shards of `split` in the folder `root`, or in all of them.
+class Shards(DataSet):
+    """The shard `root`, or the shards of the split in the folder `root`, or all shards there."""
 
-    Both checksums of each record are verified.
+    def __init__(self, root: Path, split: str) -> None:
+        self._root, self._split = root, split
 
-    Raises:
-        ValueError: a shard is missing, cut off or damaged, or has a record that is no photo with
-            boxes. What comes after damage cannot be found again, so nothing is left out.
-    """
-    for path in _shards(root, split):
-        number = 0
-        for number, offset, record in _records(path):
-            where = f"{path}: record {number}"
-            try:
-                annotation = _annotation(path, offset, record)
-            except MALFORMED as error:
-                raise ValueError(f"{where}: expected a photo with its boxes: {error}") from error
-            fault = checks.fault_of_name(annotation.name)
-            if fault:
-                problems.add(fault[0], where, fault[1])
-                continue
-            yield _checked(annotation, problems)
-        expected = _planned(path)
-        if expected not in (None, number):
-            raise ValueError(
-                f"{path}: expected {expected} records, received {number}: it is cut off; {AGAIN}"
-            )
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names in `labels.txt`; None without it."""
+        folder = self._root.parent if self._root.is_file() else self._root
+        return checks.listed_class_names(folder)
+
+    def annotations(
+        self, *, photos: bool = True, problems: Problems | None = None
+    ) -> Iterator[Annotation]:
+        """The images in the order of the shards. Both checksums of each record are verified.
+
+        Raises:
+            ValueError: a shard is missing, cut off or damaged, or has a record that is no image with
+                boxes. What comes after damage cannot be found again, so nothing is left out.
+        """
+        problems = Problems.of(problems)
+        for path in _shards(self._root, self._split):
+            number = 0
+            for number, offset, record in _records(path):
+                where = f"{path}: record {number}"
+                try:
+                    annotation = _annotation(path, offset, record)
+                except MALFORMED as error:
+                    message = f"{where}: expected a photo with its boxes: {error}"
+                    raise ValueError(message) from error
+                fault = checks.fault_of_name(annotation.name)
+                if fault:
+                    problems.add(fault[0], where, fault[1])
+                    continue
+                yield _checked(annotation, problems)
+            expected = _planned(path)
+            if expected not in (None, number):
+                raise ValueError(
+                    f"{path}: expected {expected} records, received {number}: it is cut off; {AGAIN}"
+                )
 
 
 def _checked(annotation: Annotation, problems: Problems) -> Annotation:
@@ -117,7 +124,7 @@ def _checked(annotation: Annotation, problems: Problems) -> Annotation:
         annotation = annotation.select(usable)
         places = [place for place, kept in zip(places, usable, strict=True) if kept]
     boxes, ignore, size = annotation.boxes, annotation.ignore, annotation.size
-    ignored = checks.ignored(boxes, ignore, places, size, problems)
+    ignored = checks.ignored(boxes, ignore, places, size, problems=problems)
     return dataclasses.replace(annotation, ignore=ignored)
 
 
@@ -404,9 +411,9 @@ def write(
     root: Path,
     split: str,
     class_names: Sequence[str],
-    problems: Problems,
     *,
     photos: writing.PhotosAs = "copy",
+    problems: Problems | None = None,
 ) -> writing.Written:
     """Writes `annotations` into shards `split-00000-of-N.tfrecord` (`photos-...` if empty) of about `SHARD_BYTES`.
 
@@ -419,6 +426,7 @@ def write(
             are not to be copied; or one changes while it is written.
         OSError: a photo or shard cannot be read or written.
     """
+    problems = Problems.of(problems)
     stem = writing.usable_split(split or "photos")
     if photos != "copy":
         raise ValueError(
@@ -428,7 +436,7 @@ def write(
     writing.check_class_names(class_names)
     if isinstance(annotations, Iterator):
         annotations = list(annotations)
-    out = writing.Destination(root, root, class_names, frozenset(), problems, photos)
+    out = writing.Destination(root, root, class_names, frozenset(), photos, problems)
     lengths, plan = _make_plan(annotations, out, problems)
     _claim(root, stem, plan, out)
     kept = (
@@ -638,3 +646,6 @@ def _displayed_size(annotation: Annotation, photo: bytes) -> tuple[int, int] | N
         return images.photo_size(photo)
     except ValueError:
         return None
+
+
+FORMAT = Format(Shards, write)

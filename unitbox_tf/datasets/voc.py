@@ -19,16 +19,18 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import defusedxml.ElementTree
 import numpy as np
 
 from unitbox_tf.datasets import checks, writing
-from unitbox_tf.problems import Problems
+from unitbox_tf.datasets.base import DataSet, Format
+from unitbox_tf.problems import Problem, Problems
 from unitbox_tf.records import Annotation
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -36,86 +38,164 @@ FIRST_PIXEL = np.array([1.0, 1.0, 0.0, 0.0])  # what VOC's corners have more tha
 MALFORMED = "malformed object"
 
 
-def class_names(root: Path, split: str) -> tuple[str, ...]:
-    """The names in `labels.txt`, or those in all xml files below `root` in the order of the alphabet."""
-    listed = checks.listed_class_names(root)
-    if listed:
-        return listed
-    names: set[str] = set()
-    inside = checks.Folder(root)
-    for path in sorted(root.rglob("*.xml")):
-        tree = _parse(path, Problems(), inside)
-        if tree is not None:
-            names.update(_text(item, "name") for item in tree.iterfind("object"))
-    return tuple(sorted(names - {""}))
+class _Xml(NamedTuple):
+    """The content of an xml file. Of its objects, those with four corners.
 
-
-def read(
-    root: Path, split: str, problems: Problems, *, photos: bool = True
-) -> Iterator[Annotation]:
-    """The photos of the list `split`, or of the folder `split`, or, if it is empty, all that have an xml file.
-
-    With `photos`, only those that are present.
+    Attributes:
+        filename: the name of the image that the file states.
+        size: height and width, where they are stated.
+        numbers: the place of each object in the file, from 1.
+        labels: `[N]`.
+        difficult: `[N]`, as it stands there.
+        edges: boxes `xyxy` `[N, 4]`.
+        names: of all objects.
     """
-    labels = {name: index for index, name in enumerate(class_names(root, split))}
-    folder = root
-    listing = root / "ImageSets" / "Main" / f"{split}.txt"
-    if split and not listing.is_file():
-        folder = root / split
-        if not folder.is_dir():
-            raise ValueError(f"{root}: expected {listing} or {folder}: neither is there")
-    annotations = _first_folder(folder, ["Annotations", "annotations"])
-    photo_folder = _first_folder(folder, ["JPEGImages", "images"], annotations)
-    found = checks.Photos(photo_folder, problems, needed=photos)
-    inside = checks.Folder(annotations)
-    if split and folder == root:
-        text = enumerate(checks.lines(listing, problems), 1)
-        stems = [(line.strip(), f"{listing}:{n}") for n, line in text if line.strip()]
-    else:
-        paths = sorted(annotations.rglob("*.xml"))
-        stems = [(p.relative_to(annotations).with_suffix("").as_posix(), str(p)) for p in paths]
-    for stem, where in stems:
-        fault = checks.fault_of_name(stem)
-        if fault:
-            problems.add(fault[0], where, fault[1])
-            continue
-        path = annotations / f"{stem}.xml"
-        # Not Path.is_file, which raises for names that are too long.
-        if not os.path.isfile(path):
-            message = f"{path} does not exist: the photo's objects are unknown"
-            problems.add("annotations listed but absent", where, message)
-            continue
-        tree = _parse(path, problems, inside)
-        if tree is None:
-            continue
-        name = _text(tree, "filename")
-        folder_of_stem = os.path.dirname(stem)
-        stated = os.path.join(folder_of_stem, name) if name else f"{stem}.jpg"
-        photo_name = found.name_of(stem)
-        if not os.path.isfile(photo_folder / photo_name):
-            photo_name = stated
-        photo = found.find(photo_name, where)
-        annotation = _annotation(tree, path, photo_name, photo or Path(), labels, problems)
-        if photo is not None:
-            yield annotation
+
+    filename: str
+    size: tuple[int, int] | None
+    numbers: tuple[int, ...]
+    labels: tuple[str, ...]
+    difficult: tuple[str, ...]
+    edges: np.ndarray
+    names: frozenset[str]
+
+
+class Voc(DataSet):
+    """The images of the list `split`, or of the folder `split`, or, if it is empty, all that have an xml file."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        """Without `labels.txt`, all xml files are parsed. Raises `ValueError` if there is no such list or folder."""
+        self._root = root
+        self._parsed: dict[Path, tuple[_Xml | None, list[Problem]]] = {}
+        self._listing: Path | None = None
+        folder = root
+        listing = root / "ImageSets" / "Main" / f"{split}.txt"
+        if split and listing.is_file():
+            self._listing = listing
+        elif split:
+            folder = root / split
+            if not folder.is_dir():
+                raise ValueError(f"{root}: expected {listing} or {folder}: neither is there")
+        self._annotations = _first_folder(folder, ["Annotations", "annotations"])
+        self._photos = _first_folder(folder, ["JPEGImages", "images"], self._annotations)
+        self._class_names = checks.listed_class_names(root) or self._all_names()
+
+    def class_names(self) -> tuple[str, ...]:
+        """The names in `labels.txt`, or those in all xml files below `root` in the order of the alphabet."""
+        return self._class_names
+
+    def annotations(
+        self, *, photos: bool = True, problems: Problems | None = None
+    ) -> Iterator[Annotation]:
+        """The images in the order of the list, or of the names of the xml files."""
+        problems = Problems.of(problems)
+        labels = {name: index for index, name in enumerate(self._class_names)}
+        found = checks.Photos(self._photos, needed=photos, problems=problems)
+        inside = checks.Folder(self._annotations)
+        for stem, where in self._stems(problems):
+            fault = checks.fault_of_name(stem)
+            if fault:
+                problems.add(fault[0], where, fault[1])
+                continue
+            path = self._annotations / f"{stem}.xml"
+            # Not Path.is_file, which raises for names that are too long.
+            if not os.path.isfile(path):
+                message = f"{path} does not exist: the photo's objects are unknown"
+                problems.add("annotations listed but absent", where, message)
+                continue
+            if not inside.contains(path):
+                problems.add(checks.OUTSIDE, str(path), "a link that leaves the folder")
+                continue
+            content, known = self._parse(path)
+            problems.add_all(known)
+            if content is None:
+                continue
+            name = found.name_of(stem)
+            if not os.path.isfile(self._photos / name):
+                stated = content.filename
+                name = os.path.join(os.path.dirname(stem), stated) if stated else f"{stem}.jpg"
+            photo = found.find(name, where)
+            annotation = _annotation(content, path, name, photo or Path(), labels, problems)
+            if photo is not None:
+                yield annotation
+
+    def _stems(self, problems: Problems) -> list[tuple[str, str]]:
+        """The names of the xml files without suffix, and where they are listed."""
+        if self._listing is None:
+            return [
+                (path.relative_to(self._annotations).with_suffix("").as_posix(), str(path))
+                for path in sorted(self._annotations.rglob("*.xml"))
+            ]
+        text = enumerate(checks.lines(self._listing, problems=problems), 1)
+        return [(line.strip(), f"{self._listing}:{n}") for n, line in text if line.strip()]
+
+    def _all_names(self) -> tuple[str, ...]:
+        """The names of the objects in all xml files, so that classes are numbered alike in all splits."""
+        names: set[str] = set()
+        inside = checks.Folder(self._root)
+        for path in sorted(self._root.rglob("*.xml")):
+            content = self._parse(path)[0] if inside.contains(path) else None
+            names.update(content.names if content else ())
+        return tuple(sorted(names - {""}))
+
+    def _parse(self, path: Path) -> tuple[_Xml | None, list[Problem]]:
+        """The content of a file, None where it cannot be parsed, and the problems in it."""
+        if path not in self._parsed:
+            problems = Problems(logged=False)
+            self._parsed[path] = _content(path, problems), problems.found
+        return self._parsed[path]
 
 
 def _first_folder(folder: Path, names: Sequence[str], default: Path | None = None) -> Path:
     return next((folder / n for n in names if (folder / n).is_dir()), default or folder)
 
 
-def _parse(path: Path, problems: Problems, inside: checks.Folder) -> Any:
-    """The root of the xml file, or None, which is reported."""
-    if not inside.contains(path):
-        problems.add(checks.OUTSIDE, str(path), "a link that leaves the folder")
-        return None
+def _content(path: Path, problems: Problems) -> _Xml | None:
+    """The content of the xml file, or None, which is reported."""
     try:
-        return defusedxml.ElementTree.fromstring(checks.read_small(path))
+        tree = defusedxml.ElementTree.fromstring(checks.read_small(path))
     except ElementTree.ParseError as error:
         line = error.position[0]
         problems.add("malformed xml", f"{path}:{line}", f"{error}: the photo's objects are unknown")
+        return None
     except (ValueError, LookupError, OSError) as error:  # entities and external files are refused
         problems.add("malformed xml", str(path), f"{error}: the photo's objects are unknown")
+        return None
+    numbers, labels, difficult, boxes = [], [], [], []
+    names = set()
+    for index, item in enumerate(tree.iterfind("object"), 1):
+        label = sys.intern(_text(item, "name"))
+        names.add(label)
+        texts = [_text(item, f"bndbox/{corner}") for corner in CORNERS]
+        corners = [_number(text) for text in texts]
+        if None in corners:
+            message = f"expected 4 numbers in bndbox, received {texts}"
+            problems.add(MALFORMED, f"{path}: object {index}", message)
+            continue
+        numbers.append(index)
+        labels.append(label)
+        difficult.append(sys.intern(_text(item, "difficult")))
+        boxes.append(corners)
+    return _Xml(
+        _text(tree, "filename"),
+        _size(tree, path, problems),
+        tuple(numbers),
+        tuple(labels),
+        tuple(difficult),
+        np.array(boxes, np.float64).reshape(-1, 4) - FIRST_PIXEL,
+        frozenset(names),
+    )
+
+
+def _size(tree: Any, path: Path, problems: Problems) -> tuple[int, int] | None:
+    """Height and width, where they are stated."""
+    if tree.find("size") is None:
+        return None
+    stated = [_text(tree, f"size/{side}") for side in ("height", "width")]
+    if all(text.isdecimal() and 0 < len(text.lstrip("0")) < 10 for text in stated):
+        return int(stated[0]), int(stated[1])
+    message = f"expected a height and width above 0, received {stated}"
+    problems.add("malformed size", str(path), message)
     return None
 
 
@@ -132,25 +212,13 @@ def _number(text: str) -> float | None:
 
 
 def _annotation(
-    tree: Any, path: Path, name: str, photo: Path, labels: dict[str, int], problems: Problems
+    content: _Xml, path: Path, name: str, photo: Path, labels: dict[str, int], problems: Problems
 ) -> Annotation:
-    size = None
-    if tree.find("size") is not None:
-        stated = [_text(tree, f"size/{side}") for side in ("height", "width")]
-        if all(text.isdecimal() and 0 < len(text.lstrip("0")) < 10 for text in stated):
-            size = int(stated[0]), int(stated[1])
-        else:
-            message = f"expected a height and width above 0, received {stated}"
-            problems.add("malformed size", str(path), message)
-    boxes, classes, ignore, places = [], [], [], []
-    for index, item in enumerate(tree.iterfind("object"), 1):
-        where = f"{path}: object {index}"
-        corners = [_number(_text(item, f"bndbox/{corner}")) for corner in CORNERS]
-        label, difficult = _text(item, "name"), _text(item, "difficult")
-        if None in corners:
-            texts = [_text(item, f"bndbox/{corner}") for corner in CORNERS]
-            problems.add(MALFORMED, where, f"expected 4 numbers in bndbox, received {texts}")
-            continue
+    """The annotation of the image `photo`, without objects of unknown classes, which are reported."""
+    chosen, classes, ignore, places = [], [], [], []
+    objects = zip(content.numbers, content.labels, content.difficult, strict=True)
+    for index, (number, label, difficult) in enumerate(objects):
+        where = f"{path}: object {number}"
         if label not in labels:
             message = f"expected a name of {list(labels)[:20]}, received {label!r}"
             problems.add("unknown class", where, message)
@@ -158,13 +226,13 @@ def _annotation(
         if difficult not in ("", "0", "1"):
             message = f"expected difficult to be 0 or 1, received {difficult!r}: ignored"
             problems.add(MALFORMED, where, message)
-        boxes.append(corners)
+        chosen.append(index)
         classes.append(labels[label])
         ignore.append(difficult not in ("", "0"))
         places.append(where)
-    edges = np.array(boxes, np.float64).reshape(-1, 4) - FIRST_PIXEL
-    ignored = checks.ignored(edges, ignore, places, size, problems)
-    return Annotation(name, photo, edges, np.array(classes), ignored, size=size)
+    edges = content.edges[chosen]
+    ignored = checks.ignored(edges, ignore, places, content.size, problems=problems)
+    return Annotation(name, photo, edges, np.array(classes), ignored, size=content.size)
 
 
 def write(
@@ -172,15 +240,17 @@ def write(
     root: Path,
     split: str,
     class_names: Sequence[str],
-    problems: Problems,
     *,
     photos: writing.PhotosAs = "copy",
+    problems: Problems | None = None,
 ) -> writing.Written:
     """Writes `annotations` in VOC's own layout with the list `split` (`trainval` if empty), and `labels.txt`."""
     split = writing.usable_split(split or "trainval")
     stems = []
     holds = ("ignore", "classes")
-    with writing.destination(root, class_names, problems, holds=holds, photos=photos) as out:
+    with writing.destination(
+        root, class_names, holds=holds, photos=photos, problems=problems
+    ) as out:
         for annotation in map(out.held, annotations):
             name = out.photo(annotation, "JPEGImages", by_stem=True)
             if name is None:
@@ -218,3 +288,6 @@ def _tree(
             add(bounds, tag, writing.number(value))
     ElementTree.indent(tree)
     return tree
+
+
+FORMAT = Format(Voc, write)

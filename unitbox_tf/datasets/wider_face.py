@@ -17,6 +17,7 @@ import numpy as np
 
 from unitbox_tf import images
 from unitbox_tf.datasets import checks, writing
+from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
@@ -25,29 +26,36 @@ INVALID = ATTRIBUTES.index("invalid")
 NO_FACE = "0 " * 10  # the list's line for a photo without a face
 
 
-def class_names(root: Path, split: str) -> tuple[str, ...]:
-    """The one class."""
-    return ("face",)
+class WiderFace(DataSet):
+    """The list of the split: `train` or `val`, the default."""
 
+    def __init__(self, root: Path, split: str) -> None:
+        """Raises `ValueError` if there is no list."""
+        split = split or "val"
+        name = f"wider_face_{split}_bbx_gt.txt"
+        candidates = [root / "wider_face_split" / name, root / name]
+        path = next((path for path in candidates if path.is_file()), None)
+        if path is None:
+            raise ValueError(
+                f"{root}: expected the list of faces as {' or '.join(map(str, candidates))}"
+            )
+        self._path, self._photos = path, root / f"WIDER_{split}" / "images"
 
-def read(
-    root: Path, split: str, problems: Problems, *, photos: bool = True
-) -> Iterator[Annotation]:
-    """The photos of `split` (`train` or `val`, the default); with `photos`, only those present below `root`."""
-    split = split or "val"
-    name = f"wider_face_{split}_bbx_gt.txt"
-    candidates = [root / "wider_face_split" / name, root / name]
-    path = next((path for path in candidates if path.is_file()), None)
-    if path is None:
-        raise ValueError(
-            f"{root}: expected the list of faces as {' or '.join(map(str, candidates))}"
-        )
-    found = checks.Photos(root / f"WIDER_{split}" / "images", problems, needed=photos)
-    for listed in checks.listed_photos(path, _is_name, problems):
-        photo = found.find(listed.name, f"{path}:{listed.line}")
-        annotation = _annotation(path, listed, photo or Path(), problems)
-        if photo is not None:
-            yield annotation
+    def class_names(self) -> tuple[str, ...]:
+        """The one class."""
+        return ("face",)
+
+    def annotations(
+        self, *, photos: bool = True, problems: Problems | None = None
+    ) -> Iterator[Annotation]:
+        """The images in the order of the list."""
+        problems = Problems.of(problems)
+        found = checks.Photos(self._photos, needed=photos, problems=problems)
+        for listed in checks.listed_photos(self._path, _is_name, problems=problems):
+            photo = found.find(listed.name, f"{self._path}:{listed.line}")
+            annotation = _annotation(self._path, listed, photo or Path(), problems)
+            if photo is not None:
+                yield annotation
 
 
 def _is_name(line: str) -> bool:
@@ -55,7 +63,7 @@ def _is_name(line: str) -> bool:
 
 
 def _annotation(path: Path, listed: checks.Listed, photo: Path, problems: Problems) -> Annotation:
-    table, places = checks.objects(path, listed, [4, 10], problems)
+    table, places = checks.objects(path, listed, [4, 10], problems=problems)
     boxes, facts = table[:, :4], table[:, 4:]
     known = ~np.isnan(facts[:, 0])
     attributes = None
@@ -74,7 +82,7 @@ def _annotation(path: Path, listed: checks.Listed, photo: Path, problems: Proble
             problems.add("attributes incomplete", f"{path}:{listed.line}", message)
     ignore = facts[:, INVALID] == 1  # never of NaN
     boxes[:, 2:] += boxes[:, :2]
-    ignored = checks.ignored(boxes, ignore, places, None, problems)
+    ignored = checks.ignored(boxes, ignore, places, None, problems=problems)
     return Annotation(listed.name, photo, boxes, ignore=ignored, attributes=attributes)
 
 
@@ -83,9 +91,9 @@ def write(
     root: Path,
     split: str,
     class_names: Sequence[str],
-    problems: Problems,
     *,
     photos: writing.PhotosAs = "copy",
+    problems: Problems | None = None,
 ) -> writing.Written:
     """Writes `annotations` as the list and the photos of `split` (`val` if empty).
 
@@ -95,7 +103,9 @@ def write(
     split = writing.usable_split(split or "val")
     holds = ("ignore", *ATTRIBUTES)
     entries = []
-    with writing.destination(root, class_names, problems, holds=holds, photos=photos) as out:
+    with writing.destination(
+        root, class_names, holds=holds, photos=photos, problems=problems
+    ) as out:
         for annotation in map(out.held, annotations):
             name = out.photo(annotation, f"WIDER_{split}/images")
             if name is not None:
@@ -124,3 +134,6 @@ def _rows(annotation: Annotation) -> list[str]:
         " ".join([*map(writing.number, box), *map(str, facts), ""])
         for box, facts in zip(numbers, table, strict=True)
     ]
+
+
+FORMAT = Format(WiderFace, write)

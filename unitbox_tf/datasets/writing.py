@@ -7,14 +7,13 @@ import dataclasses
 import errno
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from unitbox_tf import images
+from unitbox_tf import files, images
 from unitbox_tf.datasets import checks
 from unitbox_tf.files import Part
 from unitbox_tf.problems import Problems
@@ -26,9 +25,9 @@ LOST = "lost in this format"  # a kind of problem
 
 
 class Written(NamedTuple):
-    """How much was written: photos, boxes, and how many of these are to be ignored."""
+    """How much was written: images, boxes, and how many of the boxes are to be ignored."""
 
-    photos: int
+    images: int
     boxes: int
     ignored: int
 
@@ -48,8 +47,8 @@ class Destination:
         folder: Path,
         class_names: Sequence[str],
         holds: frozenset[str],
-        problems: Problems,
         photos: PhotosAs,
+        problems: Problems,
     ) -> None:
         """`holds` are the facts that the format has a place for; see `destination`."""
         self.folder = folder
@@ -171,9 +170,9 @@ class Destination:
 
     def count(self, annotation: Annotation) -> None:
         """Adds the photo to what was `written`."""
-        photos, boxes, ignored = self.written
+        count, boxes, ignored = self.written
         more = len(annotation.boxes), int(annotation.ignore.sum())
-        self.written = Written(photos + 1, boxes + more[0], ignored + more[1])
+        self.written = Written(count + 1, boxes + more[0], ignored + more[1])
 
     def write(self, name: str, text: str) -> None:
         """Writes a new text file."""
@@ -208,24 +207,25 @@ def _suffix(annotation: Annotation) -> str:
 def destination(
     root: Path,
     class_names: Sequence[str],
-    problems: Problems,
     *,
     holds: Sequence[str] = (),
     photos: PhotosAs = "copy",
+    problems: Problems | None = None,
 ) -> Iterator[Destination]:
     """A folder beside `root` which becomes `root` at the end, or vanishes if there is an error.
 
     Args:
         root: a new or empty folder.
         class_names: of the classes in annotations.
-        problems: what cannot be written is added here.
         holds: the facts besides boxes that the format has a place for: `"ignore"`, `"classes"`,
             `"ellipses"`, `"areas"` and names of attributes. Where it has none for classes, they become faces.
-        photos: whether photos are copied, hard-linked, or left where they are.
+        photos: whether files of images are copied, hard-linked, or left where they are.
+        problems: what cannot be written is added here.
 
     Raises:
         ValueError: `root` has files, or a class's name is one that no format can hold.
     """
+    problems = Problems.of(problems)
     root = root.absolute()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ValueError(f"{root}: expected a new or empty folder, as nothing is overwritten")
@@ -233,17 +233,11 @@ def destination(
     if "classes" not in holds and tuple(class_names) != ("face",):
         message = f"all of {', '.join(class_names)} are written as faces"
         problems.add(LOST, f"{root}: classes", message)
-
-    folder = root.with_name(f".{root.name}.{uuid.uuid4().hex}.partial")
-    folder.mkdir(parents=True)
-    try:
-        yield Destination(root, folder, class_names, frozenset(holds), problems, photos)
+    with files.replacing(root) as folder:
+        folder.mkdir()
+        yield Destination(root, folder, class_names, frozenset(holds), photos, problems)
         if root.exists():
             root.rmdir()  # fails if it is not empty any more
-        folder.rename(root)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def check_class_names(class_names: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ import yaml
 
 from unitbox_tf import images
 from unitbox_tf.datasets import checks, writing
+from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
@@ -32,62 +33,75 @@ SPLITS = ("train", "val", "test")
 DIGITS = 10  # decimals of shares that are written: a millionth of a pixel in a photo of 10,000
 
 
-def class_names(root: Path, split: str) -> tuple[str, ...] | None:
-    """The names in `data.yaml`, or in `labels.txt` or `classes.txt`; None without either."""
-    path, settings = _settings(root)
-    return _names(path, settings) if settings else checks.listed_class_names(path.parent)
+class Yolo(DataSet):
+    """The images of the split in `data.yaml`, or in the folder of that name; all if it is empty."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        """Parses `data.yaml`, where there is one. Raises `ValueError` if it cannot be used."""
+        self._path, self._settings = _settings(root)
+        self._root, self._split = self._path.parent, split
+        self._names = (
+            _names(self._path, self._settings)
+            if self._settings
+            else checks.listed_class_names(self._root)
+        )
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names in `data.yaml`, or in `labels.txt` or `classes.txt`; None without either."""
+        return self._names
+
+    def annotations(
+        self, *, photos: bool = True, problems: Problems | None = None
+    ) -> Iterator[Annotation]:
+        """The images, which are the list themselves: `photos` changes nothing.
+
+        Where a text file lists them, absent ones are reported either way, as boxes have no pixels
+        without them.
+        """
+        problems = Problems.of(problems)
+        found = checks.Photos(self._root, problems=problems)
+        used: set[Path] = set()
+        seen = False
+        sources = _sources(self._root, self._split, self._settings, self._path, problems)
+        # A name says where in the data set an image is: below its only folder, or below the root.
+        top = sources[0] if len(sources) == 1 and sources[0].is_dir() else self._root
+        inside = checks.Folder(self._root)
+        for name, where in _listed(sources, self._root, problems):
+            photo = found.find(name, where)
+            if photo is None:
+                continue
+            seen = True
+            label = _label_file(photo, self._root)
+            if label is not None and not inside.contains(label):
+                problems.add(checks.OUTSIDE, str(label), "a link that leaves the folder")
+                continue
+            used.update([label] if label else [])
+            rows = _rows(label, self._names, problems) if label else []
+            annotation = _annotation(photo, photo.relative_to(top).as_posix(), rows, problems)
+            if annotation is not None:
+                yield annotation
+        _report_unused(sources, self._root, used, problems)
+        if seen and not used:
+            message = "no photo has a file of labels: is the format another?"
+            problems.add("data set without labels", str(self._root), message)
 
 
-def read(
-    root: Path, split: str, problems: Problems, *, photos: bool = True
-) -> Iterator[Annotation]:
-    """The photos of `split` in `data.yaml`, or in the folder of that name; all if it is empty.
-
-    The photos themselves are the list: `photos` changes nothing, except for lists of photos in a
-    text file, whose absent photos are reported either way, as boxes have no pixels without them.
-    """
-    names = class_names(root, split)
-    path, settings = _settings(root)
-    root = path.parent
-    inside = checks.Folder(root)
-    found = checks.Photos(root, problems)
-    used: set[Path] = set()
-    seen = False
-    sources = _sources(root, split, settings, path, problems)
-    # A name says where in the data set a photo is: below its only folder, or below the root.
-    top = sources[0] if len(sources) == 1 and sources[0].is_dir() else root
-    for name, where in _listed(sources, root, problems):
-        photo = found.find(name, where)
-        if photo is None:
-            continue
-        seen = True
-        label = _label_file(photo, root)
-        if label is None:
-            rows = []
-        elif not inside.contains(label):
-            problems.add(checks.OUTSIDE, str(label), "a link that leaves the folder")
-            continue
-        else:
-            used.add(label)
-            rows = _rows(label, names, problems)
-        try:
-            height, width = images.photo_size(photo)
-        except (OSError, ValueError) as error:
-            problems.add("photo of unknown size", str(photo), str(error))
-            continue
-        table = np.array([row for row, _ in rows], np.float64).reshape(-1, 5)
-        centres, sizes = table[:, 1:3] * [width, height], table[:, 3:5] * [width, height]
-        boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
-        places = [place for _, place in rows]
-        none = np.zeros(len(rows), bool)
-        ignore = checks.ignored(boxes, none, places, (height, width), problems)
-        relative = photo.relative_to(top).as_posix()
-        labels = table[:, 0].astype(int)
-        yield Annotation(relative, photo, boxes, labels, ignore, size=(height, width))
-    _report_unused(sources, root, used, problems)
-    if seen and not used:
-        message = "no photo has a file of labels: is the format another?"
-        problems.add("data set without labels", str(root), message)
+def _annotation(
+    photo: Path, name: str, rows: Sequence[tuple[list[float], str]], problems: Problems
+) -> Annotation | None:
+    """The annotation of an image with these lines of labels; None, which is reported, where its size is unknown."""
+    try:
+        height, width = images.photo_size(photo)
+    except (OSError, ValueError) as error:
+        problems.add("photo of unknown size", str(photo), str(error))
+        return None
+    table = np.array([row for row, _ in rows], np.float64).reshape(-1, 5)
+    centres, sizes = table[:, 1:3] * [width, height], table[:, 3:5] * [width, height]
+    boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
+    places, none = [place for _, place in rows], np.zeros(len(rows), bool)
+    ignore = checks.ignored(boxes, none, places, (height, width), problems=problems)
+    labels = table[:, 0].astype(int)
+    return Annotation(name, photo, boxes, labels, ignore, size=(height, width))
 
 
 def _settings(root: Path) -> tuple[Path, dict[str, Any] | None]:
@@ -189,7 +203,7 @@ def _listed(sources: Iterable[Path], root: Path, problems: Problems) -> Iterator
             for photo in images.photos(source):
                 yield photo.relative_to(root).as_posix(), str(photo)
         else:
-            for number, line in enumerate(checks.lines(source, problems), 1):
+            for number, line in enumerate(checks.lines(source, problems=problems), 1):
                 if line.strip():
                     yield line.strip(), f"{source}:{number}"
 
@@ -211,8 +225,7 @@ def _rows(
 ) -> list[tuple[list[float], str]]:
     """The lines of a label file, and their places."""
     try:
-        checks.read_small(path)
-        lines = checks.lines(path, problems)
+        lines = checks.lines(path, small=True, problems=problems)
     except (OSError, ValueError) as error:
         problems.add("malformed labels", str(path), str(error))
         return []
@@ -226,7 +239,7 @@ def _rows(
             message = f"expected 5 numbers, received a polygon of {len(words) // 2} points"
             problems.add("polygon", where, message)
             continue
-        values = checks.numbers(line, [5], where, problems)
+        values = checks.numbers(line, [5], where, problems=problems)
         if values is None:
             continue
         label, *box = values
@@ -263,17 +276,20 @@ def write(
     root: Path,
     split: str,
     class_names: Sequence[str],
-    problems: Problems,
     *,
     photos: writing.PhotosAs = "copy",
+    problems: Problems | None = None,
 ) -> writing.Written:
     """Writes `annotations` as `images/SPLIT`, `labels/SPLIT` (`train` if empty) and `data.yaml`.
 
     Boxes are cut to their photos, which is reported, as other readers refuse those that leave them.
     """
+    problems = Problems.of(problems)
     split = writing.usable_split(split or "train")
     holds = ("classes",)
-    with writing.destination(root, class_names, problems, holds=holds, photos=photos) as out:
+    with writing.destination(
+        root, class_names, holds=holds, photos=photos, problems=problems
+    ) as out:
         (out.folder / "images" / split).mkdir(parents=True)
         for annotation in map(out.held, annotations):
             size = out.size(annotation)
@@ -317,3 +333,6 @@ def _shares(annotation: Annotation, size: tuple[int, int]) -> str:
         " ".join([str(label), *(writing.number(share, DIGITS) for share in row)]) + "\n"
         for label, row in zip(annotation.classes.tolist(), shares.tolist(), strict=True)
     )
+
+
+FORMAT = Format(Yolo, write)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from unitbox_tf import optional
 from unitbox_tf.records import Annotation, Detections
 
 # In the order of COCOeval.stats: average precision at IoU 0.5 to 0.95, at 0.5 and at 0.75, and of
@@ -50,16 +51,15 @@ def evaluate(
 
     Raises:
         ValueError: not one `Detections` an annotation, or there is no annotation.
+        ImportError: pycocotools is not installed.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     if not annotations or len(detections) != len(annotations):
         raise ValueError(
             f"Expected annotations, and detections of as many images. Received: {len(annotations)} "
             f"annotations, detections of {len(detections)} images"
         )
-    truth, found = COCO(), COCO()
+    make = _pycocotools("coco").COCO
+    truth, found = make(), make()
     labels = np.unique(np.concatenate([a.classes for a in annotations])).tolist()
     images = [{"id": number} for number in range(len(annotations))]
     categories = [{"id": label} for label in labels]
@@ -72,12 +72,21 @@ def evaluate(
             numbered = [{**row, "id": number} for number, row in enumerate(rows, 1)]
             target.dataset = {"images": images, "categories": categories, "annotations": numbered}
             target.createIndex()
-        run = COCOeval(truth, found, "bbox")
+        run = _pycocotools("cocoeval").COCOeval(truth, found, "bbox")
         run.evaluate()
         run.accumulate()
         run.summarize()
     figures = np.where(run.stats < 0, np.nan, run.stats)
     return dict(zip(FIGURES, figures.tolist(), strict=True))
+
+
+def _pycocotools(module: str) -> Any:
+    return optional.load(f"pycocotools.{module}", "coco", "COCO's protocol")
+
+
+def require() -> None:
+    """Raises `ImportError`, which says what to install, if pycocotools is missing."""
+    _pycocotools("cocoeval")
 
 
 def _side(near: float, far: float) -> float:

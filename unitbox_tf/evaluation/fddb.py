@@ -32,14 +32,12 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse.csgraph import connected_components
 
-from unitbox_tf import images
+from unitbox_tf import images, optional
 from unitbox_tf.datasets import checks
 from unitbox_tf.datasets.fddb import NUM_FOLDS
 from unitbox_tf.problems import Problems
@@ -55,13 +53,17 @@ Size = tuple[int, int]
 
 
 def read_annotations(
-    folder: Path, problems: Problems, folds: Iterable[int] = range(1, NUM_FOLDS + 1)
+    folder: Path,
+    folds: Iterable[int] = range(1, NUM_FOLDS + 1),
+    *,
+    problems: Problems | None = None,
 ) -> dict[str, np.ndarray]:
     """The ellipses `[N, 5]` of each image in `folder/FDDB-fold-XX-ellipseList.txt`, in the order of the folds.
 
     The photos are not needed. Lines that cannot be used and folds that are absent are problems; such
     a face is left out of the number of faces.
     """
+    problems = Problems.of(problems)
     annotations: dict[str, np.ndarray] = {}
     for fold in folds:
         path = folder / f"FDDB-fold-{fold:02d}-ellipseList.txt"
@@ -71,14 +73,14 @@ def read_annotations(
         for name, rows in _listed(path, annotations, problems):
             ellipses = []
             for where, text in rows:
-                values = checks.numbers(text, [5, 6], where, problems)
+                values = checks.numbers(text, [5, 6], where, problems=problems)
                 if values is not None and _is_ellipse(values, where, problems):
                     ellipses.append(values[:5])
             annotations[name] = np.array(ellipses, np.float64).reshape(-1, 5)
     return annotations
 
 
-def read_detections(path: Path, problems: Problems) -> dict[str, np.ndarray]:
+def read_detections(path: Path, *, problems: Problems | None = None) -> dict[str, np.ndarray]:
     """The detections of each image, `[K, 5]` rectangles or `[K, 6]` ellipses, in an official result file.
 
     A file repeats: an image's name, the number of its detections, a line a detection. It holds either
@@ -93,6 +95,7 @@ def read_detections(path: Path, problems: Problems) -> dict[str, np.ndarray]:
     Raises:
         ValueError: there is no such file, or none of the ten in the folder.
     """
+    problems = Problems.of(problems)
     paths = [path]
     if path.is_dir():
         paths = [fold for fold in _fold_results(path) if fold.is_file()]
@@ -104,7 +107,10 @@ def read_detections(path: Path, problems: Problems) -> dict[str, np.ndarray]:
     rows: dict[str, list[tuple[str, str, list[float]]]] = {}
     for file in paths:
         for name, lines in _listed(file, rows, problems):
-            parsed = [(*line, checks.numbers(line[1], [5, 6], line[0], problems)) for line in lines]
+            parsed = [
+                (*line, checks.numbers(line[1], [5, 6], line[0], problems=problems))
+                for line in lines
+            ]
             rows[name] = [(where, text, row) for where, text, row in parsed if row is not None]
     lengths = [len(row) for found in rows.values() for _, _, row in found]
     length = 6 if lengths.count(6) > lengths.count(5) else 5
@@ -174,7 +180,7 @@ def _result(name: str, rows: np.ndarray | Sequence[Sequence[float]]) -> str:
 def _listed(
     path: Path, known: Mapping[str, object], problems: Problems
 ) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    for listed in checks.listed_photos(path, lambda line: "/" in line, problems):
+    for listed in checks.listed_photos(path, lambda line: "/" in line, problems=problems):
         if listed.name in known:
             message = f"{listed.name!r} was listed before"
             problems.add("image listed twice", f"{path}:{listed.line}", message)
@@ -237,12 +243,15 @@ def read_sizes(path: Path) -> dict[str, Size]:
     return sizes
 
 
-def sizes_of_photos(folder: Path, names: Iterable[str], problems: Problems) -> dict[str, Size]:
+def sizes_of_photos(
+    folder: Path, names: Iterable[str], *, problems: Problems | None = None
+) -> dict[str, Size]:
     """Heights and widths of the photos `folder/NAME.jpg`, read from their headers, as displayed.
 
     A photo that is absent, outside `folder` or unreadable is a problem and left out.
     """
-    photos, sizes = checks.Photos(folder, problems), {}
+    problems = Problems.of(problems)
+    photos, sizes = checks.Photos(folder, problems=problems), {}
     for name in names:
         path = photos.find(f"{name}.jpg", name)
         if path is not None:
@@ -412,7 +421,8 @@ def _match(pair_overlaps: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.
     touching = pair_overlaps > 0
     shares = touching.T.astype(np.int64) @ touching  # [N, N]
     # Faces that no detection links are matched apart; then nearly all of them are alone.
-    count, labels = connected_components(shares, directed=False) if shares.size else (0, [])
+    components = _scipy("sparse.csgraph").connected_components
+    count, labels = components(shares, directed=False) if shares.size else (0, [])
     for label in range(count):
         columns = pair_overlaps[:, np.asarray(labels) == label]
         if columns.shape[1] == 1:
@@ -424,10 +434,20 @@ def _match(pair_overlaps: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.
     return hits, total
 
 
+def _scipy(module: str) -> Any:
+    return optional.load(f"scipy.{module}", "fddb", "FDDB's protocol")
+
+
+def require() -> None:
+    """Raises `ImportError`, which says what to install, if the library that pairs detections is missing."""
+    _scipy("optimize")
+
+
 def _match_together(
     pair_overlaps: np.ndarray, ends: np.ndarray, hits: np.ndarray, total: np.ndarray
 ) -> None:
     """Adds the best pairing for each threshold to `hits` and `total`; arguments as for `_match`."""
+    assign = _scipy("optimize").linear_sum_assignment
     first = 0
     rows = np.zeros(0, np.int64)
     matched = np.zeros(0)
@@ -438,7 +458,7 @@ def _match_together(
             # A detection that is out of the best pairing stays out when others join: pairs change
             # along paths that start at those others. So the problem stays as small as the faces.
             rows = np.concatenate([rows, new])
-            chosen, faces = linear_sum_assignment(pair_overlaps[rows], maximize=True)
+            chosen, faces = assign(pair_overlaps[rows], maximize=True)
             matched = pair_overlaps[rows[chosen], faces]
             rows = rows[chosen[matched > 0]]
         hits[index] += np.count_nonzero(matched > MATCH_OVERLAP)
@@ -468,7 +488,8 @@ def evaluate(
     detections: Mapping[str, np.ndarray],
     annotations: Mapping[str, np.ndarray],
     sizes: Mapping[str, Size],
-    problems: Problems,
+    *,
+    problems: Problems | None = None,
 ) -> Curves:
     """The ROC curves of `detections` on the images of `annotations`, all of FDDB or any part of it.
 
@@ -483,7 +504,9 @@ def evaluate(
 
     Raises:
         ValueError: there is no face at all, an image has no size, or an array is not as described.
+        ImportError: scipy is not installed.
     """
+    problems = Problems.of(problems)
     num_faces = sum(len(ellipses) for ellipses in annotations.values())
     if not num_faces:
         raise ValueError(f"Expected annotated faces. Received: none in {len(annotations)} images")
@@ -642,19 +665,19 @@ def plot(
 
     Raises:
         ValueError: `score` is neither, or a file is not a curve.
+        ImportError: matplotlib is not installed.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
+    figures = optional.load("matplotlib.figure", "plots", "drawing curves")
+    colormaps = optional.load("matplotlib", "plots", "drawing curves").colormaps
     if score not in ("discrete", "continuous"):
         raise ValueError(f"Expected 'discrete' or 'continuous'. Received: {score!r}")
     drawn = [(name, read_curve(file), "") for name, file in (others or {}).items()]
     for (name, own), style in zip(curves.items(), itertools.cycle(("-", "--", "-.", ":"))):
         drawn.append((name, own.discrete if score == "discrete" else own.continuous, style))
     drawn.sort(key=lambda item: -rate_at(item[1], max_false_positives))
-    figure = Figure(figsize=(10, max(5.5, 0.18 * len(drawn))), layout="constrained")
+    figure = figures.Figure(figsize=(10, max(5.5, 0.18 * len(drawn))), layout="constrained")
     axes = figure.add_subplot()
-    colours = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(drawn)))
+    colours = colormaps["turbo"](np.linspace(0.05, 0.95, len(drawn)))
     for (name, curve, style), colour in zip(drawn, colours, strict=True):
         axes.plot(
             curve[:, 1],

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from unitbox_tf import boxes as box_ops
+from unitbox_tf import files, optional
 from unitbox_tf.records import Annotation, Detections
 
 RECALLS = np.linspace(0, 1, 101)
@@ -204,10 +205,12 @@ def plot(curves: Mapping[str, Curve], path: Path) -> None:
     Args:
         curves: of detectors, by name.
         path: of the picture; its suffix says which format.
-    """
-    from matplotlib.figure import Figure  # slow to import, and only pictures need it
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figures = optional.load("matplotlib.figure", "plots", "drawing curves")
+    figure = figures.Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, curve in curves.items():
         left.step(curve.recall, curve.precision, where="post", label=name)
@@ -260,4 +263,4 @@ def save(results: Mapping[str, Mapping[str, float]], path: Path) -> None:
         name: {key: value if np.isfinite(value) else None for key, value in row.items()}
         for name, row in results.items()
     }
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    files.write(path, json.dumps(rows, indent=1) + "\n")

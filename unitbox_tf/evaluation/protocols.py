@@ -9,7 +9,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import logging
 import math
 import re
 import typing
@@ -22,11 +24,12 @@ import numpy as np
 from unitbox_tf import images
 from unitbox_tf.config import Protocol
 from unitbox_tf.datasets import Source, checks
-from unitbox_tf.datasets import coco as coco_reader
 from unitbox_tf.evaluation import coco, fddb, matching, wider_face
 from unitbox_tf.evaluation.results import Results
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
+
+logger = logging.getLogger(__name__)
 
 NAMES: tuple[str, ...] = typing.get_args(Protocol)
 TITLES = {
@@ -86,6 +89,18 @@ class Options:
     image_sizes: Path | None = None
     curves: Path | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_size < math.inf:
+            raise ValueError(f"Expected a min_size from 0, in pixels. Received: {self.min_size}")
+        hints = typing.get_type_hints(Options)
+        for name in ("shape", "iou"):
+            value, known = getattr(self, name), typing.get_args(hints[name])
+            if value not in known:
+                raise ValueError(f"Expected {name} as one of {known}. Received: {value!r}")
+        for name in ("ground_truth", "image_sizes", "curves"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
+
 
 USED_BY = {
     "min_size": ("summary",),
@@ -100,9 +115,10 @@ USED_BY = {
 def make(
     name: str,
     annotations: Sequence[Annotation],
-    sources: Sequence[Source],
-    problems: Problems,
+    sources: Sequence[Source] = (),
+    *,
     options: Options | None = None,
+    problems: Problems | None = None,
 ) -> Judge:
     """The protocol `name` for these annotations.
 
@@ -110,16 +126,16 @@ def make(
         name: one of `NAMES`.
         annotations: of all images that are judged, in the order of results.
         sources: where they are from.
-        problems: of what is read in addition.
         options: see there.
+        problems: images whose size cannot be read are added here.
 
     Raises:
         ValueError: the name is unknown, an option is of another protocol, or the annotations lack
             what the protocol needs: ellipses (FDDB), the official lists (WIDER FACE), sizes of images.
+        ImportError: a library that the protocol needs is not installed; it names the extra.
     """
+    problems = Problems.of(problems)
     options = options or Options()
-    if not 0 <= options.min_size < math.inf:
-        raise ValueError(f"Expected a min_size from 0, in pixels. Received: {options.min_size}")
     if name not in NAMES:
         raise ValueError(f"Unknown protocol {name!r}. Expected one of {NAMES}.")
     for field in dataclasses.fields(Options):
@@ -152,7 +168,7 @@ def digest(annotations: Sequence[Annotation]) -> str:
 
 
 def _summary(annotations: Sequence[Annotation], options: Options, problems: Problems) -> Judge:
-    sizes = image_sizes(annotations, options.image_sizes, problems)
+    sizes = image_sizes(annotations, options.image_sizes, problems=problems)
 
     def judge(results: Results) -> Report:
         known = [
@@ -162,7 +178,7 @@ def _summary(annotations: Sequence[Annotation], options: Options, problems: Prob
         matches = matching.match(detections, annotations, min_size=options.min_size)
 
         def save(folder: Path, label: str) -> None:
-            matching.plot({label: matches.curve()}, folder / "curves.png")
+            _plot(matching.plot, {label: matches.curve()}, folder / "curves.png")
 
         return Report(matching.summarize(detections, annotations, options.min_size), save)
 
@@ -170,6 +186,7 @@ def _summary(annotations: Sequence[Annotation], options: Options, problems: Prob
 
 
 def _coco(annotations: Sequence[Annotation], sources: Sequence[Source]) -> Judge:
+    coco.require()
     # COCO's program takes images by ascending id, which decides between equal scores.
     order = _by_id(annotations, sources)
     ordered = [annotations[index] for index in order]
@@ -180,7 +197,7 @@ def _coco(annotations: Sequence[Annotation], sources: Sequence[Source]) -> Judge
         matches = matching.match(detections, ordered)
 
         def save(folder: Path, label: str) -> None:
-            matching.plot({label: matches.curve()}, folder / "curves.png")
+            _plot(matching.plot, {label: matches.curve()}, folder / "curves.png")
 
         return Report(coco.evaluate(detections, ordered), save)
 
@@ -190,15 +207,16 @@ def _coco(annotations: Sequence[Annotation], sources: Sequence[Source]) -> Judge
 def _by_id(annotations: Sequence[Annotation], sources: Sequence[Source]) -> list[int]:
     """Indices of the images, by ascending id where they have one: in a single COCO json."""
     order = list(range(len(annotations)))
-    if len(sources) == 1 and sources[0].format == "coco":
-        images = coco_reader.ids(sources[0].root, sources[0].split).images
-        known: dict[str, Any] = {name: id for id, name in images.items()}
+    ids = sources[0].ids() if len(sources) == 1 else None
+    if ids is not None:
+        known: dict[str, Any] = {name: id for id, name in ids.images.items()}
         with contextlib.suppress(TypeError):  # numbers and words mixed
             order.sort(key=lambda index: known[annotations[index].name])
     return order
 
 
 def _fddb(annotations: Sequence[Annotation], options: Options, problems: Problems) -> Judge:
+    fddb.require()
     truth: dict[str, np.ndarray] = {}
     for annotation in annotations:
         if annotation.ellipses is None:
@@ -207,7 +225,7 @@ def _fddb(annotations: Sequence[Annotation], options: Options, problems: Problem
                 "format fddb has"
             )
         truth[annotation.name] = annotation.ellipses
-    sizes = image_sizes(annotations, options.image_sizes, problems)
+    sizes = image_sizes(annotations, options.image_sizes, problems=problems)
     others = {kind: roc_files(options.curves, kind) for kind in ("disc", "cont")}
 
     def judge(results: Results) -> Report:
@@ -223,7 +241,7 @@ def _fddb(annotations: Sequence[Annotation], options: Options, problems: Problem
             if options.shape == "ellipse" and rows.shape[1] == 5:
                 rows = fddb.rectangles_to_ellipses(rows)
             detections[annotation.name] = rows
-        curves = fddb.evaluate(detections, truth, known, problems)
+        curves = fddb.evaluate(detections, truth, known, problems=problems)
         figures: dict[str, float] = {}
         for count in FALSE_POSITIVES:
             figures[f"discrete_at_{count}"] = fddb.rate_at(curves.discrete, count)
@@ -237,11 +255,24 @@ def _fddb(annotations: Sequence[Annotation], options: Options, problems: Problem
             fddb.write_detections(detections, folder / f"{label}.txt")
             for kind, score in (("disc", "discrete"), ("cont", "continuous")):
                 path = folder / f"{score}.png"
-                fddb.plot({label: curves}, path, score=score, others=others[kind])  # type: ignore[arg-type]
+                _plot(fddb.plot, {label: curves}, path, score=score, others=others[kind])
 
         return Report(figures, save)
 
     return judge
+
+
+def _plot(plot: Callable[..., None], *arguments: Any, **options: Any) -> None:
+    """Draws curves; without matplotlib, a line in the log says how to get it."""
+    try:
+        plot(*arguments, **options)
+    except ImportError as error:
+        _log_once(f"Curves are not drawn: {error}")
+
+
+@functools.cache
+def _log_once(message: str) -> None:
+    logger.info("%s", message)
 
 
 def roc_files(folder: Path | None, kind: str) -> dict[str, Path]:
@@ -290,7 +321,7 @@ def _wider_face(
         def save(folder: Path, label: str) -> None:
             wider_face.save_curves(curves, folder, label)
             wider_face.write_detections(detections, folder / "results")
-            wider_face.plot(curves, folder / "curves.png", label, others)
+            _plot(wider_face.plot, curves, folder / "curves.png", label, others)
 
         figures = {name: curve.average_precision for name, curve in curves.items()}
         return Report(figures, save)
@@ -323,9 +354,13 @@ def _check_one_class(labels: np.ndarray, annotation: Annotation) -> None:
 
 
 def image_sizes(
-    annotations: Sequence[Annotation], file: Path | None, problems: Problems
+    annotations: Sequence[Annotation],
+    file: Path | None = None,
+    *,
+    problems: Problems | None = None,
 ) -> list[tuple[int, int] | None]:
-    """Height and width of each image: as in `file`, of the photo, or as annotated; None if unknown."""
+    """Height and width of each image: as in `file`, of the image, or as annotated; None if unknown."""
+    problems = Problems.of(problems)
     listed = fddb.read_sizes(file) if file else {}
     # Names may lack their suffix, or their folder where no other has the same.
     stems = [checks.without_suffix(name) for name in listed]

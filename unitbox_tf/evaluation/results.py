@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unitbox_tf import boxes as box_ops
-from unitbox_tf.datasets import Source, checks, coco
+from unitbox_tf.datasets import Ids, Source, checks
 from unitbox_tf.evaluation import fddb, wider_face
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
@@ -118,23 +118,26 @@ def form_of(path: Path) -> str:
 def read(
     path: Path,
     annotations: Sequence[Annotation],
-    problems: Problems,
     sources: Sequence[Source] = (),
+    *,
+    problems: Problems | None = None,
 ) -> Results:
     """The detections in `path`, whose form is seen from its name.
 
     Args:
         path: see the table above.
         annotations: of the images judged; their order is that of the result.
-        problems: what is of no image or cannot be used is added here, and images without any result.
         sources: where the annotations are from: a COCO json says what the numbers in results mean.
+        problems: detections that are of no image or cannot be used are added here, and images without
+            any result.
 
     Raises:
         ValueError: it is of no known form, or not one detection is of an annotated image.
     """
+    problems = Problems.of(problems)
     form, known_before = form_of(path), len(problems.found)
     names = _Names(annotations, _num_classes(annotations, sources))
-    found = _READ[form](path, names, problems, sources)
+    found = _READ[form](path, names, sources, problems)
     if not found and len(problems.found) > known_before:
         problems.log_counts()
         such = f" such as {annotations[0].name!r}" if annotations else ""
@@ -229,27 +232,13 @@ def _row(item: dict[str, Any]) -> Any:
     return item
 
 
-def _read_coco(path: Path, names: _Names, problems: Problems, sources: Sequence[Source]) -> _Found:
+def _read_coco(path: Path, names: _Names, sources: Sequence[Source], problems: Problems) -> _Found:
     """Numbers of images and categories are those of the COCO json that is the only source.
 
     Otherwise images are known by name, and categories are numbered from 1 in the order of classes.
     """
-    try:
-        # Rows are made small while they are read.
-        rows = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_row)
-    except json.JSONDecodeError as error:
-        where = f"{path}:{error.lineno}"
-        raise ValueError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(rows, list):
-        received = (
-            f"an object with {sorted(rows)[:9]}" if isinstance(rows, dict) else f"{rows!r:.80}"
-        )
-        raise ValueError(f"{path}: expected COCO's results, a list of objects, received {received}")
-    ids: coco.Ids | None = None
-    if len(sources) == 1 and sources[0].format == "coco":
-        ids = coco.ids(sources[0].root, sources[0].split)
+    rows = _coco_rows(path)
+    ids = sources[0].ids() if len(sources) == 1 else None
     found: dict[int, list[_Row]] = {}
     labels: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
@@ -284,7 +273,25 @@ def _read_coco(path: Path, names: _Names, problems: Problems, sources: Sequence[
     }
 
 
-def _image(row: _Row, names: _Names, ids: coco.Ids | None) -> int | None:
+def _coco_rows(path: Path) -> list[Any]:
+    """The rows of COCO's results, a `_Row` for each usable detection."""
+    try:
+        # Rows are made small while they are read.
+        rows = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_row)
+    except json.JSONDecodeError as error:
+        where = f"{path}:{error.lineno}"
+        raise ValueError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(rows, list):
+        received = (
+            f"an object with {sorted(rows)[:9]}" if isinstance(rows, dict) else f"{rows!r:.80}"
+        )
+        raise ValueError(f"{path}: expected COCO's results, a list of objects, received {received}")
+    return rows
+
+
+def _image(row: _Row, names: _Names, ids: Ids | None) -> int | None:
     candidates = [row.name, row.image]
     if ids is not None and row.image in ids.images:
         candidates.insert(0, ids.images[row.image])
@@ -294,7 +301,7 @@ def _image(row: _Row, names: _Names, ids: coco.Ids | None) -> int | None:
     return None
 
 
-def _unknown(row: _Row, ids: coco.Ids | None) -> str:
+def _unknown(row: _Row, ids: Ids | None) -> str:
     """Says that the image of a row is not known."""
     name = row.name if row.name is not None else row.image
     message = f"no image, or more than one, has the id or name {name!r:.200}"
@@ -303,21 +310,21 @@ def _unknown(row: _Row, ids: coco.Ids | None) -> str:
     return message
 
 
-def _label(category: Any, ids: coco.Ids | None, num_classes: int) -> int | None:
+def _label(category: Any, ids: Ids | None, num_classes: int) -> int | None:
     if ids is not None:
         return ids.categories.get(category)
     return category - 1 if type(category) is int and 1 <= category <= num_classes else None
 
 
-def _read_fddb(path: Path, names: _Names, problems: Problems, sources: Sequence[Source]) -> _Found:
-    return _by_name(path, fddb.read_detections(path, problems), names, problems)
+def _read_fddb(path: Path, names: _Names, sources: Sequence[Source], problems: Problems) -> _Found:
+    return _by_name(path, fddb.read_detections(path, problems=problems), names, problems)
 
 
 def _read_wider_face(
-    path: Path, names: _Names, problems: Problems, sources: Sequence[Source]
+    path: Path, names: _Names, sources: Sequence[Source], problems: Problems
 ) -> _Found:
     try:
-        rows = wider_face.read_detections(path, names.all, problems)
+        rows = wider_face.read_detections(path, names.all, problems=problems)
     except ValueError as error:
         raise ValueError(
             f"{path}: read as results in the form of WIDER FACE, whose images are named event/image.jpg: "
@@ -346,7 +353,7 @@ def _by_name(
     return found
 
 
-_READ: dict[str, Callable[[Path, _Names, Problems, Sequence[Source]], _Found]] = {
+_READ: dict[str, Callable[[Path, _Names, Sequence[Source], Problems], _Found]] = {
     "coco": _read_coco,
     "fddb": _read_fddb,
     "wider_face": _read_wider_face,

@@ -23,16 +23,14 @@ import dataclasses
 import itertools
 import logging
 import math
-import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import scipy.io
 
+from unitbox_tf import files, optional
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Detections
 
@@ -184,8 +182,9 @@ def _load(path: Path, variables: Sequence[str]) -> list[np.ndarray]:
 def _load_mat(path: Path, variables: Sequence[str]) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: expected a .mat file, found none")
+    scipy = optional.load("scipy.io", "wider_face", "reading MATLAB's files")
     try:
-        return scipy.io.loadmat(path, appendmat=False, variable_names=list(variables))
+        return scipy.loadmat(path, appendmat=False, variable_names=list(variables))
     except Exception as error:  # what a damaged file raises is anything from KeyError to zlib.error
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path}: expected a MATLAB file (version 5 to 7), {reason}") from error
@@ -272,7 +271,7 @@ def detections_to_rows(detections: Detections) -> np.ndarray:
 
 
 def read_detections(
-    folder: Path, names: Iterable[str], problems: Problems
+    folder: Path, names: Iterable[str], *, problems: Problems | None = None
 ) -> dict[str, np.ndarray]:
     """Results in the official layout: a file `<event>/<image>.txt` an image.
 
@@ -293,11 +292,12 @@ def read_detections(
     Raises:
         ValueError: there is not one result file, so that `folder` must be another.
     """
-    files = {_result_file(name): name for name in names}
+    problems = Problems.of(problems)
+    listed = {_result_file(name): name for name in names}
     root = folder.resolve()
     found: dict[str, np.ndarray] = {}
     any_there = False
-    for file, name in files.items():
+    for file, name in listed.items():
         path = folder / file
         if not path.is_file():
             problems.add("no result file", str(path), f"{name} has no detections")
@@ -311,11 +311,11 @@ def read_detections(
             found[name] = rows
     if not any_there:
         raise ValueError(
-            f"{folder}: expected result files such as {next(iter(files), '<event>/<image>.txt')}, "
+            f"{folder}: expected result files such as {next(iter(listed), '<event>/<image>.txt')}, "
             "found none"
         )
     for path in sorted(folder.glob("*/*.txt")):
-        if path.relative_to(folder).as_posix() not in files:
+        if path.relative_to(folder).as_posix() not in listed:
             problems.add("result file of no image", str(path), "the ground truth has no such image")
     return found
 
@@ -391,21 +391,15 @@ def write_detections(detections: Mapping[str, np.ndarray], folder: Path) -> None
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: expected an empty folder, or none")
     rows = {_result_file(name): _rows(name, value) for name, value in detections.items()}
-    partial = folder.with_name(f".{folder.name}-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with files.replacing(folder) as partial:
+        partial.mkdir()
         for file, values in rows.items():
             path = partial / file
             path.parent.mkdir(exist_ok=True)
             lines = [path.stem, str(len(values)), *(" ".join(map(_text, v)) for v in values)]
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+            folder.rmdir()  # fails if it is not empty any more
 
 
 def _text(value: float) -> str:
@@ -656,8 +650,7 @@ def _read_curve(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             is_hdf5 = b"MATLAB 7.3" in file.read(128)
         if is_hdf5:
-            import h5py  # the only thing here that needs it
-
+            h5py = optional.load("h5py", "wider_face", "reading files of MATLAB 7.3")
             with h5py.File(path, "r") as content:
                 return np.asarray(content["pr_cruve"][()], np.float64).T
         return np.asarray(_load_mat(path, ["pr_cruve"])["pr_cruve"], np.float64)
@@ -680,13 +673,15 @@ def plot(
         path: of the picture; its suffix says which format.
         name: of the detector.
         others: curves of other detectors (`read_curves`), by name.
-    """
-    from matplotlib.figure import Figure  # slow to import, and only pictures need it
 
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figures = optional.load("matplotlib.figure", "plots", "drawing curves")
     others = {label: other for label, other in (others or {}).items() if label != name}
     # A detector has one colour in all panels, though not one place in the legends.
     colors = {label: f"C{i}" for i, label in enumerate(others)} | {name: "black"}
-    figure = Figure(figsize=(5.5 * len(curves), 4.5), layout="constrained")
+    figure = figures.Figure(figsize=(5.5 * len(curves), 4.5), layout="constrained")
     panels = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
     for axes, (difficulty, own) in zip(panels, curves.items(), strict=True):
         drawn = {name: own} | {label: other[difficulty] for label, other in others.items()}

@@ -150,8 +150,9 @@ def validation_judge(
 ) -> protocols.Judge:
     """The protocol that `config` names, for these validation photos; its errors are those of `protocols.make`."""
     data = config.data
-    sources = [datasets.parse(source, data.data) for source in data.validation_sources]
-    return protocols.make(config.train.validation_protocol, annotations, sources, problems)
+    sources = datasets.open_all(data.validation_sources, data.data)
+    protocol = config.train.validation_protocol
+    return protocols.make(protocol, annotations, sources, problems=problems)
 
 
 def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

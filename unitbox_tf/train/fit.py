@@ -76,8 +76,10 @@ def fit(config: Config, name: str = "run", resume: Path | None = None) -> Run:
     with _hardware(config.train) as jit:
         problems = Problems()
         data, names = config.data, config.model.class_names
-        train = datasets.load(data.train_sources, data.data, problems, names)
-        validation = datasets.load(data.validation_sources, data.data, problems, names)
+        train = datasets.load(data.train_sources, names, data=data.data, problems=problems)
+        validation = datasets.load(
+            data.validation_sources, names, data=data.data, problems=problems
+        )
         problems.log_counts()
         logger.info("%d training photos, %d validation photos", len(train), len(validation))
         validation_judge(validation, config, problems)  # before anything is made: what it lacks

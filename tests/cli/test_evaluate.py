@@ -6,12 +6,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tests.evaluation.test_wider_face import read_parity
-from unitbox_tf import cli, datasets
-from unitbox_tf.cli import evaluate
+from unitbox_tf import cli
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.evaluation import wider_face
-from unitbox_tf.problems import Problems
-from unitbox_tf.records import Annotation, Detections
 
 
 @pytest.mark.parametrize("folder", ["", "saved_model"])
@@ -120,7 +117,7 @@ def test_evaluate_takes_only_the_photos_that_are_there(tmp_path, capsys):
     assert "2 images" in printed
     assert "2 present, 4 absent; 96 x 96 px" in printed
     assert "20 in 2 of the images" in printed
-    assert "not to be compared with published figures" in printed
+    assert "not to be compared with published metrics" in printed
 
 
 def test_evaluate_says_that_photos_cannot_be_read(untrained_run, tmp_path, capsys):
@@ -135,7 +132,7 @@ def test_evaluate_says_that_photos_cannot_be_read(untrained_run, tmp_path, capsy
     printed = capsys.readouterr().out
     assert "3 present, 1 of them cannot be read, 1 absent" in printed
     assert "2 images" in printed
-    assert "judged on a part of the photos: not to be compared" in printed
+    assert "judged on a part of the images: not to be compared" in printed
     facts = json.loads((tmp_path / "out/results.json").read_text())["images"]
     assert (facts["present"], facts["unreadable"], facts["absent"]) == (3, 1, 1)
 
@@ -165,8 +162,8 @@ def test_evaluate_says_what_is_wrong(untrained_run, tmp_path, capsys):
         ([run, "synthetic:#0-2", "--protocol", "fddb"], "needs faces annotated as ellipses"),
         ([run, "synthetic:#0-2", "--protocol", "wider_face"], "wider_face_val.mat"),
         ([run, "synthetic:#0-2", "--iou", "exact"], "iou is for the protocol wider_face"),
-        ([found, "coco:set.json", "--max-side", "64"], "--max-side is for models"),
-        ([found, "coco:set.json", "--decoder", "peaks"], "--decoder is for models"),
+        ([found, "coco:set.json", "--max-side", "64"], "max_side is for models"),
+        ([found, "coco:set.json", "--decoder", "peaks"], "decoder is for models"),
         ([str(tmp_path), "coco:set.json"], "Expected detections: a json list as of COCO"),
         ([str(tmp_path / "gone"), "coco:set.json"], "gone: no such file or folder. Expected a run"),
         ([found, "synthetic:#0-2"], "expected detections of images such as"),
@@ -176,85 +173,3 @@ def test_evaluate_says_what_is_wrong(untrained_run, tmp_path, capsys):
     ):
         assert cli.main(["evaluate", *arguments, "--data", str(tmp_path)]) == 1, arguments
         assert message in capsys.readouterr().err
-
-
-SPLITS = {"fddb": "2", "wider_face": "train"}
-
-
-def source_of(form, path):
-    return f"{form}:{path}#{SPLITS.get(form, 'some')}"
-
-
-@pytest.mark.parametrize("first", sorted(datasets.WRITERS))
-@pytest.mark.parametrize("second", sorted(datasets.WRITERS))
-def test_any_format_is_converted_to_any(first, second, tmp_path, capsys):
-    a, b = tmp_path / "a", tmp_path / "b"
-    assert cli.main(["convert", "synthetic:#0-3", source_of(first, a)]) == 0
-    data = ["--data", str(tmp_path)]
-    assert cli.main(["convert", source_of(first, "a"), source_of(second, b), *data]) == 0
-    printed = capsys.readouterr().out
-    pictures = [synthetic.draw(number) for number in range(3)]
-    count = sum(len(p.boxes) for p in pictures)
-    for title in ("read", "written"):
-        assert f"{title}  3 photos, {count} boxes, 0 of them ignored" in printed
-    found = list(datasets.parse(source_of(second, b), ".").read(Problems()))
-    for expected, annotation in zip(pictures, found, strict=True):
-        assert annotation.name.removesuffix(".png") == expected.name
-        assert annotation.encoded() == expected.image
-        np.testing.assert_allclose(annotation.boxes, expected.boxes, atol=1e-5)
-
-
-def test_convert_counts_what_is_ignored_and_lists_problems(tmp_path, capsys):
-    faces = tmp_path / "faces"
-    (faces / "WIDER_val/images").mkdir(parents=True)
-    (faces / "WIDER_val/images/a.png").write_bytes(synthetic.draw(0).image)
-    text = (
-        "a.png\n3\n1 2 30 40 0 0 0 0 0 0\n1 2 0 4 0 0 0 0 0 0\n5 5 9 9 0 0 0 1 0 0\ngone.png\n0\n"
-    )
-    (faces / "wider_face_val_bbx_gt.txt").write_text(text)
-    convert = ["convert", f"wider_face:{faces}#val"]
-    assert cli.main([*convert, f"yolo:{tmp_path / 'out'}"]) == 0
-    printed = capsys.readouterr().out
-    assert "read  1 photos, 3 boxes, 2 of them ignored" in printed
-    assert "written  1 photos, 1 boxes, 0 of them ignored" in printed
-    for kind in ("photo listed but absent", "box without area", "ignored objects left out"):
-        assert f"1  x {kind}" in printed
-    lines = (tmp_path / "out/problems.txt").read_text().splitlines()
-    assert any("wider_face_val_bbx_gt.txt:4: expected a width and height" in line for line in lines)
-    assert cli.main([*convert, f"csv:{tmp_path / 'lists'}", "--no-photos"]) == 0
-    assert "written  2 photos, 3 boxes" in capsys.readouterr().out
-    assert not list((tmp_path / "lists").rglob("*.png"))
-    assert cli.main([*convert, f"csv:{tmp_path / 'linked'}", "--link"]) == 0
-    assert (tmp_path / "linked/images/a.png").stat().st_nlink == 2
-
-
-def test_convert_says_what_is_wrong(tmp_path, capsys):
-    out = f"coco:{tmp_path / 'out'}"
-    for source, destination, message in (
-        ("synthetic:#0-1", "synthetic:x", "Expected a destination as FORMAT:PATH#SPLIT"),
-        ("synthetic:#0-1", "coco:", "Expected a destination as FORMAT:PATH#SPLIT"),
-        ("cocoa:x", out, "Expected a source as FORMAT:PATH#SPLIT"),
-        ("coco:gone", out, "gone: no such file or folder"),
-        ("negatives:", out, "nothing usable was found in 'negatives:'"),
-        ("synthetic:#0-1", f"coco:{tmp_path}", "expected a new or empty folder"),
-    ):
-        (tmp_path / "mine").touch()
-        folder = tmp_path / "nothing"
-        folder.mkdir(exist_ok=True)
-        assert cli.main(["convert", source, destination, "--data", str(folder)]) == 1
-        assert message in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "nothing"]
-
-
-def test_the_worst_photos_come_first():
-    box = np.float32([[0, 0, 10, 10]])
-
-    def found(boxes):
-        count = len(boxes)
-        return Detections(
-            np.float32(boxes).reshape(-1, 4), np.ones(count), np.zeros(count), (20, 20)
-        )
-
-    truth = [Annotation(name, b"", box) for name in "abc"]
-    detections = [found(box), found([]), found([[0, 0, 10, 8]])]
-    assert evaluate.worst_first(detections, truth) == [1, 2, 0]

@@ -1,0 +1,255 @@
+"""The verb: what the command line can do, Python can do."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.cli.test_evaluate import coco_set
+from unitbox_tf import datasets, registry
+from unitbox_tf.config import DecodeConfig
+from unitbox_tf.datasets import coco, synthetic
+from unitbox_tf.evaluation import evaluate as evaluation
+from unitbox_tf.evaluation import matching, protocols
+from unitbox_tf.evaluation.evaluate import evaluate
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation, Detections
+
+
+class Perfect:
+    """A detector that knows the synthetic pictures."""
+
+    def __init__(self, numbers=range(4)):
+        self.class_names = ("object",)
+        self.decode = DecodeConfig()
+        self.known = {synthetic.draw(number).image: synthetic.draw(number) for number in numbers}
+
+    def __call__(self, image):
+        if image not in self.known:
+            raise ValueError("no photo")
+        boxes = self.known[image].boxes
+        return Detections(boxes, np.full(len(boxes), 0.5), np.zeros(len(boxes)), (96, 96))
+
+
+def pictures(count=4):
+    return [synthetic.draw(number) for number in range(count)]
+
+
+def test_a_detector_is_judged_on_annotations_in_memory(tmp_path):
+    found = evaluate(Perfect(), pictures())
+    assert list(found.figures) == ["peaks"]
+    assert found.figures["peaks"]["recall"] == found.figures["peaks"]["ap75"] == 1
+    assert found.annotations["peaks"] == pictures()
+    assert [len(each) for each in found.detections["peaks"]] == [len(p.boxes) for p in pictures()]
+    assert found.class_names == ("object",)
+    assert found.facts["annotations"]["sources"] == []
+    assert "in memory: 4 images" in found.table()
+    assert "4 present, 0 absent; 96 x 96 px" in found.table()
+    found.save(tmp_path / "out")
+    assert json.loads((tmp_path / "out/results.json").read_text()) == found.to_dict()
+    assert len(list((tmp_path / "out/peaks").glob("*.jpg"))) == 4
+    with pytest.raises(ValueError, match="out: expected a new or empty folder"):
+        found.save(tmp_path / "out")
+
+
+def test_sources_give_the_figures_of_their_annotations():
+    one = evaluate(Perfect(), "synthetic:#0-4")
+    several = evaluate(Perfect(), ["synthetic:#0-1", datasets.open("synthetic:#1-4")])
+    assert one.figures == several.figures == evaluate(Perfect(), pictures()).figures
+    assert one.facts["annotations"]["digest"] == several.facts["annotations"]["digest"]
+    assert several.facts["annotations"]["sources"] == ["synthetic:#0-1", "synthetic:#1-4"]
+
+
+def test_images_that_cannot_be_read_are_left_out(tmp_path):
+    truth = [*pictures(2), Annotation("broken", b"no photo", [[0, 0, 5, 5]])]
+    truth.append(Annotation("gone", tmp_path / "gone.png", [[0, 0, 5, 5]]))
+    problems = Problems()
+    found = evaluate(Perfect(), truth, problems=problems)
+    assert len(found.annotations["peaks"]) == 2
+    images = found.facts["images"]
+    assert (images["present"], images["absent"], images["unreadable"]) == (3, 1, 1)
+    assert found.problems is problems
+    assert problems.counts["photo that cannot be decoded"] == 1
+    assert problems.counts["photo listed but absent"] == 1
+
+
+def test_a_list_of_detections_is_judged_like_a_file_of_them(tmp_path):
+    found = [Perfect()(picture.image) for picture in pictures()]
+    listed = evaluate(found, pictures(), output=tmp_path / "out")
+    assert listed.detections == {"detections": found}
+    path = tmp_path / "out/detections/detections.json"
+    filed = evaluate(path, "synthetic:#0-4")
+    assert filed.figures == listed.figures == {"detections": matching.summarize(found, pictures())}
+    assert filed.detections == {"detections": None}
+    assert listed.facts["detections"] == filed.facts["detections"]
+    assert not list((tmp_path / "out").rglob("*.jpg"))
+
+
+def test_every_decoder_is_judged_by_its_name_or_one(untrained_run):
+    both = evaluate(untrained_run, "synthetic:#200-202", max_side=64)
+    assert list(both.figures) == list(registry.DECODERS)
+    one = evaluate(untrained_run, "synthetic:#200-202", max_side=64, decoders="ellipse")
+    same = evaluate(untrained_run, "synthetic:#200-202", max_side=64, decoder="ellipse")
+    assert one.detections == same.detections == {"ellipse": both.detections["ellipse"]}
+    assert len(one.detections["ellipse"][0]) > 0
+    assert one.facts["model"]["lowest_score"] == matching.EVALUATED_SCORE
+    fewer = evaluate(untrained_run, pictures(2), decoders=["peaks"], score_threshold=0.5)
+    assert fewer.facts["model"]["lowest_score"] == 0.5
+    with pytest.raises(ValueError, match=r"Unknown decoder 'best'\. Expected some of \['peaks'"):
+        evaluate(untrained_run, pictures(2), decoders=["best"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None, "synthetic:#0-1"), "Expected a detector as a path, a name or a Detector.*NoneType"),
+        (([], "synthetic:#0-1"), "Expected Detections for each of 1 annotations.*Received: 0"),
+        (([1], "synthetic:#0-1"), "Expected a list of Detections. Received: int"),
+        ((Perfect(), []), "Expected annotated images. Received none"),
+        ((Perfect(), [5]), "or a list of annotations. Received: int"),
+        ((Perfect(), ["synthetic:#0-1", synthetic.draw(1)]), "Expected sources.*Received: str"),
+        ((Perfect(), [Annotation("a", b"", [[0, 0, 1, 1]], [3])]), "Received: 4 classes"),
+        (("gone", "synthetic:#0-1"), "gone: no such file or folder. Expected a run"),
+    ],
+)
+def test_what_is_wrong_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(*arguments)
+
+
+@pytest.mark.parametrize("detector", [Perfect(), [Perfect()(synthetic.draw(0).image)]])
+@pytest.mark.parametrize("decode", [{"max_side": 64}, {"decoders": "peaks"}])
+def test_decoding_is_for_models_that_are_opened(detector, decode):
+    with pytest.raises(ValueError, match=r"^(max_side|decoder) is for models: a run's folder"):
+        evaluate(detector, pictures(1), **decode)
+
+
+@pytest.mark.parametrize("protocol", ["summary", "coco"])
+def test_evaluating_parses_the_json_of_the_data_set_once(tmp_path, monkeypatch, protocol):
+    """And that of the detections once: five times and once before."""
+    coco_set(tmp_path)
+    parsed, loads = [], json.loads
+    monkeypatch.setattr(
+        json, "loads", lambda text, **more: parsed.append(text) or loads(text, **more)
+    )
+    opened = []
+    monkeypatch.setattr(
+        coco.Coco,
+        "__init__",
+        lambda self, *given, make=coco.Coco.__init__: opened.append(given) or make(self, *given),
+    )
+    evaluate(
+        tmp_path / "found.json",
+        "coco:set.json",
+        data=tmp_path,
+        protocol=protocol,
+        output=tmp_path / "out",
+    )
+    texts = [(tmp_path / name).read_text() for name in ("set.json", "found.json")]
+    assert sorted(parsed) == sorted(texts)
+    assert len(opened) == 1
+
+
+def test_options_of_protocols_check_themselves(tmp_path):
+    with pytest.raises(ValueError, match=r"Expected iou as one of .*'exact'.*Received: 'best'"):
+        protocols.Options(iou="best")
+    with pytest.raises(ValueError, match="Expected shape as one of"):
+        protocols.Options(shape="circle")
+    assert protocols.Options(curves=str(tmp_path)).curves == tmp_path
+
+
+def test_the_worst_images_come_first():
+    box = np.float32([[0, 0, 10, 10]])
+
+    def found(boxes):
+        count = len(boxes)
+        return Detections(
+            np.float32(boxes).reshape(-1, 4), np.ones(count), np.zeros(count), (20, 20)
+        )
+
+    truth = [Annotation(name, b"", box) for name in "abc"]
+    detections = [found(box), found([]), found([[0, 0, 10, 8]])]
+    assert evaluation.worst_first(detections, truth) == [1, 2, 0]
+
+
+# The judges' libraries are optional. Each program runs where none of them can be imported.
+WITHOUT = """
+import logging, sys
+for name in ("scipy", "h5py", "pycocotools", "matplotlib"):
+    sys.modules[name] = None
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+import numpy as np
+from unitbox_tf.datasets import coco, synthetic
+from unitbox_tf.evaluation import fddb, protocols, wider_face
+from unitbox_tf.evaluation.evaluate import evaluate
+from unitbox_tf.records import Annotation, Detections
+truth = [synthetic.draw(number) for number in range(3)]
+found = [Detections(a.boxes, np.full(len(a.boxes), .5), a.classes, a.size) for a in truth]
+"""
+
+
+def without(program):
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT + program], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_summary_needs_no_other_library_and_says_how_to_get_curves(tmp_path):
+    done = without(
+        f"evaluate(found, truth, output={str(tmp_path / 'out')!r})\n"
+        f"evaluate(found, truth, output={str(tmp_path / 'again')!r})\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    assert done.returncode == 0, done.stderr
+    line = (
+        "Curves are not drawn: drawing curves needs matplotlib: pip install 'unitbox_tf[plots]'\n"
+    )
+    assert done.stderr == line
+    names = {path.name for path in (tmp_path / "out/detections").iterdir()}
+    assert names == {"detections.json"}
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (
+            "evaluate(found, truth, protocol='coco')",
+            r"COCO's protocol needs pycocotools: pip install 'unitbox_tf[coco]'",
+        ),
+        (
+            "evaluate(found, truth, protocol='fddb')",
+            r"FDDB's protocol needs scipy: pip install 'unitbox_tf[fddb]'",
+        ),
+        (
+            "from pathlib import Path\nPath(FILE).write_bytes(b'')\n"
+            "wider_face.read_ground_truth(Path(FILE).parent)",
+            r"reading MATLAB's files needs scipy: pip install 'unitbox_tf[wider_face]'",
+        ),
+    ],
+)
+def test_a_library_that_a_protocol_needs_is_named(program, message, tmp_path):
+    done = without(program.replace("FILE", repr(str(tmp_path / "wider_face_val.mat"))))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"ImportError: {message}"
+
+
+def test_curves_of_wider_face_in_text_need_no_other_library(tmp_path):
+    program = f"""
+curve = wider_face.Curve(np.array([1, .5]), np.array([.5, 1]), 3)
+wider_face.save_curves(dict.fromkeys(wider_face.DIFFICULTIES, curve), Path({str(tmp_path)!r}), "x")
+assert wider_face.read_curves(Path({str(tmp_path)!r}))["easy"].recall.tolist() == [.5, 1]
+"""
+    done = without("from pathlib import Path" + program)
+    assert done.returncode == 0, done.stderr
+
+
+def test_undefined_metrics_are_null():
+    nothing = dataclasses.replace(
+        synthetic.draw(0), boxes=np.zeros((0, 4)), classes=None, ignore=None
+    )
+    found = evaluate(Perfect(), [nothing])
+    assert np.isnan(found.figures["peaks"]["recall"])
+    assert found.to_dict()["figures"]["peaks"]["recall"] is None

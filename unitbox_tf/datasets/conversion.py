@@ -1,0 +1,124 @@
+"""Writes a data set in another format."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unitbox_tf import registry
+from unitbox_tf.datasets import source as sources
+from unitbox_tf.datasets import writing
+from unitbox_tf.problems import Problems
+from unitbox_tf.progress import Progress
+from unitbox_tf.records import Annotation
+
+PROBLEMS_FILE = "problems.txt"  # in the folder that is written
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What `convert` did.
+
+    Attributes:
+        root: the folder that was written.
+        read: how many images, boxes and ignored boxes the source has.
+        written: how many of them were written.
+        problems: what could not be read or written. They are also in `problems_file`.
+        problems_file: None if there are no problems.
+    """
+
+    root: Path
+    read: writing.Written
+    written: writing.Written
+    problems: Problems
+    problems_file: Path | None
+
+    def table(self) -> str:
+        """All of it in lines, for people."""
+        lines = [
+            f"{title:>10}  {counts.images} images, {counts.boxes} boxes, {counts.ignored} of them ignored"
+            for title, counts in (("read", self.read), ("written", self.written))
+        ]
+        lines.append(f"{'to':>10}  {self.root}")
+        lines += [f"{count:>10}  x {kind}" for kind, count in self.problems.counts.items()]
+        if self.problems_file:
+            lines.append(f"{'all':>10}  in {self.problems_file}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as json can hold it."""
+        return {
+            "output": str(self.root),
+            "read": self.read._asdict(),
+            "written": self.written._asdict(),
+            "problems": dict(self.problems.counts),
+            "problems_file": str(self.problems_file) if self.problems_file else None,
+        }
+
+
+def writable() -> list[str]:
+    """The names of the formats in which data sets can be written."""
+    return sorted(name for name in registry.DATASETS if registry.DATASETS[name].write)
+
+
+def convert(
+    source: str | sources.Source,
+    destination: str,
+    *,
+    data: str | Path = ".",
+    photos: writing.PhotosAs = "copy",
+    problems: Problems | None = None,
+) -> Conversion:
+    """Writes a data set in another format.
+
+    Args:
+        source: written `FORMAT:PATH#SPLIT`, or opened.
+        destination: a new folder as `FORMAT:PATH#SPLIT`, not relative to `data`.
+        data: the folder that the source's relative path starts from.
+        photos: whether files of images are copied (`"copy"`), hard-linked (`"link"`), or left out
+            (`"none"`); in the last case they may be absent.
+        problems: what cannot be read or written is added here.
+
+    Raises:
+        ValueError: the source or the destination is not of that form, or nothing is usable in the source, or
+            the destination has files, or cannot hold the names of the classes.
+        OSError: a file cannot be read or written.
+    """
+    problems = Problems.of(problems)
+    source = sources.open(source, data)
+    if photos not in typing.get_args(writing.PhotosAs):
+        raise ValueError(
+            f"Expected photos as one of {typing.get_args(writing.PhotosAs)}. Received: {photos!r}"
+        )
+    form, _, rest = destination.partition(":")
+    path, _, split = rest.partition("#")
+    if form not in registry.DATASETS or registry.DATASETS[form].write is None or not path:
+        raise ValueError(
+            f"Expected a destination as FORMAT:PATH#SPLIT with a format of {writable()}. "
+            f"Received: {destination!r}"
+        )
+    annotations = source.annotations(photos=photos != "none", problems=problems)
+    if not annotations:
+        problems.log_counts()
+        raise ValueError(f"nothing usable was found in {source.text!r}: {source.root}")
+    names, root = sources.names_of_classes(source, annotations), Path(path)
+    written = registry.DATASETS[form].write(
+        Progress(annotations, "writing", len(annotations)),
+        root,
+        split,
+        names,
+        photos=photos,
+        problems=problems,
+    )
+    problems_file = root / PROBLEMS_FILE if problems.found else None
+    if problems_file:
+        problems.add_to(problems_file)
+    return Conversion(root, _counts(annotations), written, problems, problems_file)
+
+
+def _counts(annotations: Sequence[Annotation]) -> writing.Written:
+    boxes = sum(len(a.boxes) for a in annotations)
+    return writing.Written(len(annotations), boxes, sum(int(a.ignore.sum()) for a in annotations))
