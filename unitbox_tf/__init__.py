@@ -19,12 +19,28 @@ if TYPE_CHECKING:
     from unitbox_tf.config import LossConfig as LossConfig
     from unitbox_tf.config import ModelConfig as ModelConfig
     from unitbox_tf.config import TrainConfig as TrainConfig
+    from unitbox_tf.datasets import Source as Source
+    from unitbox_tf.datasets import convert as convert
+    from unitbox_tf.datasets import inspect as inspect
     from unitbox_tf.detect.detector import Detector as Detector
     from unitbox_tf.detect.model import UnitBox as UnitBox
+    from unitbox_tf.detect.model import publish as publish
+    from unitbox_tf.evaluation.evaluate import evaluate as evaluate
+    from unitbox_tf.formats import export as export
     from unitbox_tf.loading import load as load
+    from unitbox_tf.losses import CIoULoss as CIoULoss
+    from unitbox_tf.losses import DIoULoss as DIoULoss
+    from unitbox_tf.losses import EIoULoss as EIoULoss
+    from unitbox_tf.losses import GIoULoss as GIoULoss
     from unitbox_tf.losses import IoULoss as IoULoss
+    from unitbox_tf.losses import L2Loss as L2Loss
+    from unitbox_tf.losses import LinearIoULoss as LinearIoULoss
+    from unitbox_tf.losses import MeanIoU as MeanIoU
+    from unitbox_tf.losses import SIoULoss as SIoULoss
+    from unitbox_tf.losses import SmoothL1Loss as SmoothL1Loss
     from unitbox_tf.losses import iou_loss as iou_loss
     from unitbox_tf.network.backbones import Backbone as Backbone
+    from unitbox_tf.network.backbones import Preprocessing as Preprocessing
     from unitbox_tf.presets import PRESETS as PRESETS
     from unitbox_tf.problems import Problems as Problems
     from unitbox_tf.records import Annotation as Annotation
@@ -36,21 +52,37 @@ __version__ = "0.1.0"
 _HOMES = {
     "Annotation": "records",
     "Backbone": "network.backbones",
+    "CIoULoss": "losses",
     "Config": "config",
+    "DIoULoss": "losses",
     "DataConfig": "config",
     "DecodeConfig": "config",
     "Detections": "records",
     "Detector": "detect.detector",
+    "EIoULoss": "losses",
+    "GIoULoss": "losses",
     "IoULoss": "losses",
+    "L2Loss": "losses",
+    "LinearIoULoss": "losses",
     "LossConfig": "config",
+    "MeanIoU": "losses",
     "ModelConfig": "config",
     "PRESETS": "presets",
+    "Preprocessing": "network.backbones",
     "Problems": "problems",
+    "SIoULoss": "losses",
+    "SmoothL1Loss": "losses",
+    "Source": "datasets",
     "TrainConfig": "config",
     "UnitBox": "detect.model",
+    "convert": "datasets",
+    "evaluate": "evaluation.evaluate",
+    "export": "formats",
     "fit": "train.fit",
+    "inspect": "datasets",
     "iou_loss": "losses",
     "load": "loading",
+    "publish": "detect.model",
 }
 __all__ = ["__version__", *_HOMES]
 
