@@ -1,4 +1,4 @@
-"""What the command lines of all sub-packages share."""
+"""Helpers that the command lines of all sub-packages share."""
 
 from __future__ import annotations
 

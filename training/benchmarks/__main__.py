@@ -45,7 +45,7 @@ from training import command, outputs
 
 
 def main() -> None:
-    """Runs one measurement. Modules of others are not imported: judges do without TensorFlow."""
+    """Runs one measurement; only its own modules are imported, as judges do without TensorFlow."""
     parser = _parser()
     options = vars(parser.parse_args())
     if options.get("rounds", 1) < 1:

@@ -11,6 +11,6 @@ T = TypeVar("T")
 
 
 def call_apart(function: Callable[..., T], *arguments: Any) -> T:
-    """What the function returns in a new process; its errors are raised here."""
+    """Returns the result of the function in a new process; its errors are raised here."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()

@@ -68,17 +68,6 @@ def _parser() -> argparse.ArgumentParser:
     ablations.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of each row")
     ablations.add_argument("--epochs", type=int, default=8, help="of 20 iterations")
 
-    _add_shared(fourth, fifth, sixth, ablations)
-    return parser
-
-
-def _add_shared(
-    fourth: argparse.ArgumentParser,
-    fifth: argparse.ArgumentParser,
-    sixth: argparse.ArgumentParser,
-    ablations: argparse.ArgumentParser,
-) -> None:
-    """Adds the options that several experiments have."""
     for figure in (fourth, fifth, sixth, ablations):
         figure.add_argument("--data", required=True, help="folder of fddb and other")
         figure.add_argument("--output", type=Path, required=True, help="folder of the runs")
@@ -89,6 +78,7 @@ def _add_shared(
         figure.add_argument(
             "--search-epochs", type=int, default=3, help="of 20 iterations, of figure 4's search"
         )
+    return parser
 
 
 if __name__ == "__main__":

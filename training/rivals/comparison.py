@@ -82,7 +82,6 @@ def compare(
     """
     detectors = chosen(ours, others)
     environments = environments or output / "environments"
-    output.mkdir(parents=True, exist_ok=True)
     problems = Problems()
     rows: dict[str, dict[str, Any]] = {}
     curves: dict[str, matching.Curve] = {}
@@ -104,14 +103,13 @@ def compare(
             detections = found.detections(shown.sizes)
             curves[rival.label], metrics = judging.judge(detections, shown.annotations, min_size)
             row |= metrics
-        base = detectors[0].label
         if rounds:
             present = [rival for rival in detectors if rival.label in curves]
-            times = take_times(present, pythons, shown.vga, rounds, output, base)
+            times = take_times(present, pythons, shown.vga, rounds, output, detectors[0].label)
             for label, more in times.items():
                 rows[label] |= more
     problems.log_counts()
-    facts = table.facts(sources, shown.annotations, min_size=min_size, rounds=rounds, base=base)
+    facts = table.facts(sources, shown.annotations, min_size, rounds, detectors[0].label)
     write(facts, rows, curves, output)
 
 
@@ -232,7 +230,7 @@ def detect_all(rival: Rival, python: Sequence[str], photos: Photos, folder: Path
     Raises:
         RivalError: the detector stops.
     """
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     wanted = identity(rival, photos)
     file = folder / FACTS
     facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

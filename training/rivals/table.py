@@ -17,7 +17,6 @@ from unitbox_tf.records import Annotation
 def facts(
     sources: Sequence[str],
     annotations: Sequence[Annotation],
-    *,
     min_size: float,
     rounds: int,
     base: str,
