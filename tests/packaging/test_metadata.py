@@ -55,6 +55,11 @@ def providers():
     return {module: {canonicalize_name(name) for name in names} for module, names in found}
 
 
+def beginning(node):
+    """The text of a literal, or the one before the first value in an f-string."""
+    return ast.literal_eval(node.values[0] if isinstance(node, ast.JoinedStr) else node)
+
+
 def imports_of(path):
     """Top-level modules of other projects that a file needs.
 
@@ -76,7 +81,7 @@ def imports_of(path):
         elif isinstance(node, ast.ImportFrom):
             names = [node.module]
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "optional.load":
-            module, extra = (ast.literal_eval(argument) for argument in node.args[:2])
+            module, extra = (beginning(argument) for argument in node.args[:2])
             loaded.append((module.partition(".")[0], node.lineno, extra))
         for name in names:
             imported.append((name.partition(".")[0], node.lineno, id(node) in inside))

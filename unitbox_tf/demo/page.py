@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unitbox_tf import optional
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.demo.drawing import (
     FOUND,
@@ -24,7 +25,7 @@ from unitbox_tf.demo.drawing import (
 from unitbox_tf.demo.style import STYLE
 from unitbox_tf.demo.viewer import Seen, Viewer
 
-# Grace Hopper, photo by the US Navy, public domain. The page does without it where it is absent.
+# Grace Hopper, photo by the US Navy, in the public domain.
 EXAMPLE = Path(__file__).parents[1] / "demo_example.jpg"
 
 SESSIONS = 8  # whose photos are kept in memory at a time, so that sliders need not read them again
@@ -46,7 +47,7 @@ def make_page(viewer: Viewer, name: str, max_megapixels: float, max_megabytes: f
         max_megabytes: largest file of a photo.
 
     Raises:
-        ValueError: gradio is not installed.
+        ImportError: gradio is not installed.
     """
     gr = import_gradio()
     with gr.Blocks(
@@ -159,7 +160,7 @@ def _lay_out(
     with gr.Column(elem_id="bench"):
         with gr.Column(elem_id="drop"):
             upload = gr.File(label=label, file_types=[".jpg", ".jpeg", ".png"], height=170)
-            example = gr.Button("Try an example photo", size="sm", visible=EXAMPLE.is_file())
+            example = gr.Button("Try an example photo", size="sm")
             summary = gr.HTML()
         with gr.Column(elem_id="photo"):
             photo = gr.HTML(NOTHING)
@@ -256,14 +257,8 @@ def _connect(gr: Any, page: _Elements, answers: _Answers) -> None:
 
 
 def import_gradio() -> Any:
-    """The module gradio. Raises `ValueError` that names the extra where it is not installed."""
-    try:
-        import gradio
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            "Expected gradio for the page, which is not installed: pip install 'unitbox_tf[demo]'"
-        ) from error
-    return gradio
+    """The module gradio. Raises `ImportError` that names the extra where it is not installed."""
+    return optional.load("gradio", "demo", "the page")
 
 
 def launch(page: Any, host: str, port: int | None, max_megabytes: float) -> str:
