@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -109,15 +108,15 @@ def test_a_mistyped_detector_is_told_before_tensorflow_is_imported(more):
     calls = [["detect", name, "a.jpg"], ["evaluate", name, "synthetic:#0-2"]]
     calls += [["export", name, "a.onnx"], ["demo", name], ["fit", "--init", name]]
     code = f"""
-import sys
+import sys, time
 from unitbox_tf.cli import main
 print([main(call) for call in {calls}])
 print("imported:", [name for name in {HEAVY[:4]} if name in sys.modules])
+print(time.process_time())
 """
-    start = time.monotonic()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert time.monotonic() - start < 5  # five calls, on a machine that may be busy
-    statuses, imported = result.stdout.splitlines()
+    statuses, imported, seconds = result.stdout.splitlines()
+    assert float(seconds) < 2.5  # five calls
     assert imported == "imported: []"
     if more:  # a path
         assert statuses == str([1] * 5)
