@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
     name, options = parse_fit(arguments)
 
     from unitbox_tf.evaluation import protocols
-    from unitbox_tf.evaluation.evaluate import table
+    from unitbox_tf.evaluation.outcome import table
     from unitbox_tf.train import fit
 
     done = fit.fit(options.config, name, options.resume)
