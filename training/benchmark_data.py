@@ -25,7 +25,6 @@ from turns import quartiles, take_turns
 
 from unitbox_tf import datasets, images
 from unitbox_tf.evaluation import fddb, wider_face
-from unitbox_tf.problems import Problems
 
 logging.getLogger("unitbox_tf").setLevel(logging.ERROR)  # problems of the data are not the matter
 
@@ -124,10 +123,12 @@ def save(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> None:
 
 def benchmark_reading(arguments: argparse.Namespace) -> None:
     """Annotations of a data set, without its photos."""
-    source = datasets.parse(arguments.source, arguments.data)
+    source = datasets.open(arguments.source, arguments.data)
 
     def read() -> int:
-        return len(list(source.read(Problems(), photos=False)))
+        # Opened anew: an open source has its annotations.
+        anew = datasets.open(arguments.source, arguments.data)
+        return len(anew.annotations(photos=False))
 
     paths = opened(read, [source.root])
     bases = {BARE: bare_read, PLAIN: plainest_loop}
@@ -139,12 +140,12 @@ def benchmark_fddb(arguments: argparse.Namespace) -> None:
     """Reading and judging an official result file."""
 
     def read() -> tuple[Any, ...]:
-        detections = fddb.read_detections(arguments.detections, Problems())
-        faces = fddb.read_annotations(arguments.annotations, Problems())
+        detections = fddb.read_detections(arguments.detections)
+        faces = fddb.read_annotations(arguments.annotations)
         return detections, faces, fddb.read_sizes(arguments.sizes)
 
     def judge() -> fddb.Curves:
-        return fddb.evaluate(*read(), Problems())
+        return fddb.evaluate(*read())
 
     roots = [arguments.detections, arguments.annotations, arguments.sizes]
     paths = opened(read, roots)
@@ -161,7 +162,7 @@ def benchmark_fddb(arguments: argparse.Namespace) -> None:
 def read_wider_face(path: Path, truth: wider_face.GroundTruth) -> dict[str, np.ndarray]:
     """Rows `x y w h score` by image, of a folder in the official layout or of one .txt.gz."""
     if path.is_dir():
-        return wider_face.read_detections(path, truth.names, Problems())
+        return wider_face.read_detections(path, truth.names)
     images: dict[str, list[list[float]]] = {}
     with gzip.open(path, "rt", encoding="ascii") as file:
         for line in file:

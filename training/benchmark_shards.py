@@ -20,7 +20,6 @@ from turns import quartiles, take_turns
 
 from unitbox_tf import datasets
 from unitbox_tf.datasets import tfrecord
-from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
 COPY, READ = "bare copy into one file", "bare read of the shards"
@@ -32,8 +31,8 @@ def benchmark_shards(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="shards-", dir=arguments.folder) as name:
         folder = Path(name)
         if arguments.source:
-            source = datasets.parse(arguments.source, arguments.data)
-            annotations = list(source.read(Problems()))
+            source = datasets.open(arguments.source, arguments.data)
+            annotations = source.annotations()
             class_names = source.class_names() or ("object",)
         else:
             annotations = random_photos(folder / "photos", arguments.count, arguments.kilobytes)
@@ -111,16 +110,15 @@ def shard_jobs(
         for path in paths:
             path.read_bytes()
 
-    problems = Problems()
     return {
         COPY: copy_into_one,
         "copy of each file": copy_each,
         "writing shards": lambda: tfrecord.write(
-            annotations, folder / "shards", "train", class_names, problems
+            annotations, folder / "shards", "train", class_names
         ),
         READ: read_bare,
         "read of each file": read_each,
         "reading shards": lambda: sum(
-            1 for _ in tfrecord.read(folder / "shards", "train", problems)
+            1 for _ in tfrecord.Shards(folder / "shards", "train").annotations()
         ),
     }

@@ -151,7 +151,7 @@ def compare(arguments: argparse.Namespace) -> None:
                 logger.warning("%s is absent: %s", rival.label, error)
                 row["absent"] = str(error)
                 continue
-            found = result_files.read(folder / DETECTIONS, photos.annotations, problems)
+            found = result_files.read(folder / DETECTIONS, photos.annotations, problems=problems)
             detections = found.detections(photos.sizes)
             curve, figures = judge(detections, photos.annotations, arguments.min_size)
             row |= figures
@@ -238,7 +238,9 @@ def read_photos(arguments: argparse.Namespace, folder: Path, problems: Problems)
     Raises:
         ValueError: there are none.
     """
-    annotations = datasets.load(arguments.sources, arguments.data, problems, CLASS_NAMES)
+    annotations = datasets.load(
+        arguments.sources, CLASS_NAMES, data=arguments.data, problems=problems
+    )
     photos = Photos([], [], [], [])
     for number, annotation in enumerate(annotations[: arguments.photos]):
         file = annotation.image

@@ -35,7 +35,7 @@ def train_all(configs: Mapping[str, Config], folder: Path) -> None:
         check_same(folder / name, config)
         if not has_ended(folder / name):
             for source in (*config.data.train_sources, *config.data.validation_sources):
-                datasets.parse(source, config.data.data)
+                datasets.open(source, config.data.data)
     failed = []
     for number, (name, config) in enumerate(configs.items(), 1):
         run = folder / name

@@ -268,7 +268,9 @@ def make(arguments: argparse.Namespace) -> None:
     for name in sorted(set(names) - runs.keys()):
         logger.warning("%s: is not trained, and left out", folder / name)
     problems = Problems()
-    truth = datasets.load(shared.data.validation_sources, arguments.data, problems, ("face",))
+    truth = datasets.load(
+        shared.data.validation_sources, ("face",), data=arguments.data, problems=problems
+    )
     problems.log_counts()
     photos = portraits(truth, PHOTOS)
     values = measure(runs, photos)

@@ -80,7 +80,9 @@ def main() -> None:
 def compare(arguments: argparse.Namespace) -> None:
     """Exports, detects, measures, and writes the table."""
     problems = Problems()
-    annotations = datasets.load([arguments.source], arguments.data, problems, ("face",))
+    annotations = datasets.load(
+        [arguments.source], ("face",), data=arguments.data, problems=problems
+    )
     problems.log_counts()
     paths = export_all(arguments)
     reference = unitbox_tf.load(arguments.model, score_threshold=LOWEST_SCORE)

@@ -21,7 +21,7 @@ def curves_of(run: Path, sources: Sequence[str], data: str, **decode: Any) -> fd
     from unitbox_tf.detect import detector
 
     problems = Problems()
-    truth = datasets.load(sources, data, problems, ("face",))
+    truth = datasets.load(sources, ("face",), data=data, problems=problems)
     model = loading.load(run, score_threshold=matching.EVALUATED_SCORE, **decode)
     detections, seen = detector.detect_annotated(model, truth, problems)
     problems.log_counts()
@@ -30,5 +30,5 @@ def curves_of(run: Path, sources: Sequence[str], data: str, **decode: Any) -> fd
         {a.name: rows for a, rows in zip(seen, found, strict=True) if rows is not None},
         {a.name: a.ellipses for a in seen if a.ellipses is not None},
         {a.name: d.image_size for a, d in zip(seen, detections, strict=True)},
-        problems,
+        problems=problems,
     )

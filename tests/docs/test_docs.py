@@ -29,11 +29,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.evaluation.test_wider_face import make_truth, mat_content, write_mats
-from unitbox_tf import cli, datasets, runs
+from unitbox_tf import cli, datasets, registry, runs
 from unitbox_tf.cli import fit
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.evaluation import fddb, wider_face
-from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
 ROOT = Path(__file__).parents[2]
@@ -168,7 +167,7 @@ def pictures(folder, *names):
 def make_fddb(folder):
     """Folds 1 to 8, detections of all faces, and two published curves beside."""
     convert("synthetic:#0-16", f"fddb:{folder / 'DATA/fddb'}#1-8")
-    truth = datasets.load(["fddb:fddb"], folder / "DATA", Problems(), ("face",))
+    truth = datasets.load("fddb:fddb", ("face",), data=folder / "DATA")
     rows = {a.name: np.column_stack([a.boxes, a.boxes[:, :1]]) for a in truth}
     for found in rows.values():
         found[:, 2:4] -= found[:, :2]
@@ -180,7 +179,7 @@ def make_fddb(folder):
     for path in (folder / "sizes.json", folder / "DATA/fddb/image_dims_all2845.json"):
         path.write_text(json.dumps(sizes))
     faces = {a.name: a.ellipses for a in truth}
-    curves = fddb.evaluate(rows, faces, fddb.read_sizes(folder / "sizes.json"), Problems())
+    curves = fddb.evaluate(rows, faces, fddb.read_sizes(folder / "sizes.json"))
     (folder / "CURVES").mkdir()
     for name in ("UnitBox", "MTCNN"):
         fddb.save_curves(curves, folder / f"CURVES/{name}-")
@@ -194,13 +193,13 @@ def make_wider(folder):
         Annotation(f"0--Parade/{n}.jpg", jpeg(n), np.rint(synthetic.draw(n).boxes))
         for n in range(20, 24)
     ]
-    write = datasets.WRITERS["wider_face"]
+    write = registry.DATASETS["wider_face"].write
     for part in (wider, wider / "annotations", wider / "val_416"):
-        write(faces, part, "val", ("face",), Problems())
-    write(faces, folder / "train", "train", ("face",), Problems())
+        write(faces, part, "val", ("face",))
+    write(faces, folder / "train", "train", ("face",))
     shutil.copytree(folder / "train", wider, dirs_exist_ok=True)
     shutil.copytree(wider, folder / "DATA/wider_face")
-    found = datasets.load(["wider_face:wider"], folder / "DATA", Problems(), ("face",))
+    found = datasets.load("wider_face:wider", ("face",), data=folder / "DATA")
     everyone = [range(len(a.boxes)) for a in found]
     boxes = [np.column_stack([a.boxes[:, :2], a.boxes[:, 2:] - a.boxes[:, :2]]) for a in found]
     images = [(b, e, e, e) for b, e in zip(boxes, everyone, strict=True)]
@@ -424,7 +423,7 @@ def check_options(options, made):
 def assert_source(text, data, made):
     path = Path(data) / text.partition(":")[2].partition("#")[0]
     if not any(path.is_relative_to(folder) for folder in made):
-        datasets.parse(text, data)
+        datasets.open(text, data)
 
 
 def assert_exists(path, made):
