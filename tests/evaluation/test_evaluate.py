@@ -12,8 +12,7 @@ from tests.cli.test_evaluate import coco_set
 from unitbox_tf import datasets, registry
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.datasets import coco, synthetic
-from unitbox_tf.evaluation import evaluate as evaluation
-from unitbox_tf.evaluation import matching, protocols
+from unitbox_tf.evaluation import matching, outcome, protocols
 from unitbox_tf.evaluation.evaluate import evaluate
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
@@ -172,7 +171,7 @@ def test_the_worst_images_come_first():
 
     truth = [Annotation(name, b"", box) for name in "abc"]
     detections = [found(box), found([]), found([[0, 0, 10, 8]])]
-    assert evaluation.worst_first(detections, truth) == [1, 2, 0]
+    assert outcome.worst_first(detections, truth) == [1, 2, 0]
 
 
 # The judges' libraries are optional. Each program runs where none of them can be imported.

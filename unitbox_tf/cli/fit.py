@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
 def _described(done: Any, protocol: str) -> str:
     """A run that has ended, in words."""
     from unitbox_tf.evaluation import protocols
-    from unitbox_tf.evaluation.evaluate import table
+    from unitbox_tf.evaluation.outcome import table
 
     titles = "; ".join(protocols.TITLES[name] for name in dict.fromkeys(["summary", protocol]))
     counts = ", ".join(f"{count} x {kind}" for kind, count in done.problems.counts.items())

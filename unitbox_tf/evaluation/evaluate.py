@@ -8,116 +8,29 @@ found.save("judged")
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from unitbox_tf import datasets, files, registry, runs
+from unitbox_tf import datasets, registry, runs
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.datasets import Source, checks
 from unitbox_tf.datasets.source import num_classes
 from unitbox_tf.evaluation import matching, protocols
 from unitbox_tf.evaluation import results as result_files
+from unitbox_tf.evaluation.outcome import Evaluation, Judged, check_output
 from unitbox_tf.evaluation.results import Results
 from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
-from unitbox_tf.records import Annotation, Detections, coco_rows
+from unitbox_tf.records import Annotation, Detections
 
 ONE_DECODER_SUFFIXES = (".onnx", ".tflite")  # of exported files, in which the decoder is fixed
 MODEL_SUFFIXES = (".keras", *ONE_DECODER_SUFFIXES)
-WORST_AND_BEST = 12  # images that `save` draws, half of them the worst
 IN_MEMORY = "detections"  # the label of detections that are in no file
 
 Sources = str | Source | Sequence[str | Source] | Sequence[Annotation]
-
-
-@dataclasses.dataclass(frozen=True)
-class Judged:
-    """What one decoder, or a file of detections, came to.
-
-    Attributes:
-        annotations: the images that were judged.
-        results: what was found in them.
-        detections: the same as `Detections`; None if they are from a file, whose numbers `results` keeps.
-        report: the metrics, and what saves the curves.
-    """
-
-    annotations: Sequence[Annotation]
-    results: Results
-    detections: Sequence[Detections] | None
-    report: protocols.Report
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate` says of a detector.
-
-    Attributes:
-        facts: what the metrics hold for: detector, protocol, annotations, images.
-        judged: the outcome of each decoder, by its name; of a file of detections, by the name of the file.
-        class_names: of the detector; empty if detections were judged.
-        sources: where the annotations are from.
-        problems: what could not be used.
-    """
-
-    facts: dict[str, Any]
-    judged: dict[str, Judged]
-    class_names: tuple[str, ...]
-    sources: tuple[Source, ...]
-    problems: Problems
-
-    @property
-    def figures(self) -> dict[str, dict[str, float]]:
-        """The metrics by name, for each decoder; NaN where one is undefined."""
-        return {label: row.report.figures for label, row in self.judged.items()}
-
-    @property
-    def detections(self) -> dict[str, Sequence[Detections] | None]:
-        """What each decoder found in the images of `annotations`; None if it was read from a file."""
-        return {label: row.detections for label, row in self.judged.items()}
-
-    @property
-    def annotations(self) -> dict[str, Sequence[Annotation]]:
-        """The images that were judged, for each decoder: all but those that cannot be read."""
-        return {label: row.annotations for label, row in self.judged.items()}
-
-    def table(self) -> str:
-        """What was judged and the metrics, in lines, for people."""
-        return "\n".join([*described(self.facts), "", table(self.figures)])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Facts and metrics as json can hold them: undefined metrics are None."""
-        figures = {
-            label: {name: value if math.isfinite(value) else None for name, value in row.items()}
-            for label, row in self.figures.items()
-        }
-        return {**self.facts, "figures": figures}
-
-    def save(self, folder: str | Path) -> None:
-        """Writes `results.json`, and for each decoder a folder with detections, curves, and drawn images.
-
-        Raises:
-            ValueError: the folder has files, as nothing is overwritten.
-            OSError: something cannot be written.
-        """
-        folder = check_output(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write(folder / "results.json", json.dumps(self.to_dict(), indent=1) + "\n")
-        for label, row in self.judged.items():
-            part = folder / label
-            part.mkdir(exist_ok=True)
-            _save_detections(row, self.sources, part / "detections.json")
-            row.report.save(part, label)
-            if row.detections is not None and "model" in self.facts:  # it has read the images
-                _draw_worst_and_best(row.detections, row.annotations, self.class_names, part)
-        if self.problems.found:
-            self.problems.save(folder / "problems.txt")
 
 
 def evaluate(
@@ -161,6 +74,17 @@ def evaluate(
     job = _Job(protocol, options or protocols.Options(), data, problems, *_split(sources, data))
     chosen = [decoders] if isinstance(decoders, str) else list(decoders or ())
     chosen += [decode.pop("decoder")] if "decoder" in decode else []
+    evaluation = _judge(job, detector, chosen, decode, present)
+    problems.log_counts()
+    if output is not None:
+        evaluation.save(output)
+    return evaluation
+
+
+def _judge(
+    job: _Job, detector: Any, decoders: Sequence[str], decode: Mapping[str, Any], present: bool
+) -> Evaluation:
+    """Judges a detector or detections, whatever form they are in."""
     if isinstance(detector, str | os.PathLike):
         path = runs.find(Path(detector))
         if not path.exists():
@@ -169,34 +93,20 @@ def evaluate(
                 "published detector, or detections"
             )
         if is_model(path):
-            evaluation = _judge_models(job, str(path), _models(path, chosen, decode))
-        else:
-            _check_no_decoding(str(path), chosen, decode)
-            evaluation = _judge_file(job, path, present)
-    elif isinstance(detector, Sequence):
-        _check_no_decoding("a list of detections", chosen, decode)
-        evaluation = _judge_list(job, detector, present)
-    else:
-        _check_no_decoding("a Detector, whose decoding is fixed", chosen, decode)
-        if not (callable(detector) and hasattr(detector, "class_names")):
-            raise ValueError(
-                "Expected a detector as a path, a name or a Detector, or detections as a path or a list "
-                f"of Detections. Received: {type(detector).__name__}"
-            )
-        models = {detector.decode.decoder: detector}
-        evaluation = _judge_models(job, type(detector).__name__, models)
-    problems.log_counts()
-    if output is not None:
-        evaluation.save(output)
-    return evaluation
-
-
-def check_output(folder: str | Path) -> Path:
-    """The folder as a path. Raises `ValueError` if it has files."""
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: expected a new or empty folder, as nothing is overwritten")
-    return folder
+            return _judge_models(job, str(path), _models(path, decoders, decode))
+        _check_no_decoding(str(path), decoders, decode)
+        return _judge_file(job, path, present)
+    if isinstance(detector, Sequence):
+        _check_no_decoding("a list of detections", decoders, decode)
+        return _judge_list(job, detector, present)
+    _check_no_decoding("a Detector, whose decoding is fixed", decoders, decode)
+    if not (callable(detector) and hasattr(detector, "class_names")):
+        raise ValueError(
+            "Expected a detector as a path, a name or a Detector, or detections as a path or a list "
+            f"of Detections. Received: {type(detector).__name__}"
+        )
+    models = {detector.decode.decoder: detector}
+    return _judge_models(job, type(detector).__name__, models)
 
 
 def is_model(path: Path) -> bool:
@@ -427,135 +337,3 @@ def _of_detections(job: _Job, name: str, judged: dict[str, Judged], present: boo
         "images_without_result": results.num_without,
     }
     return Evaluation(facts, judged, (), job.sources, problems)
-
-
-def described(facts: Mapping[str, Any]) -> Iterator[str]:
-    """The facts of an evaluation in lines."""
-
-    def line(title: str, text: str) -> str:
-        return f"{title:>15}  {text}"
-
-    annotations, images = facts["annotations"], facts["images"]
-    options = "".join(f", {name} {value}" for name, value in facts["options"].items())
-    yield line("detector", facts["detector"])
-    yield line("protocol", f"{facts['protocol']}: {protocols.TITLES[facts['protocol']]}{options}")
-    yield line(
-        "annotations",
-        f"{' '.join(annotations['sources']) or 'in memory'}: {annotations['images']} images, "
-        f"{annotations['objects']} objects and {annotations['ignored']} ignored, version "
-        f"{annotations['digest']}",
-    )
-    unreadable = images.get("unreadable", 0)
-    broken = f", {unreadable} of them cannot be read" if unreadable else ""
-    yield line(
-        "images",
-        f"{images['present']} present{broken}, {images['absent']} absent; {_sizes(images)}"
-        + (_shown_as(facts["model"]) if "model" in facts else ""),
-    )
-    if "detections" in facts:
-        found = facts["detections"]
-        without = found["images_without_result"]
-        more = f"; of {without} images there is no result" if without else ""
-        yield line(
-            "detections", f"{found['detections']} in {found['images_with']} of the images{more}"
-        )
-    if (images["absent"] and annotations["images"] == images["present"]) or unreadable:
-        yield line("", "judged on a part of the images: not to be compared with published metrics")
-
-
-def _sizes(images: Mapping[str, Any]) -> str:
-    if not images["widths"]:
-        return "of unknown size"
-    width, height = ("-".join(map(str, sorted({*images[side]}))) for side in ("widths", "heights"))
-    return f"{width} x {height} px"
-
-
-def _shown_as(model: Mapping[str, Any]) -> str:
-    """How images are shown to the model."""
-    text = f", shown shrunk to fit {model['max_side']} px"
-    if model["scales"] != [1.0]:
-        text += f", at scales {' '.join(f'{scale:g}' for scale in model['scales'])} of that"
-        if model["largest_object"]:
-            text += f", objects up to {model['largest_object']:g} px but at the smallest"
-    return text
-
-
-def table(figures: Mapping[str, Mapping[str, float]]) -> str:
-    """The metrics of several detectors, a line each, a detector a column."""
-    names = list(next(iter(figures.values())))
-    width = max(map(len, names))
-    columns = [max(len(label), 10) for label in figures]
-    titles = (label.rjust(column) for label, column in zip(figures, columns, strict=True))
-    lines = ["  ".join([" " * width, *titles])]
-    for name in names:
-        cells = (
-            _shown(row[name]).rjust(column)
-            for row, column in zip(figures.values(), columns, strict=True)
-        )
-        lines.append("  ".join([name.ljust(width), *cells]))
-    return "\n".join(lines)
-
-
-def _shown(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.4f}"
-
-
-def _save_detections(row: Judged, sources: Sequence[Source], path: Path) -> None:
-    """Writes COCO's results, with the ids of the COCO json that was judged by, if it was one."""
-    images: dict[str, Any] = {}
-    categories: dict[int, Any] = {}
-    ids = sources[0].ids() if len(sources) == 1 else None
-    if ids is not None:
-        images = {name: id for id, name in ids.images.items()}
-        categories = {index: id for id, index in ids.categories.items()}
-    rows: list[dict[str, Any]] = []
-    for index, annotation in enumerate(row.annotations):
-        found, labels = row.results.rectangles(index), row.results.classes[index]
-        # A detector may know more classes than the json.
-        category_ids = {label: categories.get(label, label + 1) for label in labels.tolist()}
-        image_id = images.get(annotation.name)
-        rows += coco_rows(annotation.name, found, labels, image_id, category_ids)
-    files.write(path, json.dumps(rows))
-
-
-def _draw_worst_and_best(
-    detections: Sequence[Detections],
-    annotations: Sequence[Annotation],
-    class_names: Sequence[str],
-    folder: Path,
-) -> None:
-    """Draws the worst and the best images, and all their boxes once more without the images.
-
-    The latter may be published where the images may not. Detections are those at 0.1 false positives
-    an image.
-    """
-    from unitbox_tf import images, inputs, visualize
-
-    threshold = matching.match(detections, annotations).threshold_at(matching.FALSE_POSITIVES)
-    detections = [found.above(threshold) for found in detections]
-    order = worst_first(detections, annotations)
-    half = min(WORST_AND_BEST // 2, len(order))
-    chosen = [("worst", i, order[i]) for i in range(half)]
-    chosen += [("best", i, order[-1 - i]) for i in range(min(half, len(order) - half))]
-    blank = []
-    for kind, rank, index in chosen:
-        annotation, found = annotations[index], detections[index]
-        image = inputs.read_image(annotation.encoded())
-        boxes = (annotation.boxes, annotation.ignore, found, class_names)
-        picture = visualize.draw_truth(image, *boxes)
-        images.save_image(picture, folder / f"{kind}-{rank + 1}.jpg")
-        blank.append(visualize.draw_truth(np.full_like(image, 238), *boxes))
-    if blank:
-        tiles = visualize.tile(blank, WORST_AND_BEST // 2)
-        images.save_image(tiles, folder / "boxes.png")
-
-
-def worst_first(detections: Sequence[Detections], annotations: Sequence[Annotation]) -> list[int]:
-    """Indices of the images by the mean IoU of objects and detections, where what is missed or made up counts 0."""
-    quality = []
-    for found, annotation in zip(detections, annotations, strict=True):
-        matches = matching.match([found], [annotation])
-        wrong = int((~matches.hits).sum())
-        count = matches.num_objects + wrong
-        quality.append(float(matches.overlaps.sum()) / count if count else 1.0)
-    return sorted(range(len(quality)), key=lambda index: quality[index])
