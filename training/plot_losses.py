@@ -12,11 +12,11 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from unitbox_tf import losses
+from unitbox_tf import registry
 
 SIDE = 100.0  # of the true box, a square at the origin; px
 OPTIONS = {"alpha_iou": ("linear_iou", 3.0)}  # 1 - IoU^3 beside the others
-NAMES = [name for name in losses.DISTANCE_LOSSES if name not in ("l2", "smooth_l1")] + [*OPTIONS]
+NAMES = [name for name in registry.LOSSES if name not in ("l2", "smooth_l1")] + [*OPTIONS]
 LABELS = {"iou": "-ln IoU", "linear_iou": "1 - IoU", "alpha_iou": "1 - IoU^3"}
 # Many coincide: later lines are thinner and broken, so that those below show.
 DASHES = ("-", "-", "--", "-.", ":", (0, (6, 2)), (0, (3, 3)), "-")
@@ -26,7 +26,7 @@ def evaluate(name: str, boxes: tf.Tensor, motion: np.ndarray) -> tuple[np.ndarra
     """Loss `[N]` of `boxes` `xyxy` `[N, 4]`, and its slope `[N]` along `motion` `[N, 4]`."""
     loss, alpha = OPTIONS.get(name, (name, 1.0))
     options = {} if alpha == 1 else {"alpha": alpha}
-    made = losses.DISTANCE_LOSSES[loss](box_format="xyxy", **options)
+    made = registry.LOSSES[loss](box_format="xyxy", **options)
     truth = tf.zeros_like(boxes) + np.array([0.0, 0.0, SIDE, SIDE])
     with tf.GradientTape() as tape:
         tape.watch(boxes)

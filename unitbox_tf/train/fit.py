@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from unitbox_tf import datasets, images, inputs, losses, runs, visualize
+from unitbox_tf import datasets, images, inputs, losses, registry, runs, visualize
 from unitbox_tf.config import Config, TrainConfig
 from unitbox_tf.detect import detector
 from unitbox_tf.evaluation import matching
@@ -216,9 +216,8 @@ def _compile(model: keras.Model, config: Config, jit: bool | str) -> None:
     # The pixels' weights make the difference between "mean" and "object_mean".
     reduction = "sum" if config.loss.reduction == "sum" else "mean_with_sample_weight"
     options: dict[str, Any] = {} if config.loss.alpha == 1 else {"alpha": config.loss.alpha}
-    distance_loss = losses.DISTANCE_LOSSES[config.loss.distance_loss](
-        reduction=reduction, gather=jit is False, **options
-    )
+    distance_loss = registry.LOSSES[config.loss.distance_loss](reduction=reduction, **options)
+    distance_loss.gather = jit is False
     model.compile(
         optimizer(config.train),
         loss={
