@@ -107,7 +107,7 @@ def check_same(run: Path, config: Config) -> None:
 
 
 def _train(run: Path, config: Config) -> None:
-    from unitbox_tf.train import fit
+    from unitbox_tf.train import callbacks, fit
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     resume = run if (run / CHECKPOINT).is_file() else None
@@ -115,10 +115,10 @@ def _train(run: Path, config: Config) -> None:
         shutil.rmtree(run)  # stopped within its first epoch: nothing was learned
     try:
         fit.fit(config, resume=resume)
-    except ValueError as error:
-        if "training diverged" not in str(error):
-            raise
-        (run / DIVERGED).write_text(f"{error}\n", encoding="utf-8")  # a result, too
+    except callbacks.Diverged as error:  # a result, too
+        run.mkdir(parents=True, exist_ok=True)  # gone where no epoch was finished
+        (run / CONFIG).write_text(config.to_json(), encoding="utf-8")
+        (run / DIVERGED).write_text(f"{error}\n", encoding="utf-8")
 
 
 def history(run: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from unitbox_tf import optional
 from unitbox_tf.records import Detections
 
 Shape = Literal["ellipse", "box"]  # of what is blurred
@@ -22,7 +23,7 @@ BLUR_BLOCKS = 4  # colours along the longer side of what is blurred; no more of 
 SMALLEST_BLOCK = 4  # px, of the photo: fewer would keep small faces as they are
 FINE = 8  # px a block, at which blocks are smoothed: the same work however large the face
 
-VALIDATION_FIGURES = ("val_recall", "val_precision", "val_box_iou", "val_ap50", "val_ap75")
+VALIDATION_METRICS = ("val_recall", "val_precision", "val_box_iou", "val_ap50", "val_ap75")
 
 
 def draw_boxes(
@@ -178,21 +179,20 @@ def tile(images: Sequence[np.ndarray], columns: int, height: int = 240) -> np.nd
 def save_history(
     history: Sequence[dict[str, Any]], path: Path, chosen_by: Sequence[str] = ()
 ) -> None:
-    """Plots the curves of a run (a dict of figures an epoch) over training steps; `chosen_by` names more of them."""
-    import matplotlib
+    """Plots the curves of a run (a dict of metrics an epoch) over training steps; `chosen_by` names more of them.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    # A figure of its own, without pyplot: what a notebook shows its plots with stays as it is.
+    figure = optional.load("matplotlib.figure", "plots", "the plot of a run's curves").Figure(
+        figsize=(11, 4)
+    )
+    left, right = figure.subplots(1, 2)
     steps = [row["iterations"] for row in history]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
     panels = (
         (left, "loss", ("loss", "confidence_loss", "distances_loss", "val_loss")),
-        (
-            right,
-            "validation",
-            dict.fromkeys([*VALIDATION_FIGURES, *chosen_by]),
-        ),
+        (right, "validation", tuple(dict.fromkeys([*VALIDATION_METRICS, *chosen_by]))),
     )
     for axes, title, names in panels:
         for name in names:
@@ -204,4 +204,3 @@ def save_history(
     right.set_ylim(0, 1.01)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)

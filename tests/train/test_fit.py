@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 
 from unitbox_tf import datasets, losses
-from unitbox_tf.config import Config, LossConfig
+from unitbox_tf.config import LossConfig
 from unitbox_tf.detect import detector
 from unitbox_tf.network.model import unitbox
-from unitbox_tf.presets import PRESETS
 from unitbox_tf.problems import Problems
 from unitbox_tf.train import callbacks, fit, pipeline
-from unitbox_tf.train.optimizers import CoupledSGD
 
 
 def changed(config, **settings):
@@ -23,11 +21,7 @@ def changed(config, **settings):
 @pytest.fixture
 def unfinished(monkeypatch):
     """Ends runs without export and judgement, which other tests cover and which take the longest."""
-    monkeypatch.setattr(
-        fit,
-        "_finish",
-        lambda config, run, _, history, problems: fit.Run(run, {}, history, problems),
-    )
+    monkeypatch.setattr(fit, "finish", lambda *_, **__: (None, {}))
 
 
 def test_a_run_holds_what_is_needed_to_go_on_and_to_use_it(tiny_run):
@@ -121,9 +115,7 @@ def test_resuming_continues_weights_optimiser_and_epochs(
 def test_a_resumed_run_starts_from_the_stored_state(tiny_config, tiny_run):
     run = tiny_run
     stored = keras.saving.load_model(run.folder / "last.keras")
-    model = fit.models.unitbox(tiny_config.model, seed=99)
-    fit._compile(model, tiny_config, False)
-    history = fit._restore(model, run.folder)
+    model, history = fit._model(changed(tiny_config, seed=99), False, run.folder)
     assert history == run.history
     for a, b in zip(model.get_weights(), stored.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -169,7 +161,7 @@ def test_ctrl_c_keeps_what_was_learned(tiny_config, tmp_path, monkeypatch):
     assert int(stored.optimizer.iterations) == 4  # the second epoch's steps are kept
 
     monkeypatch.undo()
-    monkeypatch.setattr(fit, "_finish", lambda c, run, v, history, p: fit.Run(run, {}, history, p))
+    monkeypatch.setattr(fit, "finish", lambda *_, **__: (None, {}))
     again = fit.fit(changed(tiny_config, epochs=2, output=str(tmp_path)), resume=run.folder)
     assert [row["epoch"] for row in again.history] == [0, 1]
 
@@ -238,15 +230,17 @@ def test_if_no_photo_can_be_decoded_training_says_so(tiny_config, tmp_path):
         tiny_config.data, data=str(tmp_path), train_sources=("negatives:photos",)
     )
     config = changed(tiny_config, output=str(tmp_path / "runs"))
-    with pytest.raises(ValueError, match=r"none of the 3 training photos.*\.jpg: .* Unknown image"):
+    with pytest.raises(ValueError, match=r"none of the 3 images can.*\.jpg: .* Unknown image"):
         fit.fit(dataclasses.replace(config, data=data))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_loss_that_diverges_ends_training_before_it_is_stored(tiny_config, tmp_path):
     config = changed(tiny_config, learning_rate=1e30, clip_norm=None, output=str(tmp_path), run="a")
-    with pytest.raises(ValueError, match=r"the loss became .*Lower --learning-rate"):
-        fit.fit(config)
-    assert not (tmp_path / "a" / "last.keras").exists()
+    for _ in range(2):  # what failed leaves nothing that is in the way of a retry
+        with pytest.raises(callbacks.Diverged, match=r"the loss became .*Lower --learning-rate"):
+            fit.fit(config)
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_data_folder_says_what_to_do(tiny_config, tmp_path):
@@ -267,11 +261,6 @@ def test_a_run_of_another_model_or_optimiser_is_not_resumed(tiny_config, tiny_ru
         fit.fit(adam, resume=tiny_run.folder)
 
 
-def test_xla_and_bfloat16_are_not_asked_for_together(tiny_config):
-    with pytest.raises(ValueError, match="XLA cannot compile"):
-        fit.fit(changed(tiny_config, jit="on", precision="mixed_bfloat16"))
-
-
 def test_an_existing_run_is_not_overwritten(tiny_config, tiny_run):
     with pytest.raises(ValueError, match=r"exists already\. Choose another --run"):
         fit.fit(changed(tiny_config, run=tiny_run.folder.name))
@@ -280,25 +269,6 @@ def test_an_existing_run_is_not_overwritten(tiny_config, tiny_run):
 def test_a_run_without_checkpoint_cannot_be_resumed(tiny_config, tmp_path):
     with pytest.raises(ValueError, match=r"last\.keras: no such file"):
         fit.fit(tiny_config, resume=tmp_path)
-
-
-def test_a_gpu_that_is_not_there_is_an_error(tiny_config, monkeypatch):
-    monkeypatch.setattr(fit.tf.config, "list_physical_devices", lambda kind: [])
-    with pytest.raises(ValueError, match=r"device='gpu', but TensorFlow sees none.*--device cpu"):
-        fit.fit(changed(tiny_config, device="gpu"))
-
-
-@pytest.mark.parametrize(
-    ("capability", "expected"),
-    [((9, 0), "mixed_bfloat16"), ((7, 5), "mixed_float16"), ((6, 1), "float32")],
-)
-def test_precision_on_a_gpu_is_what_it_computes_natively(monkeypatch, capability, expected):
-    monkeypatch.setattr(
-        fit.tf.config.experimental,
-        "get_device_details",
-        lambda gpu: {"compute_capability": capability},
-    )
-    assert fit.best_precision(["gpu"]) == expected
 
 
 @pytest.fixture(scope="module")
@@ -394,27 +364,6 @@ def test_objects_are_equal_where_their_mean_is_asked_for(
 
 def test_the_policy_is_restored_after_training(tiny_run):
     assert keras.config.dtype_policy().name == "float32"
-
-
-def test_the_paper_presets_train_with_the_papers_optimiser():
-    built = fit.optimizer(PRESETS["paper"].train)
-    assert isinstance(built, CoupledSGD)
-    assert built.coupled_weight_decay == 2e-4
-    assert built.momentum == 0.9
-    assert float(built.learning_rate) == pytest.approx(1e-8)
-
-
-def test_the_cosine_schedule_warms_up_and_ends_at_zero():
-    settings = dataclasses.replace(
-        Config().train,
-        schedule="cosine",
-        warmup=0.1,
-        epochs=5,
-        steps_per_epoch=20,
-        learning_rate=0.5,
-    )
-    rate = fit.optimizer(settings)._learning_rate
-    assert [float(rate(step)) for step in (0, 5, 10, 100)] == pytest.approx([0, 0.25, 0.5, 0])
 
 
 @pytest.mark.gpu

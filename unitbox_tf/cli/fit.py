@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
     from unitbox_tf.evaluation import protocols
     from unitbox_tf.train import fit
 
-    done = fit.fit(options.config, name, options.resume)
+    done = fit.fit(options.config, name=name, resume=options.resume)
     names = dict.fromkeys(["summary", options.config.train.validation_protocol])
     titles = "; ".join(protocols.TITLES[name] for name in names)
     print(f"\nOn the validation photos: {titles}\n\n{table(done.results)}\n")
