@@ -1,17 +1,23 @@
 import dataclasses
 import json
 import shutil
+import sys
+import warnings
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from unitbox_tf import datasets, losses
+from unitbox_tf import config as configs
+from unitbox_tf import datasets, images, losses, registry
 from unitbox_tf.config import LossConfig
+from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect import detector
 from unitbox_tf.network.model import unitbox
 from unitbox_tf.problems import Problems
-from unitbox_tf.train import callbacks, fit, pipeline
+from unitbox_tf.records import Annotation
+from unitbox_tf.train import callbacks, finish, fit, pipeline
 
 
 def changed(config, **settings):
@@ -139,9 +145,9 @@ def test_training_starts_from_the_weights_of_another_run(
     assert not np.allclose(other.weights[0].numpy(), before.weights[0].numpy())
     three = dataclasses.replace(tiny_config.model, class_names=("a", "b", "c"))
     with pytest.raises(ValueError, match=r"best\.weights\.h5: expected the weights of the model"):
-        fit.fit(dataclasses.replace(config, model=three))
+        fit.fit(changed(dataclasses.replace(config, model=three), run="b"))
     with pytest.raises(ValueError, match=r"gone: expected best\.weights\.h5 or last\.keras"):
-        fit.fit(changed(config, init=str(tmp_path / "gone")))
+        fit.fit(changed(config, init=str(tmp_path / "gone"), run="b"))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
@@ -185,8 +191,6 @@ def test_a_run_that_is_killed_leaves_whole_files(tmp_path):
 
 
 def test_a_corrupt_photo_is_survived_and_counted(tiny_config, tmp_path):
-    from unitbox_tf.datasets import synthetic
-
     photos = tmp_path / "photos"
     photos.mkdir()
     images, objects = [], []
@@ -272,17 +276,6 @@ def test_a_run_without_checkpoint_cannot_be_resumed(tiny_config, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pixelwise():
-    """A model of a layer an output: the network would only make compiling long."""
-    image = keras.Input([None, None, 3])
-    shown = keras.layers.Rescaling(1 / 255)(image)
-    positive = {"activation": "relu", "bias_initializer": keras.initializers.Constant(10)}
-    confidence = keras.layers.Conv2D(2, 1)(shown)  # of two classes
-    distances = keras.layers.Conv2D(4, 1, **positive)(shown)
-    return keras.Model(image, {"confidence": confidence, "distances": distances})
-
-
-@pytest.fixture(scope="module")
 def batch_of(tiny_config):
     """`batch_of[equal_objects]`: images, heatmaps and weights."""
     return {
@@ -308,18 +301,20 @@ def batch_of(tiny_config):
 @pytest.mark.parametrize(
     ("distance_loss", "alpha"), [("iou", 1.0), ("siou", 2.0), ("smooth_l1", 1.0)]
 )
-def test_what_is_minimised(tiny_config, pixelwise, batch_of, distance_loss, alpha, reduction, jit):
+def test_what_is_minimised(
+    tiny_config, small_model, batch_of, distance_loss, alpha, reduction, jit
+):
     """The distance loss as Keras reports it, against one that is added up by hand."""
     config = dataclasses.replace(
         tiny_config, loss=LossConfig(distance_loss, alpha=alpha, reduction=reduction)
     )
-    fit._compile(pixelwise, config, jit)
+    fit._compile(small_model, config, jit)
     images, heatmaps, weights = batch_of[reduction == "object_mean"]
-    reported = pixelwise.test_on_batch(images, heatmaps, weights, return_dict=True)
+    reported = small_model.test_on_batch(images, heatmaps, weights, return_dict=True)
 
     function = getattr(losses, f"{distance_loss}_loss")
     options = {} if alpha == 1 else {"alpha": alpha}
-    predicted = pixelwise(images)["distances"]
+    predicted = small_model(images)["distances"]
     values = function(heatmaps["distances"], predicted, **options).numpy()
     true = heatmaps["distances"].numpy()
     positive = (true > 0).all(axis=-1)
@@ -364,6 +359,209 @@ def test_objects_are_equal_where_their_mean_is_asked_for(
 
 def test_the_policy_is_restored_after_training(tiny_run):
     assert keras.config.dtype_policy().name == "float32"
+
+
+class Seen(keras.callbacks.Callback):
+    """A user's callback: keeps logs, and what it finds in the folder of runs at the end of an epoch."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output, self.logs, self.files = output, [], set()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.logs.append(dict(logs))
+        self.files = {path.name for path in self.output.glob("*/*")}
+
+
+class Broken(keras.callbacks.Callback):
+    """A user's callback with a fault in it."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        raise RuntimeError("out of memory, perhaps")
+
+
+@pytest.fixture
+def quick(monkeypatch, tiny_config, tmp_path, small_model, unfinished):
+    """`tiny_config` for a small model: what a run does besides is seen in a moment."""
+    made = []
+
+    def unitbox(config, seed=0):
+        made.append(keras.models.clone_model(small_model))
+        return made[-1]
+
+    monkeypatch.setattr(fit.models, "unitbox", unitbox)
+    return changed(
+        tiny_config, output=str(tmp_path / "runs"), run="a", epochs=1, validation_protocol="summary"
+    )
+
+
+def elements(annotations, **more):
+    """A user's data set."""
+
+    def each():
+        for annotation in annotations:
+            image = images.decode_photo(annotation.image)
+            yield {"image": image, "boxes": annotation.boxes, **more}
+
+    signature = {
+        "image": tf.TensorSpec([None, None, 3], tf.uint8),
+        "boxes": tf.TensorSpec([None, 4], tf.float64),
+        **{name: tf.TensorSpec([None], np.asarray(value).dtype) for name, value in more.items()},
+    }
+    return tf.data.Dataset.from_generator(each, output_signature=signature)
+
+
+def test_annotations_in_memory_are_trained_on_and_callbacks_see_the_logs(
+    quick, tmp_path, monkeypatch
+):
+    import matplotlib
+
+    def finish_without_model(config, run, validation, history, *, problems):
+        finish._save_curves(config, run, history)
+        return None, {}
+
+    monkeypatch.setattr(fit, "finish", finish_without_model)
+    monkeypatch.setitem(matplotlib.rcParams, "backend", "svg")
+    seen, problems = Seen(tmp_path / "runs"), Problems()
+    given = [synthetic.draw(number) for number in range(4)]
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        filters = list(warnings.filters)
+        run = fit.fit(
+            quick, train=given[:3], validation=given[3:], callbacks=[seen], problems=problems
+        )
+        assert warnings.filters == filters
+    assert not [w for w in warned if "shuffle" in str(w.message) or "ran out" in str(w.message)]
+    assert matplotlib.get_backend() == "svg"
+    assert (run.folder / "history.png").is_file()
+    assert run.problems is problems
+    assert len(seen.logs) == 1
+    assert {"val_loss", "val_ap50", "val_recall"} <= set(seen.logs[0])
+    assert {"last.keras", "best.weights.h5", "history.json"} <= seen.files
+    row = run.history[0]
+    assert row["val_loss"] == pytest.approx(
+        row["val_confidence_loss"] + row["val_distances_loss"], rel=1e-5
+    )
+    stored = configs.load(run.folder / "config.json")
+    assert stored.data.train_sources == ("3 annotations given in Python",)
+    assert dataclasses.replace(stored, data=quick.data) == quick
+
+
+def test_a_tf_dataset_is_trained_on_and_judged_by(quick, monkeypatch):
+    given = [synthetic.draw(number) for number in range(6)]
+    config = changed(quick, validation_images=2)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, mosaic=0.5))
+    judged = []
+
+    def finish_without_model(config, run, validation, history, *, problems):
+        judged.extend(validation.annotations)
+        return None, {}
+
+    monkeypatch.setattr(fit, "finish", finish_without_model)
+    stream = elements(given).shuffle(6, seed=1)
+    run = fit.fit(config, train=stream, validation=elements(given).repeat())
+    assert np.isfinite(run.history[0]["loss"])
+    assert [annotation.name for annotation in judged] == ["element 0", "element 1"]
+    for annotation, original in zip(judged, given, strict=False):
+        np.testing.assert_array_equal(annotation.boxes, original.boxes)
+        np.testing.assert_array_equal(
+            images.decode_photo(annotation.image), images.decode_photo(original.image)
+        )
+
+
+def test_what_fails_before_a_checkpoint_leaves_no_folder(quick, tmp_path):
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="out of memory, perhaps"):
+            fit.fit(quick, callbacks=[Broken()])
+        assert not list((tmp_path / "runs").iterdir())
+    (tmp_path / "runs" / "a").mkdir()
+    with pytest.raises(ValueError, match=r"exists already.*delete it: it holds no checkpoint"):
+        fit.fit(quick)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], r"train: expected at least one image\. Received: \[\]"),
+        (
+            "synthetic:#0-4",
+            r"train: expected a sequence of Annotation.* Received: 'synthetic:#0-4'",
+        ),
+        ([np.zeros((4, 4, 3))], r"train: expected a sequence of Annotation.* Received: ndarray"),
+        (["synthetic:#0-4", synthetic.draw(0)], r"Received: Annotation, str"),
+        (["nothing:#0-4"], "Expected a source as FORMAT:PATH#SPLIT"),
+        (
+            [dataclasses.replace(synthetic.draw(0), classes=[2] * len(synthetic.draw(0).boxes))],
+            r"synthetic/0: expected classes from 0 to 1, of which the model has names.*Received: 2",
+        ),
+        ([Annotation("a", b"no image", [])], "none of the 1 images can be decoded; the first: a: "),
+        (
+            tf.data.Dataset.from_tensors((np.zeros((8, 8, 3), np.uint8), np.zeros((1, 4)))),
+            r"Expected a tf\.data\.Dataset of dicts \{\"image\": uint8.*Received: \(TensorSpec",
+        ),
+        (
+            tf.data.Dataset.from_tensors({"image": np.zeros((8, 8, 3), np.uint8)}),
+            "Received: {'image': TensorSpec",
+        ),
+        (
+            elements([synthetic.draw(0)]).batch(1),
+            r"Received as image: TensorSpec\(shape=\(None, None",
+        ),
+        (elements([synthetic.draw(0)], labels=[1]), "'labels': TensorSpec"),
+        (elements([synthetic.draw(0)], classes=[1.0]), "Received as classes: TensorSpec"),
+        (elements([synthetic.draw(0)], classes=[1] * 99), r"element 0.*classes"),
+        (elements([]), r"train: expected at least one image\. Received: <_?FlatMap"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused_before_a_folder_is_made(
+    quick, tmp_path, given, message
+):
+    with pytest.raises(ValueError, match=message):
+        fit.fit(quick, train=given)
+    with pytest.raises(ValueError, match=message.replace("train: ", "validation: ")):
+        fit.fit(quick, validation=given)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_callback_that_is_none_is_refused(quick, tmp_path):
+    with pytest.raises(ValueError, match=r"callbacks: expected objects of keras\.callbacks"):
+        fit.fit(quick, callbacks=[print])
+    assert not (tmp_path / "runs").exists()
+
+
+@keras.saving.register_keras_serializable("tests")
+class MyLoss(losses.BoxLoss):
+    def __init__(self, **common):
+        super().__init__(my_loss, **common)
+
+
+def my_loss(y_true, y_pred):
+    return 0.5 * losses.l2_loss(y_true, y_pred)
+
+
+def test_a_loss_of_a_user_is_trained_with(quick, monkeypatch):
+    registry.LOSSES.register("mine", MyLoss)
+    try:
+        config = dataclasses.replace(quick, loss=LossConfig(distance_loss="mine"))
+        run = fit.fit(config)
+        assert np.isfinite(run.history[0]["distances_loss"])
+        assert configs.load(run.folder / "config.json").loss.distance_loss == "mine"
+        stored = keras.saving.load_model(run.folder / "last.keras")
+        assert isinstance(stored.loss["distances"], MyLoss)
+    finally:
+        registry.LOSSES.unregister("mine")
+
+
+def test_without_matplotlib_the_curves_are_left_out_and_the_log_says_so(
+    tiny_config, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with caplog.at_level("INFO"):
+        finish._save_curves(tiny_config, tmp_path, [{"iterations": 1, "loss": 2.0}])
+    assert not list(tmp_path.iterdir())
+    [record] = caplog.records
+    assert record.getMessage().startswith("history.png is left out: ")
+    assert "pip install 'unitbox_tf[plots]'" in record.getMessage()
 
 
 @pytest.mark.gpu

@@ -142,14 +142,14 @@ class ValidateDetections(keras.callbacks.Callback):
 
 
 class StoreRun(keras.callbacks.Callback):
-    """Stores the run after each epoch: `history.json`, `best.weights.h5` and `last.keras` (weights and optimiser).
+    """Stores the run after each epoch: `history.json`, `best.weights.h5` and `last.keras` (weights and optimizer).
 
     Each file is written under another name and then renamed, so that a run that is stopped at any
     moment leaves whole files. The best epoch is the one with the highest `score`.
     """
 
     def __init__(self, run: Path, history: list[dict[str, Any]], protocol: str) -> None:
-        """`history` holds the logs of earlier epochs, and is added to; `protocol` says which figures choose."""
+        """`history` holds the logs of earlier epochs, and is added to; `protocol` says by what the best is chosen."""
         super().__init__()
         self.run = run
         self._protocol = protocol
@@ -164,7 +164,7 @@ class StoreRun(keras.callbacks.Callback):
         files.write(self.run / "history.json", json.dumps(self.history, indent=1))
         # The last of equally good epochs: while nothing is found yet, it has learned the most.
         if score(row, self._protocol) >= best:
-            # A compiled model stores its optimiser with its weights, which doubles the file.
+            # A compiled model stores its optimizer with its weights, which doubles the file.
             plain = keras.Model(self.model.inputs, self.model.outputs, name=self.model.name)
             with files.replacing(self.run / runs.BEST_FILE) as partial:
                 plain.save_weights(partial)
@@ -194,11 +194,11 @@ def score(row: dict[str, Any], protocol: str) -> float:
 
 
 def chosen_by(protocol: str) -> list[str]:
-    """The names, in logs, of the figures in `protocols.CHOOSING`."""
+    """The names, in logs, of the metrics in `protocols.CHOOSING`."""
     prefix = "val_" if protocol == "summary" else f"val_{protocol}_"
     return [prefix + name for name in protocols.CHOOSING[protocol]]
 
 
 def lowest_score(decode: DecodeConfig) -> float:
-    """From which score on detections are judged: a curve needs its length."""
+    """The lowest score of detections that are judged: a curve needs its length."""
     return min(decode.score_threshold, matching.EVALUATED_SCORE)

@@ -252,8 +252,9 @@ def _batches(
         **common,
     )
     size = config.decode.max_side
-    # Images that are broken have been left out and reported.
-    validation = pipeline.validation_dataset(judged.watched, config.data, size=size, **common)
+    validation = pipeline.validation_dataset(
+        judged.watched, config.data, size=size, problems=problems, **common
+    )
     return training, validation
 
 

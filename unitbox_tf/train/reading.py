@@ -87,10 +87,13 @@ def from_elements(
     def examine(number: tf.Tensor, *parts: tf.Tensor) -> tuple[Any, ...]:
         index, (height, width, _) = int(number), parts[0].numpy()
         annotation = checked_element(index, parts[0].numpy(), *parts[1:], num_classes=num_classes)
-        # A shuffled data set has another order each time, and its elements have no names.
-        new = problems if index not in reported else Problems()
+        if (
+            index in reported
+        ):  # elements have no names, and another order each time they are shuffled
+            annotation, _ = _cut(annotation, height, width)
+        else:
+            annotation = within(annotation, height, width, problems=problems)
         reported.add(index)
-        annotation = within(annotation, height, width, problems=new)
         return annotation.boxes, annotation.classes, annotation.ignore
 
     def examine_in_graph(number: tf.Tensor, element: Mapping[str, tf.Tensor]) -> tuple[Any, ...]:
@@ -202,20 +205,27 @@ def within(
 ) -> Annotation:
     """`annotation` with its boxes cut to its image of `height` x `width`; those outside are left out and reported.
 
-    Those to be ignored are left out without another report: their readers have told of boxes
-    without area, and the others have no pixel to take out of the loss.
+    Boxes to be ignored are left out without a report: readers have reported boxes without area, and
+    the others have no pixel to take out of the loss.
     """
     problems = Problems() if problems is None else problems
-    boxes = box_ops.clip(annotation.boxes, height, width)
-    # Not by the area, which is positive where width and height both are negative.
-    inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    for index in np.flatnonzero(~inside & ~annotation.ignore):
+    cut, outside = _cut(annotation, height, width)
+    for index in outside:
         problems.add(
             "box outside its photo",
             f"{annotation.where}, object {index + 1}",
             f"expected a box in {width} x {height} pixels, received {annotation.boxes[index]}",
         )
-    return dataclasses.replace(annotation.select(inside), boxes=boxes[inside])
+    return cut
+
+
+def _cut(annotation: Annotation, height: int, width: int) -> tuple[Annotation, np.ndarray]:
+    """`annotation` within an image of `height` x `width`, and the indices of the boxes outside that are missed."""
+    boxes = box_ops.clip(annotation.boxes, height, width)
+    # Not by the area, which is positive where width and height both are negative.
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    cut = dataclasses.replace(annotation.select(inside), boxes=boxes[inside])
+    return cut, np.flatnonzero(~inside & ~annotation.ignore)
 
 
 def readable(
