@@ -113,7 +113,7 @@ def untrained_run(tiny_config, tmp_path_factory):
         decode=dataclasses.replace(tiny_config.decode, score_threshold=0.01),
     )
     model = UnitBox.from_settings(config.model, config.decode, seed=3)
-    (folder / runs.CONFIG_FILE).write_text(config.to_json())
-    model.save_weights(folder / runs.BEST_FILE)
-    saved_model.save(model, folder / runs.SAVED_MODEL_FOLDER)
+    runs.Run(folder).config_file.write_text(config.to_json())
+    model.save_weights(runs.Run(folder).best)
+    saved_model.save(model, runs.Run(folder).saved_model)
     return folder

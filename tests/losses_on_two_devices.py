@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.test_losses import PLACED, gradient
-from unitbox_tf import losses
+from unitbox_tf import registry
 
 
 def main(folder: Path) -> None:
@@ -42,9 +42,9 @@ def main(folder: Path) -> None:
         found[f"{case}/gradient"] = np.concatenate(slope)
     y_true, y_pred = boxes["l2_loss"]
     weight = (np.arange(len(y_true)) % 3 == 0).astype(np.float32)
-    for name, make in losses.DISTANCE_LOSSES.items():
+    for name in registry.LOSSES:
         for reduction, key in (("sum", "sum"), ("mean_with_sample_weight", "mean")):
-            loss = make(reduction=reduction)
+            loss = registry.LOSSES[name](reduction=reduction)
             (values,) = on_both(
                 lambda t, p, w, loss=loss: (loss(t, p, sample_weight=w),), y_true, y_pred, weight
             )

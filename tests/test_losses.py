@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from unitbox_tf import config, losses
+from unitbox_tf import losses, registry
 
 OVERLAP = ("linear_iou_loss", "giou_loss", "diou_loss", "ciou_loss", "eiou_loss", "siou_loss")
 CASES = {
@@ -76,10 +76,9 @@ def test_every_public_loss_is_tested():
         if inspect.isclass(value) and issubclass(value, losses.BoxLoss)
     }
     bases = {losses.BoxLoss, losses._PowerLoss}
-    assert set(losses.DISTANCE_LOSSES.values()) == classes - bases
-    assert set(losses.DISTANCE_LOSSES) == set(config.DistanceLoss.__args__)
-    for name, loss in losses.DISTANCE_LOSSES.items():
-        assert loss().function.__name__ == f"{name}_loss"
+    assert {registry.LOSSES[name] for name in registry.LOSSES} == classes - bases
+    for name in registry.LOSSES:
+        assert registry.LOSSES[name]().function.__name__ == f"{name}_loss"
 
 
 # Formulas, plainly from corners, for autodiff: nothing of the module's code.
@@ -679,7 +678,7 @@ def test_shapes_that_would_broadcast_are_refused(case):
 @pytest.mark.parametrize("gather", [True, False])
 @pytest.mark.parametrize("in_graph", [True, False])
 def test_classes_refuse_shapes_that_differ(gather, in_graph):
-    loss = losses.L2Loss(gather=gather)
+    loss = make("l2", gather)
 
     def call(t, p, w):
         return loss(t, p, sample_weight=w)
@@ -797,7 +796,7 @@ def test_two_devices_give_what_one_gives(expected, tmp_path):
     found = np.load(tmp_path / "found.npz")
     for case, (_, _, *result) in expected.items():
         assert_same([found[f"{case}/value"], found[f"{case}/gradient"]], result)
-    for name in losses.DISTANCE_LOSSES:
+    for name in registry.LOSSES:
         # Both halves are added up; means are those of two means.
         assert found[f"{name}/sum"] == pytest.approx(found[f"{name}/sum of all"], rel=1e-4)
         assert found[f"{name}/mean"] == pytest.approx(found[f"{name}/mean of halves"], rel=1e-4)
@@ -812,13 +811,20 @@ def heatmaps(random):
     return y_true * (weight > 0)[..., None].astype(np.float32), y_pred, weight.astype(np.float32)
 
 
-each_class = pytest.mark.parametrize("name", losses.DISTANCE_LOSSES)
+def make(name, gather=True, **options):
+    """The loss of that name, which gathers the pixels that count or masks the others."""
+    loss = registry.LOSSES[name](**options)
+    loss.gather = gather
+    return loss
+
+
+each_class = pytest.mark.parametrize("name", list(registry.LOSSES))
 
 
 @functools.cache  # several tests share what is traced and compiled
 def step_of(name, reduction, gather, jit_compile):
     """Value and gradient of truth, prediction and weight; eager where `jit_compile` is None."""
-    loss = losses.DISTANCE_LOSSES[name](reduction=reduction, gather=gather)
+    loss = make(name, gather, reduction=reduction)
 
     def step(t, p, w):
         return gradient(lambda t, p: loss(t, p, sample_weight=w), t, p)
@@ -832,21 +838,20 @@ def step_of(name, reduction, gather, jit_compile):
 @each_class
 def test_reductions_sum_over_pixels_or_average_over_positive_ones(random, name, gather):
     y_true, y_pred, weight = heatmaps(random)
-    loss = losses.DISTANCE_LOSSES[name]
     total = float((getattr(losses, f"{name}_loss")(y_true, y_pred).numpy() * weight).sum())
     for reduction, expected in (
         ("sum", total),
         ("mean_with_sample_weight", total / weight.sum()),
         ("sum_over_batch_size", total / weight.size),
     ):
-        made = loss(reduction=reduction, gather=gather)
+        made = make(name, gather, reduction=reduction)
         value = made(y_true, y_pred, sample_weight=weight)
         assert float(value) == pytest.approx(expected, rel=1e-5)
         assert float(made(y_true, y_pred, weight[..., None])) == pytest.approx(expected, rel=1e-5)
-    each = loss(reduction="none", gather=gather)(y_true, y_pred, weight)
+    each = make(name, gather, reduction="none")(y_true, y_pred, weight)
     assert each.shape == weight.shape
     assert float(tf.reduce_sum(each)) == pytest.approx(total, rel=1e-5)
-    unweighted = loss(gather=gather)(y_true + 1, y_pred)
+    unweighted = make(name, gather)(y_true + 1, y_pred)
     assert float(unweighted) == pytest.approx(
         getattr(losses, f"{name}_loss")(y_true + 1, y_pred).numpy().mean(), rel=1e-5
     )
@@ -969,9 +974,7 @@ OPTIONS = {
 
 @each_class
 def test_losses_are_saved_with_models(name, tmp_path):
-    loss = losses.DISTANCE_LOSSES[name](
-        reduction="sum", gather=False, dtype="float64", **OPTIONS[name]
-    )
+    loss = make(name, gather=False, reduction="sum", dtype="float64", **OPTIONS[name])
     inputs = keras.Input([4])
     model = keras.Model(inputs, keras.layers.Dense(4)(inputs))
     model.compile("sgd", loss=loss)
@@ -979,10 +982,51 @@ def test_losses_are_saved_with_models(name, tmp_path):
     again = keras.saving.load_model(tmp_path / "model.keras").loss
     assert type(again) is type(loss)
     assert again.get_config() == loss.get_config()
-    assert (again.reduction, again.gather, again.dtype) == ("sum", False, "float64")
+    assert (again.reduction, again.dtype) == ("sum", "float64")
+    assert "gather" not in again.get_config()  # what is fast depends on who goes on
     assert again.options == OPTIONS[name]
     boxes = np.float32([[1, 1, 5, 5]]), np.float32([[2, 1, 5, 9]])
     assert float(again(*boxes)) == float(loss(*boxes))
+
+
+@each_class
+def test_classes_take_the_options_of_their_functions_as_keywords_alone(name):
+    parameters = list(inspect.signature(registry.LOSSES[name]).parameters.values())
+    assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
+    function = inspect.signature(getattr(losses, f"{name}_loss")).parameters.values()
+    expected = {option.name: option.default for option in list(function)[2:]}
+    expected |= {"reduction": "mean_with_sample_weight", "name": None, "dtype": None}
+    assert {parameter.name: parameter.default for parameter in parameters} == expected
+    with pytest.raises(TypeError, match="positional"):
+        registry.LOSSES[name]("xyxy")
+    for absent in {"box_format", "alpha", "beta", "gather"} - set(expected):
+        with pytest.raises(TypeError, match=absent):
+            registry.LOSSES[name](**{absent: 1})
+
+
+@keras.saving.register_keras_serializable("tests")
+class L3Loss(losses.BoxLoss):
+    """A loss of a user, with an option of its own."""
+
+    def __init__(self, *, power=3.0, **common):
+        super().__init__(l3_loss, power=power, **common)
+
+
+def l3_loss(y_true, y_pred, power):
+    return tf.reduce_sum(tf.abs(y_pred - y_true) ** power, axis=-1)
+
+
+def test_a_class_of_a_user_weighs_pixels_and_is_saved_as_ours(random):
+    y_true, y_pred, weight = heatmaps(random)
+    y_pred[weight == 0] = np.nan
+    loss = L3Loss(power=2.0, name="mine")
+    expected = losses.L2Loss()(y_true, y_pred, sample_weight=weight)
+    for gather in (True, False):
+        loss.gather = gather
+        assert float(loss(y_true, y_pred, sample_weight=weight)) == pytest.approx(float(expected))
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert isinstance(again, L3Loss)
+    assert (again.options, again.name) == ({"power": 2.0}, "mine")
 
 
 @each

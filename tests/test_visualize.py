@@ -1,3 +1,7 @@
+import subprocess
+import sys
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -122,3 +126,36 @@ def test_a_picture_of_no_known_format_is_not_written(tmp_path):
     assert (tmp_path / "a.png").is_file()
     with pytest.raises(OSError, match=r"a\.xyz: could not be encoded"):
         images.save_image(image, tmp_path / "a.xyz")
+
+
+HISTORY = [
+    {"iterations": 10, "loss": 2.0, "val_loss": 2.5, "val_ap50": 0.25, "val_coco_ap": 0.125},
+    {"iterations": 20, "loss": 1.0, "val_loss": 1.5, "val_ap50": 0.75, "val_coco_ap": 0.5},
+]
+
+
+def test_the_curves_of_a_run_are_plotted_and_notebooks_keep_their_backend(tmp_path, monkeypatch):
+    import matplotlib
+    from matplotlib import pyplot
+
+    monkeypatch.setitem(matplotlib.rcParams, "backend", "svg")
+    visualize.save_history(HISTORY, tmp_path / "a.png", ["val_coco_ap"])
+    visualize.save_history(HISTORY, tmp_path / "b.png")
+    assert matplotlib.get_backend() == "svg"
+    assert not pyplot.get_fignums()
+    with_more, without = (cv2.imread(str(tmp_path / name)) for name in ("a.png", "b.png"))
+    assert with_more.shape == without.shape == (440, 1210, 3)
+    difference = (with_more != without).any(axis=(0, 2))
+    assert not difference[:600].any()  # the losses are the same
+    assert difference[600:].any()
+
+
+def test_without_matplotlib_plots_say_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"needs matplotlib: pip install 'unitbox_tf\[plots\]'"):
+        visualize.save_history(HISTORY, tmp_path / "a.png")
+
+
+def test_importing_does_without_matplotlib():
+    code = "import sys, unitbox_tf.visualize; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -2,10 +2,10 @@
 
 Functions are elementwise, `[..., 4], [..., 4] -> [...]`, truth first, in pixels. `box_format` says
 what the four numbers are: `"tblr"`, the distances from a pixel to the four sides of its box, none
-negative, or `"xyxy"`, corners, which may describe boxes that do not meet. `DISTANCE_LOSSES` names
-the Keras classes. Which pixels count is said with `sample_weight`, how they are added up with
-`reduction`: `"sum"` is the paper's, `"mean_with_sample_weight"` the mean over the pixels that
-count. `docs/losses.md` sets the family side by side.
+negative, or `"xyxy"`, corners, which may describe boxes that do not meet. Each function has a Keras
+class, which `registry.LOSSES` names. `sample_weight` says which pixels count, and `reduction` how
+they are combined: `"sum"` is the paper's, `"mean_with_sample_weight"` is the mean over the pixels
+that count. `docs/losses.md` compares the family.
 
 Common to all functions:
 
@@ -32,6 +32,7 @@ import numpy as np
 import tensorflow as tf
 
 BoxFormat = Literal["tblr", "xyxy"]
+MEAN = "mean_with_sample_weight"  # Keras' word for the mean over the pixels that count
 
 # -ln IoU is infinite for boxes that share nothing, and the gradient of any IoU vanishes for a box of
 # neither width nor height. A width (height) of less than this share of the true one is therefore
@@ -443,26 +444,48 @@ def _widened(y: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]
 class BoxLoss(keras.losses.Loss):
     """Base of the Keras losses of this module, for `[..., 4]`, such as distance heatmaps `[B, H, W, 4]`.
 
+    A class of your own derives from it, gives its function to the constructor, and is added with
+    `registry.LOSSES.register("name", MyLoss)`. All arguments of the classes are keywords: the options
+    of the function, then those of Keras.
+
     Pixels whose `sample_weight` is 0 are kept out: they cost nothing, and NaN there does no harm.
     `sample_weight` is `[...]`, or `[..., 1]`, or its leading axes, such as `[B]`. Without it, means
     are over all pixels, those without an object included.
+
+    Attributes:
+        function: the loss of each pixel.
+        options: what else it is called with.
+        gather: whether only the pixels that count are gathered and computed, or all are computed and
+            masked. The value is the same. Gathering is faster, but not where XLA compiles: training
+            sets it to False there. It is no part of the stored configuration.
+        looks_everywhere: whether the function reads the prediction where there is no true box; the
+            losses of overlap do not.
     """
+
+    gather: bool = True
+    looks_everywhere: ClassVar[bool] = True
 
     def __init__(
         self,
         function: Callable[..., tf.Tensor],
-        options: dict[str, Any],
-        reduction: str,
-        name: str | None,
-        dtype: Any,
-        gather: bool,
+        *,
+        reduction: str = MEAN,
+        name: str | None = None,
+        dtype: Any = None,
+        **options: Any,
     ) -> None:
-        """A loss that is `function(y_true, y_pred, **options)`; the rest is explained in `IoULoss`."""
-        _check_options(**options)
+        """A loss for `model.compile` or to be called.
+
+        Args:
+            function: maps truth and prediction `[..., 4]` to losses `[...]`.
+            reduction: `"sum"`, `"mean_with_sample_weight"` (the sum divided by the sum of the
+                weights) or another of Keras.
+            name: in logs; that of the function, if None.
+            dtype: the type to which Keras casts truth and prediction; `floatx`, if None.
+            options: further arguments of the function, stored with the loss.
+        """
         super().__init__(name=name or function.__name__, reduction=reduction, dtype=dtype)
-        self.function, self.options, self.gather = function, options, gather
-        # Losses of overlap do not look at the prediction where there is no true box.
-        self._looks_everywhere = "box_format" not in options
+        self.function, self.options = function, options
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         return self.function(y_true, y_pred, **self.options)
@@ -479,17 +502,16 @@ class BoxLoss(keras.losses.Loss):
                 gathered = _gather(y_true, y_pred, sample_weight)
                 if gathered[0].shape[0] != 0:  # Keras does not reduce the loss of no pixel
                     return super().__call__(*gathered)
-            y_true, y_pred = _mask(y_true, y_pred, sample_weight, self._looks_everywhere)
+            y_true, y_pred = _mask(y_true, y_pred, sample_weight, self.looks_everywhere)
         if mask is not None:
             y_pred._keras_mask = mask  # other tensors do not carry it on
         return super().__call__(y_true, y_pred, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
-        config = {"dtype": self.dtype, **self.options, "gather": self.gather}
-        return {**super().get_config(), **config}
+        return {**super().get_config(), "dtype": self.dtype, **self.options}
 
 
-_OF_WEIGHTED_PIXELS = ("sum", "mean_with_sample_weight")  # reductions that ask for no other pixels
+_OF_WEIGHTED_PIXELS = ("sum", MEAN)  # reductions that ask for no other pixels
 
 
 def _weights_of_pixels(y_pred: tf.Tensor, sample_weight: Any) -> tf.Tensor:
@@ -553,130 +575,118 @@ def _mask(
 class IoULoss(BoxLoss):
     """`iou_loss` as a Keras loss."""
 
+    looks_everywhere = False
+
     def __init__(
         self,
+        *,
         box_format: BoxFormat = "tblr",
-        reduction: str = "mean_with_sample_weight",
+        reduction: str = MEAN,
         name: str | None = None,
         dtype: Any = None,
-        gather: bool = True,
     ) -> None:
-        """A loss for `model.compile` or to be called.
-
-        Args:
-            box_format: see the module.
-            reduction: `"sum"`, `"mean_with_sample_weight"` (the sum divided by the sum of the
-                weights) or another of Keras.
-            name: in logs.
-            dtype: that Keras casts both to, `floatx` unless given.
-            gather: gather the pixels that count and compute only those; else compute all and
-                mask, which is the faster under XLA: say False with `jit_compile=True`.
-        """
-        options = {"box_format": box_format}
-        super().__init__(iou_loss, options, reduction, name, dtype, gather)
+        """`box_format` as in `iou_loss`; the rest as in `BoxLoss`."""
+        _check_options(box_format=box_format)
+        super().__init__(
+            iou_loss, reduction=reduction, name=name, dtype=dtype, box_format=box_format
+        )
 
 
 class _PowerLoss(BoxLoss):
     """Base of the losses with a power; `formula` is the function."""
 
     formula: ClassVar[Callable[..., tf.Tensor]]
+    looks_everywhere = False
 
     def __init__(
         self,
+        *,
         box_format: BoxFormat = "tblr",
         alpha: float = 1.0,
-        reduction: str = "mean_with_sample_weight",
+        reduction: str = MEAN,
         name: str | None = None,
         dtype: Any = None,
-        gather: bool = True,
     ) -> None:
-        options = {"box_format": box_format, "alpha": alpha}
-        super().__init__(type(self).formula, options, reduction, name, dtype, gather)
+        """`box_format` and the power `alpha` as in the function; the rest as in `BoxLoss`."""
+        _check_options(box_format=box_format, alpha=alpha)
+        super().__init__(
+            type(self).formula,
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
+            box_format=box_format,
+            alpha=alpha,
+        )
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class LinearIoULoss(_PowerLoss):
-    """`linear_iou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
+    """`linear_iou_loss` as a Keras loss."""
 
     formula = staticmethod(linear_iou_loss)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class GIoULoss(_PowerLoss):
-    """`giou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
+    """`giou_loss` as a Keras loss."""
 
     formula = staticmethod(giou_loss)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class DIoULoss(_PowerLoss):
-    """`diou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
+    """`diou_loss` as a Keras loss."""
 
     formula = staticmethod(diou_loss)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class CIoULoss(_PowerLoss):
-    """`ciou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
+    """`ciou_loss` as a Keras loss."""
 
     formula = staticmethod(ciou_loss)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class EIoULoss(_PowerLoss):
-    """`eiou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
+    """`eiou_loss` as a Keras loss."""
 
     formula = staticmethod(eiou_loss)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class SIoULoss(_PowerLoss):
-    """`siou_loss` as a Keras loss; arguments are those of `IoULoss` and the power `alpha`."""
+    """`siou_loss` as a Keras loss."""
 
     formula = staticmethod(siou_loss)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class L2Loss(BoxLoss):
-    """`l2_loss` as a Keras loss; arguments are those of `IoULoss`."""
+    """`l2_loss` as a Keras loss."""
 
     def __init__(
-        self,
-        reduction: str = "mean_with_sample_weight",
-        name: str | None = None,
-        dtype: Any = None,
-        gather: bool = True,
+        self, *, reduction: str = MEAN, name: str | None = None, dtype: Any = None
     ) -> None:
-        super().__init__(l2_loss, {}, reduction, name, dtype, gather)
+        """Arguments are those of `BoxLoss`."""
+        super().__init__(l2_loss, reduction=reduction, name=name, dtype=dtype)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class SmoothL1Loss(BoxLoss):
-    """`smooth_l1_loss` as a Keras loss; arguments are those of `IoULoss` and `beta`, in pixels."""
+    """`smooth_l1_loss` as a Keras loss."""
 
     def __init__(
         self,
+        *,
         beta: float = 1.0,
-        reduction: str = "mean_with_sample_weight",
+        reduction: str = MEAN,
         name: str | None = None,
         dtype: Any = None,
-        gather: bool = True,
     ) -> None:
-        options = {"beta": beta}
-        super().__init__(smooth_l1_loss, options, reduction, name, dtype, gather)
-
-
-DISTANCE_LOSSES: dict[str, Callable[..., BoxLoss]] = {
-    "iou": IoULoss,
-    "linear_iou": LinearIoULoss,
-    "giou": GIoULoss,
-    "diou": DIoULoss,
-    "ciou": CIoULoss,
-    "eiou": EIoULoss,
-    "siou": SIoULoss,
-    "l2": L2Loss,
-    "smooth_l1": SmoothL1Loss,
-}
+        """`beta`, in pixels, as in `smooth_l1_loss`; the rest as in `BoxLoss`."""
+        _check_options(beta=beta)
+        super().__init__(smooth_l1_loss, reduction=reduction, name=name, dtype=dtype, beta=beta)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")

@@ -247,16 +247,3 @@ def _half(name: str, values: np.ndarray) -> np.ndarray:
         largest = float(np.abs(values).max())
         raise ValueError(f"{name}: expected values up to 65504 (float16). Received: {largest:g}")
     return half
-
-
-# SHIM until all branches are merged.
-CONFIG_FILE = "config.json"
-BEST_FILE = "best.weights.h5"
-LAST_FILE = "last.keras"
-SAVED_MODEL_FOLDER = "saved_model"
-WEIGHTS_FILE = "weights.npz"
-
-
-def model_card(folder, config):  # type: ignore[no-untyped-def]
-    """SHIM."""
-    return Run(folder).card()

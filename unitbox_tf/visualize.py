@@ -1,4 +1,4 @@
-"""Pictures: boxes on photos, blurred faces, heatmaps, curves of a run. Images are RGB uint8 `[H, W, 3]`."""
+"""Drawing: boxes on images, blurred faces, heatmaps, curves of a run. Images are RGB uint8 `[H, W, 3]`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from unitbox_tf import optional
 from unitbox_tf.records import Detections
 
 Shape = Literal["ellipse", "box"]  # of what is blurred
@@ -19,10 +20,10 @@ IGNORED_COLOUR = (150, 150, 150)
 DETECTION_COLOUR = (255, 60, 40)
 
 BLUR_BLOCKS = 4  # colours along the longer side of what is blurred; no more of it is kept
-SMALLEST_BLOCK = 4  # px, of the photo: fewer would keep small faces as they are
+SMALLEST_BLOCK = 4  # px, of the image: fewer would keep small faces as they are
 FINE = 8  # px a block, at which blocks are smoothed: the same work however large the face
 
-VALIDATION_FIGURES = ("val_recall", "val_precision", "val_box_iou", "val_ap50", "val_ap75")
+VALIDATION_METRICS = ("val_recall", "val_precision", "val_box_iou", "val_ap50", "val_ap75")
 
 
 def draw_boxes(
@@ -52,15 +53,15 @@ def blur(
     """A copy of `image` in which what lies in `boxes` cannot be recognised: blocks of mean colours, then smoothed.
 
     This is no guarantee that nobody can be recognised: detectors miss faces, which then stay as they
-    are, and hair, clothes and places tell who somebody is, too. Of each box at most
-    4 x 4 mean colours are kept. They do not give the face back, but may suffice to pick it from a few
-    known photos: where that matters, have a person look, and paint the boxes over.
+    are, and hair, clothes and places tell who somebody is, too. At most 4 x 4 mean colours of each box
+    are kept. They do not give the face back, but may be enough to pick it from a few known images:
+    where that matters, have a person look, and paint the boxes over.
 
     Args:
         image: uint8 `[H, W, 3]`.
-        boxes: `xyxy` `[N, 4]`, in pixels of it. Those wholly outside are passed over.
+        boxes: `xyxy` `[N, 4]`, in pixels of the image. Boxes wholly outside are passed over.
         margin: the share of its width, and height, by which a box is widened on each side. From 0.21
-            on, the ellipse covers all of the box.
+            on, the ellipse covers the whole box.
         shape: what is blurred: the widened box, or the ellipse inscribed in it.
 
     Raises:
@@ -93,7 +94,7 @@ def blur(
 
 
 def _blocks(image: np.ndarray, block: float) -> np.ndarray:
-    """`image` as blocks of mean colours, `block` pixels or more a side, smoothed; of its size."""
+    """`image` as blocks of mean colours, `block` pixels or more a side, smoothed; as large as `image`."""
     height, width = image.shape[:2]
     block = max(block, SMALLEST_BLOCK)
     # Rounded down: more of the face in a block, not less.
@@ -147,10 +148,10 @@ def heatmap_panel(image: np.ndarray, confidence: np.ndarray, distances: np.ndarr
     height, width = confidence.shape[:2]
     probability = 0.5 * (1 + np.tanh(0.5 * confidence.max(axis=-1)))
     size = np.maximum(distances[..., 0] + distances[..., 1], distances[..., 2] + distances[..., 3])
-    photo = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    shown = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     # Where nothing is, the predicted box means nothing: dim it.
     sizes = heatmap(size, 0, max(height, width)) * (0.25 + 0.75 * probability[..., None])
-    return np.hstack([photo, heatmap(probability, 0, 1), sizes.astype(np.uint8)])
+    return np.hstack([shown, heatmap(probability, 0, 1), sizes.astype(np.uint8)])
 
 
 def tile(images: Sequence[np.ndarray], columns: int, height: int = 240) -> np.ndarray:
@@ -178,21 +179,20 @@ def tile(images: Sequence[np.ndarray], columns: int, height: int = 240) -> np.nd
 def save_history(
     history: Sequence[dict[str, Any]], path: Path, chosen_by: Sequence[str] = ()
 ) -> None:
-    """Plots the curves of a run (a dict of figures an epoch) over training steps; `chosen_by` names more of them."""
-    import matplotlib
+    """Plots the curves of a run (a dict of metrics an epoch) over training steps; `chosen_by` names more of them.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    # A figure of its own, without pyplot: what a notebook shows its plots with stays as it is.
+    figure = optional.load("matplotlib.figure", "plots", "the plot of a run's curves").Figure(
+        figsize=(11, 4)
+    )
+    left, right = figure.subplots(1, 2)
     steps = [row["iterations"] for row in history]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
     panels = (
         (left, "loss", ("loss", "confidence_loss", "distances_loss", "val_loss")),
-        (
-            right,
-            "validation",
-            dict.fromkeys([*VALIDATION_FIGURES, *chosen_by]),
-        ),
+        (right, "validation", tuple(dict.fromkeys([*VALIDATION_METRICS, *chosen_by]))),
     )
     for axes, title, names in panels:
         for name in names:
@@ -204,4 +204,3 @@ def save_history(
     right.set_ylim(0, 1.01)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)

@@ -202,7 +202,7 @@ def test_folders_that_hold_no_detector_are_named(untrained_run, tmp_path):
     shutil.copy(untrained_run / "config.json", tmp_path)
     with pytest.raises(ValueError, match="the run has stored no weights yet"):
         unitbox_tf.load(tmp_path)
-    (tmp_path / runs.BEST_FILE).write_bytes(b"nonsense")
+    runs.Run(tmp_path).best.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"best\.weights\.h5: expected the weights of the model"):
         unitbox_tf.load(tmp_path)
 

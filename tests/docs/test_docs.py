@@ -107,7 +107,11 @@ CHECKED = [
     ("docs/training.md", "tensorboard", "a server"),
     ("docs/training.md", "ablations  ", "trains some fifty runs"),
     ("docs/training.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
-    ("saved_models/faces/README.md", "training.publish RUN", "trains, and overwrites what is published"),
+    (
+        "saved_models/faces/README.md",
+        "training.publish RUN",
+        "trains, and overwrites what is published",
+    ),
     ("saved_models/faces/README.md", "training.rivals", "installs other detectors, 3 GB"),
 ]
 

@@ -1,19 +1,22 @@
 import dataclasses
 import json
 import shutil
+import sys
+import warnings
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from unitbox_tf import datasets, losses
-from unitbox_tf.config import Config, LossConfig
-from unitbox_tf.detect import detector
-from unitbox_tf.network.model import unitbox
-from unitbox_tf.presets import PRESETS
+from unitbox_tf import config as configs
+from unitbox_tf import datasets, images, losses, registry
+from unitbox_tf.config import LossConfig
+from unitbox_tf.datasets import synthetic
+from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.problems import Problems
-from unitbox_tf.train import callbacks, fit, pipeline
-from unitbox_tf.train.optimizers import CoupledSGD
+from unitbox_tf.records import Annotation
+from unitbox_tf.train import callbacks, finish, fit, pipeline
 
 
 def changed(config, **settings):
@@ -23,11 +26,7 @@ def changed(config, **settings):
 @pytest.fixture
 def unfinished(monkeypatch):
     """Ends runs without export and judgement, which other tests cover and which take the longest."""
-    monkeypatch.setattr(
-        fit,
-        "_finish",
-        lambda config, run, _, history, problems: fit.Run(run, {}, history, problems),
-    )
+    monkeypatch.setattr(fit, "finish", lambda *_, **__: (None, {}))
 
 
 def test_a_run_holds_what_is_needed_to_go_on_and_to_use_it(tiny_run):
@@ -121,9 +120,7 @@ def test_resuming_continues_weights_optimiser_and_epochs(
 def test_a_resumed_run_starts_from_the_stored_state(tiny_config, tiny_run):
     run = tiny_run
     stored = keras.saving.load_model(run.folder / "last.keras")
-    model = fit.models.unitbox(tiny_config.model, seed=99)
-    fit._compile(model, tiny_config, False)
-    history = fit._restore(model, run.folder)
+    model, history = fit._model(changed(tiny_config, seed=99), False, run.folder)
     assert history == run.history
     for a, b in zip(model.get_weights(), stored.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -139,17 +136,19 @@ def test_training_starts_from_the_weights_of_another_run(
         tiny_config, init=str(untrained_run), output=str(tmp_path), run="a", **settings
     )
     run = fit.fit(config)
-    before = detector.load_model(untrained_run, config)
-    after = detector.load_model(run.folder, config)
-    other = unitbox(dataclasses.replace(config.model, weights=None), config.train.seed)
+    before = UnitBox.from_preset(untrained_run)
+    after = UnitBox.from_preset(run.folder)
+    other = UnitBox.from_settings(
+        dataclasses.replace(config.model, weights=None), seed=config.train.seed
+    )
     for old, new in zip(before.weights, after.weights, strict=True):
         np.testing.assert_allclose(old.numpy(), new.numpy(), atol=1e-9)
     assert not np.allclose(other.weights[0].numpy(), before.weights[0].numpy())
     three = dataclasses.replace(tiny_config.model, class_names=("a", "b", "c"))
     with pytest.raises(ValueError, match=r"best\.weights\.h5: expected the weights of the model"):
-        fit.fit(dataclasses.replace(config, model=three))
+        fit.fit(changed(dataclasses.replace(config, model=three), run="b"))
     with pytest.raises(ValueError, match=r"gone: expected best\.weights\.h5 or last\.keras"):
-        fit.fit(changed(config, init=str(tmp_path / "gone")))
+        fit.fit(changed(config, init=str(tmp_path / "gone"), run="b"))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
@@ -169,7 +168,7 @@ def test_ctrl_c_keeps_what_was_learned(tiny_config, tmp_path, monkeypatch):
     assert int(stored.optimizer.iterations) == 4  # the second epoch's steps are kept
 
     monkeypatch.undo()
-    monkeypatch.setattr(fit, "_finish", lambda c, run, v, history, p: fit.Run(run, {}, history, p))
+    monkeypatch.setattr(fit, "finish", lambda *_, **__: (None, {}))
     again = fit.fit(changed(tiny_config, epochs=2, output=str(tmp_path)), resume=run.folder)
     assert [row["epoch"] for row in again.history] == [0, 1]
 
@@ -193,8 +192,6 @@ def test_a_run_that_is_killed_leaves_whole_files(tmp_path):
 
 
 def test_a_corrupt_photo_is_survived_and_counted(tiny_config, tmp_path):
-    from unitbox_tf.datasets import synthetic
-
     photos = tmp_path / "photos"
     photos.mkdir()
     images, objects = [], []
@@ -238,15 +235,16 @@ def test_if_no_photo_can_be_decoded_training_says_so(tiny_config, tmp_path):
         tiny_config.data, data=str(tmp_path), train_sources=("negatives:photos",)
     )
     config = changed(tiny_config, output=str(tmp_path / "runs"))
-    with pytest.raises(ValueError, match=r"none of the 3 training photos.*\.jpg: .* Unknown image"):
+    with pytest.raises(ValueError, match=r"none of the 3 images can.*\.jpg: .* Unknown image"):
         fit.fit(dataclasses.replace(config, data=data))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_loss_that_diverges_ends_training_before_it_is_stored(tiny_config, tmp_path):
     config = changed(tiny_config, learning_rate=1e30, clip_norm=None, output=str(tmp_path), run="a")
-    with pytest.raises(ValueError, match=r"the loss became .*Lower --learning-rate"):
+    with pytest.raises(callbacks.Diverged, match=r"the loss became .*Lower --learning-rate"):
         fit.fit(config)
-    assert not (tmp_path / "a" / "last.keras").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_data_folder_says_what_to_do(tiny_config, tmp_path):
@@ -267,11 +265,6 @@ def test_a_run_of_another_model_or_optimiser_is_not_resumed(tiny_config, tiny_ru
         fit.fit(adam, resume=tiny_run.folder)
 
 
-def test_xla_and_bfloat16_are_not_asked_for_together(tiny_config):
-    with pytest.raises(ValueError, match="XLA cannot compile"):
-        fit.fit(changed(tiny_config, jit="on", precision="mixed_bfloat16"))
-
-
 def test_an_existing_run_is_not_overwritten(tiny_config, tiny_run):
     with pytest.raises(ValueError, match=r"exists already\. Choose another --run"):
         fit.fit(changed(tiny_config, run=tiny_run.folder.name))
@@ -280,36 +273,6 @@ def test_an_existing_run_is_not_overwritten(tiny_config, tiny_run):
 def test_a_run_without_checkpoint_cannot_be_resumed(tiny_config, tmp_path):
     with pytest.raises(ValueError, match=r"last\.keras: no such file"):
         fit.fit(tiny_config, resume=tmp_path)
-
-
-def test_a_gpu_that_is_not_there_is_an_error(tiny_config, monkeypatch):
-    monkeypatch.setattr(fit.tf.config, "list_physical_devices", lambda kind: [])
-    with pytest.raises(ValueError, match=r"device='gpu', but TensorFlow sees none.*--device cpu"):
-        fit.fit(changed(tiny_config, device="gpu"))
-
-
-@pytest.mark.parametrize(
-    ("capability", "expected"),
-    [((9, 0), "mixed_bfloat16"), ((7, 5), "mixed_float16"), ((6, 1), "float32")],
-)
-def test_precision_on_a_gpu_is_what_it_computes_natively(monkeypatch, capability, expected):
-    monkeypatch.setattr(
-        fit.tf.config.experimental,
-        "get_device_details",
-        lambda gpu: {"compute_capability": capability},
-    )
-    assert fit.best_precision(["gpu"]) == expected
-
-
-@pytest.fixture(scope="module")
-def pixelwise():
-    """A model of a layer an output: the network would only make compiling long."""
-    image = keras.Input([None, None, 3])
-    shown = keras.layers.Rescaling(1 / 255)(image)
-    positive = {"activation": "relu", "bias_initializer": keras.initializers.Constant(10)}
-    confidence = keras.layers.Conv2D(2, 1)(shown)  # of two classes
-    distances = keras.layers.Conv2D(4, 1, **positive)(shown)
-    return keras.Model(image, {"confidence": confidence, "distances": distances})
 
 
 @pytest.fixture(scope="module")
@@ -338,18 +301,20 @@ def batch_of(tiny_config):
 @pytest.mark.parametrize(
     ("distance_loss", "alpha"), [("iou", 1.0), ("siou", 2.0), ("smooth_l1", 1.0)]
 )
-def test_what_is_minimised(tiny_config, pixelwise, batch_of, distance_loss, alpha, reduction, jit):
+def test_what_is_minimised(
+    tiny_config, small_model, batch_of, distance_loss, alpha, reduction, jit
+):
     """The distance loss as Keras reports it, against one that is added up by hand."""
     config = dataclasses.replace(
         tiny_config, loss=LossConfig(distance_loss, alpha=alpha, reduction=reduction)
     )
-    fit._compile(pixelwise, config, jit)
+    fit._compile(small_model, config, jit)
     images, heatmaps, weights = batch_of[reduction == "object_mean"]
-    reported = pixelwise.test_on_batch(images, heatmaps, weights, return_dict=True)
+    reported = small_model.test_on_batch(images, heatmaps, weights, return_dict=True)
 
     function = getattr(losses, f"{distance_loss}_loss")
     options = {} if alpha == 1 else {"alpha": alpha}
-    predicted = pixelwise(images)["distances"]
+    predicted = small_model(images)["distances"]
     values = function(heatmaps["distances"], predicted, **options).numpy()
     true = heatmaps["distances"].numpy()
     positive = (true > 0).all(axis=-1)
@@ -396,25 +361,208 @@ def test_the_policy_is_restored_after_training(tiny_run):
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_the_paper_presets_train_with_the_papers_optimiser():
-    built = fit.optimizer(PRESETS["paper"].train)
-    assert isinstance(built, CoupledSGD)
-    assert built.coupled_weight_decay == 2e-4
-    assert built.momentum == 0.9
-    assert float(built.learning_rate) == pytest.approx(1e-8)
+class Seen(keras.callbacks.Callback):
+    """A user's callback: keeps logs, and what it finds in the folder of runs at the end of an epoch."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output, self.logs, self.files = output, [], set()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.logs.append(dict(logs))
+        self.files = {path.name for path in self.output.glob("*/*")}
 
 
-def test_the_cosine_schedule_warms_up_and_ends_at_zero():
-    settings = dataclasses.replace(
-        Config().train,
-        schedule="cosine",
-        warmup=0.1,
-        epochs=5,
-        steps_per_epoch=20,
-        learning_rate=0.5,
+class Broken(keras.callbacks.Callback):
+    """A user's callback with a fault in it."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        raise RuntimeError("out of memory, perhaps")
+
+
+@pytest.fixture
+def quick(monkeypatch, tiny_config, tmp_path, small_model, unfinished):
+    """`tiny_config` for a small model: what a run does besides is seen in a moment."""
+    made = []
+
+    def from_settings(config, decode=None, seed=0):
+        made.append(keras.models.clone_model(small_model))
+        made[-1].class_names = config.class_names
+        return made[-1]
+
+    monkeypatch.setattr(fit.UnitBox, "from_settings", from_settings)
+    return changed(
+        tiny_config, output=str(tmp_path / "runs"), run="a", epochs=1, validation_protocol="summary"
     )
-    rate = fit.optimizer(settings)._learning_rate
-    assert [float(rate(step)) for step in (0, 5, 10, 100)] == pytest.approx([0, 0.25, 0.5, 0])
+
+
+def elements(annotations, **more):
+    """A user's data set."""
+
+    def each():
+        for annotation in annotations:
+            image = images.decode_photo(annotation.image)
+            yield {"image": image, "boxes": annotation.boxes, **more}
+
+    signature = {
+        "image": tf.TensorSpec([None, None, 3], tf.uint8),
+        "boxes": tf.TensorSpec([None, 4], tf.float64),
+        **{name: tf.TensorSpec([None], np.asarray(value).dtype) for name, value in more.items()},
+    }
+    return tf.data.Dataset.from_generator(each, output_signature=signature)
+
+
+def test_annotations_in_memory_are_trained_on_and_callbacks_see_the_logs(
+    quick, tmp_path, monkeypatch
+):
+    import matplotlib
+
+    def finish_without_model(config, run, validation, history, *, problems):
+        finish._save_curves(config, run, history)
+        return None, {}
+
+    monkeypatch.setattr(fit, "finish", finish_without_model)
+    monkeypatch.setitem(matplotlib.rcParams, "backend", "svg")
+    seen, problems = Seen(tmp_path / "runs"), Problems()
+    given = [synthetic.draw(number) for number in range(4)]
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        filters = list(warnings.filters)
+        run = fit.fit(
+            quick, train=given[:3], validation=given[3:], callbacks=[seen], problems=problems
+        )
+        assert warnings.filters == filters
+    assert not [w for w in warned if "shuffle" in str(w.message) or "ran out" in str(w.message)]
+    assert matplotlib.get_backend() == "svg"
+    assert (run.folder / "history.png").is_file()
+    assert run.problems is problems
+    assert len(seen.logs) == 1
+    assert {"val_loss", "val_ap50", "val_recall"} <= set(seen.logs[0])
+    assert {"last.keras", "best.weights.h5", "history.json"} <= seen.files
+    row = run.history[0]
+    assert row["val_loss"] == pytest.approx(
+        row["val_confidence_loss"] + row["val_distances_loss"], rel=1e-5
+    )
+    stored = configs.load(run.folder / "config.json")
+    assert stored.data.train_sources == ("3 annotations given in Python",)
+    assert dataclasses.replace(stored, data=quick.data) == quick
+
+
+def test_a_tf_dataset_is_trained_on_and_judged_by(quick, monkeypatch):
+    given = [synthetic.draw(number) for number in range(6)]
+    config = changed(quick, validation_images=2)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, mosaic=0.5))
+    judged = []
+
+    def finish_without_model(config, run, validation, history, *, problems):
+        judged.extend(validation.annotations)
+        return None, {}
+
+    monkeypatch.setattr(fit, "finish", finish_without_model)
+    stream = elements(given).shuffle(6, seed=1)
+    run = fit.fit(config, train=stream, validation=elements(given).repeat())
+    assert np.isfinite(run.history[0]["loss"])
+    assert [annotation.name for annotation in judged] == ["element 0", "element 1"]
+    for annotation, original in zip(judged, given, strict=False):
+        np.testing.assert_array_equal(annotation.boxes, original.boxes)
+        np.testing.assert_array_equal(
+            images.decode_photo(annotation.image), images.decode_photo(original.image)
+        )
+
+
+def test_what_fails_before_a_checkpoint_leaves_no_folder(quick, tmp_path):
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="out of memory, perhaps"):
+            fit.fit(quick, callbacks=[Broken()])
+        assert not list((tmp_path / "runs").iterdir())
+    (tmp_path / "runs" / "a").mkdir()
+    with pytest.raises(ValueError, match=r"exists already.*delete it: it holds no checkpoint"):
+        fit.fit(quick)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], r"train: expected at least one image\. Received: \[\]"),
+        (
+            "synthetic:#0-4",
+            r"train: expected a sequence of Annotation.* Received: 'synthetic:#0-4'",
+        ),
+        ([np.zeros((4, 4, 3))], r"train: expected a sequence of Annotation.* Received: ndarray"),
+        (["synthetic:#0-4", synthetic.draw(0)], r"Received: Annotation, str"),
+        (["nothing:#0-4"], "Expected a source as FORMAT:PATH#SPLIT"),
+        (
+            [dataclasses.replace(synthetic.draw(0), classes=[2] * len(synthetic.draw(0).boxes))],
+            r"synthetic/0: expected classes from 0 to 1, of which the model has names.*Received: 2",
+        ),
+        ([Annotation("a", b"no image", [])], "none of the 1 images can be decoded; the first: a: "),
+        (
+            tf.data.Dataset.from_tensors((np.zeros((8, 8, 3), np.uint8), np.zeros((1, 4)))),
+            r"Expected a tf\.data\.Dataset of dicts \{\"image\": uint8.*Received: \(TensorSpec",
+        ),
+        (
+            tf.data.Dataset.from_tensors({"image": np.zeros((8, 8, 3), np.uint8)}),
+            "Received: {'image': TensorSpec",
+        ),
+        (
+            elements([synthetic.draw(0)]).batch(1),
+            r"Received as image: TensorSpec\(shape=\(None, None",
+        ),
+        (elements([synthetic.draw(0)], labels=[1]), "'labels': TensorSpec"),
+        (elements([synthetic.draw(0)], classes=[1.0]), "Received as classes: TensorSpec"),
+        (elements([synthetic.draw(0)], classes=[1] * 99), r"element 0.*classes"),
+        (elements([]), r"train: expected at least one image\. Received: <_?FlatMap"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused_before_a_folder_is_made(
+    quick, tmp_path, given, message
+):
+    with pytest.raises(ValueError, match=message):
+        fit.fit(quick, train=given)
+    with pytest.raises(ValueError, match=message.replace("train: ", "validation: ")):
+        fit.fit(quick, validation=given)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_callback_that_is_none_is_refused(quick, tmp_path):
+    with pytest.raises(ValueError, match=r"callbacks: expected objects of keras\.callbacks"):
+        fit.fit(quick, callbacks=[print])
+    assert not (tmp_path / "runs").exists()
+
+
+@keras.saving.register_keras_serializable("tests")
+class MyLoss(losses.BoxLoss):
+    def __init__(self, **common):
+        super().__init__(my_loss, **common)
+
+
+def my_loss(y_true, y_pred):
+    return 0.5 * losses.l2_loss(y_true, y_pred)
+
+
+def test_a_loss_of_a_user_is_trained_with(quick, monkeypatch):
+    registry.LOSSES.register("mine", MyLoss)
+    try:
+        config = dataclasses.replace(quick, loss=LossConfig(distance_loss="mine"))
+        run = fit.fit(config)
+        assert np.isfinite(run.history[0]["distances_loss"])
+        assert configs.load(run.folder / "config.json").loss.distance_loss == "mine"
+        stored = keras.saving.load_model(run.folder / "last.keras")
+        assert isinstance(stored.loss["distances"], MyLoss)
+    finally:
+        registry.LOSSES.unregister("mine")
+
+
+def test_without_matplotlib_the_curves_are_left_out_and_the_log_says_so(
+    tiny_config, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with caplog.at_level("INFO"):
+        finish._save_curves(tiny_config, tmp_path, [{"iterations": 1, "loss": 2.0}])
+    assert not list(tmp_path.iterdir())
+    [record] = caplog.records
+    assert record.getMessage().startswith("history.png is left out: ")
+    assert "pip install 'unitbox_tf[plots]'" in record.getMessage()
 
 
 @pytest.mark.gpu

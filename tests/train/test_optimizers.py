@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -5,7 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from unitbox_tf.train.optimizers import CoupledSGD
+from unitbox_tf.config import Config
+from unitbox_tf.presets import PRESETS
+from unitbox_tf.train.optimizers import CoupledSGD, optimizer
 
 
 def test_steps_are_those_of_caffe(random):
@@ -13,10 +16,10 @@ def test_steps_are_those_of_caffe(random):
     start, gradients = random.normal(size=5), random.normal(size=(10, 5))
     rate, momentum, decay = 0.1, 0.9, 0.02
     variable = keras.Variable(start.astype(np.float32))
-    optimizer = CoupledSGD(rate, momentum=momentum, coupled_weight_decay=decay)
+    sgd = CoupledSGD(rate, momentum=momentum, coupled_weight_decay=decay)
     w, v = start.copy(), np.zeros(5)
     for g in gradients:
-        optimizer.apply([g.astype(np.float32)], [variable])
+        sgd.apply([g.astype(np.float32)], [variable])
         v = momentum * v - rate * (g + decay * w)
         w = w + v
         np.testing.assert_allclose(variable.numpy(), w, rtol=1e-5, atol=1e-6)
@@ -25,17 +28,17 @@ def test_steps_are_those_of_caffe(random):
 def test_without_decay_it_is_the_sgd_of_keras(random):
     gradients = random.normal(size=(5, 3)).astype(np.float32)
     variables = []
-    for optimizer in (CoupledSGD(0.1, momentum=0.9), keras.optimizers.SGD(0.1, momentum=0.9)):
+    for sgd in (CoupledSGD(0.1, momentum=0.9), keras.optimizers.SGD(0.1, momentum=0.9)):
         variable = keras.Variable(np.ones(3, np.float32))
         for g in gradients:
-            optimizer.apply([g], [variable])
+            sgd.apply([g], [variable])
         variables.append(variable.numpy())
     np.testing.assert_array_equal(*variables)
 
 
 def test_it_is_saved_with_its_decay():
-    optimizer = CoupledSGD(0.1, coupled_weight_decay=2e-4, global_clipnorm=20.0)
-    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    sgd = CoupledSGD(0.1, coupled_weight_decay=2e-4, global_clipnorm=20.0)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(sgd))
     assert isinstance(again, CoupledSGD)
     assert (again.coupled_weight_decay, again.global_clipnorm) == (2e-4, 20.0)
 
@@ -47,12 +50,12 @@ def goldens():
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def trajectory(problem, optimizer):
+def trajectory(problem, sgd):
     A, b = np.array(problem["A"]), np.array(problem["b"])
     variable = keras.Variable(np.array(problem["start"], np.float64), dtype="float64")
     way = [variable.numpy()]
     for _ in range(problem["steps"]):
-        optimizer.apply([A @ variable.numpy() - b], [variable])
+        sgd.apply([A @ variable.numpy() - b], [variable])
         way.append(variable.numpy())
     return way
 
@@ -68,10 +71,10 @@ def trajectory(problem, optimizer):
 )
 def test_coupled_decay_is_that_of_other_libraries(goldens, name, momentum):
     problem = goldens["problem"]
-    optimizer = CoupledSGD(
+    sgd = CoupledSGD(
         problem["learning_rate"], momentum=momentum, coupled_weight_decay=problem["decay"]
     )
-    way = trajectory(problem, optimizer)
+    way = trajectory(problem, sgd)
     # Rates are float32 here and there.
     np.testing.assert_allclose(way, goldens["trajectories"][name]["weights"], rtol=1e-6, atol=1e-6)
 
@@ -81,3 +84,24 @@ def test_with_momentum_decoupled_decay_goes_elsewhere(goldens):
     ways = {name: np.array(way["weights"]) for name, way in goldens["trajectories"].items()}
     coupled, decoupled = ways["torch/SGD(momentum=0.9)"], ways["tfa/SGDW(momentum=0.9)"]
     assert np.abs(coupled[-1] - decoupled[-1]).max() > 0.1
+
+
+def test_the_paper_presets_train_with_the_papers_optimiser():
+    built = optimizer(PRESETS["paper"].train)
+    assert isinstance(built, CoupledSGD)
+    assert built.coupled_weight_decay == 2e-4
+    assert built.momentum == 0.9
+    assert float(built.learning_rate) == pytest.approx(1e-8)
+
+
+def test_the_cosine_schedule_warms_up_and_ends_at_zero():
+    settings = dataclasses.replace(
+        Config().train,
+        schedule="cosine",
+        warmup=0.1,
+        epochs=5,
+        steps_per_epoch=20,
+        learning_rate=0.5,
+    )
+    rate = optimizer(settings)._learning_rate
+    assert [float(rate(step)) for step in (0, 5, 10, 100)] == pytest.approx([0, 0.25, 0.5, 0])

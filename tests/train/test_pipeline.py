@@ -13,7 +13,7 @@ from unitbox_tf.config import DataConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
-from unitbox_tf.train import pipeline
+from unitbox_tf.train import pipeline, reading
 
 SIZE = 75  # no multiple of 32, and odd
 AUGMENTED = DataConfig(
@@ -177,6 +177,7 @@ def test_validation_shows_each_photo_once_in_order():
     dataset = pipeline.validation_dataset(
         source, DataConfig(), size=64, num_classes=1, batch_size=2, problems=Problems()
     )
+    assert int(dataset.cardinality()) == 3
     shown = np.concatenate([batch[0] for batch in dataset.as_numpy_iterator()])
     assert shown.shape == (5, 64, 64, 3)
     for image, annotation in zip(shown, source, strict=True):
@@ -219,7 +220,7 @@ def test_boxes_that_leave_the_photo_are_cut_and_those_outside_are_reported(data)
     found = batches(data, count=10, source=source, problems=problems)
     assert any(targets["confidence"].any() for _, targets, _ in found)
     assert [p.where for p in problems.found] == ["photo, object 1", "photo, object 2"]
-    kept = pipeline.within(source[0], 96, 96, problems)
+    kept = reading.within(source[0], 96, 96, problems=problems)
     assert kept.boxes.tolist() == [[60, 50, 96, 96], [0, 0, 30, 20]]
 
 
@@ -258,5 +259,5 @@ def test_each_change_is_optional_by_itself(change):
 
 def test_if_no_photo_can_be_decoded_it_is_an_error_and_no_endless_search():
     broken = [Annotation(str(number), b"nonsense", []) for number in range(3)]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="none of the 3 photos can be decoded"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="none of the 3 images can be decoded"):
         batches(source=broken)

@@ -109,9 +109,10 @@ def fcos_2019(y_true: tf.Tensor, y_pred: tf.Tensor, weight: tf.Tensor) -> tf.Ten
     return tf.reduce_mean(-tf.math.log((common + 1) / (area + true_area - common + 1)))
 
 
-def unitbox_tf(make: Callable[..., losses.BoxLoss], **options: Any) -> Callable[..., tf.Tensor]:
+def unitbox_tf(name: str, gather: bool) -> Callable[..., tf.Tensor]:
     """A loss of this package, as `model.fit` calls it."""
-    loss = make(**options)
+    loss = registry.LOSSES[name]()
+    loss.gather = gather
     return lambda y_true, y_pred, weight: loss(y_true, y_pred, sample_weight=weight)
 
 
@@ -130,12 +131,12 @@ def variants(jit: bool) -> dict[str, Callable[..., tf.Tensor]]:
     return {
         BASE: autodiff,
         "the same, positives gathered": autodiff_gathered,
-        "unitbox_tf IoULoss": unitbox_tf(losses.IoULoss, gather=True),
-        "unitbox_tf IoULoss(gather=False)": unitbox_tf(losses.IoULoss, gather=False),
+        "unitbox_tf IoULoss": unitbox_tf("iou", gather=True),
+        "unitbox_tf IoULoss(gather=False)": unitbox_tf("iou", gather=False),
         "UnitBox_TF (2017)": unitbox_2017,
         "FCOS (2019)": fcos_2019,
         **{
-            f"unitbox_tf {name}": unitbox_tf(registry.LOSSES[name], gather=not jit)
+            f"unitbox_tf {name}": unitbox_tf(name, gather=not jit)
             for name in registry.LOSSES
             if name != "iou"
         },

@@ -19,8 +19,9 @@ from unitbox_tf.config import Config
 logger = logging.getLogger(__name__)
 
 FINISHED = "results.json"  # written last, but for pictures
-CHECKPOINT = run_folders.LAST_FILE
-CONFIG = run_folders.CONFIG_FILE
+_NAMES = run_folders.Run(Path())
+CHECKPOINT = _NAMES.last.name
+CONFIG = _NAMES.config_file.name
 HISTORY = "history.json"
 DIVERGED = "diverged.txt"  # instead of results: at which step, and what to do about it
 
@@ -114,7 +115,7 @@ def check_same(run: Path, config: Config) -> None:
 
 def _train(run: Path, config: Config) -> None:
     """Trains one run, in its own process, from its last epoch on or from the start."""
-    from unitbox_tf.train import fit
+    from unitbox_tf.train import callbacks, fit
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     resume = run if (run / CHECKPOINT).is_file() else None
@@ -122,10 +123,10 @@ def _train(run: Path, config: Config) -> None:
         shutil.rmtree(run)  # stopped within its first epoch: nothing was learned
     try:
         fit.fit(config, resume=resume)
-    except ValueError as error:
-        if "training diverged" not in str(error):
-            raise
-        files.write(run / DIVERGED, f"{error}\n")  # a result, too
+    except callbacks.Diverged as error:  # a result, too
+        run.mkdir(parents=True, exist_ok=True)  # gone where no epoch was finished
+        files.write(run / CONFIG, config.to_json())
+        files.write(run / DIVERGED, f"{error}\n")
 
 
 def history(run: Path) -> list[dict[str, Any]]:

@@ -205,21 +205,3 @@ def detect_annotated(
             detections.append(found)
             seen.append(annotation)
     return detections, seen
-
-
-# SHIM until all branches are merged.
-def from_model(model, config):  # type: ignore[no-untyped-def]
-    model.class_names = config.model.class_names
-    return Detector.of(model, config.decode)
-
-
-def load_model(run, config, seed=0, files=("best", "last")):  # type: ignore[no-untyped-def]
-    import dataclasses
-
-    from unitbox_tf.detect.model import UnitBox
-
-    model = UnitBox.from_settings(
-        dataclasses.replace(config.model, weights=None), config.decode, seed
-    )
-    model.load_run(run, last=len(files) == 1)
-    return model

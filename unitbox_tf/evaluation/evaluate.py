@@ -111,7 +111,7 @@ def _judge(
 
 def is_model(path: Path) -> bool:
     """Whether `path` is a run's folder or a stored detector, not detections."""
-    folder = any((path / name).is_file() for name in ("saved_model.pb", runs.CONFIG_FILE))
+    folder = runs.Run(path).exists or (path / "saved_model.pb").is_file()
     return folder or path.suffix in MODEL_SUFFIXES
 
 
@@ -227,7 +227,7 @@ def _is_here(annotation: Annotation) -> bool:
 def _check_no_decoding(what: str, decoders: Sequence[str], decode: Mapping[str, Any]) -> None:
     for name in (*(["decoder"] if decoders else []), *decode):
         raise ValueError(
-            f"{name} is for models: a run's folder, a SavedModel (with {runs.CONFIG_FILE} or "
+            f"{name} is for models: a run's folder, a SavedModel (with {runs.Run(Path()).config_file} or "
             f"saved_model.pb), or a file that ends in {', '.join(MODEL_SUFFIXES)}. Received: {what}"
         )
 

@@ -1,6 +1,6 @@
-"""Random changes of a photo that keep its boxes exact, and the plain resizing where nothing is random.
+"""Random changes of an image that keep its boxes exact, and the plain resizing where nothing is random.
 
-All functions run in a graph on one photo: `image` uint8 or float `[H, W, 3]` from 0 to 255, and
+All functions run in a graph on one image: `image` uint8 or float `[H, W, 3]` from 0 to 255, and
 `objects`, a dict of `boxes` `xyxy` `[N, 4]` float32, `classes` `[N]` int32 and `ignore` `[N]` bool.
 Random ones take a `seed` `[2]` int32 and are functions of it.
 """
@@ -17,8 +17,8 @@ Objects = dict[str, tf.Tensor]
 
 PADDING = (123.68, 116.779, 103.939)  # ImageNet's mean colour, which is 0 once it is subtracted
 MIN_VISIBLE = 0.4  # an object of which less is left in a crop is ignored
-MIN_SHARE = 0.5  # of a crop's side that the photo's long side takes at least
-MAX_BLUR = 2.5  # factor by which a blurred photo may have been enlarged
+MIN_SHARE = 0.5  # of a crop's side that the image's long side takes at least
+MAX_BLUR = 2.5  # factor by which a blurred image may have been enlarged
 MIN_SIDE = 1.0  # px; a sliver that is narrower is dropped
 
 
@@ -30,19 +30,19 @@ def select(objects: Objects, keep: tf.Tensor) -> Objects:
 def place(
     image: tf.Tensor, objects: Objects, window: tf.Tensor, scale: tf.Tensor, size: int
 ) -> tuple[tf.Tensor, Objects]:
-    """The window of the photo whose top left is `window` `xy` `[2]`, enlarged to a square of `size` pixels.
+    """The window of the image whose top left is `window` `xy` `[2]`, enlarged to a square of `size` pixels.
 
     `scale` is one number, or one for the height and one for the width `[2]`. The window may reach
-    beyond the photo; what lies there has the mean colour. Objects of which less than `MIN_VISIBLE`
+    beyond the image; what lies there has the mean colour. Objects of which less than `MIN_VISIBLE`
     is left are ignored, those of which nothing is left are dropped.
 
     Returns:
         The image float32 `[size, size, 3]`, and its objects in its pixels.
     """
-    photo_size = tf.cast(tf.shape(image)[:2], tf.float32)  # height, width
-    # The part of the photo to show, in whole pixels, one more on each side for the interpolation.
-    first = tf.clip_by_value(tf.floor(window[::-1]) - 1, 0, photo_size - 1)
-    last = tf.clip_by_value(tf.math.ceil(window[::-1] + size / scale) + 1, first + 1, photo_size)
+    image_size = tf.cast(tf.shape(image)[:2], tf.float32)  # height, width
+    # The part of the image to show, in whole pixels, one more on each side for the interpolation.
+    first = tf.clip_by_value(tf.floor(window[::-1]) - 1, 0, image_size - 1)
+    last = tf.clip_by_value(tf.math.ceil(window[::-1] + size / scale) + 1, first + 1, image_size)
     y0, x0 = tf.unstack(tf.cast(first, tf.int32))
     y1, x1 = tf.unstack(tf.cast(last, tf.int32))
     part = image[y0:y1, x0:x1]
@@ -83,7 +83,7 @@ def clip_objects(objects: Objects, height: int | tf.Tensor, width: int | tf.Tens
 
 
 def fit(image: tf.Tensor, objects: Objects, size: int) -> tuple[tf.Tensor, Objects]:
-    """The whole photo, shrunk (never enlarged) so that its long side is at most `size`, at the top left of a square."""
+    """The whole image, shrunk (never enlarged) so that its long side is at most `size`, at the top left of a square."""
     long_side = tf.cast(tf.reduce_max(tf.shape(image)[:2]), tf.float32)
     scale = tf.minimum(1.0, size / long_side)
     return place(image, objects, tf.zeros([2]), scale, size)
@@ -99,51 +99,61 @@ def random_crop(
     *,
     stretch: float = 1.0,
 ) -> tuple[tf.Tensor, Objects]:
-    """A random square of the photo at a random scale, `size` pixels wide.
+    """A random square of the image at a random scale, `size` pixels wide.
 
     One object is chosen; the scale gives it a long side drawn from `object_size` (the logarithm is
     uniform, at most 90 % of `size`), and the square is laid so that the object is in it. Without
-    objects the scale is between half and twice that which fits the photo. Before, the photo is
+    objects the scale is between half and twice that which fits the image. Before, the image is
     stretched: the ratio of height to width changes by a factor between 1 / `stretch` and `stretch`
     (the logarithm is uniform), its area does not.
     """
     seeds = tf.random.split(seed, 4)
     ratio = tf.random.stateless_uniform([], seeds[3], -math.log(stretch), math.log(stretch))
     stretched = tf.exp(tf.stack([ratio, -ratio]) / 2)  # height, width
-    # All that follows is in pixels of the stretched photo, until the window is cut.
+    # All that follows is in pixels of the stretched image, until the window is cut.
     shape = tf.cast(tf.shape(image)[:2], tf.float32) * stretched
-    candidates = tf.boolean_mask(objects["boxes"], ~objects["ignore"])
-    candidates *= tf.tile(stretched[::-1], [2])
-    num_candidates = tf.shape(candidates)[0]
-    has_object = num_candidates > 0
-    fits = size / tf.reduce_max(shape)
-    # A photo without objects stands for an object as large as the photo, wherever it is.
-    whole = tf.stack([0.0, 0.0, shape[1], shape[0]])
-    candidates = tf.concat([candidates, whole[None]], axis=0)
-    index = tf.random.stateless_uniform([], seeds[0], 0, tf.maximum(num_candidates, 1), tf.int32)
-    box = candidates[index]
+    box, has_object = _random_box(objects, shape, stretched, seeds[0])
     box_size = box[2:] - box[:2]
 
     low, high = object_size[0], min(object_size[1], 0.9 * size)
     wanted = tf.exp(tf.random.stateless_uniform([], seeds[1], tf.math.log(low), tf.math.log(high)))
     zoom = tf.pow(2.0, tf.random.stateless_uniform([], seeds[1], -1.0, 1.0))
+    fits = size / tf.reduce_max(shape)
     scale = tf.where(has_object, wanted / tf.reduce_max(box_size), fits * zoom)
-    # A photo shrunk to a stamp would leave most of the square empty; mosaics make small objects.
+    # An image shrunk to a stamp would leave most of the square empty; mosaics make small objects.
     scale = tf.clip_by_value(scale, tf.minimum(MIN_SHARE * fits, max_enlargement), max_enlargement)
-
-    # Anywhere that has the object's centre half an object away from the border, and then, as far
-    # as that allows, within the photo: padding teaches nothing.
-    side = size / scale
-    margin = tf.minimum(box_size, side) / 2
-    share = tf.random.stateless_uniform([2], seeds[2])
-    window = (box[:2] + box[2:]) / 2 - margin - share * (side - 2 * margin)
-    room = shape[::-1] - side
-    window = tf.where(room > 0, tf.clip_by_value(window, 0.0, tf.maximum(room, 0)), window)
+    window = _random_window(box, shape, size / scale, seeds[2])
     return place(image, objects, window / stretched[::-1], scale * stretched, size)
 
 
+def _random_box(
+    objects: Objects, shape: tf.Tensor, stretched: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The box of one object of a stretched image of `shape` (height, width), and whether there is one."""
+    candidates = tf.boolean_mask(objects["boxes"], ~objects["ignore"])
+    candidates *= tf.tile(stretched[::-1], [2])
+    num_candidates = tf.shape(candidates)[0]
+    # An image without objects stands for an object as large as the image, wherever it is.
+    whole = tf.stack([0.0, 0.0, shape[1], shape[0]])
+    candidates = tf.concat([candidates, whole[None]], axis=0)
+    index = tf.random.stateless_uniform([], seed, 0, tf.maximum(num_candidates, 1), tf.int32)
+    return candidates[index], num_candidates > 0
+
+
+def _random_window(box: tf.Tensor, shape: tf.Tensor, side: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """The top left `xy` of a square of `side` pixels that has the centre of `box` half a box away from its border.
+
+    As far as that allows, it lies within the image of `shape` (height, width): padding teaches nothing.
+    """
+    margin = tf.minimum(box[2:] - box[:2], side) / 2
+    share = tf.random.stateless_uniform([2], seed)
+    window = (box[:2] + box[2:]) / 2 - margin - share * (side - 2 * margin)
+    room = shape[::-1] - side
+    return tf.where(room > 0, tf.clip_by_value(window, 0.0, tf.maximum(room, 0)), window)
+
+
 def random_flip(image: tf.Tensor, objects: Objects, seed: tf.Tensor) -> tuple[tf.Tensor, Objects]:
-    """The photo or, every other time, its mirror image."""
+    """The image or, every other time, its mirror image."""
     width = tf.cast(tf.shape(image)[1], tf.float32)
     flip = tf.random.stateless_uniform([], seed) < 0.5
     x0, y0, x1, y1 = tf.unstack(objects["boxes"], axis=-1)
@@ -153,7 +163,7 @@ def random_flip(image: tf.Tensor, objects: Objects, seed: tf.Tensor) -> tuple[tf
 
 
 def random_colour(image: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tensor:
-    """The photo with brightness, contrast and saturation each changed by up to the share `strength`."""
+    """The image with brightness, contrast and saturation each changed by up to the share `strength`."""
     brightness, contrast, saturation = tf.unstack(
         tf.random.stateless_uniform([3], seed, -strength, strength)
     )
@@ -167,7 +177,7 @@ def random_colour(image: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tens
 def random_blur(
     image: tf.Tensor, objects: Objects, share: float, min_object: float, seed: tf.Tensor
 ) -> tuple[tf.Tensor, Objects]:
-    """With probability `share` the photo as if it had been enlarged, by a factor of up to `MAX_BLUR`.
+    """With probability `share` the image as if it had been enlarged, by a factor of up to `MAX_BLUR`.
 
     The logarithm of the factor is uniform. Objects whose long side would have been below `min_object`
     pixels before are ignored.

@@ -1,12 +1,10 @@
-"""What happens after each epoch: validation photos are judged and shown, and everything learned is stored."""
+"""What happens after each epoch: validation images are judged and shown, and everything learned is stored."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from unitbox_tf import datasets, inputs, runs, visualize
+from unitbox_tf import files, inputs, runs, visualize
 from unitbox_tf.config import Config, DecodeConfig
 from unitbox_tf.detect import detector as detectors
 from unitbox_tf.detect import graph
@@ -22,30 +20,74 @@ from unitbox_tf.evaluation import matching, protocols
 from unitbox_tf.evaluation.results import Results
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
+from unitbox_tf.train.examples import Validation
+from unitbox_tf.train.optimizers import inner_optimizer
 
-PICTURES = 4  # validation photos shown in TensorBoard
+PICTURES = 4  # validation images shown in TensorBoard
+
+
+class Diverged(ValueError):
+    """The loss is no number any more."""
+
+
+class WeighByImages(keras.callbacks.Callback):
+    """Makes the parts of the validation loss in the logs add up to it where the last batch is smaller.
+
+    Keras takes the mean of the loss over images, but the means of its parts over batches, in which an
+    image of a smaller last batch would count more. Must stand before the callbacks that read the logs.
+    """
+
+    PARTS = ("confidence_loss", "distances_loss")
+
+    def __init__(self, num_images: int, batch_size: int) -> None:
+        """Validation shows `num_images`, in batches of `batch_size`, of which the last may be smaller."""
+        super().__init__()
+        self._full, self._rest = divmod(num_images, batch_size)
+        self._batch_size = batch_size
+        self._means: dict[str, float] = {}  # over the full batches
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if batch == self._full - 1:
+            self._means = {name: float((logs or {})[name]) for name in self.PARTS}
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is None or not (self._full and self._rest):
+            return
+        images = self._full * self._batch_size
+        for name in self.PARTS:
+            full = self._means[name]
+            last = logs[f"val_{name}"] * (self._full + 1) - full * self._full
+            logs[f"val_{name}"] = (full * images + last * self._rest) / (images + self._rest)
 
 
 class ValidateDetections(keras.callbacks.Callback):
-    """Adds what detection in validation photos reaches to the logs, and shows a few photos in TensorBoard.
+    """Adds what detection in validation images reaches to the logs, and shows a few of them in TensorBoard.
 
     Logs: `val_recall`, `val_precision` and `val_box_iou` (at IoU 0.5 and the config's score
-    threshold), `val_ap50`, `val_ap75`, and the figures of the config's validation protocol, as
+    threshold), `val_ap50`, `val_ap75`, and the metrics of the config's validation protocol, as
     `val_fddb_discrete`. Must stand before the callbacks that read the logs.
     """
 
     def __init__(
-        self, annotations: Sequence[Annotation], config: Config, log_dir: Path, problems: Problems
+        self,
+        validation: Validation,
+        config: Config,
+        log_dir: Path,
+        *,
+        problems: Problems | None = None,
     ) -> None:
-        """Of `annotations` at most `config.train.validation_images` are used, evenly spread."""
+        """`validation.watched` is judged; `log_dir` is that of TensorBoard."""
         super().__init__()
-        count = min(len(annotations), config.train.validation_images)
-        chosen = np.linspace(0, len(annotations) - 1, count).round().astype(int)
-        self.annotations = [annotations[i] for i in chosen]
+        self.annotations = validation.watched
+        self._validation = validation
         self._config = config
         self._log_dir = log_dir
-        self._problems = problems
-        self._judge = validation_judge(self.annotations, config, problems)
+        self._problems = Problems() if problems is None else problems
+        self._judge = self._make_judge()
+
+    def _make_judge(self) -> protocols.Judge:
+        protocol = self._config.train.validation_protocol
+        return self._validation.judge(self.annotations, protocol, problems=self._problems)
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
@@ -53,18 +95,16 @@ class ValidateDetections(keras.callbacks.Callback):
         decode = dataclasses.replace(
             self._config.decode, score_threshold=lowest_score(self._config.decode)
         )
-        self._detector = detectors.from_model(
-            model, dataclasses.replace(self._config, decode=decode)
-        )
+        self._detector = detectors.Detector.of(model, decode)
         self._module = graph.InferenceModule(model, self._config.decode)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         detections, annotations = detectors.detect_annotated(
             self._detector, self.annotations, self._problems
         )
-        if len(annotations) < len(self.annotations):  # what is broken now is so in every epoch
+        if len(annotations) < len(self.annotations):  # an image is gone, and so in every epoch
             self.annotations = annotations
-            self._judge = validation_judge(annotations, self._config, self._problems)
+            self._judge = self._make_judge()
         threshold = self._config.decode.score_threshold
         at50 = matching.match(detections, annotations, iou_threshold=0.5)
         at75 = matching.match(detections, annotations, iou_threshold=0.75)
@@ -100,16 +140,17 @@ class ValidateDetections(keras.callbacks.Callback):
 
 
 class StoreRun(keras.callbacks.Callback):
-    """Stores the run after each epoch: `history.json`, `best.weights.h5` and `last.keras` (weights and optimiser).
+    """Stores the run after each epoch: `history.json`, `best.weights.h5` and `last.keras` (weights and optimizer).
 
     Each file is written under another name and then renamed, so that a run that is stopped at any
     moment leaves whole files. The best epoch is the one with the highest `score`.
     """
 
     def __init__(self, run: Path, history: list[dict[str, Any]], protocol: str) -> None:
-        """`history` holds the logs of earlier epochs, and is added to; `protocol` says which figures choose."""
+        """`history` holds the logs of earlier epochs, and is added to; `protocol` says by what the best is chosen."""
         super().__init__()
-        self._run = run
+        self.run = run
+        self._files = runs.Run(run)
         self._protocol = protocol
         self.history = history
 
@@ -119,45 +160,31 @@ class StoreRun(keras.callbacks.Callback):
         row |= {name: float(value) for name, value in (logs or {}).items()}
         best = max((score(old, self._protocol) for old in self.history), default=-1.0)
         self.history.append(row)
-        text = json.dumps(self.history, indent=1)
-        _write(self._run / "history.json", lambda path: path.write_text(text, encoding="utf-8"))
-        # Of equally good epochs the last: while nothing is found yet, it has learned the most.
+        files.write(self._files.history_file, json.dumps(self.history, indent=1))
+        # The last of equally good epochs: while nothing is found yet, it has learned the most.
         if score(row, self._protocol) >= best:
-            # A compiled model stores its optimiser with its weights, which doubles the file.
+            # A compiled model stores its optimizer with its weights, which doubles the file.
             plain = keras.Model(self.model.inputs, self.model.outputs, name=self.model.name)
-            _write(self._run / runs.BEST_FILE, plain.save_weights)
+            with files.replacing(self._files.best) as partial:
+                plain.save_weights(partial)
         self.store_last()
 
     def store_last(self) -> None:
-        """Stores weights and optimiser as they are now."""
-        _write(self._run / runs.LAST_FILE, self.model.save)
+        """Stores weights and optimizer as they are now."""
+        with files.replacing(self._files.last) as partial:
+            self.model.save(partial)
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends training with an error as soon as the loss is no number, before anything of it is stored."""
+    """Ends training with `Diverged` as soon as the loss is no number, before anything of it is stored."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
-            raise ValueError(
+            raise Diverged(
                 f"the loss became {loss} at step {batch + 1} of the epoch: training diverged. Lower "
-                "--learning-rate, or limit the gradient with --clip-norm. The last whole epoch is stored."
+                "--learning-rate, or limit the gradient with --clip-norm. Earlier epochs are stored."
             )
-
-
-def validation_judge(
-    annotations: Sequence[Annotation], config: Config, problems: Problems
-) -> protocols.Judge:
-    """The protocol that `config` names, for these validation photos; its errors are those of `protocols.make`."""
-    data = config.data
-    sources = datasets.open_all(data.validation_sources, data.data)
-    protocol = config.train.validation_protocol
-    return protocols.make(protocol, annotations, sources, problems=problems)
-
-
-def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimiser that counts the steps: with mixed float16, Keras wraps it to scale the loss."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def score(row: dict[str, Any], protocol: str) -> float:
@@ -166,17 +193,11 @@ def score(row: dict[str, Any], protocol: str) -> float:
 
 
 def chosen_by(protocol: str) -> list[str]:
-    """The names, in logs, of the figures in `protocols.CHOOSING`."""
+    """The names, in logs, of the metrics in `protocols.CHOOSING`."""
     prefix = "val_" if protocol == "summary" else f"val_{protocol}_"
     return [prefix + name for name in protocols.CHOOSING[protocol]]
 
 
 def lowest_score(decode: DecodeConfig) -> float:
-    """From which score on detections are judged: a curve needs its length."""
+    """The lowest score of detections that are judged: a curve needs its length."""
     return min(decode.score_threshold, matching.EVALUATED_SCORE)
-
-
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    partial = path.with_name(f"partial-{path.name}")
-    write(partial)
-    os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent as the paper's framework did it."""
+"""The optimizer of a configuration, and stochastic gradient descent as the paper's framework did it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+
+from unitbox_tf.config import TrainConfig
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
@@ -34,3 +36,30 @@ class CoupledSGD(keras.optimizers.SGD):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "coupled_weight_decay": self.coupled_weight_decay}
+
+
+def optimizer(settings: TrainConfig) -> keras.optimizers.Optimizer:
+    """The optimizer that `settings` describe, with its learning rate schedule."""
+    rate: Any = settings.learning_rate
+    if settings.schedule == "cosine":
+        steps = settings.epochs * settings.steps_per_epoch
+        warmup_steps = int(settings.warmup * steps)
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup_steps else rate,
+            decay_steps=steps - warmup_steps,
+            warmup_target=rate if warmup_steps else None,
+            warmup_steps=warmup_steps,
+        )
+    if settings.optimizer == "adam":
+        return keras.optimizers.Adam(rate, global_clipnorm=settings.clip_norm)
+    return CoupledSGD(
+        rate,
+        momentum=settings.momentum,
+        coupled_weight_decay=settings.weight_decay,
+        global_clipnorm=settings.clip_norm,
+    )
+
+
+def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer that counts the steps: with mixed float16, Keras wraps it to scale the loss."""
+    return getattr(optimizer, "inner_optimizer", optimizer)

@@ -1,74 +1,68 @@
 """Annotations in, batches for `model.fit` out: `(images, targets, weights)` as a `tf.data.Dataset`.
 
-    annotation ─ read, decode ─ augment (or only fit) ─ mosaic ─ targets.encode ─ batch
+    annotation ─ reading ─ augment (or only fit) ─ mosaic ─ targets.encode ─ batch
 
-Photos are resized before they are labelled, so that heatmaps are exact at the size that the network
+Images are resized before they are labelled, so that heatmaps are exact at the size that the network
 sees.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from unitbox_tf import boxes as box_ops
-from unitbox_tf import images as image_ops
 from unitbox_tf.config import DataConfig
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
-from unitbox_tf.train import augment, targets
+from unitbox_tf.train import augment, reading, targets
 
 
 def training_dataset(
-    annotations: Sequence[Annotation],
+    examples: Sequence[Annotation] | tf.data.Dataset,
     data: DataConfig,
     *,
     num_classes: int,
     equal_objects: bool = False,
     batch_size: int,
     seed: int,
-    problems: Problems,
     start: int = 0,
+    problems: Problems | None = None,
 ) -> tf.data.Dataset:
-    """Endless batches for training, in a random order that is a function of `seed`.
+    """Endless batches for training.
 
     Args:
-        annotations: what to draw from.
+        examples: annotations, drawn in a random order that is a function of `seed`, or a data set of
+            elements as `reading.ELEMENT` says, in its own order and over again.
         data: size, augmentation and labels.
         num_classes: of the model.
         equal_objects: whether each object has the same weight in the distance loss, or each pixel.
         batch_size: images a batch.
         seed: of order and augmentation.
-        problems: photos that cannot be decoded are added here and left out.
         start: how many images earlier runs have used, so that a resumed run sees others.
+        problems: images that cannot be decoded are added here and left out.
 
     Returns:
         Batches of images float32 `[B, S, S, 3]` from 0 to 255, and dicts of targets and weights as
         `targets.encode` makes them.
     """
     size = data.image_size
-    examples = _changed(annotations, data, size, seed, start, problems)
+    problems = Problems() if problems is None else problems
+
+    def changed(side: int, seed: int) -> tf.data.Dataset:
+        if isinstance(examples, tf.data.Dataset):
+            images = reading.from_elements(examples, num_classes, problems=problems)
+        else:
+            images = reading.from_annotations(examples, shuffle=seed + start, problems=problems)
+        return _changed(images.repeat(), data, side, seed, start)
+
+    shown = changed(size, seed)
     if data.mosaic:
-        quarters = _changed(annotations, data, (size + 1) // 2, seed + 1, start, problems)
-        four = quarters.ragged_batch(4, drop_remainder=True).map(
-            lambda images, objects: _cut(
-                *augment.mosaic(
-                    images, [{name: value[i] for name, value in objects.items()} for i in range(4)]
-                ),
-                size,
-            ),
-            tf.data.AUTOTUNE,
-        )
-        examples = tf.data.Dataset.sample_from_datasets(
-            [examples, four], [1 - data.mosaic, data.mosaic], seed=seed + start
-        )
-    return _batches(examples, data, size, num_classes, equal_objects, batch_size).prefetch(
-        tf.data.AUTOTUNE
-    )
+        four = _mosaics(changed((size + 1) // 2, seed + 1), size)
+        shares = [1 - data.mosaic, data.mosaic]
+        shown = tf.data.Dataset.sample_from_datasets([shown, four], shares, seed=seed + start)
+    return _batches(shown, data, size, num_classes, equal_objects, batch_size)
 
 
 def validation_dataset(
@@ -79,30 +73,26 @@ def validation_dataset(
     num_classes: int,
     equal_objects: bool = False,
     batch_size: int,
-    problems: Problems,
+    problems: Problems | None = None,
 ) -> tf.data.Dataset:
-    """Each photo once, in order, shrunk to fit `size` x `size` pixels: what `training_dataset` yields otherwise."""
-    photos = _photos(annotations, problems)
-    examples = photos.map(
-        lambda image, objects: augment.fit(image, objects, size), tf.data.AUTOTUNE
-    )
-    return _batches(examples, data, size, num_classes, equal_objects, batch_size).prefetch(
-        tf.data.AUTOTUNE
-    )
+    """Each image once, in order, shrunk to fit `size` x `size` pixels; else as `training_dataset`.
+
+    The data set knows its length: an image that cannot be decoded is shown as one black pixel. Keras
+    counts a batch too many where the length is unknown, in the means of the parts of the loss.
+    """
+    problems = Problems() if problems is None else problems
+    images = reading.from_annotations(annotations, same_count=True, problems=problems)
+    shown = images.map(lambda image, objects: augment.fit(image, objects, size), tf.data.AUTOTUNE)
+    return _batches(shown, data, size, num_classes, equal_objects, batch_size)
 
 
 def _changed(
-    annotations: Sequence[Annotation],
-    data: DataConfig,
-    size: int,
-    seed: int,
-    start: int,
-    problems: Problems,
+    images: tf.data.Dataset, data: DataConfig, size: int, seed: int, start: int
 ) -> tf.data.Dataset:
-    """Endless images of `size` x `size` pixels with their objects, changed at random as `data` says."""
+    """Images of `size` x `size` pixels with their objects, changed at random as `data` says."""
 
-    def change(count: tf.Tensor, photo: tuple[tf.Tensor, augment.Objects]) -> Any:
-        image, objects = photo
+    def change(count: tf.Tensor, example: tuple[tf.Tensor, augment.Objects]) -> Any:
+        image, objects = example
         seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int64), count]), 4)
         if data.random_crop:
             image, objects = augment.random_crop(
@@ -126,65 +116,18 @@ def _changed(
             )
         return image, objects
 
-    photos = _photos(annotations, problems, shuffle=seed + start).repeat()
     counts = tf.data.Dataset.counter(start)
-    return tf.data.Dataset.zip(counts, photos).map(change, tf.data.AUTOTUNE)
+    return tf.data.Dataset.zip(counts, images).map(change, tf.data.AUTOTUNE)
 
 
-def within(annotation: Annotation, height: int, width: int, problems: Problems) -> Annotation:
-    """`annotation` with its boxes cut to its photo of `height` x `width`; those outside are left out and reported.
+def _mosaics(quarters: tf.data.Dataset, size: int) -> tf.data.Dataset:
+    """Images of `size` x `size` pixels, each of the next four of `quarters`."""
 
-    Those to be ignored are left out without another report: their readers have told of boxes
-    without area, and the others have no pixel to take out of the loss.
-    """
-    boxes = box_ops.clip(annotation.boxes, height, width)
-    # Not by the area, which is positive where width and height both are negative.
-    inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    for index in np.flatnonzero(~inside & ~annotation.ignore):
-        problems.add(
-            "box outside its photo",
-            f"{annotation.where}, object {index + 1}",
-            f"expected a box in {width} x {height} pixels, received {annotation.boxes[index]}",
-        )
-    return dataclasses.replace(annotation.select(inside), boxes=boxes[inside])
+    def join(images: tf.Tensor, objects: augment.Objects) -> tuple[tf.Tensor, augment.Objects]:
+        each = [{name: value[i] for name, value in objects.items()} for i in range(4)]
+        return _cut(*augment.mosaic(images, each), size)
 
-
-def _photos(
-    annotations: Sequence[Annotation], problems: Problems, shuffle: int | None = None
-) -> tf.data.Dataset:
-    """Decoded photos and their objects; those that cannot be decoded are left out, reported and counted once each."""
-    broken: set[int] = set()
-
-    def load(index: tf.Tensor) -> tuple[Any, ...]:
-        annotation = annotations[int(index)]
-        try:
-            image = image_ops.decode_photo(annotation.encoded())
-        except (OSError, ValueError) as error:
-            image = tf.zeros([0, 0, 3], tf.uint8)
-            broken.add(int(index))
-            problems.add(image_ops.UNDECODABLE, annotation.where, str(error))
-            if len(broken) == len(annotations):
-                raise ValueError(f"none of the {len(broken)} photos can be decoded") from error
-        else:
-            annotation = within(annotation, image.shape[0], image.shape[1], problems)
-        return image, annotation.boxes, annotation.classes, annotation.ignore
-
-    def load_in_graph(index: tf.Tensor) -> tuple[tf.Tensor, augment.Objects]:
-        types = [tf.uint8, tf.float32, tf.int32, tf.bool]
-        # Python, because only Python can catch the error of a photo that is broken.
-        image, boxes, classes, ignore = tf.py_function(load, [index], types)
-        image.set_shape([None, None, 3])
-        boxes.set_shape([None, 4])
-        classes.set_shape([None])
-        ignore.set_shape([None])
-        return image, {"boxes": boxes, "classes": classes, "ignore": ignore}
-
-    indices = tf.data.Dataset.range(len(annotations))
-    if shuffle is not None:
-        indices = indices.shuffle(len(annotations), seed=shuffle)
-    return indices.map(load_in_graph, tf.data.AUTOTUNE).filter(
-        lambda image, objects: tf.size(image) > 0
-    )
+    return quarters.ragged_batch(4, drop_remainder=True).map(join, tf.data.AUTOTUNE)
 
 
 def _cut(
@@ -219,4 +162,4 @@ def _batches(
         )
         return image, heatmaps, weights
 
-    return examples.map(encode, tf.data.AUTOTUNE).batch(batch_size)
+    return examples.map(encode, tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)

@@ -27,10 +27,8 @@ def encode(
     """Heatmaps of an image of `height` x `width` pixels, and their weights.
 
     A pixel is positive when its centre lies in the region of a box: the ellipse inscribed in it
-        (figure 2) or the box itself.
-    Where regions meet, the smaller object has the pixel: it lies in front more often, and it has
-    fewer pixels to lose. A box that is to be ignored takes its whole box and, where it has the
-    pixel, removes it from both losses.
+    (figure 2) or the box itself. Where regions meet, the smaller object has the pixel: it lies in
+    front more often. An object to be ignored takes its whole box; its pixels count in neither loss.
 
     Args:
         boxes: `xyxy` `[N, 4]`, in pixels of the image.
@@ -41,34 +39,46 @@ def encode(
         num_classes: C, the number of confidence maps.
         region: which pixels of a box are positive.
         positive_weight: weight of positive pixels in the confidence loss; the others have 1.
-        equal_objects: the weights of the distance loss of each object add up to 1, whatever its
-            size; else each of its pixels has weight 1.
+        equal_objects: whether weights of the distance loss add up to 1 for each object, or are 1.
 
     Returns:
-        Two dicts with the keys `"confidence"` and `"distances"`. Targets: `[H, W, C]`, 1 where an
-        object of that class has the pixel, and `[H, W, 4]` `tblr` in pixels, 0 where no object has
-        it. Weights: `[H, W]` each, 0 at pixels that do not count.
+        Two dicts of `"confidence"` and `"distances"`. Targets: `[H, W, C]`, 1 where an object of
+        that class has the pixel, and `[H, W, 4]` `tblr` in pixels, 0 where none has it. Weights:
+        `[H, W]` each, 0 at pixels that do not count.
     """
     points = box_ops.pixel_centres(height, width)
     owner = _paint_owners(boxes, ignore, points, region)  # [H, W], -1 where nobody is
-    painted = tf.concat([boxes, tf.zeros([1, 4])], axis=0)  # row N stands for "nobody", as -1 does
-    index = tf.where(owner < 0, tf.shape(boxes)[0], owner)
+    index = tf.where(owner < 0, tf.shape(boxes)[0], owner)  # N stands for "nobody" from here on
     ignored = tf.gather(tf.concat([ignore, [False]], axis=0), index)
-    positive = (owner >= 0) & ~ignored
-    weight = tf.cast(positive, tf.float32)
-
-    label = tf.gather(tf.concat([classes, [0]], axis=0), index)
-    confidence = tf.one_hot(label, num_classes) * weight[..., None]
-    distances = box_ops.boxes_to_distances(tf.gather(painted, index), points)
-    targets = {"confidence": confidence, "distances": distances * weight[..., None]}
-    pixels = tf.math.unsorted_segment_sum(weight, index, tf.shape(painted)[0])  # [N + 1]
+    counts = tf.cast((owner >= 0) & ~ignored, tf.float32)
     weights = {
-        "confidence": tf.where(ignored, 0.0, tf.where(positive, positive_weight, 1.0)),
-        "distances": tf.math.divide_no_nan(weight, tf.gather(pixels, index))
-        if equal_objects
-        else weight,
+        "confidence": tf.where(ignored, 0.0, tf.where(counts > 0, positive_weight, 1.0)),
+        "distances": _shares(counts, index, tf.shape(boxes)[0] + 1) if equal_objects else counts,
     }
-    return targets, weights
+    return _values(boxes, classes, points, index, counts[..., None], num_classes), weights
+
+
+def _values(
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    points: tf.Tensor,
+    index: tf.Tensor,
+    counts: tf.Tensor,
+    num_classes: int,
+) -> Heatmaps:
+    """Confidence and distances of the object at `index` `[H, W]`; 0 where `counts` `[H, W, 1]` is 0."""
+    label = tf.gather(tf.concat([classes, [0]], axis=0), index)
+    box = tf.gather(tf.concat([boxes, tf.zeros([1, 4])], axis=0), index)
+    return {
+        "confidence": tf.one_hot(label, num_classes) * counts,
+        "distances": box_ops.boxes_to_distances(box, points) * counts,
+    }
+
+
+def _shares(counts: tf.Tensor, index: tf.Tensor, num_objects: tf.Tensor) -> tf.Tensor:
+    """`counts` `[H, W]` divided by the number of pixels of each object, so that every object adds up to 1."""
+    pixels = tf.math.unsorted_segment_sum(counts, index, num_objects)
+    return tf.math.divide_no_nan(counts, tf.gather(pixels, index))
 
 
 def _paint_owners(
@@ -76,8 +86,8 @@ def _paint_owners(
 ) -> tf.Tensor:
     """For each pixel `[H, W]` the index of the box that has it, -1 for none.
 
-    A fold that carries one map: a stack of N maps would take gigabytes for the hundreds of faces
-        that photos of crowds have.
+    A fold carries one map: a stack of N maps would take gigabytes for the hundreds of faces in an
+    image of a crowd.
     """
     # Large boxes first, so that a small one keeps its pixels.
     order = tf.argsort(box_ops.areas(boxes), direction="DESCENDING", stable=True)

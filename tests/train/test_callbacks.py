@@ -1,0 +1,87 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from unitbox_tf.config import LossConfig
+from unitbox_tf.datasets import synthetic
+from unitbox_tf.problems import Problems
+from unitbox_tf.train import callbacks, examples, fit, pipeline
+
+
+class Logs(keras.callbacks.Callback):
+    """Keeps the logs of the last epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.logs = dict(logs)
+
+
+# In batches of 2: one, two with a smaller last one, two, three with a smaller last one.
+@pytest.mark.parametrize(
+    ("count", "reduction"), [(1, "mean"), (3, "sum"), (4, "mean"), (5, "mean")]
+)
+def test_the_parts_of_the_validation_loss_add_up_to_it(tiny_config, small_model, count, reduction):
+    weights = {"confidence": 0.5, "distances": 3.0}
+    config = dataclasses.replace(
+        tiny_config,
+        loss=LossConfig(
+            reduction=reduction,
+            confidence_weight=weights["confidence"],
+            distance_weight=weights["distances"],
+        ),
+        train=dataclasses.replace(tiny_config.train, steps_per_epoch=1, epochs=1),
+    )
+    given = [synthetic.draw(number) for number in range(count)]
+    broken = dataclasses.replace(given[0], name="broken", image=b"no image")
+    problems = Problems()
+    shown = examples.training(given, config, problems=problems)
+    judged = examples.validation([given[0], broken, *given[1:]], config, problems=problems)
+    assert len(judged.watched) == count
+    assert [problem.where for problem in problems.found] == ["broken"]
+    fit._compile(small_model, config, False)
+    batches, validation = fit._batches(config, shown, judged, 0, problems)
+    assert int(validation.cardinality()) == -(-count // 2)
+    logs = Logs()
+    # Two epochs: Keras learns the length of a data set when it has seen its end.
+    small_model.fit(
+        batches,
+        validation_data=validation,
+        shuffle=False,
+        steps_per_epoch=1,
+        epochs=2,
+        callbacks=[callbacks.WeighByImages(count, 2), logs],
+        verbose=0,
+    )
+    parts = sum(weight * logs.logs[f"val_{name}_loss"] for name, weight in weights.items())
+    assert parts == pytest.approx(logs.logs["val_loss"], rel=1e-5)
+    # And each is what a batch gives by itself, weighed by its images.
+    means, sizes = [], []
+    for images, heatmaps, pixel_weights in validation:
+        reported = small_model.test_on_batch(images, heatmaps, pixel_weights, return_dict=True)
+        means.append([reported[f"{name}_loss"] for name in weights])
+        sizes.append(len(images))
+    for name, expected in zip(weights, np.average(means, axis=0, weights=sizes), strict=True):
+        assert logs.logs[f"val_{name}_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_image_that_vanishes_later_leaves_the_number_of_batches(tiny_config, tmp_path):
+    file = tmp_path / "a.png"
+    file.write_bytes(synthetic.draw(0).image)
+    given = [dataclasses.replace(synthetic.draw(0), image=file), synthetic.draw(1)]
+    dataset = pipeline.validation_dataset(
+        given, tiny_config.data, size=64, num_classes=2, batch_size=1
+    )
+    assert len(list(dataset)) == 2
+    file.unlink()
+    (images, heatmaps, _), _ = list(dataset)
+    assert not heatmaps["confidence"].numpy().any()
+    assert images[0, 0, 0].numpy().tolist() == [0, 0, 0]
+
+
+def test_diverged_is_a_value_error_of_its_own():
+    stop = callbacks.StopOnNaN()
+    stop.on_train_batch_end(0, {"loss": 3.0})
+    with pytest.raises(callbacks.Diverged, match="the loss became nan at step 4 of the epoch"):
+        stop.on_train_batch_end(3, {"loss": float("nan")})
+    assert issubclass(callbacks.Diverged, ValueError)

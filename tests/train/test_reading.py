@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from unitbox_tf import images
+from unitbox_tf.config import DataConfig
+from unitbox_tf.datasets import synthetic
+from unitbox_tf.problems import Problems
+from unitbox_tf.train import pipeline, reading
+
+IMAGE = np.full((20, 30, 3), 9, np.uint8)
+
+
+def dataset(*elements):
+    """Elements with the same keys."""
+    names = elements[0].keys()
+    spec = {
+        "image": tf.TensorSpec([None, None, 3], tf.uint8),
+        "boxes": tf.TensorSpec([None, 4], tf.float32),
+        "classes": tf.TensorSpec([None], tf.int64),
+        "ignore": tf.TensorSpec([None], tf.bool),
+    }
+    return tf.data.Dataset.from_generator(
+        lambda: iter(elements), output_signature={name: spec[name] for name in names}
+    )
+
+
+def element(boxes=((1, 2, 9, 8),), image=IMAGE, **more):
+    return {"image": image, "boxes": np.reshape(boxes, (-1, 4)), **more}
+
+
+def test_elements_become_images_and_objects():
+    found = reading.from_elements(
+        dataset(element(classes=[1], ignore=[True]), element((), classes=[], ignore=[])),
+        2,
+        problems=Problems(),
+    )
+    (image, objects), (_, none) = found.as_numpy_iterator()
+    np.testing.assert_array_equal(image, IMAGE)
+    assert {name: value.tolist() for name, value in objects.items()} == {
+        "boxes": [[1, 2, 9, 8]],
+        "classes": [1],
+        "ignore": [True],
+    }
+    assert {name: value.shape for name, value in none.items()} == {
+        "boxes": (0, 4),
+        "classes": (0,),
+        "ignore": (0,),
+    }
+
+
+def test_classes_and_ignore_may_be_missing():
+    [(_, objects)] = reading.from_elements(dataset(element()), 1, problems=Problems())
+    assert objects["classes"].numpy().tolist() == [0]
+    assert objects["ignore"].numpy().tolist() == [False]
+
+
+def test_boxes_that_leave_the_image_are_cut_and_those_outside_are_reported_once():
+    problems = Problems()
+    boxes = [[-5, 2, 9, 80], [40, 2, 50, 8]]
+    found = reading.from_elements(dataset(element(), element(boxes)), 1, problems=problems)
+    for _ in range(2):
+        _, (_, objects) = found.as_numpy_iterator()
+        assert objects["boxes"].tolist() == [[0, 2, 9, 20]]
+    assert [problem.where for problem in problems.found] == ["element 1, object 2"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (element(classes=[1]), r"element 1: expected classes from 0 to 0.*Received: 1"),
+        (element(classes=[-1]), r"element 1: expected classes from 0 to 0.*Received: -1"),
+        (element(classes=[0, 0]), r"element 1.*classes"),
+        (element(image=IMAGE[:0], classes=[0]), "element 1: expected an image with pixels"),
+    ],
+)
+def test_an_element_that_cannot_be_used_is_an_error_that_says_which(wrong, message):
+    elements = dataset(element(classes=[0]), wrong)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        list(reading.from_elements(elements, 1, problems=Problems()))
+    with pytest.raises(ValueError, match=message):
+        reading.annotations_of(elements, 9, 1)
+    assert len(reading.annotations_of(elements, 1, 1)) == 1  # the second is not read
+
+
+def test_a_data_set_gives_the_batches_of_its_annotations():
+    """What is random is the order alone, which a data set decides for itself."""
+    source = [synthetic.draw(number) for number in range(3)]
+    data = DataConfig(image_size=64, random_crop=True, flip=True, colour=0.3)
+    elements = dataset(*({"image": images.decode_photo(a.image), "boxes": a.boxes} for a in source))
+    options = {"num_classes": 1, "batch_size": 2, "seed": 3}
+    got = pipeline.training_dataset(elements, data, **options).take(3)
+    in_order = reading.from_annotations(source, problems=Problems()).repeat()
+    changed = pipeline._changed(in_order, data, 64, 3, 0)
+    expected = pipeline._batches(changed, data, 64, 1, False, 2).take(3)
+    for a, b in zip(got, expected, strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, a, b)
+
+
+def test_images_that_can_be_read_are_found_beforehand():
+    good, bad = synthetic.draw(0), synthetic.draw(1)
+    bad = bad.__class__("bad", b"no image", [])
+    problems = Problems()
+    assert reading.readable([bad, good, bad], problems=problems) == [good]
+    assert problems.counts == {images.UNDECODABLE: 1}
+    assert reading.readable([good, bad], enough=1, problems=Problems()) == [good]
+    with pytest.raises(ValueError, match="none of the 1 images can be decoded; the first: bad: "):
+        reading.readable([bad], problems=Problems())

@@ -1,0 +1,150 @@
+"""What `fit` may be given to learn from and to be judged by, and the one form in which training takes it.
+
+* A sequence of `Annotation`: images in memory or in files, with their objects.
+* A sequence of sources: texts as in the configuration, `FORMAT:PATH#SPLIT`, or opened ones.
+* A `tf.data.Dataset` of dicts, one image each: `"image"` uint8 `[H, W, 3]`, `"boxes"` `xyxy` `[N, 4]` in
+  pixels, and if wanted `"classes"` `[N]`, 0 where missing, and `"ignore"` `[N]` bool.
+
+A data set to learn from streams through augmentation: nothing of it is kept. It is read in its own order
+and over again, so shuffle it, and twice at the same time where `config.data.mosaic` asks for mosaics. Its
+first element is read beforehand. The first `config.train.validation_images` elements of a data set to be
+judged by are kept in memory, encoded as PNG; the others are not read. An element that cannot be used
+raises `ValueError` where it is read beforehand, and `tf.errors.InvalidArgumentError` later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from unitbox_tf import datasets
+from unitbox_tf.config import Config, Protocol
+from unitbox_tf.datasets import Source
+from unitbox_tf.evaluation import protocols
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
+from unitbox_tf.train import reading
+
+logger = logging.getLogger(__name__)
+
+Given: TypeAlias = Sequence[Annotation] | Sequence[str | Source] | tf.data.Dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What a run learns from.
+
+    Attributes:
+        examples: annotations, or a data set of elements as `reading.ELEMENT` says.
+        origin: where they are from, for the stored configuration and the model card.
+    """
+
+    examples: list[Annotation] | tf.data.Dataset
+    origin: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """What a run is judged by.
+
+    Attributes:
+        annotations: all of them; they judge the best weights when training has ended.
+        watched: those by which each epoch is judged.
+        sources: the data sets that they are from, which some protocols ask; none if they are from
+            memory.
+        origin: as in `Training`.
+    """
+
+    annotations: list[Annotation]
+    watched: list[Annotation]
+    sources: list[Source]
+    origin: tuple[str, ...]
+
+    def judge(
+        self, annotations: Sequence[Annotation], protocol: Protocol, *, problems: Problems
+    ) -> protocols.Judge:
+        """The protocol for some of the annotations; its errors are those of `protocols.make`."""
+        return protocols.make(protocol, annotations, self.sources, problems=problems)
+
+
+def training(given: Given | None, config: Config, *, problems: Problems) -> Training:
+    """What `config` or the caller gives to train on.
+
+    Raises:
+        ValueError: it cannot be used, or none of its images can be decoded.
+    """
+    num_classes = len(config.model.class_names)
+    if isinstance(given, tf.data.Dataset):
+        reading.check_elements(given)
+        # The first shows at once what the form does not say: classes, and whether there is anything.
+        _not_empty(reading.annotations_of(given, 1, num_classes), "train", given)
+        return Training(given, ("a tf.data.Dataset given in Python",))
+    sources = config.data.train_sources if given is None else given
+    found, _, origin = _annotations(sources, "train", config, problems=problems)
+    reading.readable(found, enough=1, problems=problems)
+    logger.info("%d training images", len(found))
+    return Training(found, origin)
+
+
+def validation(given: Given | None, config: Config, *, problems: Problems) -> Validation:
+    """What `config` or the caller gives to judge by; of a `tf.data.Dataset`, `validation_images` elements.
+
+    Raises:
+        ValueError: it cannot be used, none of its images can be decoded, or it lacks what the
+            validation protocol needs.
+    """
+    count = config.train.validation_images
+    sources: list[Source] = []
+    if isinstance(given, tf.data.Dataset):
+        found = reading.annotations_of(given, count, len(config.model.class_names))
+        _not_empty(found, "validation", given)
+        origin: tuple[str, ...] = ("a tf.data.Dataset given in Python",)
+    else:
+        texts = config.data.validation_sources if given is None else given
+        found, sources, origin = _annotations(texts, "validation", config, problems=problems)
+    chosen = np.linspace(0, len(found) - 1, min(len(found), count)).round().astype(int)
+    watched = reading.readable([found[index] for index in chosen], problems=problems)
+    made = Validation(found, watched, sources, origin)
+    made.judge(found, config.train.validation_protocol, problems=problems)  # says what it lacks
+    logger.info("%d validation images, of which %d judge each epoch", len(found), len(watched))
+    return made
+
+
+def _annotations(
+    given: Any, argument: str, config: Config, *, problems: Problems
+) -> tuple[list[Annotation], list[Source], tuple[str, ...]]:
+    """The annotations in `given`, the data sets that they are from, and their origin in words."""
+    items = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    names = config.model.class_names
+    _not_empty(items, argument, given)
+    if all(isinstance(item, Annotation) for item in items):
+        reading.check_classes(items, len(names))
+        return items, [], (f"{len(items)} annotations given in Python",)
+    if isinstance(given, str) or not all(isinstance(item, str | Source) for item in items):
+        kinds = sorted({type(item).__name__ for item in items})
+        received = repr(given) if isinstance(given, str) else ", ".join(kinds)
+        raise ValueError(
+            f"{argument}: expected a sequence of Annotation, a sequence of sources, or a "
+            f"tf.data.Dataset. Received: {received}"
+        )
+    texts = tuple(map(_text, items))
+    sources = datasets.open_all(items, config.data.data)
+    found = datasets.load(sources, names, data=config.data.data, problems=problems)
+    return found, sources, texts
+
+
+def _text(source: str | Source) -> str:
+    """The source as it is written in a configuration."""
+    if isinstance(source, str):
+        return source
+    return f"{source.format}:{source.root.resolve()}#{source.split}"
+
+
+def _not_empty(found: Sequence[Any], argument: str, given: Any) -> None:
+    if not found:
+        raise ValueError(f"{argument}: expected at least one image. Received: {given!r}")

@@ -1,0 +1,127 @@
+"""Which device trains, in which precision, and whether XLA compiles."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from unitbox_tf.config import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+CPU_INFO = Path("/proc/cpuinfo")
+BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")  # of processors that may compute in bfloat16
+# float32 is kept unless the other takes a smaller share of its time: lower precision has a price, and
+# a measurement is a little off.
+WORTH_IT = 0.9
+ROUNDS = 3  # the fastest counts
+_TYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
+
+
+@contextlib.contextmanager
+def _hardware(settings: TrainConfig) -> Iterator[bool | str]:
+    """Chooses device and precision while in the context, which gives Keras' `jit_compile`."""
+    gpus = _gpus(settings.device)
+    automatic = settings.precision == "auto"
+    precision, reason = best_precision(gpus) if automatic else (settings.precision, "as set")
+    jit: bool | str = settings.jit == "on"
+    if jit and precision == "mixed_bfloat16":
+        raise ValueError(
+            "XLA cannot compile the gradient of VGG-16's ReLU in bfloat16. Expected --jit off, or "
+            "--precision float32 beside --jit on."
+        )
+    if settings.jit == "auto":
+        # It also slows VGG-16 on CPUs.
+        jit = "auto" if gpus and precision != "mixed_bfloat16" else False
+    device = f"{len(gpus)} GPU" if gpus else "CPU"
+    logger.info("%s, precision %s: %s", device, precision, reason)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield jit
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _gpus(device: str) -> list[Any]:
+    """The GPUs that train; `ValueError` if there is none although `device` is `"gpu"`."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if device == "gpu" and not gpus:
+        raise ValueError(
+            "device='gpu', but TensorFlow sees none. Install with pip install 'unitbox_tf[gpu]' "
+            "and check the driver with nvidia-smi, or train with --device cpu."
+        )
+    if device == "cpu" and gpus:
+        tf.config.set_visible_devices([], "GPU")
+        gpus = []
+    try:
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError:  # TensorFlow is in use already, as in a notebook
+        logger.warning("TensorFlow has started: it keeps all memory of the GPU")
+    return list(gpus)
+
+
+def best_precision(gpus: Sequence[Any]) -> tuple[str, str]:
+    """The Keras dtype policy that is fastest on this hardware, and why, in words."""
+    other = lower_precision(gpus)
+    if other is None:
+        return "float32", "this hardware has no other"
+    share = share_of_float32(other, large=bool(gpus))
+    chosen = other if share < WORTH_IT else "float32"
+    return chosen, f"a convolution in {other} takes {share:.2f} of its time in float32"
+
+
+def lower_precision(gpus: Sequence[Any]) -> str | None:
+    """The policy below float32 that the hardware says it has; None if there is none."""
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        major = details.get("compute_capability", (0, 0))[0]
+        return "mixed_bfloat16" if major >= 8 else "mixed_float16" if major >= 7 else None
+    try:
+        flags = CPU_INFO.read_text()
+    except OSError:
+        return None
+    return "mixed_bfloat16" if any(flag in flags for flag in BFLOAT16_FLAGS) else None
+
+
+@functools.cache  # measured once in a process
+def share_of_float32(policy: str, large: bool) -> float:
+    """The time that a convolution takes in `policy`, as a share of its time in float32."""
+    return seconds(policy, large) / seconds("float32", large)
+
+
+def seconds(policy: str, large: bool) -> float:
+    """The time of a 3x3 convolution of VGG-16's middle, forward and backward.
+
+    Flags do not tell: there are processors that name bfloat16 and take twice the time in it.
+
+    Args:
+        policy: Keras' dtype policy.
+        large: whether the batch is one that a GPU notices.
+    """
+    dtype = _TYPES[policy]
+
+    def step(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch([images, kernel])
+            result = tf.nn.conv2d(tf.cast(images, dtype), tf.cast(kernel, dtype), 1, "SAME")
+        gradients = tape.gradient(result, [images, kernel])
+        return tf.add_n([tf.reduce_sum(gradient) for gradient in gradients])
+
+    run = tf.function(step, autograph=False)
+    inputs = tf.ones([32 if large else 1, 56, 56, 256]), tf.ones([3, 3, 256, 256])
+    times = []
+    for _ in range(ROUNDS + 1):
+        start = time.perf_counter()
+        float(run(*inputs))  # waits until it is done
+        times.append(time.perf_counter() - start)
+    return min(times[1:])  # the first traces
