@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from unitbox_tf import files, losses, registry, runs
+from unitbox_tf import files, losses, progress, registry, runs
 from unitbox_tf.config import Config, TrainConfig
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.problems import Problems
@@ -215,7 +214,7 @@ def _learn(
             epochs=settings.epochs,
             steps_per_epoch=settings.steps_per_epoch,
             callbacks=[*ours, *callbacks],
-            verbose=1 if sys.stdout.isatty() else 2,
+            verbose=progress.verbosity(),
         )
     except KeyboardInterrupt:
         logger.warning("Interrupted: storing what was learned. Go on with --resume %s", store.run)
