@@ -14,7 +14,7 @@ def names(annotations):
 
 
 def test_sources_may_be_written_or_opened(tiny_config):
-    opened = datasets.parse("synthetic:#0-3", ".")
+    opened = datasets.open("synthetic:#0-3", ".")
     found = examples.training([opened, "synthetic:#7-9"], tiny_config, problems=Problems())
     assert names(found.examples) == [f"synthetic/{number}" for number in (0, 1, 2, 7, 8)]
     assert len(found.origin) == 2

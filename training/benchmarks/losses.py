@@ -132,7 +132,7 @@ def variants(jit: bool) -> dict[str, Callable[..., tf.Tensor]]:
         BASE: autodiff,
         "the same, positives gathered": autodiff_gathered,
         "unitbox_tf IoULoss": unitbox_tf("iou", gather=True),
-        "unitbox_tf IoULoss(gather=False)": unitbox_tf("iou", gather=False),
+        "unitbox_tf IoULoss, gather = False": unitbox_tf("iou", gather=False),
         "UnitBox_TF (2017)": unitbox_2017,
         "FCOS (2019)": fcos_2019,
         **{

@@ -132,17 +132,9 @@ def _annotations(
             f"{argument}: expected a sequence of Annotation, a sequence of sources, or a "
             f"tf.data.Dataset. Received: {received}"
         )
-    texts = tuple(map(_text, items))
     sources = datasets.open_all(items, config.data.data)
     found = datasets.load(sources, names, data=config.data.data, problems=problems)
-    return found, sources, texts
-
-
-def _text(source: str | Source) -> str:
-    """The source as it is written in a configuration."""
-    if isinstance(source, str):
-        return source
-    return f"{source.format}:{source.root.resolve()}#{source.split}"
+    return found, sources, tuple(source.text for source in sources)
 
 
 def _not_empty(found: Sequence[Any], argument: str, given: Any) -> None:
