@@ -50,7 +50,6 @@ def test_export_hands_its_options_to_the_verb(photos, monkeypatch, capsys):
         (["a.onnx", "--format", "litert"], r"Expected a file that ends in \.tflite for litert"),
         (["a.tflite", "--format", "litert-int8"], "Expected images for calibration .*: none"),
         (["a", "--calibration", "a.jpg"], "Expected no images for calibration .*: 1 images"),
-        (["a", "--score-threshold", "2"], "score_threshold: expected a number from 0 to 1"),
     ],
 )
 def test_export_says_what_does_not_fit(arguments, message, untrained_run, tmp_path, capsys):
