@@ -65,7 +65,7 @@ def test_each_decoder_and_threshold_is_that_of_python(model, loaded, photos, ass
         decode = dataclasses.replace(CONFIG.decode, **options)
         find = Detector.of(model, decode)
         signature = loaded.signatures["images_with_options"]
-        full = {n: tf.constant(getattr(decode, n), t) for n, t in graph.OPTIONS.items()}
+        full = {n: tf.constant(getattr(decode, n), t) for n, t in graph.options().items()}
         count = 0
         for photo in photos[1:30]:
             wanted = find(photo)
@@ -112,9 +112,9 @@ def test_options_have_defaults_that_a_server_fills_in(saved):
     stored.ParseFromString((saved / "saved_model.pb").read_bytes())
     signatures = stored.meta_graphs[0].signature_def
     for name, data in (("images_with_options", "images"), ("encoded_with_options", "encoded")):
-        assert set(signatures[name].inputs) == {data, *graph.OPTIONS}
+        assert set(signatures[name].inputs) == {data, *graph.options()}
         defaults = {n: tf.make_ndarray(v) for n, v in signatures[name].defaults.items()}
-        assert set(defaults) == set(graph.OPTIONS)
+        assert set(defaults) == set(graph.options())
         for option, value in defaults.items():
             wanted = getattr(CONFIG.decode, option)
             assert (value.item().decode() if option == "decoder" else value) == pytest.approx(

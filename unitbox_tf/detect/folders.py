@@ -222,7 +222,7 @@ class _Work:
         name = path.as_posix()
         try:
             stamp = _stamp(path)
-            image = inputs.read_image(path)
+            image = self.detector.read(path)
         except (OSError, ValueError) as error:
             kind = UNREAD if isinstance(error, OSError) else images.UNDECODABLE
             self.problems.add(kind, name, str(error).removeprefix(f"{path}: "))

@@ -6,8 +6,10 @@ exports agree.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -22,14 +24,20 @@ Outputs = dict[str, tf.Tensor]
 IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, "images")
 ENCODED = tf.TensorSpec([None], tf.string, "encoded")
 SCALE = tf.TensorSpec([], tf.float32, "scale")
-# Fields of `DecodeConfig` that are inputs of the graph, with their defaults in the configuration.
-OPTIONS = {
-    "score_threshold": tf.float32,
-    "nms_iou": tf.float32,
-    "blob_threshold": tf.float32,
-    "max_detections": tf.int32,
-    "decoder": tf.string,
-}
+_DTYPES = {float: tf.float32, int: tf.int32, str: tf.string}
+
+
+def options() -> dict[str, tf.DType]:
+    """Fields of `DecodeConfig` that are inputs of the graph: the decoder, and the settings of all decoders."""
+    used = {name for each in _names() for name in registry.DECODERS[each].options}
+    types = typing.get_type_hints(DecodeConfig)
+    names = [field.name for field in dataclasses.fields(DecodeConfig)]
+    return {name: _DTYPES[types[name]] for name in names if name in used or name == "decoder"}
+
+
+def _names() -> list[str]:
+    """The decoders that the graph has: those that run in a SavedModel."""
+    return [each for each in registry.DECODERS if "saved_model" in registry.DECODERS[each].formats]
 
 
 def shown_size(
@@ -54,8 +62,8 @@ class InferenceModule(tf.Module):
 
     `detect` and `detect_encoded` return a dict, padded with zeros to K = `max_detections`, best first:
     `boxes` `xyxy` `[B, K, 4]` in pixels of the original image and cut to it, `scores` `[B, K]`,
-    `classes` `[B, K]` int32, `num_detections` `[B]` int32. Both take `OPTIONS` as further, optional,
-    arguments.
+    `classes` `[B, K]` int32, `num_detections` `[B]` int32. Both take `options()` as further,
+    optional, arguments.
     """
 
     def __init__(
@@ -90,26 +98,27 @@ class InferenceModule(tf.Module):
         return self.decoded(images, self._decode)
 
     def decoded(self, images: tf.Tensor, decode: DecodeConfig) -> Outputs:
-        """`detect_images` with those settings of `decode` that are in `OPTIONS`; its decoder is a plain string."""
+        """`detect_images` with those settings of `decode` that are in `options()`; its decoder is a plain string."""
         maps = self._all_heatmaps(images)
         return decoders.decode_scales(maps, tf.shape(images)[1:3], decode)
 
     def _with_options(self, function: Callable[..., Outputs], data: tf.TensorSpec) -> Any:
-        """A `tf.function` of `data` and of `OPTIONS`, which may be left out."""
+        """A `tf.function` of `data` and of `options()`, which may be left out."""
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters = [inspect.Parameter(data.name, kind)]
-        for name, dtype in OPTIONS.items():
+        dtypes = options()
+        for name, dtype in dtypes.items():
             default = tf.constant(getattr(self._decode, name), dtype)
             parameters.append(inspect.Parameter(name, kind, default=default))
 
-        def with_options(values: tf.Tensor, *options: tf.Tensor) -> Outputs:
-            given = dict(zip(OPTIONS, options, strict=True))
+        def with_options(values: tf.Tensor, *given_options: tf.Tensor) -> Outputs:
+            given = dict(zip(dtypes, given_options, strict=True))
             return function(values, decoders.with_tensors(self._decode, **given))
 
         # From here tf.function takes names and defaults, which would stand twice if spelled out.
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        options = [tf.TensorSpec([], dtype, name) for name, dtype in OPTIONS.items()]
-        return tf.function(with_options, input_signature=[data, *options])
+        specs = [tf.TensorSpec([], dtype, name) for name, dtype in dtypes.items()]
+        return tf.function(with_options, input_signature=[data, *specs])
 
     def _all_heatmaps(self, images: tf.Tensor) -> list[Outputs]:
         return [self.heatmaps_at(images, scale) for scale in self._decode.scales]
@@ -118,9 +127,9 @@ class InferenceModule(tf.Module):
         maps = self._all_heatmaps(images)
         most = decode.max_detections
         tf.debugging.Assert(most > 0, ["expected max_detections above 0, received", most])
-        names = tuple(registry.DECODERS)
+        names = _names()
         chosen = tf.equal(decode.decoder, names)
-        message = f"expected a decoder of {list(names)}, received"
+        message = f"expected a decoder of {names}, received"
         tf.debugging.Assert(tf.reduce_any(chosen), [message, decode.decoder])
         index = tf.argmax(tf.cast(chosen, tf.int32), output_type=tf.int32)
         size = tf.shape(images)[1:3]

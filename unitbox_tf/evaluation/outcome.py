@@ -212,7 +212,7 @@ def _draw_worst_and_best(
     The latter may be published where the images may not. Detections are those at 0.1 false positives
     an image.
     """
-    from unitbox_tf import images, inputs, visualize
+    from unitbox_tf import images, visualize
 
     threshold = matching.match(detections, annotations).threshold_at(matching.FALSE_POSITIVES)
     detections = [found.above(threshold) for found in detections]
@@ -223,7 +223,7 @@ def _draw_worst_and_best(
     blank = []
     for kind, rank, index in chosen:
         annotation, found = annotations[index], detections[index]
-        image = inputs.read_image(annotation.encoded())
+        image = images.decode_with_pillow(annotation.encoded())
         boxes = (annotation.boxes, annotation.ignore, found, class_names)
         picture = visualize.draw_truth(image, *boxes)
         images.save_image(picture, folder / f"{kind}-{rank + 1}.jpg")

@@ -96,9 +96,10 @@ def heads(model: keras.Model) -> keras.Model:
     """
     import keras
 
-    names = ("confidence_head", "distances_head")
-    outputs = [model.get_layer(name).output for name in names]
-    return keras.Model(model.get_layer("preprocess").output, outputs)
+    from unitbox_tf.network import heatmaps
+
+    outputs = [model.get_layer(name).output for name in heatmaps.HEADS]
+    return keras.Model(model.get_layer(heatmaps.PREPROCESS).output, outputs)
 
 
 def _converted(

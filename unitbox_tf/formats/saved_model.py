@@ -30,7 +30,7 @@ def save(
 
     All signatures return what `InferenceModule` describes. `serving_default` and `images` take uint8 RGB
     images `[B, H, W, 3]` of any size, `encoded` takes encoded JPEG or PNG images `[B]`.
-    `images_with_options` and `encoded_with_options` take `graph.OPTIONS`, too; their defaults stand in
+    `images_with_options` and `encoded_with_options` take `graph.options()`, too; their defaults stand in
     the signature. `heatmaps` returns the heatmaps of the network. The functions `detect` and
     `detect_encoded` are the same for Python, where TensorFlow fills in defaults of functions only.
 
