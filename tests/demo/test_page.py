@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,15 +16,6 @@ EXAMPLE_BUTTON = "Try an example photo"
 
 def test_the_example_can_be_opened(viewer):
     assert viewer.see(pages.EXAMPLE.read_bytes(), 10**6).size == (600, 512)
-
-
-def test_the_page_does_without_an_example(viewer, monkeypatch):
-    pytest.importorskip("gradio", reason="needs gradio: the extra demo")
-    for path in (Path(__file__), Path("gone")):
-        monkeypatch.setattr(pages, "EXAMPLE", path)
-        blocks = pages.make_page(viewer, "squares", 1, 1).blocks.values()
-        [button] = (block for block in blocks if getattr(block, "value", "") == EXAMPLE_BUTTON)
-        assert button.visible == path.exists()
 
 
 # Tells of each connection that leaves the machine.

@@ -239,9 +239,6 @@ print(*find.class_names, *found.boxes[0])
     assert box_ops.pairwise_iou(np.array([box], float), FACE)[0, 0] > 0.7
 
 
-@pytest.mark.xfail(
-    strict=True, reason="training needs tyro, tensorflow-serving-api and matplotlib still"
-)
 def test_a_detector_is_trained_and_used(programs, here):
     few = "--epochs 1 --steps-per-epoch 2 --batch-size 2 --image-size 64 --max-side 64"
     few += " --validation-images 2 --precision float32 --run tiny"

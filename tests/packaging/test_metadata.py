@@ -107,9 +107,6 @@ def test_every_file_of_what_is_published_is_listed():
     assert sorted(names) == [Path(line).name for line in listing.stdout.split()]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="tyro, matplotlib, scipy, h5py, pycocotools are imported still"
-)
 def test_what_is_imported_is_required():
     provided = providers()
     for path, (imported, loaded) in IMPORTS.items():
