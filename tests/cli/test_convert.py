@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from unitbox_tf import cli, datasets, registry
-from unitbox_tf.datasets import csv_table, synthetic
+from unitbox_tf import cli, datasets
+from unitbox_tf.datasets import synthetic
 
 SPLITS = {"fddb": "2", "wider_face": "train"}
 
@@ -72,11 +72,10 @@ def test_convert_says_what_is_wrong(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "nothing"]
 
 
-def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path, monkeypatch, capsys):
+def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch, capsys):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    form = datasets.Format(csv_table.Table, interrupted)
-    monkeypatch.setitem(registry.DATASETS._values, "csv", form)
-    assert cli.main(["convert", "synthetic:#0-1", f"csv:{tmp_path / 'out'}"]) == 130
+    monkeypatch.setattr(datasets, "convert", interrupted)
+    assert cli.main(["convert", "synthetic:#0-1", "csv:out"]) == 130
     assert capsys.readouterr().err.endswith("unitbox: interrupted\n")
