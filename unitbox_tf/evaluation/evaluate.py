@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unitbox_tf import datasets, registry, runs
+from unitbox_tf import datasets, formats, loading, registry, runs
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.datasets import Source, checks
 from unitbox_tf.datasets.source import num_classes
@@ -26,8 +26,6 @@ from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation, Detections
 
-ONE_DECODER_SUFFIXES = (".onnx", ".tflite")  # of exported files, in which the decoder is fixed
-MODEL_SUFFIXES = (".keras", *ONE_DECODER_SUFFIXES)
 IN_MEMORY = "detections"  # the label of detections that are in no file
 
 Sources = str | Source | Sequence[str | Source] | Sequence[Annotation]
@@ -111,8 +109,12 @@ def _judge(
 
 def is_model(path: Path) -> bool:
     """Whether `path` is a run's folder or a stored detector, not detections."""
-    folder = runs.Run(path).exists or (path / "saved_model.pb").is_file()
-    return folder or path.suffix in MODEL_SUFFIXES
+    return runs.Run(path).exists or formats.is_exported(path) or path.suffix in _suffixes()
+
+
+def _suffixes() -> list[str]:
+    """How the names of files of detectors end."""
+    return [loading.KERAS_SUFFIX, *formats.suffixes()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,21 +230,19 @@ def _check_no_decoding(what: str, decoders: Sequence[str], decode: Mapping[str, 
     for name in (*(["decoder"] if decoders else []), *decode):
         raise ValueError(
             f"{name} is for models: a run's folder, a SavedModel (with {runs.Run(Path()).config_file} or "
-            f"saved_model.pb), or a file that ends in {', '.join(MODEL_SUFFIXES)}. Received: {what}"
+            f"saved_model.pb), or a file that ends in {', '.join(_suffixes())}. Received: {what}"
         )
 
 
 def _models(path: Path, decoders: Sequence[str], decode: Mapping[str, Any]) -> dict[str, Any]:
     """The detector in `path` with each decoder that is to be judged."""
-    from unitbox_tf import loading
-
     unknown = [name for name in decoders if name not in registry.DECODERS]
     if unknown:
         raise ValueError(
             f"Unknown decoder {unknown[0]!r}. Expected some of {list(registry.DECODERS)}."
         )
     changes = {"score_threshold": matching.EVALUATED_SCORE, **decode}
-    if path.suffix in ONE_DECODER_SUFFIXES:
+    if path.suffix in formats.suffixes():  # a file, in which the decoder is fixed
         one = loading.load(path, **changes)
         if set(decoders) - {one.decode.decoder}:
             raise ValueError(

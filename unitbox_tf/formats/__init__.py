@@ -178,6 +178,11 @@ def open_exported(path: Path) -> Exported | None:
     return None
 
 
+def is_exported(path: Path) -> bool:
+    """Whether `path` looks like an exported detector of some format."""
+    return any(registry.FORMATS[name].is_at(path) for name in registry.FORMATS)
+
+
 def suffixes() -> list[str]:
     """How the names of exported files end."""
     found = (registry.FORMATS[name].suffix for name in registry.FORMATS)
