@@ -32,7 +32,6 @@ from unitbox_tf import cli, datasets, registry, runs
 from unitbox_tf.cli import fit, parser
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.evaluation import fddb, wider_face
-from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
 ROOT = Path(__file__).parents[2]
@@ -188,7 +187,7 @@ def make_fddb(folder):
     for path in (folder / "sizes.json", folder / "DATA/fddb/image_dims_all2845.json"):
         path.write_text(json.dumps(sizes))
     faces = {a.name: a.ellipses for a in truth}
-    curves = fddb.evaluate(rows, faces, fddb.read_sizes(folder / "sizes.json"), Problems())
+    curves = fddb.evaluate(rows, faces, fddb.read_sizes(folder / "sizes.json"))
     (folder / "CURVES").mkdir()
     for name in ("UnitBox", "MTCNN"):
         fddb.save_curves(curves, folder / f"CURVES/{name}-")

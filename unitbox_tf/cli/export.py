@@ -20,5 +20,6 @@ def run(options: argparse.Namespace) -> int:
         problems=Problems(),  # which logs them
         **cli_options.decoding(options),
     )
-    output.show({"output": written}, f"written: {written}")
+    form = formats.format_of(written, options.format).name
+    output.show({"output": written, "format": form}, f"written: {written}")
     return 0

@@ -109,7 +109,7 @@ def export(
         ImportError: a library that writes this format is not installed.
     """
     path = Path(path)
-    chosen = _format(path, format)
+    chosen = format_of(path, format)
     pictures = list(inputs.find(calibration))
     if chosen.calibrated != bool(pictures):
         wanted = "images for calibration" if chosen.calibrated else "no images for calibration"
@@ -127,7 +127,7 @@ def export(
     return path
 
 
-def _format(path: Path, name: str | None) -> Format:
+def format_of(path: Path, name: str | None = None) -> Format:
     """The format of a name, or that of a path to be written."""
     known: list[Format] = [registry.FORMATS[name] for name in registry.FORMATS]
     if name is None:
