@@ -67,7 +67,7 @@ def digest(path: str | Path) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Bytes in the middle of a file: a photo that lies in a shard with others."""
+    """Bytes in the middle of a file: an image that lies in a shard with others."""
 
     path: Path
     offset: int

@@ -25,7 +25,7 @@ PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # those that TensorFlow 
 EXIF_SEARCHED = 1 << 16  # bytes from the start of a file in which its EXIF header is looked for
 ORIENTATION_TAG = 0x0112
 TURNED = range(5, 9)  # EXIF orientations that exchange width and height
-UNDECODABLE = "photo that cannot be decoded"  # the kind of problem
+UNDECODABLE = "image that cannot be decoded"  # the kind of problem
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
@@ -102,17 +102,17 @@ def _decoder() -> Any:
 
 
 def decode_photo(encoded: bytes) -> tf.Tensor:
-    """`decode_image` for Python: raises `ValueError`, with the reason, if `encoded` is no photo."""
+    """`decode_image` for Python: raises `ValueError`, with the reason, if `encoded` is no image."""
     import tensorflow as tf
 
     try:
         return _decoder()(encoded)
     except tf.errors.InvalidArgumentError as error:
-        # The last line that does not name a node of the graph says what is wrong with the photo.
+        # The last line that does not name a node of the graph says what is wrong with the image.
         lines = [line for line in error.message.splitlines() if line and "[[{{node" not in line]
         reason = re.sub(r"^\{\{.*?\}\} | \[Op:\w+\]$", "", lines[-1])
         raise ValueError(
-            f"expected a JPEG or PNG photo, which these {len(encoded)} bytes are not. TensorFlow: {reason}"
+            f"expected a JPEG or PNG image, which these {len(encoded)} bytes are not. TensorFlow: {reason}"
         ) from error
 
 
@@ -130,7 +130,7 @@ def decode_with_pillow(encoded: bytes) -> np.ndarray:
     except Exception as error:  # Pillow raises errors of many classes for damaged files
         unknown = isinstance(error, UnidentifiedImageError)
         raise ValueError(
-            f"expected a JPEG or PNG photo, which these {len(encoded)} bytes are not. Pillow: "
+            f"expected a JPEG or PNG image, which these {len(encoded)} bytes are not. Pillow: "
             + ("unknown image file format" if unknown else str(error))
         ) from error
 
@@ -164,7 +164,7 @@ def save_image(image: np.ndarray, path: str | Path) -> None:
 
 
 def photo_size(photo: Path | Part | bytes) -> tuple[int, int]:
-    """Height and width of a JPEG or PNG photo as displayed, from its header alone.
+    """Height and width of a JPEG or PNG image as displayed, from its header alone.
 
     Raises `ValueError` or `OSError` if it has none that can be read.
     """
@@ -177,7 +177,7 @@ def photo_size(photo: Path | Part | bytes) -> tuple[int, int]:
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"expected a JPEG or PNG photo: {error}") from error
+        raise ValueError(f"expected a JPEG or PNG image: {error}") from error
     return (width, height) if turned else (height, width)
 
 

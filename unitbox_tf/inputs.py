@@ -72,7 +72,7 @@ def _each(images: Iterable[Any]) -> Iterator[Picture]:
 
 def _expected(received: Any) -> str:
     return (
-        "Expected a path, an encoded photo, a PIL image or an RGB image uint8 [H, W, 3]. "
+        "Expected a path, an encoded image, a PIL image or an RGB image uint8 [H, W, 3]. "
         f"Received: {type(received).__name__}"
     )
 
@@ -115,9 +115,9 @@ def one_photo(image: Any) -> Path:
     path = local(image)
     if os.path.isdir(path) or _is_pattern(path):
         kind = "folder" if os.path.isdir(path) else "pattern"
-        raise ValueError(f"{path}: expected one photo, received a {kind}: Detector.many takes it")
+        raise ValueError(f"{path}: expected one image, received a {kind}: Detector.many takes it")
     if is_video(path):
-        raise ValueError(f"{path}: expected a photo, received a video: Detector.frames takes it")
+        raise ValueError(f"{path}: expected an image, received a video: Detector.frames takes it")
     return path
 
 
@@ -146,7 +146,7 @@ def read_image(image: Image, decode: Callable[[bytes], Any] = images.decode_phot
             )
         return image
     if isinstance(image, bytes):
-        name, encoded = "encoded photo", image
+        name, encoded = "encoded image", image
     else:
         path = one_photo(image)
         name, encoded = str(path), path.read_bytes()

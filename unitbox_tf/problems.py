@@ -42,7 +42,7 @@ class Problems:
     def add(self, kind: str, where: str, message: str) -> None:
         """Records one problem; `where` is a file, with its line where there is one (`path:line`).
 
-        One that is known is not counted again: a photo may be read by several parts of a program.
+        One that is known is not counted again: an image may be read by several parts of a program.
         """
         self.add_all([Problem(kind, where, message)])
 

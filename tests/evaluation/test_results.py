@@ -30,7 +30,7 @@ def row(**more):
     [
         ("a/b.jpg", "a/b.jpg"),
         ("a/b", "a/b.jpg"),
-        ("a/b.png", "a/b.jpg"),  # other tools store photos anew
+        ("a/b.png", "a/b.jpg"),  # other tools store images anew
         ("/srv/photos/a/b.jpg", "a/b.jpg"),
         ("photos\\a\\b.jpg", "a/b.jpg"),
         ("b.jpg", "b"),

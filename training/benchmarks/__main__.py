@@ -31,7 +31,7 @@ see serving.py.
 
 parity: boxes, scores, size and time of each export format beside the detector in Python; see parity.py.
 
-plot_losses: the pictures of docs/losses.md; nothing is measured.
+plot_losses: the images of docs/losses.md; nothing is measured.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
 
-    plot = commands.add_parser("plot_losses", help="pictures of the losses and their gradients")
+    plot = commands.add_parser("plot_losses", help="images of the losses and their gradients")
     plot.set_defaults(function="training.benchmarks.plot_losses:draw")
     plot.add_argument("--output", type=Path, default=Path("docs/losses"), help="folder to write")
     return parser

@@ -188,7 +188,7 @@ def markdown(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """The table."""
     lines = [
         "| | compared | largest box difference (px) | of a score | without partner | AP .5 | its difference | MB | "
-        "time of a VGA photo, by Python's (quartiles) |",
+        "time of a VGA image, by Python's (quartiles) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():

@@ -18,7 +18,7 @@ from unitbox_tf.config import Config
 
 logger = logging.getLogger(__name__)
 
-FINISHED = "results.json"  # written last, but for pictures
+FINISHED = "results.json"  # written last, but for images
 _NAMES = run_folders.Run(Path())
 CHECKPOINT = _NAMES.last.name
 CONFIG = _NAMES.config_file.name

@@ -175,7 +175,7 @@ def by_middle(values: np.ndarray) -> np.ndarray:
 def plot(
     values: Mapping[str, np.ndarray], pictures: Mapping[str, tuple[np.ndarray, Any]], path: Path
 ) -> None:
-    """Draws the box's width over the portrait's size, with the paper's; below, a picture with six boxes a run.
+    """Draws the box's width over the portrait's size, with the paper's; below, an image with six boxes a run.
 
     Args:
         values: of `measure`.
@@ -218,7 +218,7 @@ def _draw_widths(axes: Axes, labels: Mapping[str, str], values: Mapping[str, np.
         label = f"{figure4.NAMES[loss]}, the paper's portrait"
         line = np.array(paper) / paper[SIDES.index(240)]
         axes.plot(SIDES, line, color=colour, linestyle=":", label=label)
-    axes.set(xscale="log", xlabel="long side of the photo (px)", ylim=(0, 2))
+    axes.set(xscale="log", xlabel="long side of the image (px)", ylim=(0, 2))
     axes.set_ylabel("width of the box, by that at 240 px")
     axes.set_xticks(SIDES, [str(side) for side in SIDES])
     axes.minorticks_off()

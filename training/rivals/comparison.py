@@ -182,7 +182,7 @@ def read_photos(
             file.write_bytes(annotation.encoded())
         image = cv2.imread(str(file))
         if image is None:
-            problems.add("photo that cannot be read", annotation.where, "by OpenCV")
+            problems.add("image that cannot be read", annotation.where, "by OpenCV")
             continue
         height, width = image.shape[:2]
         photos.annotations.append(annotation)

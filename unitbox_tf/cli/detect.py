@@ -1,4 +1,4 @@
-"""`unitbox detect`: objects in images and videos, as COCO's results and as pictures."""
+"""`unitbox detect`: objects in images and videos, as COCO's results and as images."""
 
 from __future__ import annotations
 

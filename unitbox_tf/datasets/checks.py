@@ -15,7 +15,7 @@ import numpy as np
 from unitbox_tf import images
 from unitbox_tf.problems import Problems
 
-LARGEST_FILE = 1 << 24  # bytes of a file about one photo, or of settings; no honest one comes near
+LARGEST_FILE = 1 << 24  # bytes of a file about one image, or of settings; no honest one comes near
 LABEL_FILES = ("labels.txt", "classes.txt")
 LEAVES = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)")  # absolute, or with ".."
 UNUSABLE = re.compile(
@@ -23,8 +23,8 @@ UNUSABLE = re.compile(
 )  # in names: control characters, half characters
 
 OUTSIDE = "path outside the data set"  # kinds of problems that several modules report
-TWICE = "photo listed twice"
-ABSENT = "photo listed but absent"
+TWICE = "image listed twice"
+ABSENT = "image listed but absent"
 MALFORMED = "malformed line"
 
 
@@ -85,11 +85,11 @@ def _floats(words: Sequence[str]) -> list[float] | None:
 
 
 def fault_of_name(name: str) -> tuple[str, str] | None:
-    """Why a photo below a folder cannot have this name, as kind of problem and message; None if it can."""
+    """Why an image below a folder cannot have this name, as kind of problem and message; None if it can."""
     if LEAVES.search(name):
         return OUTSIDE, f"expected a path below the data set's folder, received {name[:200]!r}"
     if UNUSABLE.search(name) or os.path.normpath(name) == ".":
-        return "unusable name", f"expected the name of a photo, received {name[:200]!r}"
+        return "unusable name", f"expected the name of an image, received {name[:200]!r}"
     return None
 
 
@@ -101,9 +101,9 @@ def ignored(
     *,
     problems: Problems | None = None,
 ) -> np.ndarray:
-    """`ignore` `[N]`, set as well for boxes that cannot be found: those without area, those outside their photo.
+    """`ignore` `[N]`, set as well for boxes that cannot be found: those without area, those outside their image.
 
-    Each of these is a problem at its place in `places`. Boxes that leave their photo in part stay as they
+    Each of these is a problem at its place in `places`. Boxes that leave their image in part stay as they
     are: what trains and judges cuts them.
     """
     problems = Problems.of(problems)
@@ -123,12 +123,12 @@ def ignored(
     for index in np.flatnonzero(outside & ~flat).tolist():
         text = " ".join(f"{value:g}" for value in boxes[index])
         message = f"expected a box in {size[1]} x {size[0]} pixels, received {text}: ignored"
-        problems.add("box outside its photo", places[index], message)
+        problems.add("box outside its image", places[index], message)
     return ignore | flat | outside
 
 
 def read_small(path: Path) -> bytes:
-    """The content of a file about one photo, or of settings. Raises `ValueError` if it is far too long for one."""
+    """The content of a file about one image, or of settings. Raises `ValueError` if it is far too long for one."""
     with path.open("rb") as file:
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
@@ -179,7 +179,7 @@ def listed_class_names(folder: Path) -> tuple[str, ...] | None:
 
 
 class Listed(NamedTuple):
-    """A photo in a list: its name, the number of that line, its objects' lines, the number of the first of them."""
+    """An image in a list: its name, the number of that line, its objects' lines, the number of the first of them."""
 
     name: str
     line: int
@@ -190,12 +190,12 @@ class Listed(NamedTuple):
 def listed_photos(
     path: Path, is_name: Callable[[str], bool], *, problems: Problems | None = None
 ) -> Iterator[Listed]:
-    """The photos in a list that repeats: a photo's name, the number of its objects, a line for each of them.
+    """The images in a list that repeats: an image's name, the number of its objects, a line for each of them.
 
-    This is how FDDB and WIDER FACE list their photos. The one line of zeros that WIDER FACE has for
-    a photo without a face is skipped. Where the list is broken, a problem is reported, and the next
-    line that `is_name` begins the next photo: where the number of objects is missing, since the
-    photo's objects are unknown then, and where there are fewer or more lines than it says.
+    This is how FDDB and WIDER FACE list their images. The one line of zeros that WIDER FACE has for
+    an image without a face is skipped. Where the list is broken, a problem is reported, and the next
+    line that `is_name` begins the next image: where the number of objects is missing, since the
+    image's objects are unknown then, and where there are fewer or more lines than it says.
     """
     found = Problems.of(problems)
     text = lines(path, problems=found)
@@ -210,7 +210,7 @@ def listed_photos(
         if not name:
             continue
         if not is_name(name) and len(_floats(name.split()) or []) > 1:
-            report(MALFORMED, line, f"expected a photo's name, received an object: {name[:200]!r}")
+            report(MALFORMED, line, f"expected an image's name, received an object: {name[:200]!r}")
             continue
         count_text = text[at].strip() if at < len(text) else ""
         if not (count_text.isdecimal() and len(count_text) < 20):
@@ -226,8 +226,8 @@ def listed_photos(
         for index, row in enumerate(rows):
             if is_name(row.strip()):
                 rows = rows[:index]
-                message = f"expected {count} lines of objects, the next photo follows {index}"
-                report("photo ends early", first, message)
+                message = f"expected {count} lines of objects, the next image follows {index}"
+                report("image ends early", first, message)
                 break
         else:
             if len(rows) < count:
@@ -242,11 +242,11 @@ def listed_photos(
 def objects(
     path: Path, listed: Listed, counts: Sequence[int], *, problems: Problems | None = None
 ) -> tuple[np.ndarray, list[str]]:
-    """The lines of a photo's objects as a table, and their places; malformed lines are left out.
+    """The lines of an image's objects as a table, and their places; malformed lines are left out.
 
     Args:
         path: the list.
-        listed: the photo in it.
+        listed: the image in it.
         counts: how many numbers a line may have.
         problems: malformed lines are added here.
 
@@ -291,7 +291,7 @@ class Folder:
     def contains(self, path: Path) -> bool:
         """Whether the file `path` lies in the folder, links followed."""
         parent = os.path.dirname(path)
-        if parent not in self._known:  # few of many photos have a folder of their own
+        if parent not in self._known:  # few of many images have a folder of their own
             self._known[parent] = self._is_below(os.path.realpath(parent))
         if not self._known[parent]:
             return False
@@ -302,7 +302,7 @@ class Folder:
 
 
 class Photos:
-    """Finds the photos of a data set by the names in its lists; refuses what is not theirs to give.
+    """Finds the images of a data set by the names in its lists; refuses what is not theirs to give.
 
     A name is refused, and a problem, if it is absolute, has `..`, leaves the folder through a
     symbolic link, has control characters, or was listed before: the first one is kept.
@@ -311,7 +311,7 @@ class Photos:
     def __init__(
         self, folder: Path, *, needed: bool = True, problems: Problems | None = None
     ) -> None:
-        """`folder` has the photos; unless `needed`, those that are absent are no problem."""
+        """`folder` has the images; unless `needed`, those that are absent are no problem."""
         self._folder = Folder(folder)
         self._problems = Problems.of(problems)
         self._needed = needed
@@ -319,7 +319,7 @@ class Photos:
         self._stems: dict[str, dict[str, str]] = {}
 
     def find(self, name: str, where: str) -> Path | None:
-        """The file of the photo `name`, a path below the folder, which stands at `where`; else None."""
+        """The file of the image `name`, a path below the folder, which stands at `where`; else None."""
         fault = fault_of_name(name)
         if fault:
             self._problems.add(fault[0], where, fault[1])
@@ -340,7 +340,7 @@ class Photos:
         return path
 
     def name_of(self, stem: str, default: str = ".jpg") -> str:
-        """The name of the photo `stem`, for formats that leave its suffix out; with `default` if it is absent."""
+        """The name of the image `stem`, for formats that leave its suffix out; with `default` if it is absent."""
         if fault_of_name(stem):
             return stem
         folder, _, last = stem.rpartition("/")
@@ -354,6 +354,6 @@ class Photos:
 
 
 def without_suffix(name: str) -> str:
-    """The name of a photo without `.jpg`, `.jpeg` or `.png` at its end."""
+    """The name of an image without `.jpg`, `.jpeg` or `.png` at its end."""
     stem, dot, suffix = name.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in images.IMAGE_SUFFIXES else name

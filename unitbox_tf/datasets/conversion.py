@@ -91,7 +91,7 @@ def convert(
     source = sources.open(source, data)
     if photos not in typing.get_args(writing.PhotosAs):
         raise ValueError(
-            f"Expected photos as one of {typing.get_args(writing.PhotosAs)}. Received: {photos!r}"
+            f"Expected images as one of {typing.get_args(writing.PhotosAs)}. Received: {photos!r}"
         )
     form, _, rest = destination.partition(":")
     path, _, split = rest.partition("#")

@@ -4,8 +4,8 @@
     labels.txt                    a.jpg,10,20,40.5,60,cat,0
     images/a.jpg ...              b.jpg,,,,,,
 
-A row is a box, its edges in pixels; one with nothing but `image` says that the photo has no object.
-Photos are in `images`, or else beside the table. `labels.txt`, where it is present, has the names
+A row is a box, its edges in pixels; one with nothing but `image` says that the image has no object.
+Images are in `images`, or else beside the table. `labels.txt`, where it is present, has the names
 of the classes, one a line, in their order; else that is the alphabet's.
 """
 

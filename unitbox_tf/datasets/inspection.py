@@ -176,7 +176,7 @@ def _size(annotation: Annotation, problems: Problems) -> tuple[int, int] | None:
     try:
         return images.photo_size(annotation.image)
     except (OSError, ValueError) as error:
-        problems.add("photo of unknown size", annotation.where, str(error))
+        problems.add("image of unknown size", annotation.where, str(error))
         return None
 
 

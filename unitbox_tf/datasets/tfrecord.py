@@ -1,14 +1,14 @@
 """Shards in TensorFlow's TFRecord format: few large files instead of many small ones, with checksums.
 
     labels.txt                        the classes' names, one a line, in their order
-    train.shards.json                 what belongs into the shards of a split, and how many photos into each
-    train-00000-of-00012.tfrecord     records: a photo, byte by byte as it was, and its annotation
+    train.shards.json                 what belongs into the shards of a split, and how many images into each
+    train-00000-of-00012.tfrecord     records: an image, byte by byte as it was, and its annotation
 
 A record is a `tf.train.Example`. Its feature `unitbox/annotation` has what an `Annotation` holds to the
 last bit; the others are those of the TensorFlow Object Detection API, for other tools (boxes in float32,
-as shares of the photo's width and height). Shards of other tools that have these are read, too.
+as shares of the image's width and height). Shards of other tools that have these are read, too.
 
-Photos are not held in memory: annotations say where in a shard they lie. Record format: length
+Images are not held in memory: annotations say where in a shard they lie. Record format: length
 uint64, CRC of it, data, CRC of them (tensorflow/core/lib/io/record_writer.h). Records are framed here,
 with a checksum six times as fast as that of TensorFlow, which takes as long as copying; TensorFlow is
 imported only for the features of other tools, where these are read or written.
@@ -44,7 +44,7 @@ from unitbox_tf.records import Annotation
 
 logger = logging.getLogger(__name__)
 
-SHARD_BYTES = 1 << 27  # of photos in a shard, if it has more than one
+SHARD_BYTES = 1 << 27  # of images in a shard, if it has more than one
 LARGEST_RECORD = (1 << 31) - 1  # bytes; protocol buffers end here
 LARGEST_CLASS = np.iinfo(np.int32).max
 PLAN_SUFFIX = ".shards.json"
@@ -98,7 +98,7 @@ class Shards(DataSet):
                 try:
                     annotation = _annotation(path, offset, record)
                 except MALFORMED as error:
-                    message = f"{where}: expected a photo with its boxes: {error}"
+                    message = f"{where}: expected an image with its boxes: {error}"
                     raise ValueError(message) from error
                 fault = checks.fault_of_name(annotation.name)
                 if fault:
@@ -224,7 +224,7 @@ def _lengths(path: Path, file: BinaryIO) -> Iterator[tuple[int, int]]:
 
 
 def _annotation(path: Path, offset: int, record: bytes) -> Annotation:
-    """What is in a record whose data begin at `offset`. Raises one of `MALFORMED` if it is no photo with its boxes."""
+    """What is in a record whose data begin at `offset`. Raises one of `MALFORMED` if it is no image with its boxes."""
     spans = {}
     for name, begin, end in _features(record):
         spans[name] = begin, end
@@ -269,7 +269,7 @@ def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> 
     height, width = (operator.index(values(f"image/{side}")[0]) for side in ("height", "width"))
     size = height, width
     if max(size) > LARGEST_RECORD:
-        raise ValueError(f"received a photo of {size[1]} x {size[0]} pixels")
+        raise ValueError(f"received an image of {size[1]} x {size[0]} pixels")
     corners = [values(f"image/object/bbox/{side}") for side in CORNERS]
     boxes = np.array(corners, np.float64).T.reshape(-1, 4) * (size[::-1] * 2)
     labels = np.array(values("image/object/class/label"), np.int64) - 1
@@ -294,7 +294,7 @@ def _values(feature: bytes) -> Sequence[Any]:
     return getattr(message, kind).value if kind else ()
 
 
-# A `tf.train.Example` in bytes, taken apart and put together here, so that photos are not copied on
+# A `tf.train.Example` in bytes, taken apart and put together here, so that images are not copied on
 # the way: Example { features = 1 { entries of a map = 1 { name = 1, Feature = 2 } } }, and a Feature
 # has a list of bytes = 1, of floats = 2 or of integers = 3, each { values = 1 }.
 # Source: protobuf.dev, Encoding; tensorflow/core/example/{example,feature}.proto.
@@ -376,7 +376,7 @@ class _Plan(NamedTuple):
     """What belongs into the shards of a split. Is written first, so that later runs can go on.
 
     Attributes:
-        digest: of all annotations and of the lengths of their photos.
+        digest: of all annotations and of the lengths of their images.
         photos: how many are in each shard.
     """
 
@@ -394,7 +394,7 @@ class _Plan(NamedTuple):
             if not all(type(count) is int and count >= 0 for count in [version, *photos]):
                 raise ValueError(f"received {version!r:.50} and {photos!r:.50}")
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(f"{path}: expected version, digest and photos: {error!r}") from error
+            raise ValueError(f"{path}: expected version, digest and images: {error!r}") from error
         if version != VERSION:
             raise ValueError(f"{path}: expected shards of version {VERSION}, received {version}")
         return _Plan(digest, photos)
@@ -422,15 +422,15 @@ def write(
     same classes. Takes annotations twice: a list is made of them if they are an iterator.
 
     Raises:
-        ValueError: `root` has other files, shards of other annotations, or of other classes; photos
+        ValueError: `root` has other files, shards of other annotations, or of other classes; images
             are not to be copied; or one changes while it is written.
-        OSError: a photo or shard cannot be read or written.
+        OSError: an image or shard cannot be read or written.
     """
     problems = Problems.of(problems)
     stem = writing.usable_split(split or "photos")
     if photos != "copy":
         raise ValueError(
-            "Expected photos to be copied, as shards hold them: neither --link nor --no-photos. "
+            "Expected images to be copied, as shards hold them: neither --link nor --no-photos. "
             f"Received: photos={photos!r}"
         )
     writing.check_class_names(class_names)
@@ -456,14 +456,14 @@ def write(
             _write_shard(path, some, out.class_names)
     if finished:
         logger.info("%d of %d shards were there already and are kept", finished, len(plan.photos))
-    next(kept, None)  # what is left are photos that are left out
+    next(kept, None)  # what is left are images that are left out
     return out.written
 
 
 def _make_plan(
     annotations: Iterable[Annotation], out: writing.Destination, problems: Problems
 ) -> tuple[list[int | None], _Plan]:
-    """The lengths of all photos in bytes, None for those to be left out, which is reported; and what goes where."""
+    """The lengths of all images in bytes, None for those to be left out, which is reported; and what goes where."""
     digest = hashlib.sha256(repr(out.class_names).encode())
     lengths: list[int | None] = []
     photos, filled = [0], 0
@@ -503,7 +503,7 @@ def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None
     if path in there:
         if _Plan.read(path) != plan:
             raise ValueError(
-                f"{path}: shards of other photos, boxes or classes have been begun here: expected the "
+                f"{path}: shards of other images, boxes or classes have been begun here: expected the "
                 "same, to go on; write to another folder or delete it"
             )
     elif any(
@@ -566,7 +566,7 @@ def _is_whole(path: Path, count: int) -> bool:
 def _write_shard(
     path: Path, annotations: Iterable[tuple[Annotation, int]], class_names: Sequence[str]
 ) -> None:
-    """Writes annotations, each with the length of its photo."""
+    """Writes annotations, each with the length of its image."""
     with _complete(path) as partial, partial.open("xb") as file:
         for annotation, length in annotations:
             parts = _example(annotation, length, class_names)
@@ -596,14 +596,14 @@ def _own(annotation: Annotation) -> bytes:
 
 
 def _example(annotation: Annotation, length: int, class_names: Sequence[str]) -> list[bytes]:
-    """A serialized Example of the annotation and its photo of so many bytes, in parts: the photo is one.
+    """A serialized Example of the annotation and its image of so many bytes, in parts: the image is one.
 
     Raises `ValueError` if it has another length.
     """
     photo = annotation.encoded()
     if len(photo) != length:
         raise ValueError(
-            f"{annotation.where}: expected {length} bytes, received {len(photo)}: the photo has changed "
+            f"{annotation.where}: expected {length} bytes, received {len(photo)}: the image has changed "
             "while shards were written"
         )
     own = _own(annotation)
@@ -613,7 +613,7 @@ def _example(annotation: Annotation, length: int, class_names: Sequence[str]) ->
 
 
 def _usual_features(annotation: Annotation, photo: bytes, class_names: Sequence[str]) -> bytes:
-    """The Object Detection API's features but for the photo, serialized."""
+    """The Object Detection API's features but for the image, serialized."""
     import tensorflow as tf
 
     filename = writing.file_name(annotation).encode()
@@ -639,7 +639,7 @@ def _usual_features(annotation: Annotation, photo: bytes, class_names: Sequence[
 
 
 def _displayed_size(annotation: Annotation, photo: bytes) -> tuple[int, int] | None:
-    """Height and width as stated, else as in the photo's header; None where it has none that can be read."""
+    """Height and width as stated, else as in the image's header; None where it has none that can be read."""
     if annotation.size is not None and max(annotation.size) < 1 << 31:
         return annotation.size
     try:

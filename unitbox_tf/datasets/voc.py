@@ -1,12 +1,12 @@
-"""Pascal VOC's xml files (Everingham et al., IJCV 2010), one a photo.
+"""Pascal VOC's xml files (Everingham et al., IJCV 2010), one an image.
 
-Three layouts are known: that of VOC, that of VOC without lists, and xml files beside their photos:
+Three layouts are known: that of VOC, that of VOC without lists, and xml files beside their images:
 
     ImageSets/Main/train.txt      annotations/a.xml ...     a.xml
     Annotations/2007_000027.xml   images/a.jpg ...          a.jpg ...
     JPEGImages/2007_000027.jpg
 
-A photo is the one that is named as its xml file; where there is none, `filename` in the xml says.
+An image is the one that is named as its xml file; where there is none, `filename` in the xml says.
 
 Corners are 1-based and inclusive: a box over the first pixel alone is `1 1 1 1`, here `0 0 1 1`; so
 1 is taken off `xmin` and `ymin`. Objects marked difficult are kept and ignored.
@@ -100,7 +100,7 @@ class Voc(DataSet):
             path = self._annotations / f"{stem}.xml"
             # Not Path.is_file, which raises for names that are too long.
             if not os.path.isfile(path):
-                message = f"{path} does not exist: the photo's objects are unknown"
+                message = f"{path} does not exist: the image's objects are unknown"
                 problems.add("annotations listed but absent", where, message)
                 continue
             if not inside.contains(path):
@@ -156,10 +156,10 @@ def _content(path: Path, problems: Problems) -> _Xml | None:
         tree = defusedxml.ElementTree.fromstring(checks.read_small(path))
     except ElementTree.ParseError as error:
         line = error.position[0]
-        problems.add("malformed xml", f"{path}:{line}", f"{error}: the photo's objects are unknown")
+        problems.add("malformed xml", f"{path}:{line}", f"{error}: the image's objects are unknown")
         return None
     except (ValueError, LookupError, OSError) as error:  # entities and external files are refused
-        problems.add("malformed xml", str(path), f"{error}: the photo's objects are unknown")
+        problems.add("malformed xml", str(path), f"{error}: the image's objects are unknown")
         return None
     numbers, labels, difficult, boxes = [], [], [], []
     names = set()

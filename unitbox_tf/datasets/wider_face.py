@@ -3,8 +3,8 @@
     wider_face_split/wider_face_val_bbx_gt.txt   (or the file beside the image folders)
     WIDER_val/images/0--Parade/0_Parade_Parade_0_266.jpg ...
 
-The list repeats: a photo's path, the number of its faces, and a line a face: `x y w h`, then six
-attributes which some copies lack. A photo without a face has the count 0 and one line of zeros.
+The list repeats: an image's path, the number of its faces, and a line a face: `x y w h`, then six
+attributes which some copies lack. An image without a face has the count 0 and one line of zeros.
 Faces marked invalid are too small or unclear to judge: they are kept and ignored.
 """
 
@@ -23,7 +23,7 @@ from unitbox_tf.records import Annotation
 
 ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 INVALID = ATTRIBUTES.index("invalid")
-NO_FACE = "0 " * 10  # the list's line for a photo without a face
+NO_FACE = "0 " * 10  # the list's line for an image without a face
 
 
 class WiderFace(DataSet):
@@ -95,7 +95,7 @@ def write(
     photos: writing.PhotosAs = "copy",
     problems: Problems | None = None,
 ) -> writing.Written:
-    """Writes `annotations` as the list and the photos of `split` (`val` if empty).
+    """Writes `annotations` as the list and the images of `split` (`val` if empty).
 
     Objects to be ignored are written as invalid. Attributes that are not known are written as 0,
     since official lists have no other way to leave them out.

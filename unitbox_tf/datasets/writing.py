@@ -1,4 +1,4 @@
-"""What every writer shares: a folder that appears whole or not at all, its photos, and what is lost."""
+"""What every writer shares: a folder that appears whole or not at all, its images, and what is lost."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Destination:
         lost = [
             fact for fact in [*extra, *(annotation.attributes or {})] if fact not in self._holds
         ]
-        if lost:  # of the whole data set: a report a photo would say nothing more
+        if lost:  # of the whole data set: a report an image would say nothing more
             message = f"of each object: {', '.join(lost)}"
             self._problems.add(LOST, f"{self._root}: {lost[0]}", message)
         if "ignore" not in self._holds and annotation.ignore.any():
@@ -92,10 +92,10 @@ class Destination:
         return annotation
 
     def photo(self, annotation: Annotation, folder: str, by_stem: bool = False) -> str | None:
-        """Puts the photo into `folder`; its name there, or None where that fails, which is reported.
+        """Puts the image into `folder`; its name there, or None where that fails, which is reported.
 
-        Its name is that of the annotation, with the photo's suffix. `by_stem` is for formats that
-        know photos by their names without suffix.
+        Its name is that of the annotation, with the image's suffix. `by_stem` is for formats that
+        know images by their names without suffix.
         """
         name = self.new_name(annotation, by_stem)
         if name is None:
@@ -103,7 +103,7 @@ class Destination:
         return name if self._put(annotation, self.folder / folder / name) else None
 
     def new_name(self, annotation: Annotation, by_stem: bool = False) -> str | None:
-        """The name of the photo's file; None where it is unusable or taken already, which is reported."""
+        """The name of the image's file; None where it is unusable or taken already, which is reported."""
         suffix = _suffix(annotation)
         name = file_name(annotation)
         fault = checks.fault_of_name(annotation.name) or checks.fault_of_name(name)
@@ -147,13 +147,13 @@ class Destination:
             if error.errno == errno.EXDEV:
                 raise ValueError(
                     f"{annotation.where} lies on another file system than {self._root}: expected "
-                    "the same, so that photos can be linked; copy them instead"
+                    "the same, so that images can be linked; copy them instead"
                 ) from error
             raise
         return True
 
     def size(self, annotation: Annotation) -> tuple[int, int] | None:
-        """Height and width of the photo; None, which is reported, where they are neither stated nor to be read."""
+        """Height and width of the image; None, which is reported, where they are neither stated nor to be read."""
         stated = annotation.size
         if self._photos == "none" and stated:
             return stated
@@ -161,15 +161,15 @@ class Destination:
             measured = images.photo_size(annotation.image)
         except (OSError, ValueError) as error:
             if stated is None:
-                self._problems.add("photo of unknown size", annotation.where, str(error))
+                self._problems.add("image of unknown size", annotation.where, str(error))
             return stated
         if stated not in (None, measured):
-            message = f"expected height and width {stated}, as stated, the photo has {measured}"
-            self._problems.add("photo of another size than stated", annotation.where, message)
+            message = f"expected height and width {stated}, as stated, the image has {measured}"
+            self._problems.add("image of another size than stated", annotation.where, message)
         return measured
 
     def count(self, annotation: Annotation) -> None:
-        """Adds the photo to what was `written`."""
+        """Adds the image to what was `written`."""
         count, boxes, ignored = self.written
         more = len(annotation.boxes), int(annotation.ignore.sum())
         self.written = Written(count + 1, boxes + more[0], ignored + more[1])
@@ -187,7 +187,7 @@ class Destination:
 
 
 def file_name(annotation: Annotation) -> str:
-    """The name of the annotation with the photo's suffix, where it lacks it."""
+    """The name of the annotation with the image's suffix, where it lacks it."""
     suffix = _suffix(annotation)
     has_suffix = annotation.name.lower().endswith(suffix.lower())
     return annotation.name if has_suffix else annotation.name + suffix

@@ -1,12 +1,12 @@
-"""YOLO's text files, one a photo, with or without the `data.yaml` of Ultralytics and Roboflow.
+"""YOLO's text files, one an image, with or without the `data.yaml` of Ultralytics and Roboflow.
 
     data.yaml                 train: images/train, val: images/val, names: [cat, dog]
     images/train/a.jpg ...
     labels/train/a.txt ...    a line an object: class, centre x, centre y, width, height
 
-Numbers are shares of the photo's width and height, so each photo's header is read. Labels of
-`.../images/...` are in `.../labels/...`, or else beside the photo. A photo without labels has no
-object. Without `data.yaml`, photos are in `images/SPLIT`, `SPLIT/images` or `SPLIT`, and
+Numbers are shares of the image's width and height, so each image's header is read. Labels of
+`.../images/...` are in `.../labels/...`, or else beside the image. An image without labels has no
+object. Without `data.yaml`, images are in `images/SPLIT`, `SPLIT/images` or `SPLIT`, and
 `labels.txt` or `classes.txt` names the classes. Polygons (lines of more numbers) are reported and
 left out.
 """
@@ -30,7 +30,7 @@ from unitbox_tf.records import Annotation
 
 SETTINGS = ("data.yaml", "data.yml", "dataset.yaml")
 SPLITS = ("train", "val", "test")
-DIGITS = 10  # decimals of shares that are written: a millionth of a pixel in a photo of 10,000
+DIGITS = 10  # decimals of shares that are written: a millionth of a pixel in an image of 10,000
 
 
 class Yolo(DataSet):
@@ -82,7 +82,7 @@ class Yolo(DataSet):
                 yield annotation
         _report_unused(sources, self._root, used, problems)
         if seen and not used:
-            message = "no photo has a file of labels: is the format another?"
+            message = "no image has a file of labels: is the format another?"
             problems.add("data set without labels", str(self._root), message)
 
 
@@ -93,7 +93,7 @@ def _annotation(
     try:
         height, width = images.photo_size(photo)
     except (OSError, ValueError) as error:
-        problems.add("photo of unknown size", str(photo), str(error))
+        problems.add("image of unknown size", str(photo), str(error))
         return None
     table = np.array([row for row, _ in rows], np.float64).reshape(-1, 5)
     centres, sizes = table[:, 1:3] * [width, height], table[:, 3:5] * [width, height]
@@ -142,7 +142,7 @@ def _names(path: Path, settings: dict[str, Any]) -> tuple[str, ...]:
 def _sources(
     root: Path, split: str, settings: dict[str, Any] | None, path: Path, problems: Problems
 ) -> list[Path]:
-    """The folders of photos and lists of photos of the split. Raises `ValueError` if there are none."""
+    """The folders of images and lists of images of the split. Raises `ValueError` if there are none."""
     if settings is None:
         named = [f"images/{split}", f"{split}/images", split] if split else ["images", "."]
         if split and checks.LEAVES.search(split):
@@ -167,7 +167,7 @@ def _sources(
                 message = (
                     f"{key}: expected a folder or list in {base}, received {str(entry)[:200]!r}"
                 )
-                problems.add("photos listed but absent", f"{path}: {key}", message)
+                problems.add("images listed but absent", f"{path}: {key}", message)
             elif source not in sources:
                 sources.append(source)
     return sources
@@ -197,7 +197,7 @@ def _below(root: Path, name: str) -> Path | None:
 
 
 def _listed(sources: Iterable[Path], root: Path, problems: Problems) -> Iterator[tuple[str, str]]:
-    """Names of photos below `root`, and where they are listed."""
+    """Names of images below `root`, and where they are listed."""
     for source in sources:
         if source.is_dir():
             for photo in images.photos(source):
@@ -247,7 +247,7 @@ def _rows(
             expected = f"0 to {len(names) - 1}" if names else "0 or more"
             problems.add("unknown class", where, f"expected {expected}, received {words[0]!r}")
         elif min(box[:2]) < 0 or max(box) > 1:
-            message = f"expected shares of the photo from 0 to 1, received {line.strip()!r}"
+            message = f"expected shares of the image from 0 to 1, received {line.strip()!r}"
             problems.add(checks.MALFORMED, where, message)
         else:
             rows.append((values, where))
@@ -257,7 +257,7 @@ def _rows(
 def _report_unused(
     sources: Iterable[Path], root: Path, used: set[Path], problems: Problems
 ) -> None:
-    """Reports label files to which there is no photo."""
+    """Reports label files to which there is no image."""
     for source in sources:
         parts = source.relative_to(root).parts
         folders = {source}
@@ -268,7 +268,9 @@ def _report_unused(
             if folder != root and folder.is_dir():
                 for label in sorted(folder.rglob("*.txt")):
                     if label not in used and label.name not in checks.LABEL_FILES:
-                        problems.add("labels without a photo", str(label), "no photo has this name")
+                        problems.add(
+                            "labels without an image", str(label), "no image has this name"
+                        )
 
 
 def write(
@@ -282,7 +284,7 @@ def write(
 ) -> writing.Written:
     """Writes `annotations` as `images/SPLIT`, `labels/SPLIT` (`train` if empty) and `data.yaml`.
 
-    Boxes are cut to their photos, which is reported, as other readers refuse those that leave them.
+    Boxes are cut to their images, which is reported, as other readers refuse those that leave them.
     """
     problems = Problems.of(problems)
     split = writing.usable_split(split or "train")
@@ -309,14 +311,14 @@ def write(
 
 
 def _inside(annotation: Annotation, size: tuple[int, int], problems: Problems) -> Annotation:
-    """`annotation` with its boxes cut to the photo, without those outside; both are reported."""
+    """`annotation` with its boxes cut to the image, without those outside; both are reported."""
     height, width = size
     clipped = np.clip(annotation.boxes, 0, [width, height, width, height])
-    # What the last digit of a share adds leaves the photo by less; cut, it would not be read back.
+    # What the last digit of a share adds leaves the image by less; cut, it would not be read back.
     cut = (np.abs(clipped - annotation.boxes) > 1e-5).any(axis=1)
     boxes = np.where(cut.reshape(-1, 1), clipped, annotation.boxes)
     left = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    kinds = np.where(left, "box cut to its photo", "box outside its photo").tolist()
+    kinds = np.where(left, "box cut to its image", "box outside its image").tolist()
     for index in np.flatnonzero(cut | ~left).tolist():
         place = f"{annotation.where}, object {index + 1}"
         problems.add(kinds[index], place, f"{annotation.boxes[index]} in {width} x {height} pixels")

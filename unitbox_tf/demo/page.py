@@ -28,12 +28,12 @@ from unitbox_tf.demo.viewer import Seen, Viewer
 # Grace Hopper, photo by the US Navy, in the public domain.
 EXAMPLE = Path(__file__).parents[1] / "demo_example.jpg"
 
-SESSIONS = 8  # whose photos are kept in memory at a time, so that sliders need not read them again
+SESSIONS = 8  # whose images are kept in memory at a time, so that sliders need not read them again
 SESSION_SECONDS = 3600
 WAITING = 16  # visitors in the queue for the network, at most
 CACHE_SECONDS = 300  # age at which what was uploaded and never asked for is deleted
 
-# One photo or slider at a time has the network and the cores.
+# One image or slider at a time has the network and the cores.
 _ALONE = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
 
 
@@ -41,10 +41,10 @@ def make_page(viewer: Viewer, name: str, max_megapixels: float, max_megabytes: f
     """The page, a `gradio.Blocks`.
 
     Args:
-        viewer: searches the photos.
+        viewer: searches the images.
         name: the name of the detector, for the title.
-        max_megapixels: most pixels of a photo, in millions.
-        max_megabytes: largest file of a photo.
+        max_megapixels: most pixels of an image, in millions.
+        max_megabytes: largest file of an image.
 
     Raises:
         ImportError: gradio is not installed.
@@ -57,7 +57,7 @@ def make_page(viewer: Viewer, name: str, max_megapixels: float, max_megabytes: f
     ) as page:
         session = gr.State(None, time_to_live=SESSION_SECONDS)
         gr.HTML(
-            f'<div class="intro"><h1>UnitBox: {html.escape(name)}</h1><p class="note">Photos go to the '
+            f'<div class="intro"><h1>UnitBox: {html.escape(name)}</h1><p class="note">Images go to the '
             "machine that serves this page and no further. None is kept.</p></div>"
         )
         answers = _Answers(gr, viewer, round(max_megapixels * 1e6))
@@ -73,7 +73,7 @@ class _Answers:
 
     Attributes:
         gr: the module gradio.
-        max_pixels: most pixels of a photo.
+        max_pixels: most pixels of an image.
     """
 
     gr: Any
@@ -81,7 +81,7 @@ class _Answers:
     max_pixels: int
 
     def uploaded(self, path: str, *settings: Any) -> tuple[Any, ...]:
-        """Searches a photo that was uploaded, and deletes it."""
+        """Searches an image that was uploaded, and deletes it."""
         try:
             return None, *self.search(Path(path), *settings)
         finally:
@@ -92,7 +92,7 @@ class _Answers:
         return self.search(EXAMPLE, *settings)
 
     def search(self, path: Path, index: int, everywhere: bool, *settings: Any) -> tuple[Any, ...]:
-        """The session of a photo, all that is shown of it, and its heatmaps at scale number `index`."""
+        """The session of an image, all that is shown of it, and its heatmaps at scale number `index`."""
         try:
             seen = self.viewer.see(path.read_bytes(), self.max_pixels)
         except ValueError as error:
@@ -103,7 +103,7 @@ class _Answers:
         return (path.name, seen), *shown, self.gr.update(visible=True), drawn
 
     def changed(self, session: tuple[str, Seen] | None, *settings: Any) -> tuple[Any, ...]:
-        """What other settings find in the photo."""
+        """What other settings find in the image."""
         return self._decoded(*session, *settings) if session else (self.gr.skip(),) * 3
 
     def redrawn(self, session: tuple[str, Seen] | None, index: int, everywhere: bool) -> Any:
@@ -146,7 +146,7 @@ class _Elements:
     session: Any
     upload: Any
     example: Any
-    results: list[Any]  # summary, photo, table
+    results: list[Any]  # summary, image, table
     settings: list[Any]  # decoder, score, iou, blob
     heatmaps: Any
     scale: Any
@@ -160,7 +160,7 @@ def _lay_out(
     with gr.Column(elem_id="bench"):
         with gr.Column(elem_id="drop"):
             upload = gr.File(label=label, file_types=[".jpg", ".jpeg", ".png"], height=170)
-            example = gr.Button("Try an example photo", size="sm")
+            example = gr.Button("Try an example image", size="sm")
             summary = gr.HTML()
         with gr.Column(elem_id="photo"):
             photo = gr.HTML(NOTHING)
@@ -173,7 +173,7 @@ def _lay_out(
             scale = gr.Radio(
                 [(f"x {value:g}", index) for index, value in enumerate(decode.scales)],
                 value=int(np.argmax(decode.scales)),
-                label="Scale at which the photo is shown to it",
+                label="Scale at which the image is shown to it",
                 visible=len(decode.scales) > 1,
             )
             everywhere = gr.Checkbox(

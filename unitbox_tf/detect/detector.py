@@ -1,4 +1,4 @@
-"""A trained detector for Python programs: photo in, `Detections` out."""
+"""A trained detector for Python programs: image in, `Detections` out."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class Found(NamedTuple):
-    """What was found in one of several pictures."""
+    """What was found in one of several images."""
 
     name: str
     detections: Detections
 
 
 class Detector:
-    """Finds objects in photos and videos. Made by `load`.
+    """Finds objects in images and videos. Made by `load`.
 
     Attributes:
         class_names: of the classes in `Detections.classes`.
@@ -65,16 +65,16 @@ class Detector:
         return cls(detect, model.class_names, decode)
 
     def __call__(self, image: Image) -> Detections:
-        """Detections in one photo.
+        """Detections in one image.
 
         Args:
-            image: the path of a photo, an encoded photo (JPEG, PNG, BMP, GIF), a PIL image of any mode, or
+            image: the path of an image, an encoded image (JPEG, PNG, BMP, GIF), a PIL image of any mode, or
                 an RGB array uint8 `[H, W, 3]`. The EXIF orientation of a JPEG is applied, so boxes
-                are in pixels of the photo as displayed.
+                are in pixels of the image as displayed.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is no photo, or the array has another shape or type.
+            ValueError: it is no image, or the array has another shape or type.
         """
         return self._detect(self.read(image))
 
@@ -85,19 +85,19 @@ class Detector:
     def many(
         self, images: Images, *, problems: Problems | None = None, progress: bool = False
     ) -> Iterator[Found]:
-        """Detections of one picture after the other, each with its name; pictures are read as results are asked for.
+        """Detections of one image after the other, each with its name; images are read as results are asked for.
 
         Args:
             images: a list or an iterator of what `Detector` takes, a folder, a pattern such as
                 `"holiday/*.jpg"`, an array `[N, H, W, 3]`, or a mixed list; `pictures.find` tells what
                 each stands for, and what it is called.
-            problems: photos that cannot be read are left out and added here. Without it, the first of
+            problems: images that cannot be read are left out and added here. Without it, the first of
                 them raises what `__call__` does.
             progress: shows a bar on a terminal.
 
         Raises:
-            ValueError: a folder without photos, a pattern that nothing matches, or something that is no
-                picture; at once, unless `images` is an iterator.
+            ValueError: a folder without images, a pattern that nothing matches, or something that is no
+                image; at once, unless `images` is an iterator.
         """
         found = inputs.find(images)
         if progress:
@@ -105,7 +105,7 @@ class Detector:
         return self._each(found, problems)
 
     def _each(self, found: Iterable[inputs.Picture], problems: Problems | None) -> Iterator[Found]:
-        # Photos of one size in one batch take 0.95 of the time on a CPU: not worth its conditions.
+        # Images of one size in one batch take 0.95 of the time on a CPU: not worth its conditions.
         for name, image in found:
             try:
                 array = self.read(image)
@@ -118,7 +118,7 @@ class Detector:
                 yield Found(name, self._detect(array))
 
     def tiled(self, tile: int | None = None) -> Detector:
-        """This detector for pictures much larger than `decode.max_side`: it looks at overlapping tiles of them, too.
+        """This detector for images much larger than `decode.max_side`: it looks at overlapping tiles of them, too.
 
         Args:
             tile: side of a tile in pixels; `decode.max_side` if left out. See `tiling.detect_tiled`.
@@ -176,7 +176,7 @@ class Detector:
         Args:
             source: see `frames`; Ctrl-C ends a webcam.
             output: the .mp4 file to write.
-            draw: makes the picture of a frame from image, detections and names of classes.
+            draw: makes the image of a frame from image, detections and names of classes.
             progress: shows a bar on a terminal.
 
         Raises:
@@ -191,9 +191,9 @@ class Detector:
 def detect_annotated(
     detector: Detector, annotations: Iterable[Annotation], problems: Problems
 ) -> tuple[list[Detections], list[Annotation]]:
-    """Detections in the photos of `annotations`, and the annotations of those photos.
+    """Detections in the images of `annotations`, and the annotations of those images.
 
-    Photos that cannot be read are left out of both and added to `problems`.
+    Images that cannot be read are left out of both and added to `problems`.
     """
     detections, seen = [], []
     for annotation in annotations:

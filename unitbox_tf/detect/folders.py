@@ -1,6 +1,6 @@
 """Detection in many images and videos into a folder, which goes on where it was stopped.
 
-The folder gets a picture with boxes of each image, COCO's results of all images, an annotated video and a
+The folder gets an image with boxes of each image, COCO's results of all images, an annotated video and a
 json file of each video, and a list of what could not be read. A journal in it knows what is finished.
 """
 
@@ -184,7 +184,7 @@ def detect_into(
 
 
 def _blurred(shape: visualize.Shape) -> videos.Draw:
-    """Makes a picture in which what was found is blurred, in place of one with boxes."""
+    """Makes an image in which what was found is blurred, in place of one with boxes."""
     return lambda image, found, class_names: visualize.blur(image, found.boxes, shape=shape)
 
 
@@ -200,7 +200,7 @@ class _Work:
     progress: bool
 
     def images(self, paths: Sequence[Path]) -> ImagesDone:
-        """Detects in images, and writes their pictures and the results of all."""
+        """Detects in images, and writes their images and the results of all."""
         left = [path for path in paths if self._finished(path) is None]
         earlier = len(paths) - len(left)
         if earlier:

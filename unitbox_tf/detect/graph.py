@@ -1,4 +1,4 @@
-"""The detector as one graph: images or encoded photos in, boxes in pixels of the original out.
+"""The detector as one graph: images or encoded images in, boxes in pixels of the original out.
 
 The same graph serves `detector.Detector` and the exported files, so that a detector in Python and its
 exports agree.
@@ -133,12 +133,12 @@ class InferenceModule(tf.Module):
         return tf.switch_case(index, branches)
 
     def _detect_encoded(self, encoded: tf.Tensor, decode: DecodeConfig) -> Outputs:
-        """In encoded JPEG or PNG photos `[B]` of any sizes; a JPEG's EXIF orientation is applied first.
+        """In encoded JPEG or PNG images `[B]` of any sizes; a JPEG's EXIF orientation is applied first.
 
-        One photo after the other, so that what is found in one does not depend on which others come
+        One image after the other, so that what is found in one does not depend on which others come
         with it.
         """
-        message = ["expected at least one photo, received none"]
+        message = ["expected at least one image, received none"]
         with tf.control_dependencies([tf.debugging.Assert(tf.size(encoded) > 0, message)]):
             encoded = tf.identity(encoded)  # else an error of what follows may be raised first
 

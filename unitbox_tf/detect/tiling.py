@@ -126,7 +126,7 @@ def _kept(found: Detections, seen_in: np.ndarray, views: np.ndarray, nms_iou: fl
 
 
 def _cut(boxes: np.ndarray, views: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """Whether `views` `[..., 4]` show `boxes` `[..., 4]` only in part: a border within the picture is at their side."""
+    """Whether `views` `[..., 4]` show `boxes` `[..., 4]` only in part: a border within the image is at their side."""
     sides = boxes[..., 2:] - boxes[..., :2]
     before = boxes[..., :2] - views[..., :2] <= TOUCHING * sides
     after = views[..., 2:] - boxes[..., 2:] <= TOUCHING * sides

@@ -153,7 +153,7 @@ def annotate(
     """Writes a video of the frames with their detections, and all detections as json.
 
     Both files appear when they are complete, and only then replace older ones. A frame that could not be
-    decoded shows the picture before it. The video of a webcam plays at the speed of life, however long
+    decoded shows the image before it. The video of a webcam plays at the speed of life, however long
     detection takes; Ctrl-C ends it, and the files hold everything up to then.
 
     Args:
@@ -161,7 +161,7 @@ def annotate(
         found: its frames, or a part of them, with what was found in each; None where there is no image.
         output: an .mp4 file; the json file beside it has the same name.
         class_names: of the detections.
-        draw: makes the picture of a frame.
+        draw: makes the image of a frame.
 
     Raises:
         OSError: the video cannot be written.
@@ -211,11 +211,11 @@ def _row(frame: Frame, detections: Detections | None) -> dict[str, Any]:
 
 
 class _Writer:
-    """Writes pictures to a video file, which is opened with the first, as its size is known then.
+    """Writes images to a video file, which is opened with the first, as its size is known then.
 
     Attributes:
         rate: frames a second.
-        size: width and height, those of the first picture.
+        size: width and height, those of the first image.
     """
 
     def __init__(self, path: Path, video: Video) -> None:
@@ -245,14 +245,14 @@ class _Writer:
             )
 
     def skip(self) -> None:
-        """Repeats the picture before in place of one that is missing; at the start, the picture after it."""
+        """Repeats the image before in place of one that is missing; at the start, the image after it."""
         if self._last is None:
             self._skipped += 1
         elif not self._live:
             self._put(self._last)
 
     def write(self, picture: np.ndarray, time: float) -> None:
-        """Adds the picture at `time`, in seconds; a webcam's as often as the time since the last asks for."""
+        """Adds the image at `time`, in seconds; a webcam's as often as the time since the last asks for."""
         if self._writer is None:
             self._open(picture)
         if (picture.shape[1], picture.shape[0]) != self.size:  # some formats may change it

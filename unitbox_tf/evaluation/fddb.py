@@ -60,7 +60,7 @@ def read_annotations(
 ) -> dict[str, np.ndarray]:
     """The ellipses `[N, 5]` of each image in `folder/FDDB-fold-XX-ellipseList.txt`, in the order of the folds.
 
-    The photos are not needed. Lines that cannot be used and folds that are absent are problems; such
+    The images are not needed. Lines that cannot be used and folds that are absent are problems; such
     a face is left out of the number of faces.
     """
     problems = Problems.of(problems)
@@ -222,7 +222,7 @@ def _is_rectangle(row: Sequence[float], where: str, problems: Problems) -> bool:
 def read_sizes(path: Path) -> dict[str, Size]:
     """Heights and widths of images from a json object of `name: [width, height]`.
 
-    It stands in for the photos. Raises `ValueError` for anything else, naming the image.
+    It stands in for the images. Raises `ValueError` for anything else, naming the image.
     """
     if path.stat().st_size > MAX_SIZES_BYTES:
         raise ValueError(
@@ -246,9 +246,9 @@ def read_sizes(path: Path) -> dict[str, Size]:
 def sizes_of_photos(
     folder: Path, names: Iterable[str], *, problems: Problems | None = None
 ) -> dict[str, Size]:
-    """Heights and widths of the photos `folder/NAME.jpg`, read from their headers, as displayed.
+    """Heights and widths of the images `folder/NAME.jpg`, read from their headers, as displayed.
 
-    A photo that is absent, outside `folder` or unreadable is a problem and left out.
+    An image that is absent, outside `folder` or unreadable is a problem and left out.
     """
     problems = Problems.of(problems)
     photos, sizes = checks.Photos(folder, problems=problems), {}
@@ -258,7 +258,7 @@ def sizes_of_photos(
             try:
                 sizes[name] = _checked_size(images.photo_size(path), str(path))
             except (OSError, ValueError) as error:
-                problems.add("photo that cannot be read", str(path), str(error))
+                problems.add("image that cannot be read", str(path), str(error))
     return sizes
 
 
@@ -653,12 +653,12 @@ def plot(
 ) -> None:
     """Draws ROC curves over those of `others`, and writes them to `path`, whose suffix gives the format.
 
-    The legend gives the rate at the right end, best first. Where the photos are not all of FDDB's,
+    The legend gives the rate at the right end, best first. Where the images are not all of FDDB's,
     the title says that the curves of `others`, if there are any, cannot be compared.
 
     Args:
         curves: of `evaluate`, by the names of the detectors; at least one.
-        path: the picture to write.
+        path: the image to write.
         score: which of the two curves.
         others: for each other detector its name and its file of the same kind of curve.
         max_false_positives: the right end of the axis; publications end at 2,000.

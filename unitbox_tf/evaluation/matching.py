@@ -151,7 +151,7 @@ def match(
     objects: Counter[int] = Counter()
     for found, annotation in zip(detections, annotations, strict=True):
         truth = box_ops.clip(annotation.boxes, *found.image_size)
-        # What lies outside the photo cannot be found.
+        # What lies outside the image cannot be found.
         ignore = annotation.ignore | (_shorter_side(truth) < min_size) | (box_ops.areas(truth) <= 0)
         objects.update(annotation.classes[~ignore].tolist())
         for label in np.unique(found.classes):
@@ -204,7 +204,7 @@ def plot(curves: Mapping[str, Curve], path: Path) -> None:
 
     Args:
         curves: of detectors, by name.
-        path: of the picture; its suffix says which format.
+        path: of the image; its suffix says which format.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -218,7 +218,7 @@ def plot(curves: Mapping[str, Curve], path: Path) -> None:
         false_positives = np.maximum(curve.false_positives, FEWEST_DRAWN)
         right.step(false_positives, curve.miss_rate, where="post", label=name)
     left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.01))
-    right.set(xlabel="false positives a photo", ylabel="miss rate", xscale="log", ylim=(0, 1.01))
+    right.set(xlabel="false positives an image", ylabel="miss rate", xscale="log", ylim=(0, 1.01))
     right.set_xlim(left=FEWEST_DRAWN)
     for axes in (left, right):
         axes.grid(alpha=0.3)

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 NAMES: tuple[str, ...] = typing.get_args(Protocol)
 TITLES = {
-    "summary": "recall and box quality at 0.1 false positives a photo; average precision",
+    "summary": "recall and box quality at 0.1 false positives an image; average precision",
     "coco": "COCO (Lin et al., 2014), by pycocotools",
     "fddb": "FDDB (Jain and Learned-Miller, 2010), discrete and continuous ROC",
     "wider_face": "WIDER FACE (Yang et al., 2016), average precision at IoU 0.5",
@@ -78,7 +78,7 @@ class Options:
         iou: `wider_face`: the original's integer arithmetic, or ordinary overlap.
         ground_truth: `wider_face`: folder of the four official .mat files; None: looked for below
             the source.
-        image_sizes: `fddb`, `summary`: json of `name: [width, height]`, which stands in for photos.
+        image_sizes: `fddb`, `summary`: json of `name: [width, height]`, which stands in for images.
         curves: `fddb`, `wider_face`: folder with curves of other detectors to draw beside.
     """
 
@@ -301,7 +301,7 @@ def _wider_face(
         if not np.array_equal(boxes, faces):
             raise ValueError(
                 f"{annotation.name}: its boxes differ from those in {folder}: expected the original "
-                "photos and their official annotations"
+                "images and their official annotations"
             )
     others = {}
     if options.curves is not None:
@@ -380,7 +380,7 @@ def image_sizes(
             except FileNotFoundError:
                 pass
             except (OSError, ValueError) as error:
-                problems.add("photo of unknown size", annotation.where, str(error))
+                problems.add("image of unknown size", annotation.where, str(error))
         sizes.append(size)
     return sizes
 
@@ -388,7 +388,7 @@ def image_sizes(
 def _known(size: tuple[int, int] | None, annotation: Annotation) -> tuple[int, int]:
     if size is None:
         raise ValueError(
-            f"{annotation.where}: expected the photo, or the size of {annotation.name!r} in a json of "
+            f"{annotation.where}: expected the image, or the size of {annotation.name!r} in a json of "
             "name: [width, height] (--image-sizes), as the annotations do not state it"
         )
     return size

@@ -670,7 +670,7 @@ def plot(
 
     Args:
         curves: by difficulty.
-        path: of the picture; its suffix says which format.
+        path: of the image; its suffix says which format.
         name: of the detector.
         others: curves of other detectors (`read_curves`), by name.
 

@@ -212,7 +212,7 @@ def within(
     cut, outside = _cut(annotation, height, width)
     for index in outside:
         problems.add(
-            "box outside its photo",
+            "box outside its image",
             f"{annotation.where}, object {index + 1}",
             f"expected a box in {width} x {height} pixels, received {annotation.boxes[index]}",
         )
