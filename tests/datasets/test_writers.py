@@ -358,7 +358,9 @@ def test_areas_of_objects_are_kept_by_coco_and_missed_elsewhere(tmp_path):
     assert found.areas.tolist() == found.object_areas.tolist() == [60, 200]
     problems = Problems()
     write("csv", [one], tmp_path / "csv", problems)
-    assert [p.message for p in problems.found] == ["of each object: areas"]
+    assert [p.message for p in problems.found] == [
+        "the format cannot store these facts of an object: areas"
+    ]
     # Areas that are those of the boxes say nothing new.
     problems = Problems()
     same = dataclasses.replace(one, areas=[100, 200])

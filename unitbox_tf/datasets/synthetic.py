@@ -1,8 +1,8 @@
 """Images drawn from a seed: one to three bright-rimmed ellipses ("objects") on a busy background. No file is needed.
 
-For tests and for the first run of a newcomer: a task that a detector learns from random weights in
-minutes, in which the background has the same colours and straight-edged shapes of the same sizes,
-so that an object is known only by its form.
+They are for tests and for a newcomer's first run. A detector learns this task from random weights in
+minutes. The background has the same colours, and straight-edged shapes of the same sizes, so only
+its form tells an object from the background.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ GAP = 4.0  # px between the boxes of two objects: the paper's decoder finds touc
 
 
 class Synthetic(DataSet):
-    """Images number first to last of the split, written `first-last` (last excluded); there is no file.
+    """The images with the numbers in the split, written `first-last` (last excluded). There are no files.
 
-    The number is the image's seed: the same number always gives the same image, and ranges that
+    The number of an image is its seed: the same number always gives the same image, and ranges that
     do not meet have no image in common.
     """
 

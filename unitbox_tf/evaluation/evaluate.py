@@ -59,7 +59,7 @@ def evaluate(
         options: of the protocol.
         present: with detections: judge only by the images that are there, as with a detector.
         output: a new or empty folder for what `Evaluation.save` writes.
-        problems: what cannot be used is added here.
+        problems: unusable items are added here.
         decode: fields of `DecodeConfig` to change, such as `max_side=640`. Without `score_threshold`, a
             low one is used, as curves need their length. A `Detector` is taken as it is.
 

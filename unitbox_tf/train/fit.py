@@ -73,7 +73,7 @@ def fit(
         callbacks: Keras callbacks of your own, called after ours, which fill the logs (`val_ap50`).
         name: start of the folder's name where the configuration gives none.
         resume: the folder of an earlier run to go on with: its weights, optimizer and epoch.
-        problems: what cannot be used is added here.
+        problems: unusable items are added here.
 
     Raises:
         ValueError: settings or data cannot be used; or, as `Diverged`, the loss is no number any more.
