@@ -319,7 +319,7 @@ def test_what_ctrl_c_stops_is_gone_on_with(quick, monkeypatch, capsys):
     save_image = images.save_image
     monkeypatch.setattr(images, "save_image", interrupted)
     assert quick("photos", status=cli.INTERRUPTED) == [0, 1, 2]
-    assert "the same command goes on with what is left" in capsys.readouterr().err
+    assert "the same command goes on with the remaining inputs" in capsys.readouterr().err
     monkeypatch.setattr(images, "save_image", save_image)
     assert quick("photos") == [2, 3]
     assert len(results_of()) == 4

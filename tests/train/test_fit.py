@@ -493,7 +493,7 @@ def test_what_fails_before_a_checkpoint_leaves_no_folder(quick, tmp_path):
         (["nothing:#0-4"], "Expected a source as FORMAT:PATH#SPLIT"),
         (
             [dataclasses.replace(synthetic.draw(0), classes=[2] * len(synthetic.draw(0).boxes))],
-            r"synthetic/0: expected classes from 0 to 1, of which the model has names.*Received: 2",
+            r"synthetic/0: expected classes from 0 to 1, the named classes of the model.*Received: 2",
         ),
         ([Annotation("a", b"no image", [])], "none of the 1 images can be decoded; the first: a: "),
         (

@@ -15,9 +15,9 @@ from unitbox_tf.records import Detections
 
 MAP_SIDE = 560  # px; long side of heatmaps on the page
 JPEG_QUALITY = 90
-FOUND = 0.5  # confidence from which a pixel counts as one of an object, and its distances are shown
+FOUND = 0.5  # from this confidence on, a pixel belongs to an object, and its distances are shown
 SIDES = ("top", "bottom", "left", "right")  # the order of `tblr`
-CROWD = 40  # more boxes have their scores shown where the mouse is only
+CROWD = 40  # with more boxes, scores are shown only under the mouse
 
 Html = str
 
@@ -34,10 +34,10 @@ def draw_confidence(seen: Seen, index: int) -> np.ndarray:
 def draw_distances(
     seen: Seen, index: int, everywhere: bool = False
 ) -> tuple[list[np.ndarray], float]:
-    """An image for each of the four sides, and the distance in pixels of the image that is brightest in all.
+    """An image for each of the four sides, and the distance with the brightest colour, in pixels of the image.
 
-    Colours are those of the scale, unmixed; where confidence is below `FOUND` there is the image in grey, but
-    for `everywhere`.
+    Colours are unmixed colours of the scale. Pixels with a confidence below `FOUND` show the image in grey,
+    unless `everywhere` is True.
     """
     distances, grey = distance_maps(seen, index), _grey(seen)
     inside = (confidence_map(seen, index) >= FOUND) | everywhere
@@ -85,7 +85,7 @@ def _colour_bar(ticks: Sequence[str]) -> Html:
 def photo_html(seen: Seen, found: Detections, class_names: Sequence[str]) -> Html:
     """The image with boxes, their scores and, where there are several classes, their names.
 
-    Boxes are elements of the page, not pixels, so that they are as sharp and as legible on a phone.
+    Boxes are elements of the page, not pixels, so that they are sharp and legible on a phone, too.
     """
     height, width = seen.size
     shares = 100 * found.boxes / np.array([width, height, width, height])
@@ -126,7 +126,7 @@ def table_html(found: Detections, class_names: Sequence[str]) -> Html:
 
 
 def summary_html(name: str, seen: Seen, found: Detections, decoding: float) -> Html:
-    """The image's name and size, how many were found, and the time of each step; `decoding` in ms."""
+    """The image's name and size, the number of objects, and the time of each step. `decoding` is in ms."""
     height, width = seen.size
     steps = {"reading": seen.reading, "network": seen.network, "decoding": decoding}
     times = "".join(f"<div><dt>{step}</dt><dd>{ms:.0f} ms</dd></div>" for step, ms in steps.items())
@@ -137,7 +137,7 @@ def summary_html(name: str, seen: Seen, found: Detections, decoding: float) -> H
 
 
 def error_html(message: str) -> Html:
-    """What went wrong, where the summary stands otherwise."""
+    """An error message, in the place of the summary."""
     return f'<div class="fault" role="alert">{html.escape(message)}</div>'
 
 

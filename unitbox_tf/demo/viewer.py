@@ -1,4 +1,4 @@
-"""A detector that shows how it sees an image: its heatmaps, and the detections that settings make of them."""
+"""A detector that shows its heatmaps of an image, and the detections that settings make of them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Seen:
         photo: RGB uint8 `[H, W, 3]`, shrunk to `PHOTO_SIDE`.
         maps: the heatmaps at each scale: `confidence` logits `[1, h, w, C]`, `distances`
             `[1, h, w, 4]` in pixels of these maps.
-        reading: how long it took to decode the image, in ms.
-        network: how long the network took, in ms.
+        reading: the time to decode the image, in ms.
+        network: the time of the network, in ms.
     """
 
     size: tuple[int, int]
@@ -58,12 +58,12 @@ class Viewer:
             decode: fields of `DecodeConfig` to change.
 
         Raises:
-            ValueError: the folder has no run. An exported SavedModel is none, as its decoding is fixed.
+            ValueError: the folder has no run. An exported SavedModel cannot be used: its decoding is fixed.
         """
         model = UnitBox.from_preset(run, **decode)
         self.decode, self.class_names = model.decode, model.class_names
         self._module = graph.InferenceModule(model, self.decode)
-        # Graphs are traced now, not with the first image, whose times are shown.
+        # Graphs are traced now, because the times of the first image are shown.
         blank = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
         self.find(self.see(blank, max_pixels=64 * 64), self.decode)
 
@@ -89,7 +89,7 @@ class Viewer:
         )
 
     def find(self, seen: Seen, decode: DecodeConfig) -> Detections:
-        """The detections that `Detector` finds in the image with these settings; scales are those of `self.decode`."""
+        """The detections that `Detector` finds in the image with these settings, at the scales of `self.decode`."""
         found = decoders.decode_scales(seen.maps, tf.constant(seen.size), decode)
         return padding.unpad(found, [seen.size])[0]
 

@@ -22,7 +22,7 @@ Outputs = dict[str, tf.Tensor]
 IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, "images")
 ENCODED = tf.TensorSpec([None], tf.string, "encoded")
 SCALE = tf.TensorSpec([], tf.float32, "scale")
-# Fields of `DecodeConfig` that are inputs of the graph, with their defaults in the configuration.
+# Fields of `DecodeConfig` that are inputs of the graph. Their defaults are those of the configuration.
 OPTIONS = {
     "score_threshold": tf.float32,
     "nms_iou": tf.float32,
@@ -37,7 +37,7 @@ def shown_size(
 ) -> tf.Tensor:
     """Height and width int32 `[2]` at which an image is shown to the network.
 
-    It is shrunk, where it is larger, to at most `max_side` pixels, and that is multiplied by `scale`.
+    A larger image is shrunk to `max_side` pixels. The size is then multiplied by `scale`.
     """
     size = tf.cast(tf.stack([height, width]), tf.float32)
     scale *= tf.minimum(1.0, max_side / tf.reduce_max(size))
@@ -45,7 +45,7 @@ def shown_size(
 
 
 def resize(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Images `[B, H, W, 3]` at another size, float32: bilinear, each new pixel the mean of all that it covers."""
+    """Images `[B, H, W, 3]` at a new size, float32: bilinear. Each new pixel is the mean of those that it covers."""
     return tf.image.resize(images, size, antialias=True)
 
 
@@ -90,7 +90,7 @@ class InferenceModule(tf.Module):
         return self.decoded(images, self._decode)
 
     def decoded(self, images: tf.Tensor, decode: DecodeConfig) -> Outputs:
-        """`detect_images` with those settings of `decode` that are in `OPTIONS`; its decoder is a plain string."""
+        """`detect_images` with the settings of `decode` that are in `OPTIONS`. The decoder is a plain string."""
         maps = self._all_heatmaps(images)
         return decoders.decode_scales(maps, tf.shape(images)[1:3], decode)
 
@@ -133,10 +133,10 @@ class InferenceModule(tf.Module):
         return tf.switch_case(index, branches)
 
     def _detect_encoded(self, encoded: tf.Tensor, decode: DecodeConfig) -> Outputs:
-        """In encoded JPEG or PNG images `[B]` of any sizes; a JPEG's EXIF orientation is applied first.
+        """Detections in encoded JPEG or PNG images `[B]` of any sizes. The EXIF orientation of a JPEG is applied.
 
-        One image after the other, so that what is found in one does not depend on which others come
-        with it.
+        Images are searched one after the other, so that detections do not depend on the other images of
+        the batch.
         """
         message = ["expected at least one image, received none"]
         with tf.control_dependencies([tf.debugging.Assert(tf.size(encoded) > 0, message)]):
