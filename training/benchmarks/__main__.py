@@ -9,9 +9,9 @@
     python -m training.benchmarks parity MODEL FORMAT:PATH#SPLIT --calibration IMAGES --output FOLDER
     python -m training.benchmarks plot_losses [--output FOLDER]
 
-Variants take turns in an order that changes, so that other programs on the machine slow all of them
-alike. A ratio is taken within each round, and tables show the median and the quartiles. --json FILE
-writes the numbers.
+Variants take turns in a changing order, so that other programs on the machine slow all of them alike. A
+ratio is taken within each round, and tables show the median and the quartiles. --json FILE writes the
+numbers.
 
 losses: forward and backward of -ln IoU; see losses.py.
 
@@ -45,7 +45,7 @@ from training import command, outputs
 
 
 def main() -> None:
-    """Runs one measurement; only its own modules are imported, as judges do without TensorFlow."""
+    """Runs one measurement. Only its own modules are imported, because judges need no TensorFlow."""
     parser = _parser()
     options = vars(parser.parse_args())
     if options.get("rounds", 1) < 1:

@@ -1,7 +1,7 @@
 """Figure 5 of the paper: one portrait at six sizes, its box read at one fixed pixel.
 
-The winner of each loss in figure 4 is trained on, on faces of all sizes (`train`); then it and the
-network of figure 4, which has seen faces of few sizes, are shown validation images (`measure`).
+`train` continues the training of each loss's winner in figure 4 with faces of all sizes. `measure` then shows
+validation images to these networks and to those of figure 4, which have seen faces of few sizes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from unitbox_tf.records import Annotation
 logger = logging.getLogger(__name__)
 
 SIDES = (60, 120, 240, 360, 480, 960)  # px; long side of the portrait, as in the paper
-WITHIN_FIELD = 240  # px; up to here the centre of each of these faces sees all of it (228 px)
+WITHIN_FIELD = (
+    240  # px; up to this size, the field of view at the centre (228 px) holds the whole face
+)
 PHOTOS = 60  # validation images, those with the largest faces
 KINDS = {
     "final": "faces of figure 4's training",

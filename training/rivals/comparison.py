@@ -201,7 +201,7 @@ def read_photos(
 
 
 def identity(rival: Rival, photos: Photos) -> dict[str, Any]:
-    """All that detections depend on: those of the same identity are not made again."""
+    """Everything that detections depend on. Detections of the same identity are not made again."""
     files = [rival.script]
     if "path" in rival.settings:
         run = Path(rival.settings["path"])

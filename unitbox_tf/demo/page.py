@@ -28,10 +28,10 @@ from unitbox_tf.demo.viewer import Seen, Viewer
 # Grace Hopper, photo by the US Navy, in the public domain.
 EXAMPLE = Path(__file__).parents[1] / "demo_example.jpg"
 
-SESSIONS = 8  # whose images are kept in memory at a time, so that sliders need not read them again
+SESSIONS = 8  # sessions whose images are kept in memory, so that sliders need not read them again
 SESSION_SECONDS = 3600
-WAITING = 16  # visitors in the queue for the network, at most
-CACHE_SECONDS = 300  # age at which what was uploaded and never asked for is deleted
+WAITING = 16  # largest number of visitors in the queue for the network
+CACHE_SECONDS = 300  # age at which uploads that were never used are deleted
 
 # One image or slider at a time has the network and the cores.
 _ALONE = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
