@@ -55,7 +55,7 @@ def random() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def tiny_config(tmp_path_factory):
-    """A configuration that trains in seconds, with a class more than the pictures show."""
+    """A configuration that trains in seconds, with a class more than the images show."""
     import dataclasses
 
     from unitbox_tf.presets import PRESETS

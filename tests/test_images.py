@@ -47,11 +47,11 @@ def test_pillow_decodes_the_first_frame_and_turns_no_png():
 
 @pytest.mark.parametrize(
     "encoded",
-    [b"", b"no photo", encoded_as("TIFF"), encoded_as("PNG")[:60], encoded_as("JPEG")[:-9]],
+    [b"", b"no image", encoded_as("TIFF"), encoded_as("PNG")[:60], encoded_as("JPEG")[:-9]],
     ids=["nothing", "text", "TIFF", "half a PNG", "most of a JPEG"],
 )
 def test_both_decoders_refuse_alike(encoded):
-    message = f"^expected a JPEG or PNG photo, which these {len(encoded)} bytes are not. "
+    message = f"^expected a JPEG or PNG image, which these {len(encoded)} bytes are not. "
     with pytest.raises(ValueError, match=message + "TensorFlow: "):
         images.decode_photo(encoded)
     with pytest.raises(ValueError, match=message + "Pillow: ") as refused:
@@ -66,6 +66,6 @@ def test_an_image_is_read_with_the_decoder_that_is_asked_for(tmp_path):
         for decode in (images.decode_photo, images.decode_with_pillow):
             expected = np.asarray(decode(path.read_bytes()))
             np.testing.assert_array_equal(inputs.read_image(image, decode), expected)
-    path.write_bytes(b"no photo")
+    path.write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"photo\.jpg: expected a JPEG .*unknown image file form"):
         inputs.read_image(path, images.decode_with_pillow)

@@ -9,7 +9,7 @@ from unitbox_tf import inputs
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Photos, and what is none, in a folder that is the working directory."""
+    """Images, and what is none, in a folder that is the working directory."""
     for name in ("b.jpg", "a.PNG", "notes.txt", "clip.mp4", "deep/c.jpeg", "deep/d [1].jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -93,7 +93,7 @@ def test_a_file_that_is_absent_is_left_to_who_reads_it(folder):
         ("s3://bucket/a.jpg", "nothing is downloaded"),
         ("empty", "empty: no JPEG or PNG file in this folder"),
         ("*.bmp", r"\*\.bmp: no file matches this pattern"),
-        (3, "Expected a path, an encoded photo, a PIL image or .* Received: int"),
+        (3, "Expected a path, an encoded image, a PIL image or .* Received: int"),
         (["b.jpg", None], "Received: NoneType"),
         ([["b.jpg"]], "Received: list"),
     ],

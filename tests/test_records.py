@@ -27,7 +27,7 @@ def test_annotations_fill_in_classes_and_ignore():
 
 
 def test_annotations_refuse_counts_that_differ():
-    with pytest.raises(ValueError, match="a: expected 1 ignore, one a box, received 2"):
+    with pytest.raises(ValueError, match="a: expected 1 ignore, one for each box, received 2"):
         Annotation("a", b"", [[0, 0, 4, 5]], ignore=[True, False])
 
 
@@ -35,7 +35,7 @@ def test_annotations_refuse_counts_that_differ():
     "more", [{"ellipses": np.zeros((2, 5))}, {"attributes": {"blur": [1, 2]}}, {"classes": [0, 1]}]
 )
 def test_annotations_refuse_facts_of_another_number_of_objects(more):
-    with pytest.raises(ValueError, match=r"a: expected 1 .*, one a box, received 2"):
+    with pytest.raises(ValueError, match=r"a: expected 1 .*, one for each box, received 2"):
         Annotation("a", b"", [[0, 0, 4, 5]], **more)
 
 
@@ -57,7 +57,9 @@ def test_what_is_no_image_is_refused_at_once(image):
 
 
 def test_one_number_is_no_number_a_box():
-    with pytest.raises(ValueError, match="a: expected 1 classes, one a box, received one number"):
+    with pytest.raises(
+        ValueError, match="a: expected 1 classes, one for each box, received one number"
+    ):
         Annotation("a", b"", [[0, 0, 4, 5]], classes=3)
 
 

@@ -132,7 +132,7 @@ FACES = runs.FOLDER / "faces"
 
 
 def test_the_published_face_detector_finds_a_face():
-    """In a photo that comes with matplotlib: Grace Hopper, by the US Navy."""
+    """In an image that comes with matplotlib: Grace Hopper, by the US Navy."""
     photo = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
     for decoder in ("peaks", "ellipse"):
         found = unitbox_tf.load("faces", decoder=decoder)(photo)

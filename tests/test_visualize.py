@@ -75,7 +75,7 @@ def test_within_a_block_nothing_of_the_pattern_stays(side):
     ids=["whole", "cut by the border"],
 )
 def test_a_blurred_photo_says_no_more_than_its_blocks(photo, box, block):
-    # Photos whose blocks have the same means become the same: 16 colours of a face are all it keeps.
+    # Images whose blocks have the same means become the same: 16 colours of a face are all it keeps.
     shuffled = photo.copy()
     pixels = shuffled[:block, :block].reshape(-1, 3)
     np.random.default_rng(1).shuffle(pixels)

@@ -1,4 +1,4 @@
-"""Files that experiments and measurements leave: each is written whole or not at all."""
+"""Writes the files of experiments and measurements, each whole or not at all."""
 
 from __future__ import annotations
 

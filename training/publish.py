@@ -2,7 +2,7 @@
 
     python -m training.publish saved_models/RUN saved_models/NAME [--last] [--max-side 416 --scales 0.5 1]
 
-The model card, NAME/README.md, is for people to write: data and their licence, results, what fails.
+People write the model card, NAME/README.md, themselves: data and their licence, metrics, and failures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ def main() -> None:
     parser = command.parser_of("training.publish", __doc__)
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("folder", type=Path, help="folder to write")
-    parser.add_argument("--last", action="store_true", help="its last weights, not its best")
+    parser.add_argument(
+        "--last", action="store_true", help="take the weights of the last epoch, not the best"
+    )
     decode_options.add_decoding(parser)
     arguments = parser.parse_args()
     changes = decode_options.decoding(arguments)

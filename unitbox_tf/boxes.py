@@ -1,4 +1,4 @@
-"""Geometry of boxes and of the distances that UnitBox predicts. Every convention of the package is stated here, once.
+"""Geometry of boxes and of the distances that UnitBox predicts. The package states its conventions here, once.
 
 * **Boxes** are `xyxy`: left, top, right, bottom edges in pixels, `x0 < x1` and `y0 < y1`. Edges are
   positions, not pixel indices: the box of a whole image of `W x H` pixels is `(0, 0, W, H)`, and
@@ -8,8 +8,8 @@
   the order of the paper's equation 1. With pixel centres, all four are positive exactly when the
   pixel's centre lies inside the box, so a distance of zero can only mean "no box here".
 
-Functions named after tensors run in TensorFlow graphs; the ones for readers and evaluators are
-NumPy, so that they can be used without importing TensorFlow.
+Functions of tensors run in TensorFlow graphs. Functions for readers and judges use NumPy, so that they
+need no import of TensorFlow.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def distances_to_boxes(distances: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
 
 
 def areas(boxes: Any) -> Any:
-    """Areas `[...]` of `boxes` `xyxy` `[..., 4]`, in square pixels; NumPy in, NumPy out, tensors likewise."""
+    """Areas `[...]` of `boxes` `xyxy` `[..., 4]`, in square pixels. Takes and returns NumPy arrays or tensors."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def long_sides(boxes: Any) -> Any:
-    """The longer side `[...]` of `boxes` `xyxy` `[..., 4]`; NumPy in, NumPy out, tensors likewise."""
+    """The longer side `[...]` of `boxes` `xyxy` `[..., 4]`. Takes and returns NumPy arrays or tensors."""
     width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
     return (width + height + abs(width - height)) / 2
 
@@ -82,7 +82,7 @@ def pairwise_iou(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
 
 
 def clip(boxes: np.ndarray, height: float, width: float) -> np.ndarray:
-    """`boxes` `xyxy` `[..., 4]` cut to an image of `height` x `width` pixels; one wholly outside has no area then."""
+    """`boxes` `xyxy` `[..., 4]` cut to an image of `height` x `width` pixels. A box outside has no area afterwards."""
     limits = np.array([width, height, width, height], np.float32)
     return np.clip(np.asarray(boxes, np.float32), 0.0, limits)
 
@@ -90,7 +90,7 @@ def clip(boxes: np.ndarray, height: float, width: float) -> np.ndarray:
 def ellipses_to_boxes(ellipses: np.ndarray) -> np.ndarray:
     """Tight boxes `xyxy` `[N, 4]` around `ellipses` `[N, 5]`: half axis a, half axis b, angle, centre x, centre y.
 
-    The angle, in radians, is that of half axis a from the x axis (FDDB's annotation format). The
+    The angle is measured from the x axis to half axis a, in radians (FDDB's annotation format). The
     half width of the box is `sqrt((a cos)^2 + (b sin)^2)`, its half height `sqrt((a sin)^2 + (b
     cos)^2)`.
     """

@@ -1,4 +1,4 @@
-"""All settings of a run, as frozen dataclasses that check themselves. `presets` has some to start from.
+"""All settings of a run, as frozen dataclasses that check themselves. `presets` has settings to start from.
 
 Field names are unique across the groups, so that the command line can offer each as `--field`.
 Importing this module does not import TensorFlow.
@@ -42,25 +42,25 @@ class DataConfig(Settings):
     data: str = setting(".", "folder that relative paths in sources start from")
     train_sources: tuple[str, ...] = setting(
         ("synthetic:#0-2000",),
-        "images to train on, each source as FORMAT:PATH#SPLIT; add one of negatives where the "
+        "images to train on, each source as FORMAT:PATH#SPLIT; add a source of negatives if the "
         "detector finds objects in images that have none",
         not_empty(),
     )
     validation_sources: tuple[str, ...] = setting(
         ("synthetic:#1000000-1000200",),
-        "images to judge each epoch by, written alike; none of them may be among the training images",
+        "images to judge each epoch by, written in the same way; training must not use any of them",
         not_empty(),
     )
     image_size: int = setting(
         96,
-        "side of the square training images, in pixels; more shows small objects better, and a step "
-        "takes as much longer as the area is larger",
+        "side of the square training images, in pixels; larger images show small objects better, but "
+        "the time of a step grows with the area",
         at_least(1),
     )
     random_crop: bool = setting(
         False,
-        "cut squares at random scales out of images; leave it off only where every object has "
-        "about the size at which it is to be found",
+        "cut squares at random scales out of images; turn it off only if all objects already have "
+        "about the size at which they are to be found",
     )
     object_size: tuple[float, float] = setting(
         (16.0, 128.0),
@@ -80,7 +80,7 @@ class DataConfig(Settings):
         at_least(1),
     )
     flip: bool = setting(
-        False, "mirror every other image; leave it off where left and right matter, as in text"
+        False, "mirror every other image; leave it off if left and right matter, as in text"
     )
     colour: float = setting(
         0.0,
@@ -135,11 +135,11 @@ class ModelConfig(Settings):
     weights: str | None = setting(
         None,
         "weights that the backbone starts from: imagenet (downloaded), a file, or None for random "
-        "ones, which need far more images and steps",
+        "weights, which need far more images and steps",
     )
     unshared: bool = setting(
         False,
-        "a backbone for each branch, as in the paper's result on FDDB; takes twice the time and memory",
+        "a backbone for each branch, as in the paper's result on FDDB; this takes twice the time and memory",
     )
     confidence_tap: Literal["before_pool", "after_pool"] = setting(
         "before_pool", "where the confidence branch leaves stage 4; after_pool is coarser"
@@ -149,14 +149,14 @@ class ModelConfig(Settings):
     )
     stage4_scale: float = setting(
         1.0,
-        "factor of the features of stage 4; those of VGG-16 with ImageNet weights are some 15 times "
-        "larger than those of stage 5, and .01 keeps training from diverging",
+        "factor of the features of stage 4; with ImageNet weights of VGG-16, they are some 15 times "
+        "larger than the features of stage 5, and .01 keeps training from diverging",
         above(0),
     )
     initial_box_size: float = setting(
         0.0,
-        "side of the boxes that are predicted before training, in pixels; set it to the typical size "
-        "of an object",
+        "side of the boxes that the network predicts before training, in pixels; set it to the typical "
+        "size of an object",
         at_least(0),
     )
     head_stddev: float = setting(
@@ -189,8 +189,8 @@ class LossConfig(Settings):
     )
     reduction: Literal["sum", "mean", "object_mean"] = setting(
         "mean",
-        "how pixels are combined: added up (sum, the paper's), averaged (mean), or averaged over each "
-        "object first (object_mean), which finds small objects more often",
+        "how the losses of pixels are combined: added up (sum, the paper's), averaged (mean), or averaged "
+        "over each object first (object_mean), which finds small objects more often",
     )
     confidence_weight: float = setting(
         1.0, "weight of the confidence loss in the sum of both", at_least(0)
@@ -208,39 +208,41 @@ class LossConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Settings):
-    """How training minimises it (section 4 of the paper), and on which hardware."""
+    """How training minimises the loss (section 4 of the paper), and on which hardware."""
 
     init: str | None = setting(
         None,
-        "run or published detector whose weights training starts from; needs far fewer steps where "
-        "its objects are alike",
+        "run or published detector whose weights training starts from; this needs far fewer steps if "
+        "its objects are similar",
     )
-    epochs: int = setting(10, "after each of them the network is judged and stored", at_least(1))
+    epochs: int = setting(
+        10, "number of epochs; after each one the network is judged and stored", at_least(1)
+    )
     steps_per_epoch: int = setting(
-        100, "batches in an epoch; more where judging takes long beside training", at_least(1)
+        100, "batches in an epoch; raise it if judging takes long beside training", at_least(1)
     )
     batch_size: int = setting(
-        10, "images in a step; lower it where memory does not suffice", at_least(1)
+        10, "images in a step; lower it if memory does not suffice", at_least(1)
     )
     optimizer: Literal["sgd", "adam"] = setting(
         "sgd", "sgd is the paper's; adam learns in fewer steps and needs a lower learning_rate"
     )
     learning_rate: float = setting(
-        1e-3, "its highest value; lower it where training diverges", above(0)
+        1e-3, "highest learning rate; lower it if training diverges", above(0)
     )
     schedule: Literal["constant", "cosine"] = setting(
-        "constant", "cosine lets the learning rate fall to 0 at the end, which ends at better boxes"
+        "constant", "cosine lets the learning rate fall to 0 at the end, which gives better boxes"
     )
     warmup: float = setting(
         0.0,
-        "with cosine: share of all steps in which the learning rate rises from 0; raise it where the "
+        "with cosine: share of all steps in which the learning rate rises from 0; raise it if the "
         "first steps diverge",
         inside(0, 1),
     )
     momentum: float = setting(0.9, "momentum of sgd; rarely worth changing", inside(0, 1))
     weight_decay: float = setting(
         0.0,
-        "weight decay of sgd, coupled: it is added to the gradient, as in Caffe",
+        "weight decay of sgd; it is coupled: added to the gradient, as in Caffe",
         at_least(0),
     )
     clip_norm: float | None = setting(
@@ -249,19 +251,23 @@ class TrainConfig(Settings):
         above(0),
     )
     validation_images: int = setting(
-        100, "validation images that are judged after each epoch, at most", at_least(1)
+        100, "largest number of validation images that judge each epoch", at_least(1)
     )
     validation_protocol: Protocol = setting(
-        "summary", "how they are judged, and the best epoch chosen; docs/evaluation.md"
+        "summary", "protocol that judges them and chooses the best epoch; see docs/evaluation.md"
     )
-    seed: int = setting(0, "decides initial weights, and order and changes of images", at_least(0))
-    device: Literal["auto", "cpu", "gpu"] = setting("auto", "auto takes a GPU if there is one")
+    seed: int = setting(
+        0, "seed of the initial weights, and of the order and changes of images", at_least(0)
+    )
+    device: Literal["auto", "cpu", "gpu"] = setting(
+        "auto", "device to train on; auto takes a GPU if there is one"
+    )
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = setting(
         "auto",
-        "in which the network is computed, while weights stay float32; auto measures which is fastest",
+        "number type in which the network computes; weights stay float32. auto measures which is fastest",
     )
     jit: Literal["auto", "on", "off"] = setting(
-        "auto", "whether XLA compiles the training step; auto does so on a GPU alone"
+        "auto", "on: XLA compiles the training step; auto does so only on a GPU"
     )
     output: str = setting("saved_models", "folder that holds the runs")
     run: str | None = setting(
@@ -288,41 +294,41 @@ class DecodeConfig(Settings):
     )
     max_side: int = setting(
         416,
-        "larger images are shrunk to this before they are shown to the network, in pixels; raise it "
-        "where small objects are missed",
+        "longest side, in pixels, of images that the network is shown; larger images are shrunk to it. "
+        "Raise it if small objects are missed",
         at_least(1),
     )
     scales: tuple[float, ...] = setting(
         (1.0,),
-        "sizes at which each image is shown, as shares of that; what is found at all of them is "
-        "merged: 1 2 finds smaller objects, .5 1 larger ones",
+        "sizes at which the network is shown each image, as shares of max_side; the objects found at all "
+        "sizes are merged: 1 2 finds smaller objects, .5 1 larger ones",
         not_empty(above(0)),
     )
     largest_object: float | None = setting(
         None,
         "with several scales: objects whose long side is longer, in pixels as shown, are left to a "
-        "smaller scale; set it where boxes of large objects are found twice",
+        "smaller scale; set it if large objects are found twice",
         above(0),
     )
     score_threshold: float = setting(
         0.5,
-        "lowest score of a detection; raise it against false alarms, lower it where objects are missed",
+        "lowest score of a detection; raise it against false alarms, lower it if objects are missed",
         between(0, 1),
     )
     blob_threshold: float = setting(
         0.5,
-        "decoder ellipse: lowest confidence of a pixel of an object; raise it where objects that touch "
+        "decoder ellipse: lowest confidence of a pixel of an object; raise it if objects that touch "
         "are found as one",
         below(0, 1),
     )
     nms_iou: float = setting(
         0.4,
-        "decoder peaks, and several scales: of two boxes that overlap more, the better one is kept; "
-        "raise it where objects overlap each other",
+        "decoder peaks, and several scales: if two boxes overlap more than this, only the better one is "
+        "kept; raise it if objects overlap each other",
         between(0, 1),
     )
     max_detections: int = setting(
-        300, "objects in an image, at most; the best are kept", at_least(1)
+        300, "largest number of objects in an image; the best are kept", at_least(1)
     )
 
 
@@ -342,7 +348,7 @@ class Config(Settings):
 
     @classmethod
     def from_json(cls, text: str, where: str = "config") -> Config:
-        """The configuration written by `to_json`; fields that are missing take their defaults.
+        """The configuration in a text of `to_json`. Missing fields take their defaults.
 
         Raises:
             ValueError: a group or field is unknown, or has an unusable value. `where` names the file.

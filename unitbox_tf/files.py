@@ -14,11 +14,11 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A new path beside `path`, which takes its place at the end of the context, or vanishes on an error.
+    """A new path beside `path`. At the end of the context, it takes the place of `path`; after an error it is deleted.
 
-    Whoever stops a program at any moment finds the old file or folder, or the new one, and both whole. The
-    new path is hidden and ends with the name of `path`, so that writers which go by suffixes work; it
-    is for a file or for a folder, which the caller makes. Folders above are made.
+    If a program is stopped at any moment, either the old file or folder is there or the new one, and it
+    is whole. The caller makes a file or a folder at the new path. Its name is hidden and ends with the
+    name of `path`, so that writers find the suffix. Folders above are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Deletes what a killed program was writing into `folder` by `replacing`; no other program may write there."""
+    """Deletes the partial files that a killed program left in `folder`. No other program may write there meanwhile."""
     for path in folder.glob(f".partial-{'[0-9a-f]' * 8}-*"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -49,13 +49,13 @@ def remove_partial(folder: Path) -> None:
 
 
 def write(path: str | Path, content: bytes | str) -> None:
-    """Writes a whole file, text as UTF-8; an earlier one in its place is replaced."""
+    """Writes a whole file, text as UTF-8. An earlier file is replaced."""
     with replacing(path) as partial:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def digest(path: str | Path) -> str:
-    """SHA-256, in hexadecimal, of a file, or of the contents of all files in a folder, sorted by path."""
+    """SHA-256, in hexadecimal, of a file; for a folder, of the contents of all its files, sorted by path."""
     path, total = Path(path), hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file():
@@ -67,18 +67,18 @@ def digest(path: str | Path) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Bytes in the middle of a file: a photo that lies in a shard with others."""
+    """Bytes in the middle of a file: an image that lies in a shard with others."""
 
     path: Path
     offset: int
     length: int
 
     def read(self) -> bytes:
-        """These bytes. Raises `OSError` if the file cannot be read or ends before them."""
+        """The bytes. Raises `OSError` if the file cannot be read or is too short."""
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.offset)
             content = file.read(self.length)
-            while len(content) < self.length:  # one call need not give all
+            while len(content) < self.length:  # one call may return fewer
                 more = file.read(self.length - len(content))
                 if not more:
                     raise OSError(

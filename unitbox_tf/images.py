@@ -1,6 +1,6 @@
-"""Images: how they are decoded, turned, measured and written. In memory they are RGB uint8 `[H, W, 3]`, as displayed.
+"""Decodes, turns, measures and writes images. In memory, images are RGB uint8 `[H, W, 3]`, as displayed.
 
-Importing this module does not import TensorFlow; the functions named after graphs do.
+Importing this module does not import TensorFlow. The functions that run in graphs import it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # those that TensorFlow decodes
-EXIF_SEARCHED = 1 << 16  # bytes from the start of a file in which its EXIF header is looked for
+PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # the formats that TensorFlow decodes
+EXIF_SEARCHED = 1 << 16  # bytes at the start of a file in which the EXIF header is searched
 ORIENTATION_TAG = 0x0112
 TURNED = range(5, 9)  # EXIF orientations that exchange width and height
-UNDECODABLE = "photo that cannot be decoded"  # the kind of problem
+UNDECODABLE = "image that cannot be decoded"  # the kind of problem
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
@@ -51,7 +51,7 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """The EXIF orientation (int32, 1 to 8) in the header of an encoded JPEG; 1 where there is none.
+    """The EXIF orientation (int32, 1 to 8) in the header of an encoded JPEG; 1 if there is none.
 
     Source: Exif 2.32, 4.6: the word "Exif", two zeros, a TIFF header (byte order, 42, offset of the first
         directory), then 12 bytes an entry.
@@ -102,24 +102,24 @@ def _decoder() -> Any:
 
 
 def decode_photo(encoded: bytes) -> tf.Tensor:
-    """`decode_image` for Python: raises `ValueError`, with the reason, if `encoded` is no photo."""
+    """`decode_image` for Python. Raises `ValueError`, with the reason, if `encoded` is no image."""
     import tensorflow as tf
 
     try:
         return _decoder()(encoded)
     except tf.errors.InvalidArgumentError as error:
-        # The last line that does not name a node of the graph says what is wrong with the photo.
+        # The last line that does not name a node of the graph gives the reason.
         lines = [line for line in error.message.splitlines() if line and "[[{{node" not in line]
         reason = re.sub(r"^\{\{.*?\}\} | \[Op:\w+\]$", "", lines[-1])
         raise ValueError(
-            f"expected a JPEG or PNG photo, which these {len(encoded)} bytes are not. TensorFlow: {reason}"
+            f"expected a JPEG or PNG image, which these {len(encoded)} bytes are not. TensorFlow: {reason}"
         ) from error
 
 
 def decode_with_pillow(encoded: bytes) -> np.ndarray:
     """`decode_photo` without TensorFlow: the RGB image uint8 `[H, W, 3]` in an encoded image, as displayed.
 
-    Pixels of a JPEG differ by a few levels from those of `decode_photo`, since the decoders differ.
+    Pixels of a JPEG differ by a few levels from the pixels of `decode_photo`, since the decoders differ.
 
     Raises:
         ValueError: it cannot be decoded.
@@ -130,13 +130,13 @@ def decode_with_pillow(encoded: bytes) -> np.ndarray:
     except Exception as error:  # Pillow raises errors of many classes for damaged files
         unknown = isinstance(error, UnidentifiedImageError)
         raise ValueError(
-            f"expected a JPEG or PNG photo, which these {len(encoded)} bytes are not. Pillow: "
+            f"expected a JPEG or PNG image, which these {len(encoded)} bytes are not. Pillow: "
             + ("unknown image file format" if unknown else str(error))
         ) from error
 
 
 def from_pillow(image: Image.Image) -> np.ndarray:
-    """The RGB image uint8 `[H, W, 3]`, as its file gives it."""
+    """A PIL image as RGB uint8 `[H, W, 3]`, with the pixels that reading its file gives."""
     if image.mode == "F":  # Pillow would cut at 0 and 255, whatever the range is
         raise ValueError("Expected a PIL image of whole numbers. Received: mode F")
     if image.format != "PNG":  # the input pipeline turns no PNG
@@ -151,7 +151,7 @@ def save_image(image: np.ndarray, path: str | Path) -> None:
     """Writes an RGB image uint8 `[H, W, 3]`; the suffix of `path` gives the format.
 
     Raises:
-        OSError: it cannot be written, or the suffix is none of a format that OpenCV writes.
+        OSError: it cannot be written, or OpenCV writes no format with this suffix.
     """
     path = Path(path)
     try:
@@ -164,23 +164,23 @@ def save_image(image: np.ndarray, path: str | Path) -> None:
 
 
 def photo_size(photo: Path | Part | bytes) -> tuple[int, int]:
-    """Height and width of a JPEG or PNG photo as displayed, from its header alone.
+    """Height and width of a JPEG or PNG image as displayed, from its header alone.
 
-    Raises `ValueError` or `OSError` if it has none that can be read.
+    Raises `ValueError` or `OSError` if the header cannot be read.
     """
     encoded = photo.read() if isinstance(photo, Part) else photo
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
             width, height = image.size
-            # As the input pipeline, which turns no PNG.
+            # Like the input pipeline, which turns no PNG.
             turned = image.format != "PNG" and image.getexif().get(ORIENTATION_TAG, 1) in TURNED
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"expected a JPEG or PNG photo: {error}") from error
+        raise ValueError(f"expected a JPEG or PNG image: {error}") from error
     return (width, height) if turned else (height, width)
 
 
 def photos(folder: Path) -> list[Path]:
-    """All JPEG and PNG files in `folder` and the folders below it, sorted."""
+    """All JPEG and PNG files in `folder` and in the folders below it, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)

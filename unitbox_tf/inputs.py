@@ -1,4 +1,4 @@
-"""The images that a user can name: files, folders, patterns, encoded bytes, arrays, PIL images, and lists of these."""
+"""Finds the images that a user names: files, folders, patterns, bytes, arrays, PIL images, and lists of these."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Images = Image | Iterable[Image]  # the path of a folder, or a pattern, stands f
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ts .mts .m2ts .3gp .ogv".split()
 )
-# `Path` makes one slash of two. Two letters at least: C:/ is a drive.
+# `Path` makes one slash of two. A scheme has two letters or more: C:/ is a drive.
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 
@@ -32,7 +32,7 @@ class Picture(NamedTuple):
 
 
 def find(images: Images) -> Iterable[Picture]:
-    """The images that `images` stands for, in order. None of them is read.
+    """Lists the images that `images` stands for, in order. No image is read.
 
     * A folder stands for the JPEG and PNG files in it and in folders below it, sorted.
     * A pattern such as `"holiday/*.jpg"` or `"**/*.png"` stands for the files that match it, sorted, and
@@ -40,11 +40,11 @@ def find(images: Images) -> Iterable[Picture]:
     * An array `[N, H, W, 3]` stands for its N images.
     * Anything else stands for itself.
 
-    The name of a file is its path, and that of a PIL image the path of its file, if it has one. The
-    others are called `image 0`, `image 1` and so on, by their place in `images`.
+    The name of a file is its path. The name of a PIL image is the path of its file, if it has one. Other
+    images are called `image 0`, `image 1` and so on, by their place in `images`.
 
     Returns:
-        A list; or an iterator that takes from `images` as it is asked, where `images` is an iterator.
+        A list. If `images` is an iterator, an iterator that takes one image after the other from it.
 
     Raises:
         ValueError: an item is an address in the network, a folder without images, a pattern that
@@ -55,7 +55,7 @@ def find(images: Images) -> Iterable[Picture]:
     if isinstance(images, np.ndarray):
         images = list(images) if images.ndim == 4 else [images]
     elif not isinstance(images, Iterable) or isinstance(images, bytes | str):
-        images = [images]  # also where it is nothing that can be used, which `_each` says
+        images = [images]  # also unusable values, which `_each` refuses
     return list(_each(images))
 
 
@@ -72,13 +72,13 @@ def _each(images: Iterable[Any]) -> Iterator[Picture]:
 
 def _expected(received: Any) -> str:
     return (
-        "Expected a path, an encoded photo, a PIL image or an RGB image uint8 [H, W, 3]. "
+        "Expected a path, an encoded image, a PIL image or an RGB image uint8 [H, W, 3]. "
         f"Received: {type(received).__name__}"
     )
 
 
 def files(path: str | os.PathLike[str]) -> list[Path]:
-    """The files that a path, a folder or a pattern stands for; `find` has the rules and the errors."""
+    """The files that a path, a folder or a pattern stands for, by the rules of `find` and with its errors."""
     path = local(path)
     if os.path.isdir(path):
         found = images.photos(path)
@@ -86,7 +86,7 @@ def files(path: str | os.PathLike[str]) -> list[Path]:
             raise ValueError(f"{path}: no JPEG or PNG file in this folder")
         return found
     if not _is_pattern(path):
-        return [path]  # also a file that is absent: its reader will say so
+        return [path]  # an absent file, too: its reader will say so
     found = []
     for match in map(Path, sorted(glob.glob(str(path), recursive=True))):
         found.extend(images.photos(match) if match.is_dir() else [match])
@@ -108,21 +108,21 @@ def one_photo(image: Any) -> Path:
     """`image` as the path of a single image.
 
     Raises:
-        ValueError: it is no path, or the path of a folder, a pattern, a video, or in the network.
+        ValueError: it is no path, or the path of a folder, a pattern or a video, or a network address.
     """
     if not isinstance(image, str | os.PathLike):
         raise ValueError(_expected(image))
     path = local(image)
     if os.path.isdir(path) or _is_pattern(path):
         kind = "folder" if os.path.isdir(path) else "pattern"
-        raise ValueError(f"{path}: expected one photo, received a {kind}: Detector.many takes it")
+        raise ValueError(f"{path}: expected one image, received a {kind}: Detector.many takes it")
     if is_video(path):
-        raise ValueError(f"{path}: expected a photo, received a video: Detector.frames takes it")
+        raise ValueError(f"{path}: expected an image, received a video: Detector.frames takes it")
     return path
 
 
 def is_video(path: Path) -> bool:
-    """Whether the suffix of `path` is that of a video file."""
+    """True if `path` has the suffix of a video file."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -132,10 +132,9 @@ def _is_pattern(path: Path) -> bool:
 
 
 def read_image(image: Image, decode: Callable[[bytes], Any] = images.decode_photo) -> np.ndarray:
-    """The RGB image uint8 `[H, W, 3]`; `Detector.__call__` has the forms in which it can be given, and the errors.
+    """Reads an image as RGB uint8 `[H, W, 3]`. `Detector.__call__` lists the forms of `image` and the errors.
 
-    `decode` gives the image that is encoded in bytes: by default `images.decode_photo`, which needs
-    TensorFlow.
+    `decode` decodes the bytes of an encoded image. The default, `images.decode_photo`, needs TensorFlow.
     """
     if isinstance(image, pillow.Image):
         image = images.from_pillow(image)
@@ -146,7 +145,7 @@ def read_image(image: Image, decode: Callable[[bytes], Any] = images.decode_phot
             )
         return image
     if isinstance(image, bytes):
-        name, encoded = "encoded photo", image
+        name, encoded = "encoded image", image
     else:
         path = one_photo(image)
         name, encoded = str(path), path.read_bytes()

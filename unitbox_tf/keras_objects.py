@@ -1,8 +1,8 @@
-"""Makes Keras know the classes of this package, so that `keras.saving.load_model` opens its files.
+"""Registers the classes of this package with Keras, so that `keras.saving.load_model` opens its files.
 
-Importing `unitbox_tf` is quick, as it imports neither Keras nor TensorFlow. Keras however finds classes of
-others only after they were registered, which happens when their modules are imported. So these modules
-are imported as soon as Keras is: at once where it is there already, else at the end of its import.
+Importing `unitbox_tf` is quick, since it imports neither Keras nor TensorFlow. But Keras finds a class only
+after it was registered, which happens when its module is imported. So these modules are imported as soon
+as Keras is: at once if Keras is already imported, else at the end of its import.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import types
 
 import wrapt
 
-# In an order in which none of them needs a later one.
+# In an order in which no module needs a later one.
 MODULES = ("losses", "train.optimizers", "network.layers", "network.backbones", "detect.model")
 
 
@@ -23,6 +23,6 @@ def register_with_keras() -> None:
 
 def _import_modules(keras: types.ModuleType) -> None:
     if keras.config.backend() != "tensorflow":
-        return  # the package then says so where it is used
+        return  # the package says so later, when it is used
     for module in MODULES:
         importlib.import_module(f"unitbox_tf.{module}")

@@ -13,7 +13,7 @@ KERAS_SUFFIX = ".keras"
 
 
 def load(path: str | Path, **decode: Any) -> Detector:
-    """The detector in `path`: a run's folder, a Keras or exported file of any format, or a published one, by name.
+    """Opens a detector: a run's folder, a Keras or exported file of any format, or a published detector by name.
 
     Opening an ONNX or LiteRT file imports no TensorFlow.
 
@@ -21,13 +21,13 @@ def load(path: str | Path, **decode: Any) -> Detector:
         path: a run's folder, a `.keras` file of a `UnitBox` model, an exported SavedModel, ONNX or LiteRT file,
             or the name of a published detector, such as "faces".
         decode: fields of `DecodeConfig` to change, such as `decoder="ellipse"`. An exported file has
-            its decoding inside, and only some of these can be changed: an error names them.
+            its decoding inside. Only some of the fields can be changed; an error names them.
 
     Raises:
         ValueError: there is no detector, or a field is unknown, unusable or cannot be changed.
         ImportError: the library that opens files of this format is not installed.
     """
-    settings.changed(DecodeConfig(), decode)  # unknown fields are named before anything is opened
+    settings.changed(DecodeConfig(), decode)  # names unknown fields before anything is opened
     run = runs.Run.find(path)
     if run.exists:
         from unitbox_tf.detect.model import UnitBox
@@ -68,7 +68,7 @@ def _from_exported(path: Path, exported: formats.Exported, changes: dict[str, An
     if fixed:
         raise ValueError(
             f"{path} is an exported detector: only {', '.join(exported.options)} of its decoding can be "
-            f"changed. Received: {fixed[0]}. Open the run's folder instead, or export it anew."
+            f"changed. Received: {fixed[0]}. Open the run's folder instead, or export it again."
         )
     decode = settings.changed(exported.decode, changes)
     return Detector(

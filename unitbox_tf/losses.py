@@ -1,23 +1,23 @@
 """Box losses: the IoU loss of the paper with its gradient written out, its descendants, and the mean IoU as a metric.
 
-Functions are elementwise, `[..., 4], [..., 4] -> [...]`, truth first, in pixels. `box_format` says
-what the four numbers are: `"tblr"`, the distances from a pixel to the four sides of its box, none
-negative, or `"xyxy"`, corners, which may describe boxes that do not meet. Each function has a Keras
-class, which `registry.LOSSES` names. `sample_weight` says which pixels count, and `reduction` how
-they are combined: `"sum"` is the paper's, `"mean_with_sample_weight"` is the mean over the pixels
-that count. `docs/losses.md` compares the family.
+Functions are elementwise, `[..., 4], [..., 4] -> [...]`, with the truth first, in pixels. `box_format`
+gives the meaning of the four numbers. `"tblr"` are the distances from a pixel to the four sides of its
+box, none negative. `"xyxy"` are corners, which may describe boxes that do not meet. Each function has a
+Keras class, which `registry.LOSSES` names. `sample_weight` says which pixels count, and `reduction` how
+they are combined: `"sum"` is the paper's, and `"mean_with_sample_weight"` is the mean over the pixels
+that count. `docs/losses.md` compares the losses.
 
 Common to all functions:
 
-* Computed in float32, in float64 for float64 input; the value has that type. The gradient has the
-  type of `y_pred`, cut to its finite range (float16 ends at 65,504).
+* They compute in float32, or in float64 for float64 input, and the value has this type. The gradient has
+  the type of `y_pred`, cut to its finite range (float16 ends at 65,504).
 * Only `y_pred` has a gradient.
-* Where sides are equal, `min` and `max` have a kink: a side that is exactly right is not asked to
-  grow (strict `<` in equations 5 and 6 of the paper, in the whole family).
-* Losses of overlap are 0, with no gradient, where `y_true` is a box without area: no object.
-* Ranges hold for boxes of no negative size, and `alpha` of 1.
-* `ValueError` for shapes that are not equal or do not end in 4, `InvalidArgumentError` where that
-  shows only when a graph runs: broadcasting is the classic silent error of losses.
+* Where sides are equal, `min` and `max` have a kink. A side that is exactly right is not asked to
+  grow: equations 5 and 6 of the paper have a strict `<`, and so have all losses here.
+* If `y_true` is a box without area, there is no object: losses of overlap are 0, with no gradient.
+* The stated ranges hold for boxes of no negative size, and for an `alpha` of 1.
+* They raise `ValueError` for shapes that differ or do not end in 4, and `InvalidArgumentError` if this
+  shows only when a graph runs. Broadcasting is the classic silent error of losses.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ BoxFormat = Literal["tblr", "xyxy"]
 MEAN = "mean_with_sample_weight"  # Keras' word for the mean over the pixels that count
 
 # -ln IoU is infinite for boxes that share nothing, and the gradient of any IoU vanishes for a box of
-# neither width nor height. A width (height) of less than this share of the true one is therefore
-# taken for this share: in the value of -ln IoU, and in the gradient of every area, so that every side
-# is asked to grow. Being relative, it keeps losses independent of scale.
+# neither width nor height. A width (height) below this share of the true one therefore counts as this
+# share: in the value of -ln IoU, and in the gradient of every area, so that every side is asked to grow.
+# The share is relative, so losses stay independent of scale.
 RELATIVE_FLOOR = 1e-4
-# The same for the gradient of -ln IoU, which goes as 1 / width: at the floor above, a step that suits
-# boxes that are nearly right would throw a box of no size 10,000 times too far.
+# The floor for the gradient of -ln IoU, which grows as 1 / width. With the floor above, a learning rate
+# that suits nearly right boxes would move a box of no size 10,000 times too far.
 GRADIENT_FLOOR = 1e-2
 # Offsets below this share of the diagonal have no angle: SIoU divides by the offset.
 _NO_OFFSET = 1e-6
 
 
 class _Overlap:
-    """What two boxes have in common, each `[N]`: the one helper from which every loss reads as its formula.
+    """Measures of two boxes, each `[N]`. With this helper, each loss reads like its formula.
 
-    Made from `[4, N]` `tblr`, truth first: columns of their own are three times as fast as slices of
-    `[N, 4]`. Corners are distances to the sides from the point (0, 0), so they need no case of
-    their own; they can be negative, and the boxes apart.
+    It is made from `[4, N]` `tblr`, with the truth first: separate columns are three times as fast as slices
+    of `[N, 4]`. Corners are distances from the point (0, 0) to the sides, so they need no case of their
+    own. They may be negative, and the boxes may be apart.
 
-    `h`, `w` are the predicted height and width, `g_h`, `g_w` the true ones, `C_h`, `C_w` those of
-    the smallest box around both, `d_y`, `d_x` the offset of the centres. `inner_h`, `inner_w` are
-    those of the intersection, negative by the gap where boxes are apart.
+    `h` and `w` are the predicted height and width, `g_h` and `g_w` the true ones, `C_h` and `C_w` the height
+    and width of the smallest box around both, and `d_y` and `d_x` the offset of the centres. `inner_h` and
+    `inner_w` are the height and width of the intersection; for boxes apart they are minus the gap.
     """
 
     def __init__(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> None:
@@ -130,7 +130,7 @@ def _height_and_width(y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _area(
     height: tf.Tensor, width: tf.Tensor, least_h: tf.Tensor, least_w: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[Any, ...]]]:
-    """Height times width, 0 where one is negative; its gradient is taken at `least_h` and `least_w` at least."""
+    """Height times width, or 0 if one is negative. Its gradient uses at least `least_h` and `least_w`."""
     exists = (height >= 0) & (width >= 0)
 
     def gradient(upstream: tf.Tensor) -> tuple[Any, ...]:
@@ -149,7 +149,7 @@ def _area(
 def _aspect(
     width: tf.Tensor, height: tf.Tensor, g_w: tf.Tensor, g_h: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[Any, ...]]]:
-    """arctan(width / height); its gradient, which goes as 1 / diagonal, is bounded for a box of next to no size."""
+    """arctan(width / height). Its gradient grows as 1 / diagonal, and is bounded for a box of almost no size."""
 
     def sides() -> tuple[tf.Tensor, tf.Tensor]:
         return tf.maximum(width, RELATIVE_FLOOR * g_w), tf.maximum(height, RELATIVE_FLOOR * g_h)
@@ -178,8 +178,8 @@ def _iou_loss(
         return x_h, x_w, I_h, I_w, I, x_h * x_w + o.g_h * o.g_w - I
 
     def gradient(upstream: tf.Tensor) -> tuple[None, tf.Tensor]:
-        # Computed again instead of kept: cheaper than the memory, and what is differentiated here
-        # can be differentiated once more.
+        # Computed again, which is cheaper than keeping it in memory. The gradient itself can be
+        # differentiated, too.
         x_h, x_w, I_h, I_w, I, U = areas(GRADIENT_FLOOR)  # noqa: E741
         # (7): dL/dx = dX / U - (U + I) / (U I) dI.
         for_X, for_I = upstream / U, upstream * (1 / U + 1 / I)
@@ -197,12 +197,12 @@ def _iou_loss(
 def iou_loss(y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr") -> tf.Tensor:
     """-ln IoU `[...]`, the IoU loss of the paper (Algorithm 1), with its gradient (equations 3 to 7).
 
-    From 0 on, growing as the logarithm of the area of a box that is too large. A predicted or
-    common height or width below `RELATIVE_FLOOR` of the true one counts as that much: a box that is
-    too small, of no size, or apart from the true one loses as if it met it in 1e-4 of its height
-    (width): 9.2, or 18.4 in both, and more if it is large. Below `GRADIENT_FLOOR` of a height or
-    width the gradient is the one at that floor: it asks the sides that are wrong to move towards
-    the truth, each by no more than 100 / height (width) more than for a box that is nearly right.
+    The loss starts at 0. It grows as the logarithm of the area of a box that is too large. A predicted or
+    common height or width below `RELATIVE_FLOOR` of the true one counts as this floor. So the loss of a
+    box that is too small, of no size, or apart is as if it met 1e-4 of the true height (width): 9.2, or
+    18.4 for both, and more if the box is large. Below `GRADIENT_FLOOR` of a height or width, the gradient
+    is the one at this floor. It asks wrong sides to move towards the truth, each by at most
+    100 / height (width) more than for a box that is nearly right.
 
     Source: Yu et al., UnitBox: An Advanced Object Detection Network, ACM MM 2016.
     """
@@ -214,9 +214,9 @@ def iou_loss(y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr") -> tf.Ten
 def linear_iou_loss(
     y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr", alpha: float = 1.0
 ) -> tf.Tensor:
-    """1 - IoU^alpha `[...]`, 0 to 1; boxes apart lose 1 and have no gradient.
+    """1 - IoU^alpha `[...]`, 0 to 1. Boxes apart have the loss 1 and no gradient.
 
-    A box of no size has next to none: IoU itself grows from 0 with the area.
+    A box of no size has almost no gradient, since IoU grows from 0 with the area.
 
     Source: `alpha` is the power of He et al., Alpha-IoU, NeurIPS 2021 (3 there), in all losses.
     """
@@ -230,8 +230,8 @@ def giou_loss(
 ) -> tf.Tensor:
     """1 - GIoU `[...]`, 0 to 2: 1 - IoU^alpha + ((C - U) / C)^alpha.
 
-    C is the area of the smallest box around both. Boxes apart approach each other; a box of no
-    size within the true one has next to no gradient, as in `linear_iou_loss`.
+    C is the area of the smallest box around both. Boxes apart approach each other. A box of no size
+    within the true one has almost no gradient, as in `linear_iou_loss`.
 
     Source: Rezatofighi et al., Generalized Intersection over Union, CVPR 2019, Algorithm 1.
     """
@@ -246,7 +246,7 @@ def diou_loss(
     """1 - DIoU `[...]`, 0 to 2: 1 - IoU^alpha + (rho^2 / c^2)^alpha.
 
     rho is the distance of the centres, c the diagonal of the smallest box around both. Boxes apart
-    approach each other; of a box of no size, only the centre moves.
+    approach each other. If a box has no size, only its centre moves.
 
     Source: Zheng et al., Distance-IoU Loss, AAAI 2020, equation 7.
     """
@@ -260,10 +260,10 @@ def ciou_loss(
 ) -> tf.Tensor:
     """1 - CIoU `[...]`, 0 to 3: 1 - IoU^alpha + (rho^2 / c^2)^alpha + (beta v)^alpha.
 
-    v, 0 to 1, compares the aspects (equation 9). Its weight beta = v / (1 - IoU + v) (equation 11;
-    alpha there) is a constant under differentiation, as in the authors' code. They also leave out
-    1 / (w^2 + h^2) from the gradient of v; here it is the true one, but
-    for boxes whose diagonal is below `GRADIENT_FLOOR` of the true one.
+    v, 0 to 1, compares the aspects (equation 9). Its weight beta = v / (1 - IoU + v) (equation 11, called
+    alpha there) is a constant under differentiation, as in the authors' code. Their code also leaves
+    1 / (w^2 + h^2) out of the gradient of v. Here this gradient is exact, except for boxes whose diagonal
+    is below `GRADIENT_FLOOR` of the true one.
 
     Source: Zheng et al., Distance-IoU Loss, AAAI 2020, equations 8 to 11.
     """
@@ -280,8 +280,8 @@ def eiou_loss(
 ) -> tf.Tensor:
     """1 - IoU^alpha + (rho^2 / c^2)^alpha + ((w - w~)^2 / C_w^2)^alpha + the same of h; `[...]`, 0 to 4.
 
-    C_w is the width of the smallest box around both. Boxes apart approach each other; a box of no
-    size grows, by the terms of width and height.
+    C_w is the width of the smallest box around both. Boxes apart approach each other. A box of no size
+    grows, because of the terms of width and height.
 
     Source: Zhang et al., Focal and Efficient IOU Loss, Neurocomputing 2022, without its focal weight.
     """
@@ -300,8 +300,8 @@ def siou_loss(
 
     Distance cost Delta = sum over x, y of 1 - exp(-gamma d^2 / C^2), with gamma = 2 - Lambda and the
     angle cost Lambda = sin(2 theta), theta the direction from centre to centre. Shape cost Omega =
-    sum over w, h of (1 - exp(-|w - w~| / max(w, w~)))^4. Boxes apart approach each other; a box of
-    no size grows, by the shape cost.
+    sum over w, h of (1 - exp(-|w - w~| / max(w, w~)))^4. Boxes apart approach each other. A box of no
+    size grows, because of the shape cost.
 
     Source: Gevorgyan, SIoU Loss, arXiv 2205.12740. Lambda is printed there as 1 - 2 sin^2(arcsin x -
     pi / 4), the same.
@@ -354,7 +354,7 @@ def iou(y_true: Any, y_pred: Any, box_format: BoxFormat = "tblr") -> tf.Tensor:
 def _overlap(
     y_true: Any, y_pred: Any, box_format: BoxFormat, alpha: float
 ) -> tuple[_Overlap, Callable[[tf.Tensor], tf.Tensor]]:
-    """The overlap, and what gives a loss `[N]` the shape `[...]` of the input."""
+    """The overlap, and a function that gives a loss `[N]` the shape `[...]` of the input."""
     _check_options(alpha=alpha)
     y_true, y_pred = _checked(y_true, y_pred)
     overlap = _Overlap(*_as_tblr(y_true, y_pred, box_format))
@@ -376,24 +376,24 @@ def _check_options(box_format: str = "tblr", alpha: float = 1.0, beta: float = 1
 
 
 def _power(x: tf.Tensor, alpha: float) -> tf.Tensor:
-    # Rounding can make 0 negative, as C - U where one box holds the other. Clipping is right only
-    # here, where the slope at 0 is 0: else XLA, which rounds anew wherever it needs a number, may
-    # clip one half of a gradient and not the other.
+    # Rounding can make 0 negative, such as C - U if one box holds the other. Clipping is right only
+    # here, where the slope at 0 is 0. Elsewhere, XLA might clip one half of a gradient and not the other,
+    # because it rounds again wherever it needs a number.
     return x if alpha == 1 else tf.maximum(x, 0) ** alpha
 
 
 def _as_tblr(
     y_true: tf.Tensor, y_pred: tf.Tensor, box_format: BoxFormat
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Both `[..., 4]` as `[4, N]` `tblr`. Where there is no true box, both are one box: no loss, no gradient."""
+    """Both `[..., 4]` as `[4, N]` `tblr`. Without a true box, both become the same box: no loss, no gradient."""
     y_true, y_pred = _to_tblr(y_true, box_format), _to_tblr(y_pred, box_format)
     valid = _has_area(*_height_and_width(y_true))
-    # The prediction is replaced, not only its loss, or else NaN in it would make the gradient NaN.
+    # The prediction is replaced, not only its loss: otherwise NaN in it would make the gradient NaN.
     return tf.where(valid, y_true, 1), tf.where(valid, y_pred, 1)
 
 
 def _has_area(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Whether a true box has an area that can be reckoned with: in float32, sides from about 1e-11."""
+    """True if the area of a true box is large enough to compute with: in float32, for sides from about 1e-11."""
     smallest = np.finfo(height.dtype.as_numpy_dtype).tiny / (_NO_OFFSET**2 * RELATIVE_FLOOR)
     return (height > 0) & (width > 0) & (height * width > smallest)
 
@@ -413,7 +413,7 @@ def _shaped(value: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
 
 
 def _checked(y_true: Any, y_pred: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Both in the type that is computed in, of one shape `[..., 4]`."""
+    """Both in the type for computing, after a check that they have one shape `[..., 4]`."""
     y_pred, y_true = tf.convert_to_tensor(y_pred), tf.convert_to_tensor(y_true)
     _check_shapes(y_true, y_pred)
     if y_pred.dtype not in (tf.float32, tf.float64):
@@ -422,7 +422,7 @@ def _checked(y_true: Any, y_pred: Any) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _check_shapes(y_true: tf.Tensor, y_pred: tf.Tensor) -> None:
-    """Refuses shapes that are not one `[..., 4]`: now, or, as far as they are unknown now, when the graph runs."""
+    """Refuses shapes other than one `[..., 4]`. Dimensions that are unknown now are checked when the graph runs."""
     is_box = y_pred.shape.rank != 0 and y_pred.shape[-1:].is_compatible_with([4])
     if not is_box or not y_true.shape.is_compatible_with(y_pred.shape):
         raise ValueError(
@@ -437,7 +437,7 @@ def _check_shapes(y_true: tf.Tensor, y_pred: tf.Tensor) -> None:
 
 @tf.custom_gradient
 def _widened(y: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """`y` as float32; its gradient, which float16 may not hold, is cut to the finite range of its type."""
+    """`y` as float32. Its gradient, which may be too large for float16, is cut to the finite range of its type."""
     return tf.cast(y, tf.float32), lambda upstream: tf.saturate_cast(upstream, y.dtype)
 
 
@@ -446,20 +446,20 @@ class BoxLoss(keras.losses.Loss):
 
     A class of your own derives from it, gives its function to the constructor, and is added with
     `registry.LOSSES.register("name", MyLoss)`. All arguments of the classes are keywords: the options
-    of the function, then those of Keras.
+    of the function, then the arguments of Keras.
 
-    Pixels whose `sample_weight` is 0 are kept out: they cost nothing, and NaN there does no harm.
-    `sample_weight` is `[...]`, or `[..., 1]`, or its leading axes, such as `[B]`. Without it, means
-    are over all pixels, those without an object included.
+    Pixels with a `sample_weight` of 0 are left out: they cost nothing, and NaN there does no harm.
+    `sample_weight` has the shape `[...]` or `[..., 1]`, or only leading axes, such as `[B]`. Without it,
+    means are over all pixels, also those without an object.
 
     Attributes:
         function: the loss of each pixel.
-        options: what else it is called with.
-        gather: whether only the pixels that count are gathered and computed, or all are computed and
-            masked. The value is the same. Gathering is faster, but not where XLA compiles: training
-            sets it to False there. It is no part of the stored configuration.
-        looks_everywhere: whether the function reads the prediction where there is no true box; the
-            losses of overlap do not.
+        options: further arguments of the function.
+        gather: True gathers and computes only the pixels that count. False computes all pixels and masks
+            them. The value is the same. Gathering is faster, except with XLA, for which training sets
+            False. It is not part of the stored configuration.
+        looks_everywhere: True if the function reads the prediction where there is no true box. Losses of
+            overlap do not.
     """
 
     gather: bool = True
@@ -480,8 +480,8 @@ class BoxLoss(keras.losses.Loss):
             function: maps truth and prediction `[..., 4]` to losses `[...]`.
             reduction: `"sum"`, `"mean_with_sample_weight"` (the sum divided by the sum of the
                 weights) or another of Keras.
-            name: in logs; that of the function, if None.
-            dtype: the type to which Keras casts truth and prediction; `floatx`, if None.
+            name: the name in logs; None takes the name of the function.
+            dtype: the type to which Keras casts truth and prediction; None takes `floatx`.
             options: further arguments of the function, stored with the loss.
         """
         super().__init__(name=name or function.__name__, reduction=reduction, dtype=dtype)
@@ -511,11 +511,11 @@ class BoxLoss(keras.losses.Loss):
         return {**super().get_config(), "dtype": self.dtype, **self.options}
 
 
-_OF_WEIGHTED_PIXELS = ("sum", MEAN)  # reductions that ask for no other pixels
+_OF_WEIGHTED_PIXELS = ("sum", MEAN)  # reductions that need no other pixels
 
 
 def _weights_of_pixels(y_pred: tf.Tensor, sample_weight: Any) -> tf.Tensor:
-    """`sample_weight` as `[...]` of a type that holds fractions, for `y_pred` `[..., 4]`."""
+    """`sample_weight` with the shape `[...]` and a type for fractions, for `y_pred` `[..., 4]`."""
     weight = tf.convert_to_tensor(sample_weight)
     weight = tf.cast(weight, tf.float64 if y_pred.dtype == tf.float64 else tf.float32)
     shape = y_pred.shape[:-1]
@@ -552,7 +552,7 @@ def _gather(y_true: tf.Tensor, y_pred: tf.Tensor, weight: tf.Tensor) -> tuple[tf
 def _rows_at(
     y: tf.Tensor, pixels: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, None]]]:
-    """`tf.gather`, whose gradient is dense at once and needs no sum, as no row is taken twice."""
+    """`tf.gather` with a dense gradient. No row is taken twice, so the gradient needs no sum."""
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         return tf.scatter_nd(pixels[:, None], upstream, tf.shape(y, out_type=pixels.dtype)), None
@@ -563,7 +563,7 @@ def _rows_at(
 def _mask(
     y_true: tf.Tensor, y_pred: tf.Tensor, weight: tf.Tensor, prediction: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """All pixels; at those that do not count there is no true box, and if asked no `prediction` either."""
+    """All pixels. Pixels that do not count get no true box and, if asked, no `prediction` either."""
     counts = (weight != 0)[..., None]
     y_true = tf.where(counts, y_true, tf.zeros([], y_true.dtype))
     if prediction:
@@ -585,7 +585,7 @@ class IoULoss(BoxLoss):
         name: str | None = None,
         dtype: Any = None,
     ) -> None:
-        """`box_format` as in `iou_loss`; the rest as in `BoxLoss`."""
+        """`box_format` is explained in `iou_loss`, and the other arguments in `BoxLoss`."""
         _check_options(box_format=box_format)
         super().__init__(
             iou_loss, reduction=reduction, name=name, dtype=dtype, box_format=box_format
@@ -607,7 +607,7 @@ class _PowerLoss(BoxLoss):
         name: str | None = None,
         dtype: Any = None,
     ) -> None:
-        """`box_format` and the power `alpha` as in the function; the rest as in `BoxLoss`."""
+        """`box_format` and the power `alpha` are those of the function. `BoxLoss` explains the other arguments."""
         _check_options(box_format=box_format, alpha=alpha)
         super().__init__(
             type(self).formula,
@@ -668,7 +668,7 @@ class L2Loss(BoxLoss):
     def __init__(
         self, *, reduction: str = MEAN, name: str | None = None, dtype: Any = None
     ) -> None:
-        """Arguments are those of `BoxLoss`."""
+        """The arguments are those of `BoxLoss`."""
         super().__init__(l2_loss, reduction=reduction, name=name, dtype=dtype)
 
 
@@ -684,14 +684,14 @@ class SmoothL1Loss(BoxLoss):
         name: str | None = None,
         dtype: Any = None,
     ) -> None:
-        """`beta`, in pixels, as in `smooth_l1_loss`; the rest as in `BoxLoss`."""
+        """`beta`, in pixels, is explained in `smooth_l1_loss`, and the other arguments in `BoxLoss`."""
         _check_options(beta=beta)
         super().__init__(smooth_l1_loss, reduction=reduction, name=name, dtype=dtype, beta=beta)
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class MeanIoU(keras.metrics.MeanMetricWrapper):
-    """Mean IoU of predicted and true box over pixels, weighted by `sample_weight`; those of weight 0 are kept out."""
+    """Mean IoU of predicted and true boxes over pixels, weighted by `sample_weight`. Weight 0 leaves a pixel out."""
 
     def __init__(self, name: str = "iou", dtype: Any = None) -> None:
         super().__init__(fn=iou, name=name, dtype=dtype)

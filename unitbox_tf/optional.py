@@ -7,7 +7,7 @@ from typing import Any
 
 
 def load(module: str, extra: str, use: str) -> Any:
-    """The module of an optional library. Raises `ImportError` that says what `use` needs if it is not installed."""
+    """The module of an optional library. If it is not installed, an `ImportError` says what `use` needs."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -15,7 +15,7 @@ LOGGED_PER_KIND = 5  # how many problems of one kind are logged in full; all of 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Something in the data that could not be used, and where it stands."""
+    """Something in the data that could not be used, and its place."""
 
     kind: str
     where: str
@@ -26,14 +26,14 @@ class Problem:
 
 
 class Problems:
-    """Collects what readers and the input pipeline had to leave out, so that nothing is lost silently.
+    """Collects everything that readers and the input pipeline leave out, so that nothing is lost silently.
 
-    Each problem is kept. The first few of a kind are logged as warnings when they occur;
-    `log_counts` logs the totals. Functions take `problems=None`, too: then problems are only logged.
+    Each problem is kept. The first problems of a kind are also logged as warnings when they occur;
+    `log_counts` logs the totals. Functions also take `problems=None`: then problems are only logged.
     """
 
     def __init__(self, logged: bool = True) -> None:
-        """Starts empty. Without `logged`, it only keeps problems, for `add_all` of another."""
+        """Starts empty. If `logged` is False, problems are only kept, for `add_all` of another `Problems`."""
         self.logged = logged
         self.found: list[Problem] = []
         self._seen: set[tuple[str, str]] = set()
@@ -42,13 +42,13 @@ class Problems:
     def add(self, kind: str, where: str, message: str) -> None:
         """Records one problem; `where` is a file, with its line where there is one (`path:line`).
 
-        One that is known is not counted again: a photo may be read by several parts of a program.
+        A known problem is not counted again, because several parts of a program may read an image.
         """
         self.add_all([Problem(kind, where, message)])
 
     @staticmethod
     def of(problems: Problems | None) -> Problems:
-        """`problems`, or new ones where there are none: for functions to which they are optional."""
+        """`problems`, or new `Problems` if it is None: for functions in which the argument is optional."""
         return Problems() if problems is None else problems
 
     def add_all(self, problems: Iterable[Problem]) -> None:
@@ -67,12 +67,12 @@ class Problems:
             logger.warning("%d x %s", count, kind)
 
     def save(self, path: Path) -> None:
-        """Writes all problems, a line each: kind, place, message."""
+        """Writes all problems, one in a line: kind, place, message."""
         path.unlink(missing_ok=True)
         self.add_to(path)
 
     def add_to(self, path: Path) -> None:
-        """Adds those problems to a file of `save` that it does not have."""
+        """Adds the problems that a file of `save` does not have yet."""
         known = path.read_bytes() if path.exists() else b""
         # Quotes from broken files need not be text.
         lines = [f"{p.kind}\t{p}\n".encode("utf-8", "backslashreplace") for p in self.found]

@@ -1,4 +1,4 @@
-"""A bar for what takes long."""
+"""A progress bar for long work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def hidden() -> Iterator[None]:
 
 
 def verbosity() -> int:
-    """What Keras calls `verbose`: 1 for a bar on a terminal, 2 for a line an epoch elsewhere, 0 for neither."""
+    """Keras' `verbose`: 1 shows a bar on a terminal, 2 prints a line for each epoch elsewhere, 0 shows nothing."""
     if _HIDDEN.get():
         return 0
     return 1 if sys.stdout.isatty() else 2

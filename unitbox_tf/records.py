@@ -1,4 +1,4 @@
-"""The records that cross module borders: an annotated image, and what was found in an image.
+"""The records that modules exchange: an annotated image, and the detections in an image.
 
 Importing this module does not import TensorFlow.
 """
@@ -28,27 +28,26 @@ from unitbox_tf.files import Part
 class Annotation:
     """One image and the objects in it.
 
-    Two annotations are equal if all their values are. Since arrays can be changed, an annotation has
-    no hash: it cannot be in a set or be the key of a dict; its `name` can.
+    Two annotations are equal if all their values are equal. Since arrays can be changed, an annotation
+    has no hash: it cannot be in a set or be the key of a dict. Use its `name` instead.
 
     Attributes:
         name: identifies the image in its data set and in messages; for files, the path below the
             data set's root.
-        image: the file, the part of a file, or the encoded JPEG or PNG itself. A text is the path of
-            a file.
-        boxes: `xyxy` `[N, 4]` float64, in pixels of the image (as displayed: with its EXIF
-            orientation applied). Double, since formats hold `x` and `w`: in float32, `x + w - x`
-            does not give a written `w` of 23.7 back, and judges compute in double.
-        classes: `[N]` int32, an index into the data set's class names; zeros if left out.
-        ignore: `[N]` bool. True where a box is neither an object nor background: it takes no part
-            in the loss, and finding it or not does not count. False if left out. Readers set it for
-            boxes without area, the only ones that may have `x1 <= x0` or `y1 <= y0`.
-        size: height and width of the image in pixels, where the format states them.
-        ellipses: `[N, 5]` float64 as in `boxes.ellipses_to_boxes`, where the objects are annotated
-            so (FDDB).
-        attributes: what else the format says of each object, `[N]` int32 each (WIDER FACE).
-        areas: `[N]` float64, pixels of the object itself where the format states them: it need not
-            fill its box (COCO, which sorts objects by them). NaN where one is not stated.
+        image: the file, a part of a file, or the bytes of a JPEG or PNG. A text is the path of a file.
+        boxes: `xyxy` `[N, 4]` float64, in pixels of the image as displayed, with its EXIF orientation
+            applied. The type is double because formats hold `x` and `w`: in float32, `x + w - x` does
+            not give a written `w` of 23.7 back. Judges compute in double, too.
+        classes: `[N]` int32, indices into the data set's class names; zeros if left out.
+        ignore: `[N]` bool. True if a box is neither an object nor background: it takes no part in the
+            loss, and finding it or not does not count. False if left out. Readers set it for boxes
+            without area. Only such boxes may have `x1 <= x0` or `y1 <= y0`.
+        size: height and width of the image in pixels; None if the format does not state them.
+        ellipses: `[N, 5]` float64 as in `boxes.ellipses_to_boxes`, if objects are annotated as
+            ellipses (FDDB).
+        attributes: further facts about each object, by name, `[N]` int32 each (WIDER FACE).
+        areas: `[N]` float64, the area of the object itself in pixels, if the format states it. An object
+            need not fill its box. COCO sorts objects by this area. NaN for objects without it.
     """
 
     name: str
@@ -102,7 +101,7 @@ class Annotation:
         if array.ndim == 0 or len(array) != count:
             received = "one number" if array.ndim == 0 else len(array)
             raise ValueError(
-                f"{self.name}: expected {count} {name}, one a box, received {received}"
+                f"{self.name}: expected {count} {name}, one for each box, received {received}"
             )
         return array
 
@@ -137,7 +136,7 @@ class Annotation:
 
     @property
     def object_areas(self) -> np.ndarray:
-        """`[N]` float64: `areas`, and that of the box where none is stated; 0 for boxes without area."""
+        """`[N]` float64: `areas`, or the area of the box if none is stated; 0 for boxes without area."""
         of_boxes = np.maximum(self.boxes[:, 2:] - self.boxes[:, :2], 0).prod(axis=1)
         return (
             of_boxes if self.areas is None else np.where(np.isnan(self.areas), of_boxes, self.areas)
@@ -145,7 +144,7 @@ class Annotation:
 
     @property
     def where(self) -> str:
-        """The image's file, its name where it has none, or both where it is part of one: for messages."""
+        """The place of the image for messages: its file, or its name, or both if it is a part of a file."""
         if isinstance(self.image, Part):
             return f"{self.image.path}: {self.name}"
         return self.name if isinstance(self.image, bytes) else str(self.image)
@@ -159,14 +158,14 @@ class Annotation:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detections:
-    """What was found in one image, best first.
+    """The objects found in one image, best first.
 
-    Lists become arrays. Two of them are equal if all their values are. Since arrays can be changed,
-    they have no hash.
+    Lists become arrays. Two `Detections` are equal if all their values are equal. Since arrays can be
+    changed, they have no hash.
 
     Attributes:
         boxes: `xyxy` `[K, 4]` float32, in pixels of the image and cut to it. Arrays of float64 stay
-            as they are: boxes and scores of another detector, as they stand in its file.
+            float64, so that the numbers in the file of another detector are kept.
         scores: `[K]` float32 from 0 to 1, or float64.
         classes: `[K]` int32.
         image_size: height and width of the image, in pixels.
@@ -227,15 +226,15 @@ class Detections:
         image_id: int | str | None = None,
         category_ids: Mapping[int, int] | None = None,
     ) -> list[dict[str, Any]]:
-        """COCO's results, a dict a detection, ready for `json.dump`; lists of several images may be joined.
+        """COCO's results: one dict for each detection, ready for `json.dump`. Lists of several images may be joined.
 
         Args:
-            file_name: of the image; left out where it is None.
-            image_id: of the image in COCO's annotations, which pycocotools needs; left out likewise.
-            category_ids: COCO's number of each class; from 1 in the order of classes, if None.
+            file_name: the image's file name; left out if None.
+            image_id: the image's id in COCO's annotations, which pycocotools needs; left out if None.
+            category_ids: COCO's number of each class; None numbers the classes from 1 in their order.
 
         Raises:
-            ValueError: neither `file_name` nor `image_id`: the rows would be of no image.
+            ValueError: neither `file_name` nor `image_id` is given, so the rows would name no image.
         """
         if file_name is None and image_id is None:
             raise ValueError("Expected file_name or image_id. Received neither")
@@ -244,23 +243,23 @@ class Detections:
     def to_csv(
         self, class_names: Sequence[str] = (), image: str | None = None, header: bool = True
     ) -> str:
-        """A table `image,x0,y0,x1,y1,class,score`, a line a detection, every number to its last bit.
+        """A table `image,x0,y0,x1,y1,class,score`, one line for each detection, with every number to its last bit.
 
         Args:
-            class_names: what to write in `class`; the numbers of the classes, if there are none.
-            image: the image's name; if it is None, there is no such column.
-            header: whether the first line names the columns. Tables of several images may be joined
-                if only the first has it.
+            class_names: names for the column `class`; without them it has the numbers of the classes.
+            image: the image's name; None leaves this column out.
+            header: True names the columns in the first line. Tables of several images may be joined if
+                only the first has this line.
 
         Raises:
-            ValueError: a detection is of a class without a name.
+            ValueError: the class of a detection has no name.
         """
         columns = self._columns(class_names, image)
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         if header:
             table.writerow(columns)
-        # As Python's floats, whose digits give the same number in single and in double precision.
+        # Python's floats: their digits give the same number in single and in double precision.
         values = [np.asarray(column).tolist() for column in columns.values()]
         table.writerows(zip(*values, strict=True))
         return text.getvalue()
@@ -268,7 +267,7 @@ class Detections:
     def to_pandas(
         self, class_names: Sequence[str] = (), image: str | None = None
     ) -> pandas.DataFrame:
-        """A `pandas.DataFrame` with the columns of `to_csv`, whose arguments and errors it shares.
+        """A `pandas.DataFrame` with the columns of `to_csv`. Arguments and errors are the same.
 
         Raises:
             ImportError: pandas is not installed.
@@ -278,11 +277,11 @@ class Detections:
         )
 
     def to_supervision(self, class_names: Sequence[str] = ()) -> supervision.Detections:
-        """As `Detections` of the library supervision, with names, if there are any, in `data["class_name"]`.
+        """`Detections` of the library supervision. Class names, if given, are in `data["class_name"]`.
 
         Raises:
             ImportError: supervision is not installed.
-            ValueError: a detection is of a class without a name.
+            ValueError: the class of a detection has no name.
         """
         names = {"class_name": self._names(class_names)} if class_names else {}
         return optional.load("supervision", "supervision", "Detections.to_supervision").Detections(
@@ -301,7 +300,7 @@ class Detections:
         }
 
     def _names(self, class_names: Sequence[str]) -> np.ndarray:
-        """Of each detection's class, `[K]`."""
+        """The class name of each detection, `[K]`."""
         if len(self) and self.classes.max() >= len(class_names):
             raise ValueError(
                 f"Expected a name for each class up to {self.classes.max()}. "
@@ -320,11 +319,11 @@ def coco_rows(
     """COCO's results of one image: `image_id`, `file_name`, `category_id`, `bbox` x, y, width, height, `score`.
 
     Args:
-        file_name: of the image; left out where it is None.
-        rows: `x y w h score` `[K, 5]` in pixels of the image, written as they are.
+        file_name: the image's file name; left out if None.
+        rows: `x y w h score` `[K, 5]` in pixels of the image, written without changes.
         classes: `[K]`, from 0.
-        image_id: left out where it is None.
-        category_ids: by class; from 1 in the order of classes, if None.
+        image_id: the image's id; left out if None.
+        category_ids: the number of each class; None numbers the classes from 1 in their order.
     """
     image = {"image_id": image_id, "file_name": file_name}
     known = {name: value for name, value in image.items() if value is not None}
@@ -340,14 +339,14 @@ def coco_rows(
 
 
 def _equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
-    """Whether both have the same values, NaN being equal to NaN, or both are None."""
+    """True if both have the same values (NaN equals NaN), or both are None."""
     if one is None or other is None:
         return one is other
     return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
 
 
 def _floats(values: Any, name: str) -> np.ndarray:
-    """As float32; arrays of float64 stay as they are."""
+    """`values` as float32. Arrays of float64 stay as they are."""
     if isinstance(values, np.ndarray) and values.dtype in (np.float32, np.float64):
         return values
     try:
@@ -357,7 +356,7 @@ def _floats(values: Any, name: str) -> np.ndarray:
 
 
 def _int32(classes: Any) -> np.ndarray:
-    """Classes as int32. Raises `ValueError` for what is no whole number."""
+    """Classes as int32. Raises `ValueError` if one is no whole number."""
     if isinstance(classes, np.ndarray) and classes.dtype == np.int32:
         return classes
     try:

@@ -1,7 +1,7 @@
-"""What can be extended, by name: losses, decoders, backbones, export formats and data set formats.
+"""Registries of everything that can be extended: losses, decoders, backbones, export formats and data set formats.
 
-A registry knows the names of what the package has, and imports the module behind a name when it is asked
-for it. So names can be checked and listed without TensorFlow. `docs/extending.md` shows how to add to each.
+A registry knows names, and imports the module behind a name when its value is asked for. So names can be
+checked and listed without TensorFlow. `docs/extending.md` shows how to add to each registry.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Registry:
     """Values by name. Iterating gives the names, in the order in which they were added."""
 
     def __init__(self, kind: str, homes: Mapping[str, str] | None = None) -> None:
-        """`kind` is what an entry is called in messages; `homes` maps names to `"module:attribute"`."""
+        """`kind` names an entry in messages; `homes` maps names to `"module:attribute"`."""
         self.kind = kind
         self._homes = dict(homes or {})
         self._values: dict[str, Any] = {}
@@ -35,11 +35,11 @@ class Registry:
         return value
 
     def unregister(self, name: str) -> None:
-        """Takes away what `register` added."""
+        """Removes a value that `register` added."""
         del self._values[name], self._homes[name]
 
     def __getitem__(self, name: str) -> Any:
-        """The value. Raises `ValueError`, which lists the names, where there is none."""
+        """The value. Raises `ValueError`, which lists the names, if there is none."""
         if name not in self:
             raise ValueError(f"Unknown {self.kind} {name!r}. Expected one of {list(self)}.")
         if name not in self._values:

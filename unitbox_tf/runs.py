@@ -1,9 +1,9 @@
-"""The folder of a run, and of a detector that is published in `saved_models/`: the names and meaning of its files.
+"""The names and meanings of the files in the folder of a run, or of a detector published in `saved_models/`.
 
-A run has `config.json`, the weights of the best and of the last epoch, and what training tells of itself. A
-published detector, known by name (`unitbox_tf.load("faces")`), has `config.json`, `weights.npz`, its SHA-256
-in `weights.npz.sha256`, and a model card, `README.md`. Its weights are stored in half precision, which
-halves the file; the network computes with them in single precision.
+A run has `config.json`, the weights of the best and of the last epoch, and reports of its training. A
+published detector is known by name (`unitbox_tf.load("faces")`). It has `config.json`, `weights.npz`, the
+SHA-256 of the weights in `weights.npz.sha256`, and a model card, `README.md`. Its weights are stored in half
+precision, which halves the file. The network computes with them in single precision.
 
 Importing this module does not import TensorFlow.
 """
@@ -23,7 +23,7 @@ from unitbox_tf import files
 from unitbox_tf.config import Config
 
 _HERE = Path(__file__).parent
-# A wheel has the published detectors inside the package, the repository has them beside it: see setup.cfg.
+# Published detectors are inside the package in a wheel, and beside it in the repository: see setup.cfg.
 FOLDER = _HERE / "saved_models"
 if not FOLDER.is_dir():
     FOLDER = _HERE.parent / "saved_models"
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def history_file(self) -> Path:
-        """Logs, a dict an epoch."""
+        """Logs, one dict for each epoch."""
         return self.folder / "history.json"
 
     @property
@@ -97,7 +97,7 @@ class Run:
 
     @property
     def weights_digest(self) -> Path:
-        """Their SHA-256, as `sha256sum --check` reads it."""
+        """The SHA-256 of the weights, as `sha256sum --check` reads it."""
         return self.folder / "weights.npz.sha256"
 
     @property
@@ -107,11 +107,11 @@ class Run:
 
     @property
     def exists(self) -> bool:
-        """Whether the folder is one of a run or of a published detector."""
+        """True if the folder holds a run or a published detector."""
         return self.config_file.is_file()
 
     def config(self) -> Config:
-        """Its configuration. Raises `ValueError` where there is none that can be used."""
+        """The configuration. Raises `ValueError` if there is no usable one."""
         if not self.exists:
             missing = "there is no such file" if self.folder.exists() else "there is no such folder"
             raise ValueError(
@@ -121,14 +121,14 @@ class Run:
         return configs.load(self.config_file)
 
     def history(self) -> list[dict[str, Any]]:
-        """The logs of the epochs that are done."""
+        """The logs of the finished epochs."""
         if not self.history_file.is_file():
             return []
         rows: list[dict[str, Any]] = json.loads(self.history_file.read_text(encoding="utf-8"))
         return rows
 
     def weights_of_training(self, *, last: bool = False) -> Path:
-        """The file with the best weights, or the last where no best were stored, or where `last` asks for them.
+        """The file with the best weights; with the last weights if `last` is True or no best weights are stored.
 
         Raises:
             ValueError: there is none.
@@ -144,11 +144,11 @@ class Run:
         return found
 
     def digest(self) -> str:
-        """SHA-256 of the weights: a network that was trained further is another, whatever its name."""
+        """SHA-256 of the weights. It changes when the network is trained further, even if the name stays."""
         return files.digest(self.weights if self.weights.is_file() else self.weights_of_training())
 
     def card(self) -> str:
-        """The model card: of a published detector `README.md`, of a run the facts that are known."""
+        """The model card: `README.md` of a published detector; for a run, a text of the known facts."""
         if self.card_file.is_file():
             return self.card_file.read_text(encoding="utf-8")
         config = self.config()
@@ -168,14 +168,14 @@ class Run:
         return "\n".join(lines) + "\n"
 
     def publish(self, config: Config, weights: Sequence[tuple[str, np.ndarray]]) -> None:
-        """Writes a published detector into the folder, but for its model card, which people write.
+        """Writes a published detector into the folder. People write its model card themselves.
 
         Args:
-            config: of the run; where things were on the machine that trained is left out.
-            weights: in the order of the model, each with its name.
+            config: the configuration of the run. Paths on the machine that trained are left out.
+            weights: the weights in the order of the model, each with its name.
 
         Raises:
-            ValueError: a weight has no finite counterpart in half precision.
+            ValueError: a weight is not finite in half precision.
         """
         arrays = {
             f"{number:03} {name}": _half(name, values)
@@ -194,7 +194,7 @@ class Run:
         files.write(self.config_file, config.to_json())
 
     def read_weights(self) -> list[tuple[str, np.ndarray]]:
-        """Names and values, float32, of a published detector, in the order of the model.
+        """Names and float32 values of the weights of a published detector, in the order of the model.
 
         Raises:
             ValueError: the file is not the one that was published.
@@ -213,7 +213,7 @@ class Run:
 
 
 def find(name: str | Path) -> Path:
-    """The path `name` if it exists, else the folder of the published detector of that name, else `name`."""
+    """The path `name` if it exists. If it does not, the folder of the published detector `name`, if there is one."""
     path = Path(name)
     if not path.exists() and len(path.parts) == 1 and Run(FOLDER / path).weights.is_file():
         return FOLDER / path
@@ -221,7 +221,7 @@ def find(name: str | Path) -> Path:
 
 
 def names() -> list[str]:
-    """The published detectors that are there."""
+    """The names of the published detectors that are installed."""
     folders = FOLDER.iterdir() if FOLDER.is_dir() else ()
     return sorted(path.name for path in folders if Run(path).weights.is_file())
 

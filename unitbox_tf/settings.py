@@ -1,12 +1,12 @@
-"""Settings that check themselves: frozen dataclasses whose fields say what they mean and what they may be.
+"""Settings that check themselves: frozen dataclasses whose fields state their meaning and their valid values.
 
     @dataclasses.dataclass(frozen=True)
     class DataConfig(Settings):
         image_size: int = setting(96, "side of the square training images, in pixels", at_least(1))
 
-Types, ranges and what holds between fields are checked when an object is made, whoever makes it: the
-command line, a json file or Python. What is plainly meant is converted: a list to a tuple, a `Path` to
-text, a whole number to a float, a NumPy number to Python's.
+Types, ranges and conditions between fields are checked when an object is made by the command line, from a
+json file or in Python. Values with a plain meaning are converted: a list to a tuple, a `Path` to text, a
+whole number to a float, a NumPy number to Python's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 
 class Check(NamedTuple):
-    """A condition on a value, besides its type: in words and as a test."""
+    """A condition on a value besides its type, in words and as a test."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -67,10 +67,10 @@ def setting(
     """A field of `Settings`.
 
     Args:
-        default: its value where none is given.
-        help: what it does and when to change it; command lines show it.
-        check: what the value must be; a value of None is not checked.
-        names: the names that it may be, such as those of a registry: which may be added to later.
+        default: the value if none is given.
+        help: what the field does and when to change it. The command line shows this text.
+        check: a condition on the value. None as a value is not checked.
+        names: the valid names, such as a registry, to which names may be added later.
     """
     metadata = {"help": help, "check": check, "names": names}
     return dataclasses.field(default=default, metadata=metadata)
@@ -80,10 +80,10 @@ class Settings:
     """Base of dataclasses whose fields are made by `setting`, or are `Settings` themselves."""
 
     def __post_init__(self) -> None:
-        """Checks each field, then what holds between them.
+        """Checks each field, then the conditions between fields.
 
         Raises:
-            ValueError: the message names the field, what is expected and what came.
+            ValueError: a value is unusable. The message names the field, the expected and the received value.
         """
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -95,12 +95,12 @@ class Settings:
                 raise ValueError(f"{type(self).__name__}: expected {words}. Received: {received!r}")
 
     def together(self) -> Iterator[tuple[bool, str, Any]]:
-        """Conditions between fields: whether each holds, the expectation in words, and the value that came."""
+        """Conditions between fields: True if the condition holds, the expectation in words, and the received value."""
         return iter(())
 
 
 def choices(cls: Any, name: str) -> tuple[str, ...] | None:
-    """The values that the field `name` of the settings `cls` may have, where they are listed."""
+    """The valid values of the field `name` of the settings `cls`; None if they are not listed."""
     hint = typing.get_type_hints(cls)[name]
     names = cls.__dataclass_fields__[name].metadata.get("names")
     if names is not None:
@@ -109,7 +109,7 @@ def choices(cls: Any, name: str) -> tuple[str, ...] | None:
 
 
 def changed(settings: Any, changes: Mapping[str, Any]) -> Any:
-    """`settings` with some fields of other values.
+    """`settings` with other values in some fields.
 
     Raises:
         ValueError: a field is unknown, or its value unusable.
@@ -127,14 +127,14 @@ def checked(cls: Any, name: str, value: Any) -> Any:
     """`value` as the field `name` of the settings `cls` keeps it.
 
     Raises:
-        ValueError: the field cannot have it; the message names the field, what is expected and what came.
+        ValueError: the value is unusable. The message names the field, the expected and the received value.
     """
     field = cls.__dataclass_fields__[name]
     return _checked(cls, field, typing.get_type_hints(cls)[name], value)
 
 
 def from_dict(cls: type, values: Any, where: str) -> Any:
-    """Settings of the class `cls` from what json holds; fields that are missing take their defaults.
+    """Settings of the class `cls` from a json object. Missing fields take their defaults.
 
     Raises:
         ValueError: a field is unknown or has an unusable value; the message begins with `where`.
@@ -160,7 +160,7 @@ def from_dict(cls: type, values: Any, where: str) -> Any:
 
 
 def _checked(owner: type, field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
-    """`value` as `field` of `owner` keeps it; raises `ValueError` where it cannot."""
+    """`value` as `field` of `owner` keeps it. Raises `ValueError` if it is unusable."""
     check: Check | None = field.metadata.get("check")
     names: Collection[str] | None = field.metadata.get("names")
     converted = _converted(hint, value)

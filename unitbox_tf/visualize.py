@@ -13,15 +13,15 @@ import numpy as np
 from unitbox_tf import optional
 from unitbox_tf.records import Detections
 
-Shape = Literal["ellipse", "box"]  # of what is blurred
+Shape = Literal["ellipse", "box"]  # the shape of the blurred region
 
 TRUTH_COLOUR = (40, 200, 60)
 IGNORED_COLOUR = (150, 150, 150)
 DETECTION_COLOUR = (255, 60, 40)
 
-BLUR_BLOCKS = 4  # colours along the longer side of what is blurred; no more of it is kept
-SMALLEST_BLOCK = 4  # px, of the image: fewer would keep small faces as they are
-FINE = 8  # px a block, at which blocks are smoothed: the same work however large the face
+BLUR_BLOCKS = 4  # colours along the longer side of the blurred region; nothing else is kept
+SMALLEST_BLOCK = 4  # px of the image; smaller blocks would keep small faces visible
+FINE = 8  # px; size of a block while it is smoothed, so that the work does not grow with the face
 
 VALIDATION_METRICS = ("val_recall", "val_precision", "val_box_iou", "val_ap50", "val_ap75")
 
@@ -29,7 +29,7 @@ VALIDATION_METRICS = ("val_recall", "val_precision", "val_box_iou", "val_ap50", 
 def draw_boxes(
     image: np.ndarray, boxes: np.ndarray, colour: tuple[int, int, int], labels: Sequence[str] = ()
 ) -> np.ndarray:
-    """A copy of `image` with `boxes` `xyxy` `[N, 4]`, and a label above each box where there are `labels`."""
+    """A copy of `image` with `boxes` `xyxy` `[N, 4]`, and a label above each box if there are `labels`."""
     image = image.copy()
     thickness = max(1, round(max(image.shape[:2]) / 300))
     scale = max(0.35, max(image.shape[:2]) / 1400)
@@ -50,19 +50,19 @@ def blur(
     margin: float = 0.25,
     shape: Shape = "ellipse",
 ) -> np.ndarray:
-    """A copy of `image` in which what lies in `boxes` cannot be recognised: blocks of mean colours, then smoothed.
+    """A copy of `image` in which the content of `boxes` is blurred: blocks of mean colours, then smoothed.
 
-    This is no guarantee that nobody can be recognised: detectors miss faces, which then stay as they
-    are, and hair, clothes and places tell who somebody is, too. At most 4 x 4 mean colours of each box
-    are kept. They do not give the face back, but may be enough to pick it from a few known images:
-    where that matters, have a person look, and paint the boxes over.
+    This does not guarantee that nobody can be recognised. Detectors miss faces, and these stay visible.
+    Hair, clothes and places also tell who somebody is. At most 4 x 4 mean colours of each box are kept.
+    They do not give the face back, but may be enough to pick it from a few known images. If that matters,
+    let a person check the result, and paint the boxes over.
 
     Args:
         image: uint8 `[H, W, 3]`.
-        boxes: `xyxy` `[N, 4]`, in pixels of the image. Boxes wholly outside are passed over.
-        margin: the share of its width, and height, by which a box is widened on each side. From 0.21
-            on, the ellipse covers the whole box.
-        shape: what is blurred: the widened box, or the ellipse inscribed in it.
+        boxes: `xyxy` `[N, 4]`, in pixels of the image. Boxes outside are skipped.
+        margin: each side of a box is moved outwards by this share of its width or height. From 0.21 on,
+            the ellipse covers the whole box.
+        shape: the blurred region: the widened box, or the ellipse inscribed in it.
 
     Raises:
         ValueError: `margin` is below 0, or the shape unknown.
@@ -94,10 +94,10 @@ def blur(
 
 
 def _blocks(image: np.ndarray, block: float) -> np.ndarray:
-    """`image` as blocks of mean colours, `block` pixels or more a side, smoothed; as large as `image`."""
+    """`image` as smoothed blocks of mean colours, each with sides of `block` pixels or more; same size as `image`."""
     height, width = image.shape[:2]
     block = max(block, SMALLEST_BLOCK)
-    # Rounded down: more of the face in a block, not less.
+    # Rounded down, so that a block covers more of the face, not less.
     columns, rows = max(1, int(width / block)), max(1, int(height / block))
     means = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
     size = (columns * FINE, rows * FINE)
@@ -109,7 +109,7 @@ def _blocks(image: np.ndarray, block: float) -> np.ndarray:
 def draw_detections(
     image: np.ndarray, detections: Detections, class_names: Sequence[str]
 ) -> np.ndarray:
-    """`image` with the boxes of `detections`, their scores and, where there are several classes, their names."""
+    """`image` with the boxes of `detections`, their scores and, if there are several classes, their class names."""
     names = class_names if len(class_names) > 1 else [""]
     labels = [
         f"{names[label]} {score:.2f}".strip()
@@ -141,7 +141,7 @@ def heatmap_panel(image: np.ndarray, confidence: np.ndarray, distances: np.ndarr
     """Side by side: `image`, its confidence (sigmoid of the best class' logit), and the long side of each pixel's box.
 
     Args:
-        image: any size; shown at that of the maps.
+        image: an image of any size; it is shown at the size of the maps.
         confidence: logits `[H, W, C]`.
         distances: `tblr` `[H, W, 4]`.
     """
@@ -149,7 +149,7 @@ def heatmap_panel(image: np.ndarray, confidence: np.ndarray, distances: np.ndarr
     probability = 0.5 * (1 + np.tanh(0.5 * confidence.max(axis=-1)))
     size = np.maximum(distances[..., 0] + distances[..., 1], distances[..., 2] + distances[..., 3])
     shown = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    # Where nothing is, the predicted box means nothing: dim it.
+    # Without an object, the predicted box means nothing: it is dimmed.
     sizes = heatmap(size, 0, max(height, width)) * (0.25 + 0.75 * probability[..., None])
     return np.hstack([shown, heatmap(probability, 0, 1), sizes.astype(np.uint8)])
 
@@ -179,12 +179,12 @@ def tile(images: Sequence[np.ndarray], columns: int, height: int = 240) -> np.nd
 def save_history(
     history: Sequence[dict[str, Any]], path: Path, chosen_by: Sequence[str] = ()
 ) -> None:
-    """Plots the curves of a run (a dict of metrics an epoch) over training steps; `chosen_by` names more of them.
+    """Plots the metrics in `history`, a dict for each epoch, over training steps. `chosen_by` names further metrics.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    # A figure of its own, without pyplot: what a notebook shows its plots with stays as it is.
+    # Without pyplot, so that the plots of a notebook keep their backend.
     figure = optional.load("matplotlib.figure", "plots", "the plot of a run's curves").Figure(
         figsize=(11, 4)
     )

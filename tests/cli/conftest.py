@@ -8,7 +8,7 @@ from unitbox_tf.datasets import synthetic
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder with a PNG, an upside-down JPEG and a broken photo."""
+    """A folder with a PNG, an upside-down JPEG and a broken image."""
     folder = tmp_path / "photos"
     (folder / "deep").mkdir(parents=True)
     (folder / "a.png").write_bytes(synthetic.draw(0).image)

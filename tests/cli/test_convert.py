@@ -43,7 +43,7 @@ def test_convert_counts_what_is_ignored_and_lists_problems(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "read  1 images, 3 boxes, 2 of them ignored" in printed
     assert "written  1 images, 1 boxes, 0 of them ignored" in printed
-    for kind in ("photo listed but absent", "box without area", "ignored objects left out"):
+    for kind in ("image listed but absent", "box without area", "ignored objects left out"):
         assert f"1  x {kind}" in printed
     lines = (tmp_path / "out/problems.txt").read_text().splitlines()
     assert any("wider_face_val_bbx_gt.txt:4: expected a width and height" in line for line in lines)

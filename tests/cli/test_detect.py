@@ -35,7 +35,7 @@ def test_detect_writes_coco_results_and_pictures(untrained_run, photos, tmp_path
     for row in rows:
         assert set(row) == {"file_name", "bbox", "score", "category_id"}
         x, y, width, height = row["bbox"]
-        # The turned photo is displayed 60 wide and 96 high.
+        # The turned image is displayed 60 wide and 96 high.
         right, bottom = (60, 96) if row["file_name"].endswith("turned.jpg") else (96, 96)
         assert 0 <= x <= x + width <= right + 0.01
         assert 0 <= y <= y + height <= bottom + 0.01
@@ -52,7 +52,7 @@ def test_detect_goes_on_after_a_broken_photo(untrained_run, photos, tmp_path, ca
     (photos / "b.jpg").write_bytes(b"")
     out = tmp_path / "out"
     assert cli.main(["detect", str(untrained_run), str(photos), "--output", str(out)]) == 1
-    assert "b.jpg: expected a JPEG or PNG photo" in caplog.text
+    assert "b.jpg: expected a JPEG or PNG image" in caplog.text
     assert "1 of 3 images could not be read" in capsys.readouterr().err
     assert (out / "a.png").is_file()
     assert (out / "detections.json").is_file()
@@ -63,9 +63,9 @@ def test_detect_never_overwrites_photos(untrained_run, photos, tmp_path):
     other = photos / "deep" / "a.png"
     other.write_bytes(before)
     detect = ["detect", str(untrained_run), str(photos)]
-    assert cli.main([*detect, "--output", str(photos)]) == 1  # the photos' own folder
+    assert cli.main([*detect, "--output", str(photos)]) == 1  # the images' own folder
     inside = photos / "found"
-    # Later, pictures of the first time are not searched, and those of a new beginning replace them.
+    # Later, images of the first time are not searched, and those of a new beginning replace them.
     for more in ([], [], ["--restart"]):
         assert cli.main([*detect, "--output", str(inside), *more]) == 0
         names = {"a.png", "a-2.png", "turned.jpg", "detections.json", "journal.jsonl"}
@@ -98,9 +98,9 @@ def test_detect_says_what_is_missing(untrained_run, tmp_path, capsys):
     assert "nothing is downloaded. Received: https://example.org/a.jpg" in capsys.readouterr().err
 
 
-# `unitbox detect` with a detector that takes no time, finds one object in each photo, and keeps a list of
-# what it was asked for. Photos have a width of their own, by which it knows them. At the width in
-# STOP_AT, it ends like a kill. The memory in use at the 100th photo and at the last is printed.
+# `unitbox detect` with a detector that takes no time, finds one object in each image, and keeps a list of
+# what it was asked for. Images have a width of their own, by which it knows them. At the width in
+# STOP_AT, it ends like a kill. The memory in use at the 100th image and at the last is printed.
 QUICK_DETECT = """
 import os, resource, signal, sys
 import numpy as np
@@ -128,10 +128,10 @@ sys.exit(status)
 
 
 def interrupted_and_continued(folder, count, height):
-    """Runs the command on `count` photos, three of them broken, twice: the first time, it is killed half-way.
+    """Runs the command on `count` images, three of them broken, twice: the first time, it is killed half-way.
 
     Returns:
-        The widths of the photos that each run was shown, what the second printed, and its status.
+        The widths of the images that each run was shown, what the second printed, and its status.
     """
     (folder / "photos").mkdir()
     broken = (3, count // 2 + 2, count - 1)
@@ -152,7 +152,7 @@ def interrupted_and_continued(folder, count, height):
         shown.append([int(line) for line in (folder / "asked").read_text().split()])
         (folder / "asked").unlink()
     assert results[0].returncode == -signal.SIGKILL, results[0].stderr
-    # Only the photo at which it was killed is shown again.
+    # Only the image at which it was killed is shown again.
     assert shown[0] == [50 + n for n in range(count // 2 + 1) if n not in broken]
     assert shown[1] == [50 + n for n in range(count // 2, count) if n not in broken]
     rows = json.loads((folder / "out" / "detections.json").read_text())
@@ -168,8 +168,8 @@ def interrupted_and_continued(folder, count, height):
     listed = (folder / "out" / "problems.txt").read_text().splitlines()
     assert len(listed) == 3
     for number, line in zip(broken, listed, strict=True):
-        assert f"photos/{number:04}.jpg: expected a JPEG or PNG photo" in line
-        assert f"photos/{number:04}.jpg: expected a JPEG or PNG photo" in errors
+        assert f"photos/{number:04}.jpg: expected a JPEG or PNG image" in line
+        assert f"photos/{number:04}.jpg: expected a JPEG or PNG image" in errors
     return results[1].stdout + errors
 
 
@@ -185,15 +185,15 @@ def test_detect_takes_a_thousand_photos_in_the_memory_of_a_few(tmp_path):
     assert "499 of 1000 images were done before" in printed
     assert "997 objects in 997 images" in printed
     assert len(printed.splitlines()) < 15
-    # Of the last 400 photos, 750 to 1,050 pixels wide, a single one held takes 1,600 KiB.
+    # Of the last 400 images, 750 to 1,050 pixels wide, a single one held takes 1,600 KiB.
     assert int(printed.split("grown by ")[1].split()[0]) < 50_000
 
 
 @pytest.fixture
 def quick(tmp_path, monkeypatch):
-    """`run(inputs, **decode)`: the command in a folder of four photos, with a detector that takes no time.
+    """`run(inputs, **decode)`: the command in a folder of four images, with a detector that takes no time.
 
-    Returns the names of the photos that it was shown.
+    Returns the names of the images that it was shown.
     """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
@@ -319,7 +319,7 @@ def test_what_ctrl_c_stops_is_gone_on_with(quick, monkeypatch, capsys):
     save_image = images.save_image
     monkeypatch.setattr(images, "save_image", interrupted)
     assert quick("photos", status=cli.INTERRUPTED) == [0, 1, 2]
-    assert "the same command goes on with what is left" in capsys.readouterr().err
+    assert "the same command goes on with the remaining inputs" in capsys.readouterr().err
     monkeypatch.setattr(images, "save_image", save_image)
     assert quick("photos") == [2, 3]
     assert len(results_of()) == 4
@@ -342,7 +342,7 @@ def test_detect_writes_videos_and_what_is_in_each_frame(quick, capsys, caplog):
     test_video.write(Path("photos/whole.mp4"), 5, "mp4v")
     assert quick("photos/*.avi", "photos/whole.mp4", "photos/0.png", status=1)[:1] == [0]
     printed = capsys.readouterr()
-    # Its json would be that of the photos.
+    # Its json would be that of the images.
     assert "photos/detections.avi: 19 found in 20 frames: out/detections-2.mp4" in printed.out
     assert "photos/detections.avi: 1 of 20 frames could not" in caplog.text
     assert results_of() == ["photos/0.png"]

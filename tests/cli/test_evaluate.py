@@ -123,7 +123,7 @@ def test_evaluate_takes_only_the_photos_that_are_there(tmp_path, capsys):
 def test_evaluate_says_that_photos_cannot_be_read(untrained_run, tmp_path, capsys):
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(synthetic.draw(number).image)
-    (tmp_path / "1.png").write_bytes(b"no photo")
+    (tmp_path / "1.png").write_bytes(b"no image")
     (tmp_path / "some.csv").write_text(
         "image,x0,y0,x1,y1,class\n" + "".join(f"{n}.png,1,1,20,20,object\n" for n in range(4))
     )

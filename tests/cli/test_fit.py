@@ -139,7 +139,7 @@ def test_the_result_is_json_alone_where_it_is_asked_for(monkeypatch, capsys, tmp
 
 @pytest.mark.slow
 def test_the_first_command_of_the_readme_gives_a_detector_that_finds_objects(tmp_path):
-    """What `make fit` runs, judged on pictures that training has not seen."""
+    """What `make fit` runs, judged on images that training has not seen."""
     train = [sys.executable, "training/fit.py", "--output", str(tmp_path), "--run", "smoke"]
     subprocess.run(train, check=True)
     evaluate = ["evaluate", str(tmp_path / "smoke"), "synthetic:#5000000-5000300"]

@@ -8,7 +8,7 @@ import numpy as np
 from unitbox_tf import registry
 
 
-def photo(path, content=b"a photo, as far as most readers care"):
+def photo(path, content=b"an image, as far as most readers care"):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 

@@ -60,12 +60,12 @@ def test_a_photo_with_another_number_of_lines_than_stated_takes_none_from_the_ne
     found = read("wider_face", tmp_path, "val", problems)
     assert [(a.name, len(a.boxes)) for a in found] == [("a.jpg", 1), ("b.jpg", 1), ("c.jpg", 1)]
     assert where(problems) == [
-        ("photo ends early", "wider_face_val_bbx_gt.txt:2"),
+        ("image ends early", "wider_face_val_bbx_gt.txt:2"),
         ("malformed line", "wider_face_val_bbx_gt.txt:7"),
         ("malformed line", "wider_face_val_bbx_gt.txt:8"),
         ("malformed line", "wider_face_val_bbx_gt.txt:13"),
     ]
-    assert "expected 3 lines of objects, the next photo follows 1" in str(problems.found[0])
+    assert "expected 3 lines of objects, the next image follows 1" in str(problems.found[0])
 
 
 @pytest.mark.parametrize("count", ["", "-1", "1.5", "²", "9" * 5000])
@@ -185,7 +185,7 @@ def test_a_photo_that_is_listed_twice_is_reported_and_the_first_kept(tmp_path, p
     wider(tmp_path, text, "a.jpg")
     (annotation,) = read("wider_face", tmp_path, "val", problems)
     assert annotation.boxes.tolist() == [[1, 2, 4, 6]]
-    assert where(problems) == [("photo listed twice", "wider_face_val_bbx_gt.txt:4")]
+    assert where(problems) == [("image listed twice", "wider_face_val_bbx_gt.txt:4")]
     assert "wider_face_val_bbx_gt.txt:1 already, which is kept" in str(problems.found[0])
 
 

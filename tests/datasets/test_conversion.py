@@ -20,7 +20,7 @@ def test_convert_says_how_much_was_read_and_written_and_what_was_lost(tmp_path):
     assert done.read == (1, 2, 1)
     assert done.written == (1, 1, 0)
     assert done.problems is problems
-    assert dict(problems.counts) == {"photo listed but absent": 1, "ignored objects left out": 1}
+    assert dict(problems.counts) == {"image listed but absent": 1, "ignored objects left out": 1}
     assert len(done.problems_file.read_text().splitlines()) == 2
     plain = json.loads(json.dumps(done.to_dict()))
     assert plain["read"] == {"images": 1, "boxes": 2, "ignored": 1}
@@ -43,7 +43,7 @@ def test_convert_takes_a_source_that_is_open(tmp_path):
     [
         (
             {"photos": "move"},
-            "Expected photos as one of .*'copy', 'link', 'none'.*Received: 'move'",
+            "Expected images as one of .*'copy', 'link', 'none'.*Received: 'move'",
         ),
         ({"destination": "synthetic:x"}, "Expected a destination as FORMAT:PATH#SPLIT"),
         ({"source": "negatives:"}, "nothing usable was found in 'negatives:'"),

@@ -11,7 +11,7 @@ from unitbox_tf.problems import Problems
 def table(tmp_path):
     photo(tmp_path / "a.png", png(20, 30))
     photo(tmp_path / "b.png", png(40, 50))
-    photo(tmp_path / "c.png", b"no photo")
+    photo(tmp_path / "c.png", b"no image")
     rows = [
         "image,x0,y0,x1,y1,class,ignore",
         "a.png,0,0,10,4,dog,0",
@@ -34,7 +34,7 @@ def test_inspect_counts_and_measures(table):
     assert one.widths == (30, 35, 40, 45, 50)
     assert one.heights == (20, 25, 30, 35, 40)
     assert one.long_sides == (8, 8.5, 9, 9.5, 10)
-    assert dict(problems.counts) == {"photo listed but absent": 1, "photo of unknown size": 1}
+    assert dict(problems.counts) == {"image listed but absent": 1, "image of unknown size": 1}
     assert found.problems is problems
 
 

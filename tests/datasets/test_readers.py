@@ -32,7 +32,7 @@ def test_fddb(tmp_path, problems):
     assert where(problems) == [
         ("malformed line", "FDDB-fold-02-ellipseList.txt:4"),
         ("box without area", "FDDB-fold-02-ellipseList.txt:5"),
-        ("photo listed but absent", "FDDB-fold-02-ellipseList.txt:6"),
+        ("image listed but absent", "FDDB-fold-02-ellipseList.txt:6"),
         ("malformed line", "FDDB-fold-02-ellipseList.txt:10"),
         ("malformed line", "FDDB-fold-02-ellipseList.txt:13"),
     ]
@@ -57,7 +57,7 @@ def test_fddb_reads_the_real_folds(data, problems):
     assert len(annotations) == 1064
     assert sum(len(a.boxes) for a in annotations) == 1064
     assert len(datasets.load([f"fddb:{root}#8"], ["object"], problems=problems)) == 140
-    assert set(problems.counts) == {"photo listed but absent"}
+    assert set(problems.counts) == {"image listed but absent"}
 
 
 def test_wider_face(tmp_path, problems):
@@ -79,7 +79,7 @@ def test_wider_face(tmp_path, problems):
     assert c.attributes is None
     assert where(problems) == [
         ("box without area", "wider_face_val_bbx_gt.txt:5"),
-        ("photo listed but absent", "wider_face_val_bbx_gt.txt:9"),
+        ("image listed but absent", "wider_face_val_bbx_gt.txt:9"),
         ("path outside the data set", "wider_face_val_bbx_gt.txt:12"),
         ("malformed line", "wider_face_val_bbx_gt.txt:17"),
     ]
@@ -139,15 +139,15 @@ def test_coco(tmp_path, problems, folder):
     assert annotation.ignore.tolist() == [False, True, True, True, True]
     assert annotation.size == (60, 80)
     assert where(problems) == [
-        ("photo listed twice", "instances.json: images[2]"),
+        ("image listed twice", "instances.json: images[2]"),
         ("malformed image", "instances.json: images[3]"),
         ("malformed annotation", "instances.json: annotations[4]"),
         ("malformed annotation", "instances.json: annotations[5]"),
         ("malformed annotation", "instances.json: annotations[6]"),
         ("malformed annotation", "instances.json: annotations[7]"),
         ("box without area", "instances.json: annotations[3]"),
-        ("box outside its photo", "instances.json: annotations[8]"),
-        ("photo listed but absent", "instances.json: image 'gone.jpg'"),
+        ("box outside its image", "instances.json: annotations[8]"),
+        ("image listed but absent", "instances.json: image 'gone.jpg'"),
     ]
     assert class_names("coco", tmp_path, "") == ("cat", "dog")
 
@@ -195,7 +195,7 @@ def test_voc(tmp_path, problems, folders):
     photo(photos / "a.JPG")
     photo(photos / "named.png")
     xml.mkdir(exist_ok=True)
-    # The photo that is named as the xml file goes before the one that the file names.
+    # The image that is named as the xml file goes before the one that the file names.
     (xml / "a.xml").write_text(VOC.format(name="moved/b.png"))
     (xml / "b.xml").write_text(VOC.format(name="named.png"))
     (xml / "c.xml").write_text(VOC.format(name="gone.png"))
@@ -212,9 +212,9 @@ def test_voc(tmp_path, problems, folders):
         ("malformed object", "a.xml: object 5"),
         ("malformed object", "a.xml: object 6"),
         ("box without area", "a.xml: object 3"),
-        ("box outside its photo", "a.xml: object 6"),
+        ("box outside its image", "a.xml: object 6"),
     ]
-    assert ("photo listed but absent", "c.xml") in where(problems)
+    assert ("image listed but absent", "c.xml") in where(problems)
     assert where(problems)[-1] == ("malformed xml", "d.xml:2")
     names = [x.name for x in read("voc", tmp_path, "", problems, photos=False)]
     assert names == ["a.JPG", "named.png", "gone.png"]
@@ -238,7 +238,7 @@ def test_voc_splits_are_lists_or_folders_and_number_classes_alike(tmp_path, prob
     assert where(problems) == [
         ("annotations listed but absent", "some.txt:3"),
         ("path outside the data set", "some.txt:4"),
-        ("photo listed twice", "some.txt:5"),
+        ("image listed twice", "some.txt:5"),
     ]
     (tmp_path / "labels.txt").write_text("dog\nbird\n")
     (dog,) = read("voc", tmp_path, "valid", problems)
@@ -308,8 +308,8 @@ def test_yolo(tmp_path, problems, settings, folders):
         ("malformed line", "a.txt:8"),
         ("malformed line", "a.txt:9"),
         ("box without area", "a.txt:2"),
-        ("photo of unknown size", "broken.jpg"),
-        ("labels without a photo", "lost.txt"),
+        ("image of unknown size", "broken.jpg"),
+        ("labels without an image", "lost.txt"),
     ]
     assert class_names("yolo", tmp_path, "train") == ("cat", "dog")
 
@@ -322,7 +322,7 @@ def test_yolo_lists_of_photos(tmp_path, problems):
     (a,) = read("yolo", tmp_path, "train", problems)
     assert (a.name, len(a.boxes)) == ("images/train/a.png", 2)
     assert where(problems)[-2:] == [
-        ("photo listed but absent", "train.txt:2"),
+        ("image listed but absent", "train.txt:2"),
         ("path outside the data set", "train.txt:3"),
     ]
     everything = read("yolo", tmp_path, "", problems)
@@ -346,7 +346,7 @@ def test_yolo_reads_nothing_outside_its_folder(tmp_path, problems):
         ("path outside the data set", "b.txt"),
         ("path outside the data set", "out.png"),
     ]
-    assert problems.counts["photos listed but absent"] == 1  # of ../other and /etc, in one entry
+    assert problems.counts["images listed but absent"] == 1  # of ../other and /etc, in one entry
 
 
 @pytest.mark.parametrize(
@@ -408,12 +408,12 @@ def test_csv(tmp_path, problems):
     assert c.ignore.tolist() == [True]
     assert sorted(where(problems)) == [
         ("box without area", "boxes.csv:4"),
+        ("image listed but absent", "boxes.csv:11"),
         ("malformed line", "boxes.csv:6"),
         ("malformed line", "boxes.csv:7"),
         ("malformed line", "boxes.csv:8"),
         ("malformed line", "boxes.csv:9"),
         ("path outside the data set", "boxes.csv:12"),
-        ("photo listed but absent", "boxes.csv:11"),
         ("unknown class", "boxes.csv:10"),
     ]
     assert class_names("csv", tmp_path, "") == ("cat", "dog")
@@ -469,7 +469,7 @@ def test_synthetic_boxes_fit_what_is_drawn():
 
 @pytest.mark.parametrize("split", ["", "5", "5-5", "a-b"])
 def test_synthetic_ranges_that_are_none(split, tmp_path, problems):
-    with pytest.raises(ValueError, match="Expected a range of synthetic pictures"):
+    with pytest.raises(ValueError, match="Expected a range of synthetic images"):
         read("synthetic", tmp_path, split, problems)
 
 
@@ -578,7 +578,7 @@ def test_classes_of_other_names_are_reported(tmp_path, problems):
     load("dog", "cat")
     [problem] = problems.found
     assert problem.message == "they are cat, dog, and taken for dog, cat"
-    with pytest.raises(ValueError, match=r"--class-names in the data set's order: cat, dog"):
+    with pytest.raises(ValueError, match=r"--class-names, in the data set's order: cat, dog"):
         load("dog")
 
 

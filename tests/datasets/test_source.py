@@ -97,7 +97,7 @@ def test_problems_of_parsing_are_told_to_each_who_asks(tmp_path):
     assert [p.kind for p in asked[0].found] == [
         "malformed annotation",
         "box without area",
-        "photo listed but absent",
+        "image listed but absent",
     ]
     alone = Problems()
     assert len(source.annotations(photos=False, problems=alone)) == 3

@@ -47,12 +47,12 @@ def contents(root):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Shards of at most 1,000 bytes of photos."""
+    """Shards of at most 1,000 bytes of images."""
     monkeypatch.setattr(tfrecord, "SHARD_BYTES", 1000)
 
 
 def pictures(count, length=400):
-    """Annotations of so many photos, two in a shard if it is small."""
+    """Annotations of so many images, two in a shard if it is small."""
     return [
         Annotation(f"p/{n}.png", bytes([n]) * length, [[1, 2, 3.1, n + 4]], [n % 2], size=(60, 80))
         for n in range(count)
@@ -200,7 +200,7 @@ def test_shards_of_other_tools_are_read(name, tmp_path):
         ({"height": []}, "received 0 values of 'image/height'"),
         ({"height": [0]}, "a.png: expected a height and width above 0"),
         ({"object__bbox__xmin": [0.5]}, "inhomogeneous"),
-        ({"object__class__label": [1]}, "a.png: expected 2 classes, one a box, received 1"),
+        ({"object__class__label": [1]}, "a.png: expected 2 classes, one for each box, received 1"),
         ({"object__difficult": [1, 1, 1]}, "broadcast"),
     ],
 )
@@ -210,7 +210,7 @@ def test_records_of_other_content_are_named(change, message, tmp_path):
         writer.write(example(**USUAL).SerializeToString())
         writer.write(example(**{**USUAL, **change}).SerializeToString())
     with pytest.raises(
-        ValueError, match=rf"train\.tfrecord: record 2: expected a photo.*{message}"
+        ValueError, match=rf"train\.tfrecord: record 2: expected an image.*{message}"
     ):
         read(tmp_path)
 
@@ -221,7 +221,7 @@ def test_records_of_other_content_are_named(change, message, tmp_path):
 def test_records_that_are_no_example_are_named(record, tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "train.tfrecord")) as writer:
         writer.write(record)
-    with pytest.raises(ValueError, match=r"train\.tfrecord: record 1: expected a photo"):
+    with pytest.raises(ValueError, match=r"train\.tfrecord: record 1: expected an image"):
         read(tmp_path)
 
 
@@ -400,9 +400,9 @@ def test_shards_of_other_annotations_are_never_mixed(tmp_path):
     moved = dataclasses.replace(source[3], boxes=source[3].boxes + 1e-13)
     longer = dataclasses.replace(source[3], image=b"x" * 401)
     for other in ([*source[:3], moved, source[4]], [*source[:3], longer, source[4]], source[:4]):
-        with pytest.raises(ValueError, match=r"train\.shards\.json: shards of other photos, boxes"):
+        with pytest.raises(ValueError, match=r"train\.shards\.json: shards of other images, boxes"):
             write(other, root)
-    with pytest.raises(ValueError, match=r"shards of other photos, boxes or classes"):
+    with pytest.raises(ValueError, match=r"shards of other images, boxes or classes"):
         write(source, root, names=("cat", "cow"))
     with pytest.raises(ValueError, match=r"out: has shards of the classes .*'dog'.*'cow'"):
         write(source, root, split="val", names=("cat", "cow"))
@@ -439,7 +439,7 @@ def test_folders_of_other_files_are_left_alone(tmp_path):
 
 
 def test_photos_that_are_absent_or_change_are_reported(tmp_path, problems, monkeypatch):
-    photo(tmp_path / "a.jpg", b"a photo")
+    photo(tmp_path / "a.jpg", b"an image")
     source = [Annotation(f"{n}.jpg", tmp_path / f"{n}.jpg", []) for n in ("gone", "a")]
     assert write(source, tmp_path / "out", problems) == (1, 0, 0)
     assert where(problems) == [(checks.ABSENT, "gone.jpg")]
@@ -450,15 +450,15 @@ def test_photos_that_are_absent_or_change_are_reported(tmp_path, problems, monke
         return example_of(annotation, *more)
 
     monkeypatch.setattr(tfrecord, "_example", changed)
-    for content in (b"another photo", b"short"):
-        photo(tmp_path / "a.jpg", b"a photo")
+    for content in (b"another image", b"short"):
+        photo(tmp_path / "a.jpg", b"an image")
         with pytest.raises(ValueError, match=r"a\.jpg: expected 7 bytes, received \d+: "):
             write(source, tmp_path / f"other{len(content)}")
 
 
 @pytest.mark.parametrize("photos", ["link", "none"])
 def test_photos_can_only_be_copied(photos, tmp_path):
-    with pytest.raises(ValueError, match="Expected photos to be copied, as shards hold them"):
+    with pytest.raises(ValueError, match="Expected images to be copied, as shards hold them"):
         tfrecord.write(pictures(1), tmp_path / "out", "train", NAMES, photos=photos)
     assert not (tmp_path / "out").exists()
 
@@ -597,7 +597,7 @@ def test_a_part_that_its_file_does_not_have_is_named(tmp_path):
 
 
 def test_batches_are_those_of_the_source_bit_by_bit(tmp_path):
-    """Same photos, same order, same augmentation, mosaics among them."""
+    """Same images, same order, same augmentation, mosaics among them."""
     source = [synthetic.draw(n) for n in range(6)]
     write(source, tmp_path / "out", names=("object",))
     data = dataclasses.replace(PRESETS["smoke"].data, image_size=64, mosaic=0.5)
@@ -630,7 +630,7 @@ def test_convert_goes_on_and_keeps_the_problems_of_all_splits(tmp_path, capsys):
     path = tmp_path / "back/wider_face_split/wider_face_val_bbx_gt.txt"
     assert path.read_text() == "a.png\n1\n1 2 30 40 0 0 0 0 0 0 \n"
     assert cli.main([*convert[:2], f"tfrecord:{tmp_path / 'linked'}", "--link"]) == 1
-    assert "Expected photos to be copied" in capsys.readouterr().err
+    assert "Expected images to be copied" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["a.JPG", "b.jpeg", "c.png", "d"])

@@ -17,7 +17,7 @@ from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
 FORMATS = datasets.writable()
-FILES = [form for form in FORMATS if form != "tfrecord"]  # whose photos are files, written at once
+FILES = [form for form in FORMATS if form != "tfrecord"]  # whose images are files, written at once
 SPLITS = {"fddb": "3", "wider_face": "train"}  # of the others: any word
 ONE_CLASS = ("fddb", "wider_face")
 NO_IGNORE = ("fddb", "yolo")
@@ -34,7 +34,7 @@ names = st.lists(words, min_size=1, max_size=3).map("/".join)
 
 @st.composite
 def sets(draw):
-    """Annotations of up to four photos, in formats' common words: boxes inside, no face without area."""
+    """Annotations of up to four images, in formats' common words: boxes inside, no face without area."""
     annotations = []
     for name in draw(st.lists(names, max_size=4, unique_by=str.lower)):
         boxes, size = [], (draw(st.integers(85, 99)), draw(st.integers(85, 99)))
@@ -91,7 +91,7 @@ def test_what_is_written_is_read_back(form, annotations, tmp_path_factory):
         sum(len(a.boxes) for a in found),
         sum(int(a.ignore.sum()) for a in found),
     )
-    # YOLO has no list of its photos: they come in the order of their names.
+    # YOLO has no list of its images: they come in the order of their names.
     order = (lambda a: a.name.encode()) if form == "yolo" else (lambda a: 0)
     for a, b in zip(sorted(annotations, key=order), sorted(found, key=order), strict=True):
         assert stem(b.name) == a.name
@@ -160,7 +160,7 @@ LOST = {
 def test_what_a_format_cannot_hold_is_reported(form, tmp_path):
     problems = Problems()
     written = write(form, rich_set(tmp_path), tmp_path / "out", problems, names=["cat", "dog"])
-    absent = "photo of unknown size" if form == "yolo" else "photo listed but absent"
+    absent = "image of unknown size" if form == "yolo" else "image listed but absent"
     assert dict(problems.counts) == LOST[form] | {absent: 1}
     assert written == (2, 2 if form in NO_IGNORE else 3, 0 if form in NO_IGNORE else 1)
     text = "".join(map(str, problems.found))
@@ -195,7 +195,7 @@ def test_photos_are_copied_or_linked_or_left(form, tmp_path):
         assert len(read(form, tmp_path / photos)) == 2
     write(form, source, tmp_path / "none", photos="none", names=["cat", "dog"])
     assert not list((tmp_path / "none").rglob("a.jpg"))
-    if form != "yolo":  # whose boxes are shares of photos
+    if form != "yolo":  # whose boxes are shares of images
         found = read(form, tmp_path / "none", photos=False)
         assert [stem(a.name) for a in found] == ["a", "deep/b"]
 
@@ -253,7 +253,7 @@ def test_photos_of_one_name_are_written_once_and_reported(form, tmp_path):
     write(form, source, tmp_path / "out", problems)
     by_stem = form in ("fddb", "voc", "yolo")
     assert len(read(form, tmp_path / "out")) == (1 if by_stem else 2)
-    assert problems.counts["photo listed twice"] == (2 if by_stem else 1)
+    assert problems.counts["image listed twice"] == (2 if by_stem else 1)
 
 
 def test_classes_that_formats_cannot_name_are_refused(tmp_path):
@@ -284,8 +284,8 @@ def test_yolo_boxes_are_cut_to_their_photo_and_those_outside_reported(tmp_path):
     (found,) = read("yolo", tmp_path / "out")
     np.testing.assert_allclose(found.boxes, [[0, 10, 20, 20], [0, 0, 80, 60]], atol=1e-6)
     assert [(p.kind, p.where) for p in problems.found] == [
-        ("box cut to its photo", "a, object 1"),
-        ("box outside its photo", "a, object 2"),
+        ("box cut to its image", "a, object 1"),
+        ("box outside its image", "a, object 2"),
     ]
 
 
@@ -293,7 +293,7 @@ def test_a_size_that_is_not_the_photos_is_reported_and_the_photos_written(tmp_pa
     problems = Problems()
     source = [Annotation("a", png(60, 80), [[0, 0, 40, 30]], size=(80, 60))]
     write("yolo", source, tmp_path / "out", problems)
-    assert where(problems) == [("photo of another size than stated", "a")]
+    assert where(problems) == [("image of another size than stated", "a")]
     assert (tmp_path / "out/labels/some/a.txt").read_text() == "0 0.25 0.25 0.5 0.5\n"
 
 
@@ -343,7 +343,7 @@ def test_the_real_wider_face_list_survives_other_formats(data, form, tmp_path):
     problems = Problems()
     write(form, found, tmp_path / "out", problems, names=["face"], photos="none")
     again = read(form, tmp_path / "out", photos=False)
-    assert set(problems.counts) <= {"lost in this format", "photo of unknown size"}
+    assert set(problems.counts) <= {"lost in this format", "image of unknown size"}
     for a, b in zip(found, again, strict=True):
         assert a.name == b.name
         np.testing.assert_array_equal(a.boxes, b.boxes)
@@ -358,7 +358,9 @@ def test_areas_of_objects_are_kept_by_coco_and_missed_elsewhere(tmp_path):
     assert found.areas.tolist() == found.object_areas.tolist() == [60, 200]
     problems = Problems()
     write("csv", [one], tmp_path / "csv", problems)
-    assert [p.message for p in problems.found] == ["of each object: areas"]
+    assert [p.message for p in problems.found] == [
+        "the format cannot store these facts of an object: areas"
+    ]
     # Areas that are those of the boxes say nothing new.
     problems = Problems()
     same = dataclasses.replace(one, areas=[100, 200])

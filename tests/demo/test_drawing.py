@@ -34,7 +34,7 @@ def test_names_are_text_and_no_part_of_the_page():
         drawing.summary_html("<script>.jpg", seen, found, 1.0),
         drawing.photo_html(seen, found, names),
         drawing.table_html(found, names),
-        drawing.error_html("<script>.jpg: expected a photo"),
+        drawing.error_html("<script>.jpg: expected an image"),
     )
     for page in pages:
         assert "&lt;script&gt;" in page

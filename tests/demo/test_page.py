@@ -11,7 +11,7 @@ import unitbox_tf
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.demo import page as pages
 
-EXAMPLE_BUTTON = "Try an example photo"
+EXAMPLE_BUTTON = "Try an example image"
 
 
 def test_the_example_can_be_opened(viewer):
@@ -81,7 +81,7 @@ def page(browser, served):
     page.set_default_timeout(60_000)
     page.on("request", lambda request: asked.append(request.url))
     page.goto(served[0])
-    page.get_by_text("Drop a photo").wait_for()
+    page.get_by_text("Drop an image").wait_for()
     yield page
     context.close()
     outside = [url for url in asked if not url.startswith((served[0], "data:", "blob:"))]
@@ -135,10 +135,10 @@ def test_a_photo_gets_boxes_that_thresholds_change(page, served, untrained_run):
 
 
 def test_a_corrupt_file_is_named_and_the_page_goes_on(page):
-    upload(page, "notes.jpg", b"no photo at all")
+    upload(page, "notes.jpg", b"no image at all")
     message = page.get_by_role("alert").filter(has_text="notes.jpg")
     message.wait_for()
-    text = "notes.jpg: expected a JPEG or PNG photo, which these 15 bytes are not"
+    text = "notes.jpg: expected a JPEG or PNG image, which these 15 bytes are not"
     assert message.inner_text() == text
     page.get_by_role("button", name=EXAMPLE_BUTTON).click()
     page.locator(".photo img").wait_for()

@@ -76,7 +76,7 @@ def png_header(width, height):
 
 def test_a_photo_with_too_many_pixels_is_refused_before_it_is_decoded(viewer, monkeypatch):
     monkeypatch.setattr(viewers.images, "decode_photo", lambda encoded: pytest.fail("decoded"))
-    expected = "expected a photo of at most 12 million pixels. Received: "
+    expected = "expected an image of at most 12 million pixels. Received: "
     with pytest.raises(ValueError, match=f"{expected}4001 x 3000, 12.0 million"):
         viewer.see(png_header(4001, 3000), 12_000_000)
     with pytest.raises(ValueError, match=expected):
@@ -91,14 +91,14 @@ def encoded_as(form):
 
 @pytest.mark.parametrize("encoded", [b"", b"some text", encoded_as("GIF"), encoded_as("TIFF")])
 def test_what_is_no_jpeg_or_png_is_named(viewer, encoded):
-    message = f"^expected a JPEG or PNG photo, which these {len(encoded)} bytes are not$"
+    message = f"^expected a JPEG or PNG image, which these {len(encoded)} bytes are not$"
     with pytest.raises(ValueError, match=message):
         viewer.see(encoded, 10**6)
 
 
 def test_a_photo_that_ends_early_is_named(viewer):
     encoded = exif_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), 1, "big")
-    with pytest.raises(ValueError, match=r"expected a JPEG or PNG photo, which these \d+ bytes"):
+    with pytest.raises(ValueError, match=r"expected a JPEG or PNG image, which these \d+ bytes"):
         viewer.see(encoded[: len(encoded) // 2], 10**6)
 
 

@@ -48,17 +48,17 @@ quick = detector.Detector(left_edge, ("object",), DecodeConfig())
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Five photos, the third of them broken, in the working directory."""
+    """Five images, the third of them broken, in the working directory."""
     monkeypatch.chdir(tmp_path)
     for number in range(5):
-        content = synthetic.draw(number).image if number != 2 else b"no photo"
+        content = synthetic.draw(number).image if number != 2 else b"no image"
         (tmp_path / f"{number}.png").write_bytes(content)
     return tmp_path
 
 
 @pytest.mark.parametrize("images", [".", "*.png", [f"{number}.png" for number in range(5)]])
 def test_of_many_photos_the_broken_are_reported_or_raised(folder, images):
-    with pytest.raises(ValueError, match=r"2\.png: expected a JPEG or PNG photo"):
+    with pytest.raises(ValueError, match=r"2\.png: expected a JPEG or PNG image"):
         list(quick.many(images))
     problems = Problems()
     found = list(quick.many(images, problems=problems))
@@ -66,7 +66,7 @@ def test_of_many_photos_the_broken_are_reported_or_raised(folder, images):
     for name, detections in found:
         np.testing.assert_array_equal(detections.boxes, quick(name).boxes)
     assert [str(problem)[:38] for problem in problems.found] == [
-        "2.png: expected a JPEG or PNG photo, w"
+        "2.png: expected a JPEG or PNG image, w"
     ]
 
 
@@ -130,8 +130,8 @@ def test_pillow_images_of_other_modes_are_rgb():
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (".", "expected one photo, received a folder: Detector.many takes it"),
-        ("*.png", "expected one photo, received a pattern: Detector.many takes it"),
+        (".", "expected one image, received a folder: Detector.many takes it"),
+        ("*.png", "expected one image, received a pattern: Detector.many takes it"),
         ("clip.mp4", "received a video: Detector.frames takes it"),
         ("https://example.org/a.jpg", "nothing is downloaded"),
         (["0.png"], "Expected a path, .* Received: list"),
@@ -154,14 +154,14 @@ def test_other_arrays_are_refused(found, image):
 
 def test_what_is_no_photo_is_named(found, tmp_path):
     path = tmp_path / "notes.jpg"
-    path.write_text("not a photo")
+    path.write_text("not an image")
     with pytest.raises(
-        ValueError, match=r"notes\.jpg: expected a JPEG or PNG photo, which these 11"
+        ValueError, match=r"notes\.jpg: expected a JPEG or PNG image, which these 11"
     ):
         found(path)
     with pytest.raises(ValueError, match=r"notes\.jpg.*: Unknown image file format"):
         found(path)
-    with pytest.raises(ValueError, match="encoded photo: expected"):
+    with pytest.raises(ValueError, match="encoded image: expected"):
         found(b"")
     with pytest.raises(FileNotFoundError):
         found(tmp_path / "gone.jpg")
@@ -190,7 +190,7 @@ def test_an_exported_model_is_opened_alike(untrained_run):
 
 def test_a_saved_model_of_others_is_named(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "other"))
-    with pytest.raises(ValueError, match="other: a SavedModel, but none that unitbox_tf exported"):
+    with pytest.raises(ValueError, match="other: a SavedModel, but not exported by unitbox_tf"):
         unitbox_tf.load(tmp_path / "other")
 
 

@@ -60,7 +60,7 @@ class BrightSpots(tf.Module):
 
 
 def test_the_graph_finds_what_a_plain_decoder_finds(random):
-    """On encoded JPEG photos of many sizes and orientations, larger than max_side and smaller."""
+    """On encoded JPEG images of many sizes and orientations, larger than max_side and smaller."""
     model = BrightSpots()
     module = graph.InferenceModule(model, DECODE)
     compared = 0
@@ -120,7 +120,7 @@ def test_scales_find_what_is_seen_at_them(decoder):
 
 
 def test_boxes_are_in_pixels_of_the_original():
-    """A photo that is shrunk by four gives the boxes of the small one, four times as large."""
+    """An image that is shrunk by four gives the boxes of the small one, four times as large."""
     config = ModelConfig(class_names=NAMES, head_stddev=0.01, initial_box_size=25.0)
     find = Detector.of(UnitBox.from_settings(config, DECODE, seed=3))
     small = np.full((48, 64, 3), 180, np.uint8)  # of one colour: shrinking changes no pixel

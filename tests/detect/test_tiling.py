@@ -18,7 +18,7 @@ NMS_IOU = 0.4
 
 
 def positions(height, width):
-    """A picture whose pixels say where they are, so that a detector knows where its tile lies."""
+    """An image whose pixels say where they are, so that a detector knows where its tile lies."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x % 256, y % 256, x // 256 + 16 * (y // 256)], axis=-1).astype(np.uint8)
 
@@ -29,7 +29,7 @@ def corner(image):
 
 
 class PerfectDetector:
-    """Finds what is visible of known boxes; and, in the whole picture, only those from a size on.
+    """Finds what is visible of known boxes; and, in the whole image, only those from a size on.
 
     A part has a higher score than a whole box, as it may with a real detector.
     """
@@ -66,7 +66,7 @@ def as_set(boxes, classes):
 
 @st.composite
 def known_boxes(draw, longest, shortest=2.0, count=12):
-    """Boxes in the picture whose coordinates are exact in float32."""
+    """Boxes in the image whose coordinates are exact in float32."""
     eighth = st.integers(0, 10**6).map(lambda value: value / 10**6)
     boxes = []
     for _ in range(draw(st.integers(1, count))):
@@ -154,7 +154,7 @@ def test_of_an_object_that_no_view_shows_in_full_the_largest_part_stays():
 
 
 class Finds:
-    """Finds in each view what is written down for it, boxes `xyxy` in pixels of the picture with scores."""
+    """Finds in each view what is written down for it, boxes `xyxy` in pixels of the image with scores."""
 
     def __init__(self, **by_view):
         self.by_view = by_view
@@ -190,7 +190,7 @@ def test_what_a_tile_shows_in_full_is_better_known_than_in_the_whole_picture():
 
 
 def test_borders_of_the_picture_cut_nothing():
-    # Were it taken for a part, the box from the whole picture would stay.
+    # Were it taken for a part, the box from the whole image would stay.
     rough, exact = [5, 5, 50, 50, 0.9], [0, 0, 40, 44, 0.6]
     assert detect_as(whole=[rough], x0y0=[exact]).boxes.tolist() == [exact[:4]]
     rough, exact = [280, 210, 325, 255, 0.9], [290, 216, 330, 260, 0.6]
@@ -251,7 +251,7 @@ def test_tiling_finds_in_a_mosaic_what_is_found_in_its_photos(data):
     side, columns = 416, 4
     size = (columns * side,) * 2
     truth = []
-    found = {"each photo by itself": [], "mosaic": [], "mosaic in tiles": []}
+    found = {"each image by itself": [], "mosaic": [], "mosaic in tiles": []}
     for chosen in order.reshape(-1, columns**2):
         mosaic = np.zeros((*size, 3), np.uint8)
         boxes, ignore, alone = [], [], []
@@ -267,7 +267,7 @@ def test_tiling_finds_in_a_mosaic_what_is_found_in_its_photos(data):
         truth.append(
             Annotation("mosaic", b"", np.concatenate(boxes), ignore=np.concatenate(ignore))
         )
-        found["each photo by itself"].append(
+        found["each image by itself"].append(
             Detections(
                 np.concatenate([each.boxes for each in alone]),
                 np.concatenate([each.scores for each in alone]),
@@ -283,5 +283,5 @@ def test_tiling_finds_in_a_mosaic_what_is_found_in_its_photos(data):
         recall[name] = matches.recall()
         print(f"{name}: recall {recall[name]:.3f}, precision {matches.precision():.3f}", end=" ")
         print(f"of {matches.num_objects} faces")
-    assert recall["mosaic in tiles"] > recall["each photo by itself"] - 0.03
+    assert recall["mosaic in tiles"] > recall["each image by itself"] - 0.03
     assert recall["mosaic in tiles"] > recall["mosaic"] + 0.3

@@ -193,7 +193,7 @@ def test_what_is_no_video_is_named(tmp_path):
 
 
 class Webcam:
-    """What OpenCV gives of a webcam: a picture every 0.05 s, one of them lost, until it is pulled out."""
+    """What OpenCV gives of a webcam: an image every 0.05 s, one of them lost, until it is pulled out."""
 
     count = 12
 
@@ -247,7 +247,7 @@ def test_ctrl_c_ends_a_webcam_and_keeps_what_was_seen(tmp_path, webcam):
     content = json.loads((tmp_path / "seen.json").read_text())
     assert content["video"] == "webcam 3"
     assert len(content["frames"]) == 9
-    # At the speed of life: as many pictures as the time of the last asks for.
+    # At the speed of life: as many images as the time of the last asks for.
     frames, rate = frames_of(tmp_path / "seen.mp4")
     assert rate == video.LIVE_RATE
     assert len(frames) in range(int(content["frames"][-1]["time"] * rate), 12)

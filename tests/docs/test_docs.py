@@ -91,7 +91,7 @@ CHECKED = [
     ("README.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     ("README.md", "figure4 letter", "trains eight runs"),
     ("docs/demo.md", "unitbox demo  ", "a server"),
-    ("docs/export.md", "benchmarks parity", "five exports, each run on a hundred photos"),
+    ("docs/export.md", "benchmarks parity", "five exports, each run on a hundred images"),
     ("docs/large_pictures.md", "pytest", "one of the slow tests itself"),
     ("docs/serving.md", SERVER, "another program, and a server"),
     ("docs/evaluation.md", "training.rivals", "installs other detectors, 3 GB"),
@@ -194,7 +194,7 @@ def make_fddb(folder):
 
 
 def make_wider(folder):
-    """Lists and photos, the official .mat files, results of two detectors and a published curve."""
+    """Lists and images, the official .mat files, results of two detectors and a published curve."""
     wider = folder / "DATA/wider"
     faces = [
         # Official boxes are whole numbers.

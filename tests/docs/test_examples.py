@@ -15,7 +15,7 @@ from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.formats import litert, onnx, saved_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PROGRAMS = {  # by name: suffix of the export and of the photo, what it needs
+PROGRAMS = {  # by name: suffix of the export and of the image, what it needs
     "tensorflow_only": ("", ".png", ["tensorflow>=2.21,<2.22"]),
     "onnxruntime_numpy": (".onnx", ".ppm", ["onnxruntime", "numpy"]),
     "litert_numpy": (".tflite", ".ppm", ["ai-edge-litert", "numpy"]),
@@ -26,7 +26,7 @@ FOREIGN = {"unitbox_tf", "cv2", "PIL", "scipy", "matplotlib", "onnx", "tf2onnx"}
 
 @pytest.fixture(scope="module")
 def folder(untrained_run, tmp_path_factory):
-    """Exports of one network, and a photo in two formats."""
+    """Exports of one network, and an image in two formats."""
     folder = tmp_path_factory.mktemp("examples")
     model = UnitBox.from_preset(untrained_run)
     for module, suffix in ((saved_model, ""), (onnx, ".onnx"), (litert, ".tflite")):

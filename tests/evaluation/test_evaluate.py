@@ -19,7 +19,7 @@ from unitbox_tf.records import Annotation, Detections
 
 
 class Perfect:
-    """A detector that knows the synthetic pictures."""
+    """A detector that knows the synthetic images."""
 
     def __init__(self, numbers=range(4)):
         self.class_names = ("object",)
@@ -28,7 +28,7 @@ class Perfect:
 
     def __call__(self, image):
         if image not in self.known:
-            raise ValueError("no photo")
+            raise ValueError("no image")
         boxes = self.known[image].boxes
         return Detections(boxes, np.full(len(boxes), 0.5), np.zeros(len(boxes)), (96, 96))
 
@@ -63,7 +63,7 @@ def test_sources_give_the_figures_of_their_annotations():
 
 
 def test_images_that_cannot_be_read_are_left_out(tmp_path):
-    truth = [*pictures(2), Annotation("broken", b"no photo", [[0, 0, 5, 5]])]
+    truth = [*pictures(2), Annotation("broken", b"no image", [[0, 0, 5, 5]])]
     truth.append(Annotation("gone", tmp_path / "gone.png", [[0, 0, 5, 5]]))
     problems = Problems()
     found = evaluate(Perfect(), truth, problems=problems)
@@ -71,8 +71,8 @@ def test_images_that_cannot_be_read_are_left_out(tmp_path):
     images = found.facts["images"]
     assert (images["present"], images["absent"], images["unreadable"]) == (3, 1, 1)
     assert found.problems is problems
-    assert problems.counts["photo that cannot be decoded"] == 1
-    assert problems.counts["photo listed but absent"] == 1
+    assert problems.counts["image that cannot be decoded"] == 1
+    assert problems.counts["image listed but absent"] == 1
 
 
 def test_a_list_of_detections_is_judged_like_a_file_of_them(tmp_path):

@@ -520,15 +520,15 @@ def test_photos_give_their_sizes_and_no_file_outside_is_read(tmp_path):
     turned[0x0112] = 6
     image.new("RGB", (30, 20)).save(folder / "turned.jpg", exif=turned)
     image.new("RGB", (30, 20)).save(tmp_path / "secret.jpg")
-    (folder / "broken.jpg").write_bytes(b"no photo")
+    (folder / "broken.jpg").write_bytes(b"no image")
     problems = Problems()
     names = ["a", "turned", "../secret", "broken", "none"]
     sizes = fddb.sizes_of_photos(folder, names, problems=problems)
     assert sizes == {"a": (20, 30), "turned": (30, 20)}
     assert [problem.kind for problem in problems.found] == [
         "path outside the data set",
-        "photo that cannot be read",
-        "photo listed but absent",
+        "image that cannot be read",
+        "image listed but absent",
     ]
 
 
@@ -643,7 +643,7 @@ def test_a_curve_is_drawn_over_published_ones(tmp_path, score):
     others = {"other": tmp_path / "other.txt"}
     fddb.plot({"one": curves, "two": curves}, tmp_path / "both.png", score=score, others=others)
     alone, both = (cv2.imread(str(tmp_path / name)) for name in ("alone.png", "both.png"))
-    # That the photos are not all of FDDB takes a second line of the title.
+    # That the images are not all of FDDB takes a second line of the title.
     complete = dataclasses.replace(curves, num_images=fddb.NUM_IMAGES)
     fddb.plot({"one": complete, "two": complete}, tmp_path / "all.png", score=score, others=others)
     pictures = [cv2.imread(str(tmp_path / name)) for name in ("both.png", "all.png")]

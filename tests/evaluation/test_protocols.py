@@ -112,7 +112,7 @@ def test_what_a_protocol_lacks_is_said(sized, tmp_path):
         protocols.make("fddb", truth)
     for name in ("fddb", "summary"):
         judge = protocols.make(name, with_ellipses(unsized))
-        with pytest.raises(ValueError, match=r"gone\.jpg: expected the photo, or the size of"):
+        with pytest.raises(ValueError, match=r"gone\.jpg: expected the image, or the size of"):
             judge(results)
     with pytest.raises(ValueError, match=r"Expected the folder with wider_face_val\.mat"):
         protocols.make("wider_face", truth)
@@ -133,7 +133,7 @@ def test_what_a_protocol_lacks_is_said(sized, tmp_path):
 
 def test_sizes_come_from_the_file_then_the_photo_then_the_annotation(tmp_path):
     (tmp_path / "b.png").write_bytes(png(30, 40))
-    (tmp_path / "d.png").write_bytes(b"no photo")
+    (tmp_path / "d.png").write_bytes(b"no image")
     file = tmp_path / "sizes.json"
     file.write_text('{"a": [10, 20]}')
     images = [tmp_path / f"{name}.png" for name in "abcd"]

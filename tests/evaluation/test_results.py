@@ -30,7 +30,7 @@ def row(**more):
     [
         ("a/b.jpg", "a/b.jpg"),
         ("a/b", "a/b.jpg"),
-        ("a/b.png", "a/b.jpg"),  # other tools store photos anew
+        ("a/b.png", "a/b.jpg"),  # other tools store images anew
         ("/srv/photos/a/b.jpg", "a/b.jpg"),
         ("photos\\a\\b.jpg", "a/b.jpg"),
         ("b.jpg", "b"),
@@ -184,7 +184,8 @@ def test_without_a_coco_json_categories_are_those_of_the_classes(tmp_path, categ
 def test_a_number_as_image_says_what_to_do_where_nothing_gives_numbers(tmp_path):
     path = coco_file(tmp_path, row(image_id=285))
     with pytest.raises(
-        ValueError, match="only a COCO json as the one source can say; give file_name"
+        ValueError,
+        match="only a COCO json as the one source says what numbers mean; give file_name",
     ):
         results.read(path, annotations("285.jpg"))
 

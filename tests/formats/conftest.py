@@ -37,10 +37,10 @@ def model():
 
 @pytest.fixture(scope="session")
 def photos():
-    """110 photos of different sizes, tiny, odd and larger than max_side.
+    """110 images of different sizes, tiny, odd and larger than max_side.
 
     In an untrained network, two overlapping boxes may have scores that differ by less than rounding does,
-    which then decides between them: the seed gives photos in which none have.
+    which then decides between them: the seed gives images in which none have.
     """
     random = np.random.default_rng(6)
     sizes = [(1, 1), (17, 31), (1, 2000), (2000, 1), (1, 90), (2, 2), (64, 64), (65, 64), (200, 3)]
@@ -54,7 +54,7 @@ def photos():
 
 @pytest.fixture(scope="session")
 def expected(model, photos):
-    """What the detector in Python finds in each photo."""
+    """What the detector in Python finds in each image."""
     find = Detector.of(model, CONFIG.decode)
     found = [find(photo) for photo in photos]
     assert sum(len(f) for f in found) > 5 * len(found)
@@ -101,7 +101,7 @@ for result in results[1:]:
 try:
     find(b"no photo")
 except ValueError as error:
-    assert str(error).startswith("encoded photo: expected a JPEG or PNG photo, which these 8 byt")
+    assert str(error).startswith("encoded image: expected a JPEG or PNG image, which these 8 byt")
 else:
     raise AssertionError
 loaded = {{"tensorflow", "keras"}} & set(sys.modules)

@@ -31,7 +31,9 @@ def onnx_of_others(tmp_path):
 
 def test_an_onnx_file_of_others_is_named(onnx_of_others):
     pytest.importorskip("onnxruntime")
-    with pytest.raises(ValueError, match=r"other\.onnx: an ONNX file, but none that unitbox_tf e"):
+    with pytest.raises(
+        ValueError, match=r"other\.onnx: an ONNX file, but not exported by unitbox_tf"
+    ):
         unitbox_tf.load(onnx_of_others)
     onnx_of_others.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"other\.onnx: expected an ONNX file"):
@@ -49,7 +51,7 @@ def write_archive(path):
 def test_a_litert_file_of_others_is_named(tmp_path):
     path = tmp_path / "other.tflite"
     path.write_bytes(b"nonsense")
-    message = r"other\.tflite: a LiteRT file, but none that unitbox_tf e"
+    message = r"other\.tflite: a LiteRT file, but not exported by unitbox_tf"
     with pytest.raises(ValueError, match=message):
         unitbox_tf.load(path)
     with zipfile.ZipFile(path, "w") as archive:
@@ -177,7 +179,7 @@ def test_images_for_calibration_may_be_whatever_stands_for_images(saves, model, 
         np.testing.assert_array_equal(calibration[0], good)
         broken = [str(pictures / "b.png")] if given is pictures else []
         assert [Path(problem.where) for problem in problems.found] == [Path(b) for b in broken]
-    with pytest.raises(ValueError, match=r"b\.png: expected a JPEG or PNG photo"):
+    with pytest.raises(ValueError, match=r"b\.png: expected a JPEG or PNG image"):
         formats.export(model, path, format="litert-int8", calibration=pictures)
 
 

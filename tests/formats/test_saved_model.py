@@ -100,7 +100,7 @@ def test_any_number_of_detections_may_be_asked_for(loaded, photos):
 
 
 def test_no_photo_is_an_error(loaded):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="expected at least one photo"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="expected at least one image"):
         loaded.detect_encoded(tf.constant([], tf.string))
 
 
@@ -198,7 +198,7 @@ def test_saving_again_replaces_an_export_and_nothing_else(model, tmp_path):
 def test_a_corrupt_photo_is_an_error(loaded):
     signature = loaded.signatures["encoded"]
     with pytest.raises(tf.errors.InvalidArgumentError):
-        signature(encoded=tf.constant([b"no photo"]))
+        signature(encoded=tf.constant([b"no image"]))
 
 
 def test_it_says_what_it_is(saved, loaded):

@@ -8,7 +8,7 @@ from unitbox_tf.train import augment
 
 
 def photo(height, width, box):
-    """A grey photo with a bright rectangle, and the rectangle as its only object."""
+    """A grey image with a bright rectangle, and the rectangle as its only object."""
     image = np.full((height, width, 3), 100, np.uint8)
     x0, y0, x1, y1 = box
     image[y0:y1, x0:x1] = 250

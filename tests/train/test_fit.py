@@ -220,9 +220,9 @@ def test_a_corrupt_photo_is_survived_and_counted(tiny_config, tmp_path):
     assert len(run.history) == 2
     assert run.results["peaks"]["images"] == 5
     report = (run.folder / "problems.txt").read_text()
-    assert f"photo that cannot be decoded\t{photos / '2.png'}" in report
-    assert run.problems.counts["photo that cannot be decoded"] == 1
-    assert "photo listed but absent" in report
+    assert f"image that cannot be decoded\t{photos / '2.png'}" in report
+    assert run.problems.counts["image that cannot be decoded"] == 1
+    assert "image listed but absent" in report
     assert "absent.png" in report
     assert "box without area" in report
 
@@ -230,7 +230,7 @@ def test_a_corrupt_photo_is_survived_and_counted(tiny_config, tmp_path):
 def test_if_no_photo_can_be_decoded_training_says_so(tiny_config, tmp_path):
     (tmp_path / "photos").mkdir()
     for number in range(3):
-        (tmp_path / "photos" / f"{number}.jpg").write_bytes(b"no photo")
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(b"no image")
     data = dataclasses.replace(
         tiny_config.data, data=str(tmp_path), train_sources=("negatives:photos",)
     )
@@ -493,7 +493,7 @@ def test_what_fails_before_a_checkpoint_leaves_no_folder(quick, tmp_path):
         (["nothing:#0-4"], "Expected a source as FORMAT:PATH#SPLIT"),
         (
             [dataclasses.replace(synthetic.draw(0), classes=[2] * len(synthetic.draw(0).boxes))],
-            r"synthetic/0: expected classes from 0 to 1, of which the model has names.*Received: 2",
+            r"synthetic/0: expected classes from 0 to 1, the named classes of the model.*Received: 2",
         ),
         ([Annotation("a", b"no image", [])], "none of the 1 images can be decoded; the first: a: "),
         (

@@ -58,7 +58,7 @@ def exif_jpeg(image, orientation, byte_order):
 
 
 def picture(height=40, width=60):
-    """A photo none of whose eight orientations are alike."""
+    """An image none of whose eight orientations are alike."""
     image = np.full((height, width, 3), 90, np.uint8)
     image[:12, :20] = (250, 20, 20)
     image[-10:, :30] = (20, 250, 20)
@@ -99,7 +99,7 @@ def test_png_of_any_number_of_channels_is_rgb(channels, random):
 
 @st.composite
 def annotated_photos(draw):
-    """A photo of any size, and boxes that do not touch; some leave it."""
+    """An image of any size, and boxes that do not touch; some leave it."""
     height, width = draw(st.integers(40, 150)), draw(st.integers(40, 150))
     boxes = []
     for left in range(0, width - 30, 40):
@@ -110,7 +110,7 @@ def annotated_photos(draw):
     return Annotation("photo", png, boxes), height, width
 
 
-# Each example builds a pipeline, which takes far longer than a photo does.
+# Each example builds a pipeline, which takes far longer than an image does.
 @settings(max_examples=8)
 @given(
     st.lists(annotated_photos(), min_size=4, max_size=6),
@@ -228,7 +228,7 @@ def test_boxes_that_leave_the_photo_are_cut_and_those_outside_are_reported(data)
     "data", [AUGMENTED, DataConfig(image_size=SIZE)], ids=["augmented", "plain"]
 )
 def test_ignored_boxes_without_area_change_nothing(data):
-    """WIDER FACE has them. A box of negative width and height would cover the whole photo."""
+    """WIDER FACE has them. A box of negative width and height would cover the whole image."""
     (plain,) = annotations(1)
     odd = np.array([[0, 0, 0, 0], [40, 40, 20, 20], [20.5, 30.5, 20.5, 50], [9, 9, 7, 32]])
     count = len(plain.boxes)

@@ -9,9 +9,9 @@
     python -m training.benchmarks parity MODEL FORMAT:PATH#SPLIT --calibration IMAGES --output FOLDER
     python -m training.benchmarks plot_losses [--output FOLDER]
 
-Variants take turns in an order that changes, so that other programs on the machine slow all of them
-alike. A ratio is taken within each round, and tables show the median and the quartiles. --json FILE
-writes the numbers.
+Variants take turns in a changing order, so that other programs on the machine slow all of them alike. A
+ratio is taken within each round, and tables show the median and the quartiles. --json FILE writes the
+numbers.
 
 losses: forward and backward of -ln IoU; see losses.py.
 
@@ -31,7 +31,7 @@ see serving.py.
 
 parity: boxes, scores, size and time of each export format beside the detector in Python; see parity.py.
 
-plot_losses: the pictures of docs/losses.md; nothing is measured.
+plot_losses: the images of docs/losses.md; nothing is measured.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from training import command, outputs
 
 
 def main() -> None:
-    """Runs one measurement; only its own modules are imported, as judges do without TensorFlow."""
+    """Runs one measurement. Only its own modules are imported, because judges need no TensorFlow."""
     parser = _parser()
     options = vars(parser.parse_args())
     if options.get("rounds", 1) < 1:
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
 
-    plot = commands.add_parser("plot_losses", help="pictures of the losses and their gradients")
+    plot = commands.add_parser("plot_losses", help="images of the losses and their gradients")
     plot.set_defaults(function="training.benchmarks.plot_losses:draw")
     plot.add_argument("--output", type=Path, default=Path("docs/losses"), help="folder to write")
     return parser

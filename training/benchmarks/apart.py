@@ -1,4 +1,4 @@
-"""Functions called in a process of their own, which nothing was imported or traced in before."""
+"""Calls functions in a new process, in which nothing was imported or traced before."""
 
 from __future__ import annotations
 

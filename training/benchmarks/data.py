@@ -1,7 +1,7 @@
 """Readers and judges, against a bare read of the files that they open.
 
-Seconds are of the processor, so that other programs count less. The files are those that a first
-run opens, without images. That run also brings them into memory, so that disks do not count.
+Times are processor seconds, so that other programs count less. The files are those that a first run
+opens, without images. This run also brings them into memory, so that disks do not count.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def bare_read(paths: Iterable[Path]) -> int:
 
 
 def plainest_loop(paths: Iterable[Path]) -> list[Any]:
-    """Content of text files, unchecked: from Python's own parser, or lines, as numbers where they are numbers."""
+    """Unchecked content of text files: from Python's own parser, or lines that become numbers where possible."""
     return [_plainest(path) for path in paths]
 
 
@@ -224,7 +224,7 @@ def benchmark_wider_face(ground_truth: Path, results: Sequence[Path], *, rounds:
 
 
 def print_precisions(precisions: Mapping[str, Mapping[str, float]]) -> None:
-    """Prints a row for each kind of boxes and overlap; by the exact one with the difference from the official."""
+    """Prints a row for each kind of boxes and overlap. Exact overlap has the difference from the official one."""
     print(f"{'boxes':12}{'overlap':10}{''.join(f'{d:>24}' for d in wider_face.DIFFICULTIES)}")
     for name, values in precisions.items():
         own, iou = name.split(", ")

@@ -1,11 +1,11 @@
 """The losses: forward and backward of -ln IoU over a batch of distance heatmaps of which a tenth is positive.
 
-Measured are this package, autodiff of the same formula, two public implementations written out in
-other words, and the other losses of this package. Bounds are the times that memory alone would take. For
-all pixels this is the time of adding the two inputs: each is read once, and as much as the gradient is
-written. For the positive ones it is the time of reading the weights and writing a gradient of zeros.
-Memory is the peak of one step above inputs and the gradient that is returned, the median of processes
-of their own.
+This measures the loss of this package, autodiff of the same formula, two public implementations that are
+written again here, and the other losses of this package. Bounds are the times of memory access alone.
+For all pixels, the bound is the time of adding the two inputs: each is read once, and as many bytes as the
+gradient has are written. For positive pixels, it is the time of reading the weights and writing a gradient
+of zeros. Memory is the peak of one step above inputs and returned gradient, as the median of several
+separate processes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Work:
 
 
 def heatmaps(batch: int, height: int, width: int, positive: float) -> Heatmaps:
-    """One box an image that covers the share `positive`, and predictions that are wrong by a third or so."""
+    """One box in each image that covers the share `positive`, and predictions with errors of about a third."""
     random = np.random.default_rng(0)
     h, w = round(height * positive**0.5), round(width * positive**0.5)
     y, x = np.indices((height, width)) + 0.5
@@ -75,12 +75,12 @@ def weighted_mean(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
 
 
 def autodiff(y_true: tf.Tensor, y_pred: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """The formula at every pixel, as one writes it first."""
+    """The formula at every pixel, in its simplest form."""
     return weighted_mean(same_formula(y_true, y_pred), weight)
 
 
 def autodiff_gathered(y_true: tf.Tensor, y_pred: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """The formula at positive pixels: what is left is what the written gradient gains."""
+    """The formula at positive pixels. The remaining difference is the gain of the written gradient."""
     kept = weight > 0
     true, pred, weight = (tf.boolean_mask(y, kept) for y in (y_true, y_pred, weight))
     return weighted_mean(same_formula(true, pred), weight)
@@ -127,7 +127,7 @@ MEMORY_PROCESSES = 3
 
 
 def variants(jit: bool) -> dict[str, Callable[..., tf.Tensor]]:
-    """Losses by name; those of this package gather where that is faster, which is without XLA."""
+    """Losses by name. Losses of this package gather without XLA, where this is faster."""
     return {
         BASE: autodiff,
         "the same, positives gathered": autodiff_gathered,
@@ -144,7 +144,7 @@ def variants(jit: bool) -> dict[str, Callable[..., tf.Tensor]]:
 
 
 def make_step(name: str, jit: bool) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    """Value and gradient of a variant; of any shape, so that it can be traced with a small one."""
+    """Value and gradient of a variant for any shape, so that it can be traced with a small one."""
     heatmap = tf.TensorSpec([None, None, None, 4], tf.float32)
     signature = [heatmap, heatmap, tf.TensorSpec([None, None, None], tf.float32)]
 
@@ -162,7 +162,7 @@ def make_step(name: str, jit: bool) -> Callable[..., tuple[tf.Tensor, tf.Tensor]
 
 
 def run(step: Callable[..., tuple[tf.Tensor, tf.Tensor]], inputs: Heatmaps) -> float:
-    """Runs it to its end; the value."""
+    """Runs the step to its end, and returns the value."""
     value, gradient = step(*inputs)
     float(tf.reduce_sum(gradient[0, 0, 0]))  # an accelerator has to have finished for it
     return float(value)

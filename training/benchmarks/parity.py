@@ -1,13 +1,13 @@
-"""The exported formats beside the detector in Python, in one run: what each gives and costs.
+"""Compares the exported formats with the detector in Python, in one run: detections, size and time.
 
-A model is exported in every format, unless the export is there. Each finds the objects of the images,
-and table.md and table.json are written with
+A model is exported in every format, unless the export is there. Each export detects in the images.
+table.md and table.json are written with
 
-* the largest difference of a box (px of the image) and of a score, between detections of the two that
-  are each other's best match, and the number without partner; all for scores above the model's threshold,
-* average precision at IoU 0.5, down to low scores, and its difference from that in Python,
-* the size of the file, and the median time of an image of 640 x 480, as a ratio to Python. They take turns,
-  image by image, in an order that changes: an absolute time is that of the machine.
+* the largest difference of a box (px of the image) and of a score, between detections that are each
+  other's best match, and the number of detections without partner, for scores above the model's threshold,
+* average precision at IoU 0.5, down to low scores, and its difference from Python's,
+* the size of the file, and the median time of an image of 640 x 480, as a ratio to Python. The exports take
+  turns, image by image, in a changing order. Absolute times would depend on the machine.
 
 Parity is also judged on some of the images resized to odd and tiny sizes.
 """
@@ -71,7 +71,7 @@ def compare(
     threshold = unitbox_tf.load(model).decode.score_threshold
     detectors: dict[str, Find] = {PYTHON: unitbox_tf.load(model, score_threshold=LOWEST_SCORE)}
     detectors |= {name: open_export(name, path) for name, path in paths.items()}
-    for find in detectors.values():  # what does not run is said before the long part
+    for find in detectors.values():  # reports an export that does not run before the long part
         find(np.zeros((40, 60, 3), np.uint8))
     images = [inputs.read_image(a.encoded()) for a in annotations]
     odd = [cv2.resize(images[i % len(images)], size[::-1]) for i, size in enumerate(ODD_SIZES)]
@@ -100,7 +100,7 @@ def compare(
 
 
 def export_all(model: str, calibration: Sequence[str], output: Path) -> dict[str, Path]:
-    """The exports, by name of the row; those that are there are not made again."""
+    """The exports by the name of the row. Exports that are there are not made again."""
     paths = {}
     for name, (file, options) in FILES.items():
         paths[name] = path = output / file
@@ -139,7 +139,7 @@ def open_openvino(path: Path, hints: Mapping[str, str]) -> Find:
 
 
 def time_all(detectors: Mapping[str, Find], images: Sequence[np.ndarray]) -> dict[str, list[float]]:
-    """Seconds of each detector, an image a round; the first round, in which graphs are made, is left out."""
+    """Seconds of each detector, with one image a round. The first round makes graphs and is left out."""
 
     def one(find: Find, following: Iterator[np.ndarray]) -> None:
         find(next(following))
@@ -155,7 +155,7 @@ def time_all(detectors: Mapping[str, Find], images: Sequence[np.ndarray]) -> dic
 def differences(
     found: Sequence[Detections], expected: Sequence[Detections], threshold: float
 ) -> dict[str, float | int]:
-    """Largest differences between partners, one of which has the threshold's score; and those without partner."""
+    """Largest differences between partners, one of them above the threshold, and detections without partner."""
     boxes, scores, alone, pairs = 0.0, 0.0, 0, 0
     for a, b in zip(found, expected, strict=True):
         iou = np.where(a.classes[:, None] == b.classes, box_ops.pairwise_iou(a.boxes, b.boxes), 0)
@@ -188,7 +188,7 @@ def markdown(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """The table."""
     lines = [
         "| | compared | largest box difference (px) | of a score | without partner | AP .5 | its difference | MB | "
-        "time of a VGA photo, by Python's (quartiles) |",
+        "time of a VGA image, by Python's (quartiles) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():

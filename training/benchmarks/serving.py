@@ -1,8 +1,8 @@
-"""First call and steady calls of an exported SavedModel, with its warm-up requests answered before and not.
+"""Times the first call and later calls of an exported SavedModel, with and without warm-up requests.
 
-Each measurement is a process of its own, which loads the SavedModel as TensorFlow Serving does and, in
-half of them, first answers the requests in `assets.extra`. The two kinds take turns. Times are shown
-as ratios to the steady median without warm-up: an absolute time is that of the machine.
+Each measurement is a new process, which loads the SavedModel as TensorFlow Serving does. Half of the
+processes first answer the requests in `assets.extra`. The two kinds take turns. Times are shown as ratios to
+the median of later calls without warm-up, because absolute times depend on the machine.
 """
 
 from __future__ import annotations

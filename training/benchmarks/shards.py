@@ -1,7 +1,7 @@
 """TFRecord shards, against bare copies and reads of the same bytes.
 
-Seconds are of the processor, and all files stay in the page cache: with a disk that is slower than
-memory, all ratios come nearer to 1.
+Times are processor seconds, and all files stay in the page cache. With a disk that is slower than memory,
+all ratios come nearer to 1.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def benchmark(
 def time_jobs(
     jobs: Mapping[str, Callable[[], Any]], folder: Path, rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds of each job in each round; `folder` is the one in which they write."""
+    """Seconds of each job in each round. Jobs write into `folder`."""
 
     def clear(job: str) -> None:
         if job in WRITTEN:

@@ -1,4 +1,4 @@
-"""Variants that take turns, so that other programs on the machine slow all of them alike."""
+"""Lets variants take turns, so that other programs on the machine slow all of them alike."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def take_turns(
     clock: Callable[[], float] = time.perf_counter,
     before: Callable[[str], object] = lambda name: None,
 ) -> dict[str, list[float]]:
-    """Seconds of each variant in each round; the order changes from round to round.
+    """Seconds of each variant in each round. The order changes from round to round.
 
-    `before` is called with the name of the variant before each, and is not timed.
+    `before` is called with the name of a variant before the variant runs, and is not timed.
     """
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}

@@ -1,4 +1,4 @@
-"""The paper's experiments, one command a figure; stopped at any moment, each goes on where it was.
+"""The paper's experiments, with a command for each figure. A stopped experiment goes on where it was.
 
     python -m training.paper figure4 letter search final --data DATA --weights VGG16 --output FOLDER
     python -m training.paper figure5 train measure       --data DATA --weights VGG16 --output FOLDER

@@ -1,7 +1,7 @@
 """The choices that the paper leaves open: one change at a time, each with several seeds.
 
-All rows share figure 4's data. They also share the recipe that its search found for −ln IoU, but for the
-change; only l2 has the learning rate and the weight that the search found for it.
+All rows share figure 4's data, and, except for the change, the recipe that its search found for −ln IoU.
+Only l2 has its own learning rate and weight from the search.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def with_seeds(
 
 
 def figures(folder: Path, name: str, config: Config) -> dict[int, dict[str, float]]:
-    """For each seed with which a row has been trained, a figure a column; a run that diverged has found nothing.
+    """The metrics of a row for each trained seed, one for each column. A run that diverged has found nothing.
 
     Raises:
         ValueError: a run has another configuration than the row.

@@ -1,4 +1,4 @@
-"""Runs of an experiment: each trained once, in a process of its own, and gone on with where it was stopped."""
+"""Trains the runs of an experiment, each once and in a new process. A stopped run goes on where it was."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unitbox_tf.config import Config
 
 logger = logging.getLogger(__name__)
 
-FINISHED = "results.json"  # written last, but for pictures
+FINISHED = "results.json"  # written last, but for images
 _NAMES = run_folders.Run(Path())
 CHECKPOINT = _NAMES.last.name
 CONFIG = _NAMES.config_file.name
@@ -30,8 +30,8 @@ def train_all(configs: Mapping[str, Config], folder: Path) -> None:
     """Trains the runs `folder/NAME` that have not ended.
 
     Raises:
-        ValueError: a run of this name has another configuration, or its data are not there: then nothing
-            is trained. Or the training of some runs failed: the others are trained all the same.
+        ValueError: a run of this name has another configuration, or its data are absent; then nothing is
+            trained. Or the training of some runs failed; then the other runs are still trained.
     """
     for name, config in configs.items():
         check_same(folder / name, config)
@@ -83,17 +83,17 @@ def named(texts: Sequence[str]) -> dict[str, Path]:
 
 
 def is_trained(run: Path) -> bool:
-    """Whether the run has been trained to its end."""
+    """True if the run has been trained to its end."""
     return (run / FINISHED).is_file()
 
 
 def has_ended(run: Path) -> bool:
-    """Whether there is nothing left to train: the run is trained, or has diverged."""
+    """True if the run has been trained to its end or has diverged."""
     return is_trained(run) or (run / DIVERGED).is_file()
 
 
 def check_same(run: Path, config: Config) -> None:
-    """Raises `ValueError` if the run was begun with another configuration; paths may differ."""
+    """Raises `ValueError` if the run was begun with another configuration. Paths may differ."""
     file = run / CONFIG
     if not file.is_file():
         return
@@ -130,6 +130,6 @@ def _train(run: Path, config: Config) -> None:
 
 
 def history(run: Path) -> list[dict[str, Any]]:
-    """The metrics of a run, a dict an epoch; none if it diverged in its first."""
+    """The metrics of a run, a dict for each epoch; none if it diverged in its first epoch."""
     file = run / HISTORY
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []

@@ -41,7 +41,7 @@ MISS_AT = 5  # false positives in all validation images
 
 
 def letter(shared: Config, epochs: int) -> dict[str, Config]:
-    """Summed losses and the paper's learning rates; then the same with one change after the other."""
+    """Runs with summed losses and the paper's learning rates, and the same runs with one change each."""
     return {
         f"letter-{loss}{change}": recipes.changed(
             recipes.changed(
@@ -57,7 +57,7 @@ def letter(shared: Config, epochs: int) -> dict[str, Config]:
 
 
 def search(shared: Config, epochs: int) -> dict[str, Config]:
-    """Every learning rate with every weight, for each loss; one seed."""
+    """Runs with every learning rate and every weight, for each loss, with one seed."""
     return {
         f"search-{loss}-{rate:g}-{weight:g}": recipes.tuned(shared, loss, rate, weight, 0, epochs)
         for loss in LOSSES
@@ -67,7 +67,7 @@ def search(shared: Config, epochs: int) -> dict[str, Config]:
 
 
 def winner(folder: Path, configs: Mapping[str, Config], loss: str) -> tuple[str, Config]:
-    """The run of the search whose last epoch is best, by the metrics that choose epochs in training."""
+    """The run of the search with the best last epoch, by the metrics that choose epochs in training."""
     mine = {name: c for name, c in configs.items() if c.loss.distance_loss == loss}
     return max(mine.items(), key=lambda item: _quality(folder / item[0]))
 
@@ -142,16 +142,15 @@ def by_iteration(found: Sequence[Mapping[str, Any]], prefix: str) -> dict[int, l
 def verdict(
     found: Sequence[Mapping[str, Any]], curves: Mapping[str, Sequence[np.ndarray]]
 ) -> dict[str, Any]:
-    """The figure in numbers, each a mean over seeds; a seed that diverged has missed everything.
+    """The figure in numbers, each a mean over seeds. A seed that diverged has missed everything.
 
     Args:
         found: `rows` of the final runs.
         curves: for each loss the discrete ROC curves of its runs.
 
     Returns:
-        For each loss its best miss rate and the iteration of that, and its recall at some numbers of
-        false positives; and the iteration at which −ln IoU is first as good as l2's best, None if
-        never.
+        For each loss: its best miss rate with its iteration, and its recall at some numbers of false
+        positives. Besides, the iteration at which −ln IoU is first as good as l2's best; None if never.
     """
     steps = sorted({int(row["iterations"]) for row in found})
     means = {}

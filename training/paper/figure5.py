@@ -1,7 +1,7 @@
 """Figure 5 of the paper: one portrait at six sizes, its box read at one fixed pixel.
 
-The winner of each loss in figure 4 is trained on, on faces of all sizes (`train`); then it and the
-network of figure 4, which has seen faces of few sizes, are shown validation images (`measure`).
+`train` continues the training of each loss's winner in figure 4 with faces of all sizes. `measure` then shows
+validation images to these networks and to those of figure 4, which have seen faces of few sizes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from unitbox_tf.records import Annotation
 logger = logging.getLogger(__name__)
 
 SIDES = (60, 120, 240, 360, 480, 960)  # px; long side of the portrait, as in the paper
-WITHIN_FIELD = 240  # px; up to here the centre of each of these faces sees all of it (228 px)
+WITHIN_FIELD = (
+    240  # px; up to this size, the field of view at the centre (228 px) holds the whole face
+)
 PHOTOS = 60  # validation images, those with the largest faces
 KINDS = {
     "final": "faces of figure 4's training",
@@ -175,7 +177,7 @@ def by_middle(values: np.ndarray) -> np.ndarray:
 def plot(
     values: Mapping[str, np.ndarray], pictures: Mapping[str, tuple[np.ndarray, Any]], path: Path
 ) -> None:
-    """Draws the box's width over the portrait's size, with the paper's; below, a picture with six boxes a run.
+    """Draws the box's width over the portrait's size, with the paper's; below, an image with six boxes a run.
 
     Args:
         values: of `measure`.
@@ -218,7 +220,7 @@ def _draw_widths(axes: Axes, labels: Mapping[str, str], values: Mapping[str, np.
         label = f"{figure4.NAMES[loss]}, the paper's portrait"
         line = np.array(paper) / paper[SIDES.index(240)]
         axes.plot(SIDES, line, color=colour, linestyle=":", label=label)
-    axes.set(xscale="log", xlabel="long side of the photo (px)", ylim=(0, 2))
+    axes.set(xscale="log", xlabel="long side of the image (px)", ylim=(0, 2))
     axes.set_ylabel("width of the box, by that at 240 px")
     axes.set_xticks(SIDES, [str(side) for side in SIDES])
     axes.minorticks_off()

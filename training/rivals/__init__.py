@@ -1,1 +1,1 @@
-"""Our face detectors beside others: `python -m training.rivals --help`."""
+"""Compares our face detectors with others: `python -m training.rivals --help`."""

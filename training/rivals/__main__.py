@@ -1,4 +1,4 @@
-r"""Our face detectors beside others that install from the package index, on the same images, in one run.
+r"""Compares our face detectors with others from the package index, on the same images, in one run.
 
     python -m training.rivals wider_face:wider/val_416#val --data DATA \
         --ours faces faces:max_side=832 --output compared
@@ -7,13 +7,13 @@ A detector of ours is a run's folder or a published name, with fields of its `De
 colons. The others (catalogue.py) get a virtual environment each; one that cannot be installed or stops
 is absent from the table, with the reason.
 
-Judged are the boxes as each detector gives them, down to low scores, as average precision needs
-them. Time is taken on the same images, resized to 640 x 480, with each detector's own thresholds, from
-the array of an image to boxes. A round is one image for all, in an order that changes, so that other
-programs on the machine slow all of them alike; ratios are taken within each round.
+The boxes of each detector are judged without changes, down to low scores, which average precision needs.
+Time is measured on the same images, resized to 640 x 480, with each detector's own thresholds, from the
+array of an image to boxes. In a round, all detectors get one image, in a changing order, so that other
+programs on the machine slow all of them alike. Ratios are taken within each round.
 
---output holds table.md, table.json, curves.png and a folder for each detector; detections that are
-there, of the same detector, settings and images, are not made again.
+--output holds table.md, table.json, curves.png and a folder for each detector. Detections of the same
+detector, settings and images are not made again.
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ class Rival:
         label: its name in tables.
         detector: the function of `rival_worker.py` that runs it.
         settings: arguments of that function.
-        timed: those that differ while time is taken: the detector's own thresholds, as in use.
-        requirements: pip installs them with all that they require; the first is the detector.
-        alone: pip installs them without what they require. Without either, the interpreter is ours.
+        timed: settings that differ while time is measured: the detector's own thresholds.
+        requirements: pip installs them with their dependencies; the first is the detector.
+        alone: pip installs them without their dependencies. Without either, the interpreter is ours.
         note: a remark on the settings, for the table.
         script: `rival_worker.py`, or one that speaks as it does.
     """

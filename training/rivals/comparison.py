@@ -182,7 +182,7 @@ def read_photos(
             file.write_bytes(annotation.encoded())
         image = cv2.imread(str(file))
         if image is None:
-            problems.add("photo that cannot be read", annotation.where, "by OpenCV")
+            problems.add("image that cannot be read", annotation.where, "by OpenCV")
             continue
         height, width = image.shape[:2]
         photos.annotations.append(annotation)
@@ -201,7 +201,7 @@ def read_photos(
 
 
 def identity(rival: Rival, photos: Photos) -> dict[str, Any]:
-    """All that detections depend on: those of the same identity are not made again."""
+    """Everything that detections depend on. Detections of the same identity are not made again."""
     files = [rival.script]
     if "path" in rival.settings:
         run = Path(rival.settings["path"])

@@ -104,7 +104,7 @@ def read_photo(path: str) -> np.ndarray:
     """RGB uint8 `[H, W, 3]`, with the EXIF orientation applied."""
     image = cv2.imread(path)
     if image is None:
-        raise ValueError(f"{path}: OpenCV cannot read this photo")
+        raise ValueError(f"{path}: OpenCV cannot read this image")
     return np.ascontiguousarray(image[..., ::-1])
 
 

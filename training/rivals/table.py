@@ -88,13 +88,13 @@ def _lines(rows: Mapping[str, Mapping[str, Any]], base: str) -> list[list[str]]:
 
 def _conditions(facts: Mapping[str, Any]) -> str:
     holds = (
-        f"{facts['photos']:,} photos of {', '.join(f'`{s}`' for s in facts['sources'])} (annotations "
+        f"{facts['photos']:,} images of {', '.join(f'`{s}`' for s in facts['sources'])} (annotations "
         f"`{facts['annotations']}`), faces with a shorter side of at least {facts['min_size']:g} px. Recall, in all "
-        f"and by shorter side, is that at IoU 0.5 and {facts['false_positives']:g} false positives a photo."
+        f"and by shorter side, is that at IoU 0.5 and {facts['false_positives']:g} false positives an image."
     )
     if facts["rounds"]:
         holds += (
-            f" ms: median over {facts['rounds']} rounds of one photo of {VGA[0]} x {VGA[1]} px, from array to boxes; "
+            f" ms: median over {facts['rounds']} rounds of one image of {VGA[0]} x {VGA[1]} px, from array to boxes; "
             f"{facts['cores']} cores, no GPU, {facts['system']}, threads as each detector chooses."
         )
     return holds

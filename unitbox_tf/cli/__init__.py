@@ -1,4 +1,4 @@
-"""The console script `unitbox`. `parser` says what it takes; each command has a module with its name."""
+"""The console script `unitbox`. `parser` defines its arguments. Each command has a module with its name."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit status: 0, 1 where something failed, 2 where the arguments are wrong, 130 after Ctrl-C.
-        A message on standard error says what is wrong.
+        The exit status: 0 for success, 1 after a failure, 2 for wrong arguments, 130 after Ctrl-C. A message
+        on standard error gives the reason.
     """
     try:
         options = parser.parse(sys.argv[1:] if arguments is None else arguments)
@@ -52,7 +52,7 @@ def _failed(error: Exception, status: int) -> int:
 
 @contextlib.contextmanager
 def _surroundings(options: argparse.Namespace) -> Iterator[None]:
-    """What a command may log, show and print."""
+    """Sets what a command logs, shows and prints."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("unitbox_tf").setLevel(logging.WARNING if options.quiet else logging.INFO)
     for noisy in ("absl", "tensorflow", "matplotlib", "httpx"):

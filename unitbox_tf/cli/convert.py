@@ -10,7 +10,7 @@ from unitbox_tf.datasets.writing import PhotosAs
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command; returns the exit status."""
+    """Runs the command, and returns the exit status."""
     photos: PhotosAs = "link" if options.link else "none" if options.no_photos else "copy"
     done = datasets.convert(options.source, options.destination, data=options.data, photos=photos)
     output.show(done.to_dict(), done.table())

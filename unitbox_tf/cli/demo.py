@@ -15,8 +15,8 @@ from unitbox_tf.demo import viewer as viewers
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command, until Ctrl-C; returns the exit status."""
-    # The folder can be read by this user alone, and is deleted with all that gradio wrote. gradio looks
+    """Runs the command until Ctrl-C, and returns the exit status."""
+    # Only this user can read the folder. It is deleted at the end with all files of gradio. gradio looks
     # for it when it is imported.
     with tempfile.TemporaryDirectory(prefix="unitbox-demo-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -30,8 +30,8 @@ def _serve(options: argparse.Namespace) -> int:
     page = pages.make_page(viewer, name, options.max_megapixels, options.max_upload_mb)
     if not is_loopback(options.host):
         print(
-            f"unitbox: warning: other machines can reach {options.host}: whoever does can use the page, which "
-            "asks for no password and does not encrypt",
+            f"unitbox: warning: other machines can reach {options.host} and use the page, which asks for no "
+            "password and does not encrypt",
             file=sys.stderr,
         )
     url = pages.launch(page, options.host, options.port, options.max_upload_mb)
@@ -41,7 +41,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address, or `localhost`; False for other names."""
+    """True if only this machine can reach the address, or for `localhost`; False for other names."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""`unitbox detect`: objects in images and videos, as COCO's results and as pictures."""
+"""`unitbox detect`: objects in images and videos, as COCO's results and as images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from unitbox_tf.detect import folders
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command; returns the exit status, 1 where an input could not be read."""
+    """Runs the command, and returns the exit status: 1 if an input could not be read."""
     # FFmpeg's own words about broken frames would run through the bar.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    folders.find(options.inputs, options.output)  # what is wrong with them is said at once
+    folders.find(options.inputs, options.output)  # reports wrong inputs at once
     detector = loading.load(options.model, **cli_options.decoding(options))
     try:
         summary = folders.detect_into(
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
             progress=True,
         )
     except KeyboardInterrupt:
-        print("unitbox: the same command goes on with what is left", file=sys.stderr)
+        print("unitbox: the same command goes on with the remaining inputs", file=sys.stderr)
         raise
     images = summary.images
     result = {

@@ -1,4 +1,4 @@
-"""`unitbox evaluate`: a detector of ours, or the detections of any other, judged by one of the protocols."""
+"""`unitbox evaluate`: judges a detector, or a file of detections, by one of the protocols."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unitbox_tf.evaluation.evaluate import evaluate
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command; returns the exit status."""
+    """Runs the command, and returns the exit status."""
     if options.curves and not options.output:
         raise ValueError("Expected --output beside --curves, as plots are files")
     names = [field.name for field in dataclasses.fields(protocols.Options)]

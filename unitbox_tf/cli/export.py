@@ -11,7 +11,7 @@ from unitbox_tf.problems import Problems
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command; returns the exit status."""
+    """Runs the command, and returns the exit status."""
     written = formats.export(
         options.model,
         options.output,

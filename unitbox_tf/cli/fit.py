@@ -15,10 +15,10 @@ from unitbox_tf.presets import PRESETS
 
 
 def configuration(options: argparse.Namespace) -> tuple[str, configs.Config]:
-    """The configuration that the options of `unitbox fit` give, and what a run by it is called.
+    """The configuration by the options of `unitbox fit`, and the start of the run's name.
 
     Raises:
-        ValueError: a configuration file, or that of the run to resume, cannot be used.
+        ValueError: a configuration file, or the configuration of the run to resume, cannot be used.
         argparse.ArgumentTypeError: settings do not go together, or `init` names no detector.
     """
     if options.resume:
@@ -44,7 +44,7 @@ def configuration(options: argparse.Namespace) -> tuple[str, configs.Config]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command; returns the exit status."""
+    """Runs the command, and returns the exit status."""
     name, config = configuration(options)
     if config.train.init and not options.resume:
         cli_options.check_detector(cli_options.detector(config.train.init))

@@ -9,7 +9,7 @@ from unitbox_tf.cli import output
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command; returns the exit status."""
+    """Runs the command, and returns the exit status."""
     found = datasets.inspect(*options.sources, data=options.data)
     output.show(found.to_dict(), found.table())
     return 0

@@ -1,7 +1,7 @@
-"""Options of the command line for fields of settings, and checks of what options are given.
+"""Options of the command line for fields of settings, and checks of their values.
 
 The option for a field takes its name, type, range, choices and help from the field; see
-`settings.setting`. So it is the same in every command that has it, and a new field has an option at once.
+`settings.setting`. So an option is the same in every command, and a new field has an option at once.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes no abbreviations, and names the option that a misspelled one resembles."""
+    """Takes no abbreviations. For a misspelled option, it suggests the closest one."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{"allow_abbrev": False, **options})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As usual, but what a command does not know is an error of that command."""
+        """As usual, but unknown arguments of a command are an error of that command."""
         if self._subparsers is None:
-            # First, as the value of an unknown option would be taken for another argument.
+            # Checked first, because the value of an unknown option would be taken for another argument.
             for text in itertools.takewhile(lambda text: text != "--", args):
                 name = text.partition("=")[0]
                 if text.startswith("--") and name not in self.options():
@@ -43,18 +43,18 @@ class Parser(argparse.ArgumentParser):
         return known, unknown
 
     def options(self) -> list[str]:
-        """All options that it knows, as they are written."""
+        """All known options, as they are written."""
         return [name for action in self._actions for name in action.option_strings]
 
 
 def resembling(wrong: str, names: Iterable[str]) -> str:
-    """The end of a message that suggests the closest of `names`; empty where none is close."""
+    """The end of a message that suggests the closest of `names`; empty if none is close."""
     close = difflib.get_close_matches(wrong, list(names), n=1)
     return f" Did you mean {close[0]}?" if close else ""
 
 
 def one_of(kind: str, names: Collection[str]) -> Any:
-    """An argparse type for one of `names`; the error for another one suggests the closest."""
+    """An argparse type for one of `names`. The error for another text suggests the closest name."""
 
     def check(text: str) -> str:
         if text in names:
@@ -80,9 +80,9 @@ def number(kind: type, check: settings.Check) -> Any:
 
 
 def detector(text: str) -> Path:
-    """An argparse type for a detector: a path, or the name of a published one, which it checks.
+    """An argparse type for a detector: a path, or the name of a published detector.
 
-    It answers before TensorFlow is imported.
+    It is checked before TensorFlow is imported.
     """
     from unitbox_tf import runs
 
@@ -96,7 +96,7 @@ def detector(text: str) -> Path:
 
 
 def check_detector(path: str | Path) -> None:
-    """Raises `FileNotFoundError` where there is no detector that a command names, before TensorFlow is imported."""
+    """Raises `FileNotFoundError` if there is no such detector. TensorFlow is not imported for this."""
     from unitbox_tf import runs
 
     if not runs.find(path).exists():
@@ -115,12 +115,12 @@ def add_settings(
 ) -> None:
     """Adds an option for each field of the settings `cls` to a parser or to a group of its arguments.
 
-    What is not given is absent from the parsed options: None may be a value.
+    An option that is not given is absent from the parsed options, because None may be a value.
 
     Args:
         parser: a parser or a group.
         cls: a dataclass of `config`.
-        defaults: the settings whose values the help shows as defaults, or whose they are.
+        defaults: the settings whose values the help shows as defaults, or a text that says whose they are.
     """
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -144,18 +144,18 @@ def add_settings(
 
 
 def given(options: argparse.Namespace, cls: type[settings.Settings]) -> dict[str, Any]:
-    """The fields of the settings `cls` that the command line gives, with their values."""
+    """The fields of the settings `cls` that are given on the command line, with their values."""
     names = (field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
 def add_decoding(parser: Any) -> None:
-    """Adds the options that say how a detector decodes: the same in every command that has them."""
+    """Adds the options of decoding, which are the same in every command."""
     add_settings(parser, DecodeConfig, "the detector's")
 
 
 def decoding(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields of `DecodeConfig` that the command line gives."""
+    """The fields of `DecodeConfig` that are given on the command line."""
     return given(options, DecodeConfig)
 
 
@@ -181,7 +181,7 @@ class _Set(argparse.Action):
 
 
 def _read(hint: Any, given: str | Sequence[str]) -> Any:
-    """The value that text stands for; the text itself where it stands for none, which the check then says."""
+    """The value of a text. A text without a value is returned as it is, and the check then refuses it."""
     if typing.get_origin(hint) is tuple:
         return tuple(_read(typing.get_args(hint)[0], text) for text in given)
     if isinstance(hint, types.UnionType):
@@ -215,7 +215,7 @@ def _metavar(hint: Any, choices: Sequence[str] | None) -> str:
 
 
 def _shown(option: str, value: Any) -> str:
-    """A default as one would write it."""
+    """A default as it is written on the command line."""
     if isinstance(value, bool):
         return option if value else option.replace("--", "--no-", 1)
     if isinstance(value, tuple):

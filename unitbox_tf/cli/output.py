@@ -1,4 +1,4 @@
-"""Where the result of a command goes: text for people, or one json object for programs."""
+"""Prints the result of a command: text for people, or one json object for programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RESULT: contextvars.ContextVar[TextIO | None] = contextvars.ContextVar("result"
 
 @contextlib.contextmanager
 def json_alone() -> Iterator[None]:
-    """While in the context, `show` prints json, and whatever else is printed goes to standard error."""
+    """Within the context, `show` prints json, and all other output goes to standard error."""
     token = _RESULT.set(sys.stdout)
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -25,7 +25,7 @@ def json_alone() -> Iterator[None]:
 
 
 def show(result: Mapping[str, Any], text: str) -> None:
-    """Prints the result of a command: `text`, or `result` where json is asked for."""
+    """Prints the result of a command: `text`, or `result` within `json_alone`."""
     file = _RESULT.get()
     if file is None:
         print(text)
@@ -34,7 +34,7 @@ def show(result: Mapping[str, Any], text: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """As json can hold it: what is undefined becomes null, a path text, a NumPy number Python's."""
+    """`value` for json: NaN becomes null, a path becomes text, and a NumPy number becomes Python's."""
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

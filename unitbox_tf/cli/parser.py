@@ -1,4 +1,4 @@
-"""What the command line takes. A function adds each command; nothing here imports what a command needs."""
+"""The parser of the command line. A function adds each command. Nothing here imports the commands' modules."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options in the arguments of `unitbox`; `command` is the name of the command.
 
     Raises:
-        SystemExit: help was asked for, or the arguments are wrong; either has been printed.
+        SystemExit: help was asked for, or the arguments are wrong. The text has been printed.
     """
     parser = make(arguments)
     named = arguments[0] if arguments else ""
@@ -48,7 +48,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def make(arguments: Sequence[str]) -> options.Parser:
-    """The parser. `arguments` decide whose defaults the help of `fit` shows."""
+    """The parser. `arguments` may name the preset whose values the help of `fit` shows as defaults."""
     parser = options.Parser(prog="unitbox", description="Object detection with UnitBox.")
     parser.add_argument("--version", action="version", version=f"unitbox {unitbox_tf.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
@@ -67,14 +67,14 @@ def _add_common(parser: options.Parser, has_result: bool) -> None:
     group.add_argument(
         "--quiet",
         action="store_true",
-        help="show no progress and log nothing but warnings; use it in scripts. Results and errors stay",
+        help="show no progress, and log only warnings; use it in scripts. Results and errors are still printed",
     )
     if has_result:
         group.add_argument(
             "--json",
             action="store_true",
             help="print the result as one json object on standard output, and everything else on "
-            "standard error; use it where a program reads the result",
+            "standard error; use it if a program reads the result",
         )
 
 
@@ -97,20 +97,20 @@ def _add_fit(parser: options.Parser, shown: str = DEFAULT_PRESET) -> None:
         nargs="?",
         type=options.one_of("preset", PRESETS),
         help=f"settings to start from, one of: {', '.join(PRESETS)} (default: {DEFAULT_PRESET}, which trains "
-        "on synthetic images for minutes)",
+        "on synthetic images in minutes)",
     )
     start.add_argument(
         "--config",
         metavar="FILE",
         type=Path,
         help="start from a configuration file, such as the config.json of a run; use it to repeat a run or to "
-        "keep settings of your own. A field that it lacks has its default",
+        "keep your own settings. Missing fields have their defaults",
     )
     start.add_argument(
         "--resume",
         metavar="RUN",
         type=Path,
-        help="go on with the run in this folder, by its settings, weights and optimizer; use it after an "
+        help="go on with the run in this folder, with its settings, weights and optimizer; use it after an "
         "interruption, or with --epochs to train longer",
     )
     for name, cls in GROUPS.items():
@@ -132,12 +132,12 @@ def _add_detect(parser: options.Parser) -> None:
         metavar="FOLDER",
         type=Path,
         default=Path("found"),
-        help="folder for what is found (default: %(default)s); the same command goes on where it was stopped",
+        help="folder for the results (default: %(default)s); the same command goes on where it was stopped",
     )
     parser.add_argument(
         "--restart",
         action="store_true",
-        help="delete what an earlier command has found there, and begin anew; use it where settings changed",
+        help="delete the results of an earlier command there, and begin again; use it after settings changed",
     )
     parser.add_argument(
         "--tile",
@@ -145,16 +145,16 @@ def _add_detect(parser: options.Parser) -> None:
         nargs="?",
         const=0,
         metavar="SIDE",
-        help="also look at tiles of SIDE pixels of large images (default of SIDE: the detector's max_side); use "
-        "it where objects are small in large images",
+        help="also search tiles of SIDE pixels in large images (default of SIDE: the detector's max_side); use "
+        "it for small objects in large images",
     )
     parser.add_argument(
         "--blur",
         nargs="?",
         const="ellipse",
         choices=["ellipse", "box"],
-        help="blur what is found instead of drawing boxes, by ellipses (the default) or boxes; what is "
-        "missed stays as it is",
+        help="blur objects instead of drawing boxes, in ellipses (the default) or boxes; objects that are not "
+        "found stay visible",
     )
     options.add_decoding(parser.add_argument_group("decoding", "How boxes are found."))
 
@@ -173,8 +173,8 @@ def _add_evaluate(parser: options.Parser) -> None:
         "--protocol",
         choices=typing.get_args(configs.Protocol),
         default="summary",
-        help="how it is judged (default: %(default)s); take the one of the published metrics that you compare "
-        "with. docs/evaluation.md describes them",
+        help="protocol that judges (default: %(default)s); take the protocol of the published metrics that you "
+        "compare with. docs/evaluation.md describes all",
     )
     parser.add_argument(
         "--output",
@@ -186,7 +186,7 @@ def _add_evaluate(parser: options.Parser) -> None:
         "--present",
         action="store_true",
         help="with detections: judge only by the annotated images that are there, as with a model; use it "
-        "where you have a part of a data set",
+        "if you have only a part of a data set",
     )
     options.add_decoding(
         parser.add_argument_group("decoding", "With a model: how boxes are found.")
@@ -199,8 +199,8 @@ def _add_protocol_options(group: Any) -> None:
         "--min-size",
         metavar="X",
         type=options.number(float, at_least(0)),
-        help="summary: ignore objects whose shorter side is below this, in pixels; set it to the size from "
-        "which objects matter to you (default: 0)",
+        help="summary: ignore objects whose shorter side is below this, in pixels; set it to the smallest size "
+        "that matters to you (default: 0)",
     )
     group.add_argument(
         "--shape",
@@ -219,13 +219,13 @@ def _add_protocol_options(group: Any) -> None:
         metavar="FOLDER",
         type=Path,
         help="wider_face: folder of wider_face_val.mat and of the lists of easy, medium and hard faces; "
-        "set it where they lie elsewhere than the annotations",
+        "set it if they are not beside the annotations",
     )
     group.add_argument(
         "--image-sizes",
         metavar="FILE",
         type=Path,
-        help="fddb, summary: json of name: [width, height]; set it where the images are absent",
+        help="fddb, summary: json of name: [width, height]; set it if the images are absent",
     )
     group.add_argument(
         "--curves",
@@ -242,7 +242,7 @@ def _add_convert(parser: options.Parser) -> None:
         metavar="DESTINATION",
         help="new folder as FORMAT:PATH#SPLIT, such as yolo:converted",
     )
-    parser.add_argument("--data", metavar="FOLDER", default=".", help=f"{DATA}; SOURCE alone")
+    parser.add_argument("--data", metavar="FOLDER", default=".", help=f"{DATA}; only for SOURCE")
     photos = parser.add_mutually_exclusive_group()
     photos.add_argument(
         "--link",
@@ -252,7 +252,7 @@ def _add_convert(parser: options.Parser) -> None:
     photos.add_argument(
         "--no-photos",
         action="store_true",
-        help="write annotations alone; use it where images are absent or stay elsewhere",
+        help="write only annotations; use it if images are absent or stay elsewhere",
     )
 
 
@@ -283,11 +283,11 @@ def _add_export(parser: options.Parser) -> None:
         metavar="PATH",
         type=Path,
         nargs="+",
-        help="litert-int8: images, or folders of them, like those that it is for; the ranges of its whole "
-        "numbers are measured on them",
+        help="litert-int8: images, or folders of images, like those of the application; they measure the ranges "
+        "of its whole numbers",
     )
     options.add_decoding(
-        parser.add_argument_group("decoding", "How boxes are found; the file keeps it.")
+        parser.add_argument_group("decoding", "How boxes are found; the file keeps these settings.")
     )
 
 
@@ -304,14 +304,14 @@ def _add_demo(parser: options.Parser) -> None:
         "--host",
         metavar="ADDRESS",
         default="127.0.0.1",
-        help="address to listen at (default: %(default)s, which this machine alone can reach); 0.0.0.0 "
-        "lets others in, without a password",
+        help="address to listen at (default: %(default)s, which only this machine can reach); 0.0.0.0 "
+        "lets other machines in, without a password",
     )
     parser.add_argument(
         "--port",
         metavar="N",
         type=options.number(int, between(1, 65535)),
-        help="port to listen at (default: the first that is free from 7860 on)",
+        help="port to listen at (default: the first free port from 7860 on)",
     )
     parser.add_argument(
         "--max-upload-mb",
@@ -325,7 +325,7 @@ def _add_demo(parser: options.Parser) -> None:
         metavar="X",
         type=options.number(float, above(0)),
         default=50.0,
-        help="most pixels of an image, in millions (default: %(default)g); lower it where memory is short",
+        help="most pixels of an image, in millions (default: %(default)g); lower it if memory is short",
     )
     options.add_decoding(parser.add_argument_group("decoding", "How boxes are found at first."))
 
@@ -338,7 +338,7 @@ COMMANDS: dict[str, tuple[str, Callable[[options.Parser], None]]] = {
     "fit": ("train a detector", _add_fit),
     "detect": ("find objects in images and videos", _add_detect),
     "evaluate": ("judge a detector, or a file of detections, on annotated images", _add_evaluate),
-    "inspect": ("say what annotated images hold, and what is wrong with them", _add_inspect),
+    "inspect": ("count annotated images and their objects, and list their problems", _add_inspect),
     "convert": ("write annotated images in another format", _add_convert),
     "export": ("write a detector as a file for applications", _add_export),
     "demo": ("serve a page to try a detector on images", _add_demo),

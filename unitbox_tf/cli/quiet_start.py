@@ -2,7 +2,7 @@
 
 Its libraries write about oneDNN, CUDA and the processor straight to file descriptor 2, before any log
 level is looked at. So the descriptor leads to a temporary file while TensorFlow is imported and looks
-for devices for the first time, and only then. If that fails, what the file holds is written after all.
+for devices for the first time, and only then. If this fails, the content of the file is written out.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ LIBRARY = "tensorflow"
 
 
 def install() -> None:
-    """Has TensorFlow start quietly, if it is imported later; nothing is imported now."""
-    # Once log levels count. Errors, such as "oneDNN supports DT_UINT8 only ...", name what TensorFlow does
-    # in another way; where it cannot go on, it raises an exception.
+    """Makes TensorFlow start quietly when it is imported later. Nothing is imported now."""
+    # For the time when log levels count. TensorFlow logs errors, such as "oneDNN supports DT_UINT8 only ...",
+    # where it only takes another way. Where it cannot go on, it raises an exception.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if LIBRARY not in sys.modules and not any(isinstance(f, _Finder) for f in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow as the other finders do, once, and gives it a loader that is quiet."""
+    """Finds TensorFlow as the other finders do, once, and gives it a quiet loader."""
 
     def find_spec(
         self,
@@ -66,7 +66,7 @@ class _Loader(importlib.abc.Loader):
 
 @contextlib.contextmanager
 def silent_unless_it_fails() -> Iterator[None]:
-    """Holds back what is written to file descriptor 2, and writes it where the context ends by an exception."""
+    """Holds back output to file descriptor 2. If the context ends by an exception, the output is written."""
     with tempfile.TemporaryFile() as held:
         try:
             sys.stderr.flush()

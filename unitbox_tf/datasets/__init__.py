@@ -1,13 +1,13 @@
-"""Data sets: sources, which are read into `Annotation`s; converting and inspecting them. One module a format.
+"""Data sets: reads sources into `Annotation`s, converts and inspects them. Each format has a module.
 
     source = datasets.open("coco:photos/instances.json")
     annotations = source.annotations()
 
-A module of a format has a class derived from `DataSet`, which reads, a function `write`, and both in
-its `FORMAT`, which `registry.DATASETS` names.
+The module of a format has a class derived from `DataSet`, which reads, and a function `write`. Its
+`FORMAT` holds both, and `registry.DATASETS` names `FORMAT`.
 
-A file that a list names is read only if it lies in the data set's folder, links followed. Where a
-format fixes the names of folders and lists (`images`, `annotations`), these may themselves be links.
+A file that a list names is read only if it lies in the data set's folder after links are followed.
+Folders and lists whose names the format fixes (`images`, `annotations`) may themselves be links.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a data set format is made of: a class that opens data sets, and a function that writes them."""
+"""The parts of a data set format: a class that opens data sets, and a function that writes them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ class Ids:
 class DataSet(abc.ABC):
     """A data set that is open. Each format has a class of its own, made from a root and a split.
 
-    A file that holds both class names and annotations is parsed when the object is made. Only compact
-    records of it are kept, and problems in it, which `annotations` tells to each who asks.
+    A file that holds both class names and annotations is parsed when the object is made. The object
+    keeps only compact records of the file, and the problems found in it. Each call of `annotations`
+    reports these problems.
 
     Raises:
-        ValueError: nothing can be read at all.
+        ValueError: nothing can be read.
     """
 
     @abc.abstractmethod
@@ -37,9 +38,9 @@ class DataSet(abc.ABC):
     ) -> Iterator[Annotation]:
         """The images and their objects, in the order of the files.
 
-        What cannot be used is added to `problems` with file and line. It is left out, or kept to be
-        ignored where it is a box without area or outside its image. With `photos=False`, files of
-        images may be absent: annotations are complete all the same.
+        Unusable items are added to `problems` with file and line, and left out. Boxes without area or
+        outside their image are reported, too, but kept and ignored. With `photos=False`, the image
+        files may be absent, and the annotations are still complete.
         """
 
     def class_names(self) -> tuple[str, ...] | None:
@@ -52,10 +53,10 @@ class DataSet(abc.ABC):
 
 
 class Write(Protocol):
-    """Writes a data set into the new folder `root`, all of it or nothing, and says how much it was.
+    """Writes a data set into the new folder `root`, all of it or nothing, and returns how much it was.
 
-    `photos` says whether files of images are copied, hard-linked (`"link"`) or left where they are
-    (`"none"`). `tfrecord` goes on where it was stopped.
+    `photos` says whether image files are copied, hard-linked (`"link"`) or left where they are
+    (`"none"`). The format `tfrecord` continues a conversion that was stopped.
     """
 
     def __call__(
@@ -73,12 +74,12 @@ class Write(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A data set format. Each module of one has it as `FORMAT`, which `registry.DATASETS` names.
+    """A data set format. The module of the format has it as `FORMAT`, and `registry.DATASETS` names it.
 
     Attributes:
         open: opens the data set in a file or folder. The second argument is the split: a part of
             the data set in the format's own words, or an empty text for all of it.
-        write: None where nothing can be written in this format.
+        write: writes a data set; None if the format can only be read.
     """
 
     open: Callable[[Path, str], DataSet]

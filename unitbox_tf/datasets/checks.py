@@ -1,4 +1,4 @@
-"""What every reader checks, so that each data set is judged alike."""
+"""Checks that all readers share, so that every format is treated alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import numpy as np
 from unitbox_tf import images
 from unitbox_tf.problems import Problems
 
-LARGEST_FILE = 1 << 24  # bytes of a file about one photo, or of settings; no honest one comes near
+LARGEST_FILE = (
+    1 << 24
+)  # bytes; limit for a settings file or a file about one image. Real files are far smaller
 LABEL_FILES = ("labels.txt", "classes.txt")
 LEAVES = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)")  # absolute, or with ".."
 UNUSABLE = re.compile(
@@ -23,16 +25,16 @@ UNUSABLE = re.compile(
 )  # in names: control characters, half characters
 
 OUTSIDE = "path outside the data set"  # kinds of problems that several modules report
-TWICE = "photo listed twice"
-ABSENT = "photo listed but absent"
+TWICE = "image listed twice"
+ABSENT = "image listed but absent"
 MALFORMED = "malformed line"
 
 
 def lines(path: Path, *, small: bool = False, problems: Problems | None = None) -> list[str]:
-    """The lines of a text file in UTF-8. A line that is not is a problem; its wrong bytes become U+FFFD.
+    """The lines of a text file in UTF-8. A line that is not UTF-8 is a problem; its wrong bytes become U+FFFD.
 
-    Raises `ValueError` for UTF-16 and UTF-32, which have no line that could be read, and for a file that
-    should be `small` and is far too long.
+    Raises `ValueError` for UTF-16 and UTF-32, in which no line can be read, and for a file that should
+    be `small` but is far too long.
     """
     problems = Problems.of(problems)
     raw = read_small(path) if small else path.read_bytes()
@@ -63,7 +65,7 @@ def _decoded(line: bytes, where: str, problems: Problems) -> str:
 def numbers(
     text: str, counts: Sequence[int], where: str, *, problems: Problems | None = None
 ) -> list[float] | None:
-    """The finite numbers in `text`, of which there must be one of `counts`; else a problem and None."""
+    """The finite numbers in `text`. Their number must be one of `counts`; else there is a problem, and None."""
     values = _floats(text.split())
     if values is not None and len(values) in counts:
         return values
@@ -74,7 +76,7 @@ def numbers(
 
 
 def _floats(words: Sequence[str]) -> list[float] | None:
-    """The finite numbers that `words` are, or None."""
+    """`words` as finite numbers; None if one of them is none."""
     try:
         values = [float(word) for word in words]
     except ValueError:
@@ -85,11 +87,11 @@ def _floats(words: Sequence[str]) -> list[float] | None:
 
 
 def fault_of_name(name: str) -> tuple[str, str] | None:
-    """Why a photo below a folder cannot have this name, as kind of problem and message; None if it can."""
+    """The reason why an image below a folder cannot have this name: kind of problem and message; None if it can."""
     if LEAVES.search(name):
         return OUTSIDE, f"expected a path below the data set's folder, received {name[:200]!r}"
     if UNUSABLE.search(name) or os.path.normpath(name) == ".":
-        return "unusable name", f"expected the name of a photo, received {name[:200]!r}"
+        return "unusable name", f"expected the name of an image, received {name[:200]!r}"
     return None
 
 
@@ -101,10 +103,10 @@ def ignored(
     *,
     problems: Problems | None = None,
 ) -> np.ndarray:
-    """`ignore` `[N]`, set as well for boxes that cannot be found: those without area, those outside their photo.
+    """`ignore` `[N]`, with True also for boxes that cannot be found: boxes without area or outside their image.
 
-    Each of these is a problem at its place in `places`. Boxes that leave their photo in part stay as they
-    are: what trains and judges cuts them.
+    Each such box is a problem at its place in `places`. Boxes that are partly outside stay as they
+    are: training and judging cut them.
     """
     problems = Problems.of(problems)
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
@@ -123,12 +125,12 @@ def ignored(
     for index in np.flatnonzero(outside & ~flat).tolist():
         text = " ".join(f"{value:g}" for value in boxes[index])
         message = f"expected a box in {size[1]} x {size[0]} pixels, received {text}: ignored"
-        problems.add("box outside its photo", places[index], message)
+        problems.add("box outside its image", places[index], message)
     return ignore | flat | outside
 
 
 def read_small(path: Path) -> bytes:
-    """The content of a file about one photo, or of settings. Raises `ValueError` if it is far too long for one."""
+    """The content of a settings file or a file about one image. Raises `ValueError` if it is far too long."""
     with path.open("rb") as file:
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
@@ -139,7 +141,7 @@ def read_small(path: Path) -> bytes:
 def file_of(root: Path, split: str, suffix: str, others: Sequence[str] = ()) -> Path:
     """The file `root`, or `split + suffix` in the folder `root`, or one of `others` there, or its only such file.
 
-    Raises `ValueError` where there is none, or, without `split`, not just one.
+    Raises `ValueError` if there is none, or if there are several and no `split` names one.
     """
     if root.is_file():
         return root
@@ -160,9 +162,9 @@ def file_of(root: Path, split: str, suffix: str, others: Sequence[str] = ()) -> 
 
 
 def listed_class_names(folder: Path) -> tuple[str, ...] | None:
-    """The lines of `labels.txt` or `classes.txt` in `folder`, a class's name each, in order; None without such a file.
+    """The class names in `labels.txt` or `classes.txt` in `folder`, one a line; None without such a file.
 
-    Raises `ValueError` if one is empty or stands there twice, or the file is not UTF-8.
+    Raises `ValueError` if a name is empty or appears twice, or the file is not UTF-8.
     """
     path = next((folder / name for name in LABEL_FILES if (folder / name).is_file()), None)
     if path is None:
@@ -179,7 +181,7 @@ def listed_class_names(folder: Path) -> tuple[str, ...] | None:
 
 
 class Listed(NamedTuple):
-    """A photo in a list: its name, the number of that line, its objects' lines, the number of the first of them."""
+    """An image in a list: name, number of the name's line, lines of the objects, number of the first line."""
 
     name: str
     line: int
@@ -190,12 +192,12 @@ class Listed(NamedTuple):
 def listed_photos(
     path: Path, is_name: Callable[[str], bool], *, problems: Problems | None = None
 ) -> Iterator[Listed]:
-    """The photos in a list that repeats: a photo's name, the number of its objects, a line for each of them.
+    """The images in a list that repeats: an image's name, the number of its objects, a line for each of them.
 
-    This is how FDDB and WIDER FACE list their photos. The one line of zeros that WIDER FACE has for
-    a photo without a face is skipped. Where the list is broken, a problem is reported, and the next
-    line that `is_name` begins the next photo: where the number of objects is missing, since the
-    photo's objects are unknown then, and where there are fewer or more lines than it says.
+    FDDB and WIDER FACE list their images in this way. WIDER FACE has one line of zeros for an image
+    without a face; this line is skipped. Where the list is broken, a problem is reported, and reading
+    goes on at the next line that `is_name`. A list is broken where the number of objects is missing,
+    or where there are fewer or more lines than this number says.
     """
     found = Problems.of(problems)
     text = lines(path, problems=found)
@@ -210,7 +212,7 @@ def listed_photos(
         if not name:
             continue
         if not is_name(name) and len(_floats(name.split()) or []) > 1:
-            report(MALFORMED, line, f"expected a photo's name, received an object: {name[:200]!r}")
+            report(MALFORMED, line, f"expected an image's name, received an object: {name[:200]!r}")
             continue
         count_text = text[at].strip() if at < len(text) else ""
         if not (count_text.isdecimal() and len(count_text) < 20):
@@ -221,13 +223,15 @@ def listed_photos(
         first, count = at + 1, int(count_text)
         end = min(first + count, len(text))
         rows = text[first:end]
-        while rows and not rows[-1].strip() and end == len(text):  # what ends the file
+        while (
+            rows and not rows[-1].strip() and end == len(text)
+        ):  # empty lines at the end of the file
             rows.pop()
         for index, row in enumerate(rows):
             if is_name(row.strip()):
                 rows = rows[:index]
-                message = f"expected {count} lines of objects, the next photo follows {index}"
-                report("photo ends early", first, message)
+                message = f"expected {count} lines of objects, the next image follows {index}"
+                report("image ends early", first, message)
                 break
         else:
             if len(rows) < count:
@@ -242,11 +246,11 @@ def listed_photos(
 def objects(
     path: Path, listed: Listed, counts: Sequence[int], *, problems: Problems | None = None
 ) -> tuple[np.ndarray, list[str]]:
-    """The lines of a photo's objects as a table, and their places; malformed lines are left out.
+    """The lines of an image's objects as a table, and their places; malformed lines are left out.
 
     Args:
         path: the list.
-        listed: the photo in it.
+        listed: the image in it.
         counts: how many numbers a line may have.
         problems: malformed lines are added here.
 
@@ -256,7 +260,7 @@ def objects(
     problems = Problems.of(problems)
     name, width = str(path), max(counts)
     rows = listed.rows
-    # All lines at once where they are alike, as they nearly always are: half the time.
+    # All lines at once where they have the same form, as nearly always: this takes half the time.
     words = " ; ".join(rows).split()
     each = (len(words) + 1) // max(len(rows), 1)
     if each - 1 in counts and words[each - 1 :: each] == [";"] * (len(rows) - 1):
@@ -278,9 +282,9 @@ def objects(
 
 
 class Folder:
-    """A folder whose own files are asked for: following symbolic links in it does not lead out of it.
+    """A folder that tells whether files lie in it, after symbolic links are followed.
 
-    The folder itself may be a link, as that was its owner's choice.
+    The folder itself may be a link: its owner made it one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -291,7 +295,7 @@ class Folder:
     def contains(self, path: Path) -> bool:
         """Whether the file `path` lies in the folder, links followed."""
         parent = os.path.dirname(path)
-        if parent not in self._known:  # few of many photos have a folder of their own
+        if parent not in self._known:  # few of many images have a folder of their own
             self._known[parent] = self._is_below(os.path.realpath(parent))
         if not self._known[parent]:
             return False
@@ -302,16 +306,16 @@ class Folder:
 
 
 class Photos:
-    """Finds the photos of a data set by the names in its lists; refuses what is not theirs to give.
+    """Finds the images of a data set by the names in its lists, and refuses files outside the data set.
 
-    A name is refused, and a problem, if it is absolute, has `..`, leaves the folder through a
-    symbolic link, has control characters, or was listed before: the first one is kept.
+    A name is refused, and reported as a problem, if it is absolute, has `..`, leaves the folder
+    through a symbolic link, has control characters, or was listed before. The first of two is kept.
     """
 
     def __init__(
         self, folder: Path, *, needed: bool = True, problems: Problems | None = None
     ) -> None:
-        """`folder` has the photos; unless `needed`, those that are absent are no problem."""
+        """`folder` has the images. Absent images are a problem only if they are `needed`."""
         self._folder = Folder(folder)
         self._problems = Problems.of(problems)
         self._needed = needed
@@ -319,7 +323,7 @@ class Photos:
         self._stems: dict[str, dict[str, str]] = {}
 
     def find(self, name: str, where: str) -> Path | None:
-        """The file of the photo `name`, a path below the folder, which stands at `where`; else None."""
+        """The file of the image `name`, a path below the folder; None if it is refused. The name stands at `where`."""
         fault = fault_of_name(name)
         if fault:
             self._problems.add(fault[0], where, fault[1])
@@ -340,7 +344,7 @@ class Photos:
         return path
 
     def name_of(self, stem: str, default: str = ".jpg") -> str:
-        """The name of the photo `stem`, for formats that leave its suffix out; with `default` if it is absent."""
+        """The name of the image `stem`, for formats without suffixes. `default` is the suffix if there is no file."""
         if fault_of_name(stem):
             return stem
         folder, _, last = stem.rpartition("/")
@@ -354,6 +358,6 @@ class Photos:
 
 
 def without_suffix(name: str) -> str:
-    """The name of a photo without `.jpg`, `.jpeg` or `.png` at its end."""
+    """The name of an image without `.jpg`, `.jpeg` or `.png` at its end."""
     stem, dot, suffix = name.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in images.IMAGE_SUFFIXES else name

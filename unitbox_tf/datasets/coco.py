@@ -33,21 +33,21 @@ class _Object(NamedTuple):
     category: Any
     box: tuple[float, float, float, float]  # x y w h
     ignore: bool
-    area: float | None  # None where it is not stated, NaN where that is no area
+    area: float | None  # None if it is not stated, NaN if the stated value is unusable
 
 
 class _Image(NamedTuple):
-    """An image: its name, and its height and width where they are stated."""
+    """An image: its name, and its height and width if they are stated."""
 
     name: str
     size: tuple[int, int] | None
 
 
 class _Objects(NamedTuple):
-    """The objects of all images, those of an image side by side, in the order of the file.
+    """The objects of all images. The objects of one image are neighbours, in the order of the file.
 
     Attributes:
-        ends: for each image, where its objects end; they begin where those of the image before end.
+        ends: the index after the last object of each image. The objects of the next image begin there.
         places: the index of each object in the file.
         boxes: `xyxy` `[N, 4]` float64.
         classes: `[N]` int32.
@@ -112,7 +112,7 @@ class Coco(DataSet):
                 yield Annotation(name, photo, boxes, labels, ignore, size=size, areas=known)
 
     def _read_images(self, images: list[Any]) -> dict[Any, _Image]:
-        """The images by id, without those that cannot be used, which are problems."""
+        """The usable images by id. Unusable ones are reported as problems."""
         known: dict[Any, _Image] = {}
         for index, image in enumerate(images):
             where = f"{self._path}: images[{index}]"
@@ -133,7 +133,7 @@ class Coco(DataSet):
         return known
 
     def _read_objects(self, items: list[Any]) -> _Objects:
-        """The objects as arrays. `items` is emptied, so that memory holds few of them twice."""
+        """The objects as arrays. `items` is emptied on the way, so that memory holds few objects twice."""
         order = {id: index for index, id in enumerate(self._images)}
         images, places, classes = array("q"), array("q"), array("i")
         boxes, ignore, areas = array("d"), array("b"), array("d")
@@ -162,7 +162,7 @@ class Coco(DataSet):
         return _Objects(ends, *columns)
 
     def _is_usable(self, item: Any, where: str) -> bool:
-        """Whether it is an object of a known image and category; else a problem."""
+        """True if it is an object of a known image and category. If not, this is reported as a problem."""
         if not isinstance(item, _Object):
             message = f"expected image_id, category_id and bbox of 4 finite numbers: {item!r:.200}"
             self._problems.add(MALFORMED, where, message)
@@ -172,7 +172,7 @@ class Coco(DataSet):
             self._problems.add(MALFORMED, where, f"no category has the id {item.category!r}")
         else:
             if item.area is not None and math.isnan(item.area):
-                message = "expected an area from 0; that of its box is taken"
+                message = "expected an area from 0; the area of its box is taken"
                 self._problems.add("malformed area", where, message)
             return True
         return False
@@ -196,7 +196,7 @@ def _content(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
 
 
 def _object(item: dict[str, Any]) -> Any:
-    """A json object: an `_Object` where it is an annotation, or what it was where that is malformed."""
+    """A json object. A usable annotation becomes an `_Object`; anything else stays as it is."""
     if "bbox" not in item:
         item.pop("segmentation", None)
         return item
@@ -236,8 +236,8 @@ def write(
 ) -> writing.Written:
     """Writes `annotations` as `split.json` (`instances.json` if empty) and `images/`.
 
-    Images and categories are numbered from 1. Objects to be ignored have `"iscrowd": 1`, the only
-    flag that COCO's own evaluation heeds, and `"ignore": 1`.
+    Images and categories are numbered from 1. Ignored objects have `"ignore": 1` and
+    `"iscrowd": 1`; COCO's own evaluation heeds only the latter.
     """
     stem = writing.usable_split(split or "instances")
     images: list[dict[str, Any]] = []

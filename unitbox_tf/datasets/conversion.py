@@ -20,14 +20,14 @@ PROBLEMS_FILE = "problems.txt"  # in the folder that is written
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What `convert` did.
+    """The outcome of `convert`.
 
     Attributes:
         root: the folder that was written.
         read: how many images, boxes and ignored boxes the source has.
         written: how many of them were written.
-        problems: what could not be read or written. They are also in `problems_file`.
-        problems_file: None if there are no problems.
+        problems: items that could not be read or written. They are also in `problems_file`.
+        problems_file: the file of problems; None if there are none.
     """
 
     root: Path
@@ -37,7 +37,7 @@ class Conversion:
     problems_file: Path | None
 
     def table(self) -> str:
-        """All of it in lines, for people."""
+        """The outcome in lines, for people."""
         lines = [
             f"{title:>10}  {counts.images} images, {counts.boxes} boxes, {counts.ignored} of them ignored"
             for title, counts in (("read", self.read), ("written", self.written))
@@ -49,7 +49,7 @@ class Conversion:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as json can hold it."""
+        """The same facts as a dict for json."""
         return {
             "output": str(self.root),
             "read": self.read._asdict(),
@@ -75,23 +75,23 @@ def convert(
     """Writes a data set in another format.
 
     Args:
-        source: written `FORMAT:PATH#SPLIT`, or opened.
+        source: a text `FORMAT:PATH#SPLIT`, or an opened source.
         destination: a new folder as `FORMAT:PATH#SPLIT`, not relative to `data`.
         data: the folder that the source's relative path starts from.
-        photos: whether files of images are copied (`"copy"`), hard-linked (`"link"`), or left out
-            (`"none"`); in the last case they may be absent.
-        problems: what cannot be read or written is added here.
+        photos: whether image files are copied (`"copy"`), hard-linked (`"link"`), or left out
+            (`"none"`). In the last case the files may be absent.
+        problems: items that cannot be read or written are added here.
 
     Raises:
-        ValueError: the source or the destination is not of that form, or nothing is usable in the source, or
-            the destination has files, or cannot hold the names of the classes.
+        ValueError: the source or the destination has another form, the source has nothing usable, or the
+            destination has files or cannot hold the names of the classes.
         OSError: a file cannot be read or written.
     """
     problems = Problems.of(problems)
     source = sources.open(source, data)
     if photos not in typing.get_args(writing.PhotosAs):
         raise ValueError(
-            f"Expected photos as one of {typing.get_args(writing.PhotosAs)}. Received: {photos!r}"
+            f"Expected images as one of {typing.get_args(writing.PhotosAs)}. Received: {photos!r}"
         )
     form, _, rest = destination.partition(":")
     path, _, split = rest.partition("#")

@@ -4,9 +4,9 @@
     labels.txt                    a.jpg,10,20,40.5,60,cat,0
     images/a.jpg ...              b.jpg,,,,,,
 
-A row is a box, its edges in pixels; one with nothing but `image` says that the photo has no object.
-Photos are in `images`, or else beside the table. `labels.txt`, where it is present, has the names
-of the classes, one a line, in their order; else that is the alphabet's.
+Each row is a box, with its edges in pixels. A row with nothing but `image` is an image without
+objects. Images are in `images`, or else beside the table. `labels.txt` names the classes in their
+order, one a line. Without this file, the classes are in alphabetical order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ IGNORE = {"": False, "0": False, "1": True}
 
 
 class _Image(NamedTuple):
-    """The rows of an image: its name, the line of the first, and the usable objects with their lines."""
+    """The rows of an image: its name, the line of the first row, and the usable objects with their lines."""
 
     name: str
     first: int
@@ -45,7 +45,7 @@ class Table(DataSet):
     """The table `root`, or `split.csv` in the folder `root`, or the only table there."""
 
     def __init__(self, root: Path, split: str) -> None:
-        """Parses the table. Raises `ValueError` if its header is another."""
+        """Parses the table. Raises `ValueError` if its header is not the expected one."""
         self._path = checks.file_of(root, split, ".csv")
         self._problems = Problems(logged=False)  # found while parsing
         rows = list(_rows(self._path, self._problems))
@@ -54,7 +54,7 @@ class Table(DataSet):
         self._images = self._read(rows)
 
     def class_names(self) -> tuple[str, ...]:
-        """The names in `labels.txt`, or those in the table in the order of the alphabet."""
+        """The names in `labels.txt`; without it, the names in the table, in alphabetical order."""
         return self._class_names
 
     def annotations(
@@ -102,14 +102,14 @@ class Table(DataSet):
 
 
 def _rows(path: Path, problems: Problems) -> Iterator[tuple[int, list[str]]]:
-    """Numbers of lines and rows of seven cells. Lines that are no such row are problems.
+    """Line numbers, and rows of seven cells. Other lines are problems.
 
-    Raises `ValueError` if the header is another.
+    Raises `ValueError` if the header is not the expected one.
     """
     has_ignore = False
     for number, line in enumerate(checks.lines(path, problems=problems), 1):
         try:
-            # Line by line: a quote that is not closed would swallow the rest of the table.
+            # Line by line, because a quote that is not closed would swallow the rest of the table.
             row = next(csv.reader([line], strict=True), [])
         except csv.Error as error:
             problems.add(checks.MALFORMED, f"{path}:{number}", f"{error}: {line[:200]!r}")

@@ -3,9 +3,9 @@
     FDDB-folds/FDDB-fold-01-ellipseList.txt ... FDDB-fold-10-ellipseList.txt
     originalPics/2002/08/11/big/img_591.jpg ...
 
-An ellipse list repeats: a photo's name without its suffix, the number of its faces, and a line a
-face: half axis a, half axis b, angle of a in radians, centre x, centre y, 1. A face's box is the
-tight box around its ellipse.
+An ellipse list has these lines for each image: its name without suffix, the number of its faces, and
+one line for each face: half axis a, half axis b, angle of a in radians, centre x, centre y, 1. The
+box of a face is the tight box around its ellipse.
 """
 
 from __future__ import annotations
@@ -95,10 +95,10 @@ def write(
     photos: writing.PhotosAs = "copy",
     problems: Problems | None = None,
 ) -> writing.Written:
-    """Writes `annotations` as the folds that `split` names, the same number of photos to each, in order.
+    """Writes `annotations` as the folds that `split` names, the same number of images to each, in order.
 
-    An object without an ellipse gets the one inscribed in its box. Besides the ellipse lists there
-    are the lists of names that FDDB's own evaluator reads.
+    An object without an ellipse gets the ellipse inscribed in its box. The lists of names that FDDB's
+    own evaluator reads are written as well.
     """
     chosen = sorted(set(folds(split)))
     holds = ("ellipses",)

@@ -31,7 +31,7 @@ class Quartiles(NamedTuple):
 
     @classmethod
     def of(cls, values: np.ndarray) -> Quartiles | None:
-        """Of `values` `[N]`; None if there are none."""
+        """The quartiles of `values` `[N]`; None if there are no values."""
         if not len(values):
             return None
         return cls(*np.percentile(values, [0, 25, 50, 75, 100]).tolist())
@@ -39,18 +39,18 @@ class Quartiles(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What is in one source, or in several.
+    """The contents of one source, or of several together.
 
     Attributes:
         name: the source as it is written.
-        images: images that are present.
-        without_objects: images in which no object is to be found: ignored ones do not count.
-        objects: objects to be found.
-        ignored: objects that are neither objects nor background.
-        classes: how many objects of each class are to be found, by the class's name.
-        widths: of the images, in pixels; None if there is no image of known size.
-        heights: likewise.
-        long_sides: the longer side of each object to be found, in pixels; None without objects.
+        images: number of images that are present.
+        without_objects: number of images without objects; ignored objects do not count.
+        objects: number of objects that are not ignored.
+        ignored: number of ignored objects.
+        classes: number of objects of each class, by the class's name; ignored objects do not count.
+        widths: widths of the images, in pixels; None if no image has a known size.
+        heights: heights of the images, in pixels; None if no image has a known size.
+        long_sides: the longer side of each object, in pixels; None without objects.
     """
 
     name: str
@@ -66,12 +66,12 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What `inspect` found.
+    """The outcome of `inspect`.
 
     Attributes:
-        sources: a summary of each.
-        total: a summary of all of them.
-        problems: what could not be used.
+        sources: a summary of each source.
+        total: a summary of all sources.
+        problems: items that could not be used.
     """
 
     sources: tuple[Summary, ...]
@@ -79,7 +79,7 @@ class Inspection:
     problems: Problems
 
     def table(self) -> str:
-        """All of it in lines, a source a column, for people."""
+        """The counts in lines, with a column for each source, for people."""
         columns = [*self.sources, self.total] if len(self.sources) > 1 else [*self.sources]
         classes = list(self.total.classes)
         rows: list[list[str]] = [
@@ -103,7 +103,7 @@ class Inspection:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as json can hold it."""
+        """The same facts as a dict for json."""
         return {
             "sources": [_plain(summary) for summary in self.sources],
             "total": _plain(self.total),
@@ -112,7 +112,7 @@ class Inspection:
 
 
 class _Counted(NamedTuple):
-    """What summaries are made of; those of several sources can be joined."""
+    """The numbers that a summary is made of. The numbers of several sources can be joined."""
 
     objects: np.ndarray  # how many are to be found in each image
     ignored: int
@@ -127,9 +127,9 @@ def inspect(
     """Counts images and objects, and measures them.
 
     Args:
-        sources_: each written `FORMAT:PATH#SPLIT`, or opened.
+        sources_: texts `FORMAT:PATH#SPLIT`, or opened sources.
         data: the folder that relative paths start from.
-        problems: what cannot be used is added here.
+        problems: unusable items are added here.
 
     Raises:
         ValueError: there is no source, one is not of that form, or nothing can be read at all.
@@ -170,13 +170,13 @@ def _count(source: sources.Source, problems: Problems) -> _Counted:
 
 
 def _size(annotation: Annotation, problems: Problems) -> tuple[int, int] | None:
-    """Height and width as stated, else as in the header of the image."""
+    """Height and width as stated; if they are not, as in the header of the image."""
     if annotation.size is not None:
         return annotation.size
     try:
         return images.photo_size(annotation.image)
     except (OSError, ValueError) as error:
-        problems.add("photo of unknown size", annotation.where, str(error))
+        problems.add("image of unknown size", annotation.where, str(error))
         return None
 
 

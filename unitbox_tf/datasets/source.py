@@ -27,7 +27,7 @@ class Source:
         """Takes the text apart. Its path is relative to the folder `data`.
 
         Raises:
-            ValueError: the text is not of the form, the format is unknown, or the path does not exist.
+            ValueError: the text has another form, the format is unknown, or the path does not exist.
         """
         name, colon, rest = text.partition(":")
         if not colon or name not in registry.DATASETS:
@@ -59,11 +59,11 @@ class Source:
         """The images and their objects, in the order of the files.
 
         Args:
-            photos: only images whose files are present. If False, files may be absent.
-            problems: what cannot be used is added here, each time that annotations are asked for.
+            photos: returns only images whose files are present. If False, files may be absent.
+            problems: unusable items are added here, at each call.
 
         Raises:
-            ValueError: nothing can be read at all.
+            ValueError: nothing can be read.
         """
         problems = Problems.of(problems)
         if photos not in self._read:
@@ -88,10 +88,10 @@ class Source:
 
 
 def open(source: str | Source, data: str | Path = ".") -> Source:
-    """The source that is written `FORMAT:PATH#SPLIT`; its path is relative to `data`. A `Source` is given back.
+    """Opens the source `FORMAT:PATH#SPLIT`, whose path is relative to `data`. A `Source` is returned as it is.
 
     Raises:
-        ValueError: the text is not of the form, the format is unknown, or the path does not exist.
+        ValueError: the text has another form, the format is unknown, or the path does not exist.
     """
     return source if isinstance(source, Source) else Source(source, data)
 
@@ -115,19 +115,19 @@ def load(
 ) -> list[Annotation]:
     """All annotations of `sources`.
 
-    A source without anything usable is a problem like others, unless nothing is left at all. So is a
-    source with several classes that are not `class_names`, in their order.
+    A source without anything usable is a problem, and so is a source with several classes whose names
+    are not the first of `class_names`. An error is raised only if no source has anything usable.
 
     Args:
-        sources: each written `FORMAT:PATH#SPLIT`, or opened.
-        class_names: of the model; None: any classes will do.
+        sources: texts `FORMAT:PATH#SPLIT`, or opened sources.
+        class_names: the class names of the model; None allows any classes.
         data: the folder that relative paths start from.
-        photos: only images whose files are present. If False, files may be absent.
-        problems: what cannot be used is added here.
+        photos: returns only images whose files are present. If False, files may be absent.
+        problems: unusable items are added here.
 
     Raises:
-        ValueError: a source is not of that form, its format is unknown, its path does not exist, it has more
-            classes than `class_names`, or none of them has anything usable.
+        ValueError: a source has another form, an unknown format, a path that does not exist, or more
+            classes than `class_names`; or no source has anything usable.
     """
     problems = Problems.of(problems)
     opened = open_all(sources, data)
@@ -155,7 +155,7 @@ def _check_classes(
     if most > len(class_names):
         raise ValueError(
             f"{source.text!r} has objects of at least {most} classes, but the model has {len(class_names)}. "
-            "Expected a model of as many, named in training by --class-names in the data set's order"
+            "Expected a model with as many classes: name them in training with --class-names, in the data set's order"
             + (f": {', '.join(names)}" if names else "")
         )
     if len(names) > 1 and names != class_names[: len(names)]:
@@ -169,7 +169,7 @@ def num_classes(annotations: Iterable[Annotation]) -> int:
 
 
 def names_of_classes(source: Source, annotations: Sequence[Annotation]) -> tuple[str, ...]:
-    """The names that the source has, or else `object`, or `class0`, `class1` ... where there are several."""
+    """The class names of the source. If it has none, `object`, or `class0`, `class1` ... for several classes."""
     count = num_classes(annotations)
     made_up = tuple(f"class{index}" for index in range(count)) if count > 1 else ("object",)
     return source.class_names() or made_up

@@ -1,8 +1,8 @@
-"""Pictures drawn from a seed: one to three bright-rimmed ellipses ("objects") on a busy background. No file is needed.
+"""Images drawn from a seed: one to three bright-rimmed ellipses ("objects") on a busy background. No file is needed.
 
-For tests and for the first run of a newcomer: a task that a detector learns from random weights in
-minutes, in which the background has the same colours and straight-edged shapes of the same sizes,
-so that an object is known only by its form.
+They are for tests and for a newcomer's first run. A detector learns this task from random weights in
+minutes. The background has the same colours, and straight-edged shapes of the same sizes, so only
+its form tells an object from the background.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
-SIZE = 96  # side of a picture, in pixels
+SIZE = 96  # side of an image, in pixels
 OBJECT_SIZE = (20.0, 56.0)  # shortest and longest axis of an object, in pixels
 MAX_OBJECTS = 3
 GAP = 4.0  # px between the boxes of two objects: the paper's decoder finds touching ones as one
 
 
 class Synthetic(DataSet):
-    """Pictures number first to last of the split, written `first-last` (last excluded); there is no file.
+    """The images with the numbers in the split, written `first-last` (last excluded). There are no files.
 
-    The number is the picture's seed: the same number always gives the same picture, and ranges that
-    do not meet have no picture in common.
+    The number of an image is its seed: the same number always gives the same image, and ranges that
+    do not meet have no image in common.
     """
 
     def __init__(self, root: Path, split: str) -> None:
@@ -36,7 +36,7 @@ class Synthetic(DataSet):
         first, dash, last = split.partition("-")
         if not (dash and first.isdigit() and last.isdigit() and int(first) < int(last)):
             raise ValueError(
-                f"Expected a range of synthetic pictures like '0-1000'. Received: {split!r}"
+                f"Expected a range of synthetic images like '0-1000'. Received: {split!r}"
             )
         self._numbers = range(int(first), int(last))
 
@@ -47,12 +47,12 @@ class Synthetic(DataSet):
     def annotations(
         self, *, photos: bool = True, problems: Problems | None = None
     ) -> Iterator[Annotation]:
-        """The pictures, drawn as they are asked for."""
+        """The images, drawn as they are asked for."""
         return map(draw, self._numbers)
 
 
 def draw(number: int) -> Annotation:
-    """Picture `number` as a PNG, with the boxes of its objects."""
+    """Image `number` as a PNG, with the boxes of its objects."""
     generator = np.random.default_rng(number)
     image = _background(generator)
     boxes: list[np.ndarray] = []
@@ -76,7 +76,7 @@ def _background(generator: np.random.Generator) -> np.ndarray:
 
 
 def _place(generator: np.random.Generator, taken: list[np.ndarray]) -> np.ndarray | None:
-    """A random ellipse inside the picture and clear of the boxes `taken`; None if no place is found."""
+    """A random ellipse inside the image and clear of the boxes `taken`; None if no place is found."""
     low, high = np.log(OBJECT_SIZE)
     for _ in range(20):
         axes = np.exp(generator.uniform(low, high, 2)) / 2

@@ -1,17 +1,18 @@
 """Shards in TensorFlow's TFRecord format: few large files instead of many small ones, with checksums.
 
     labels.txt                        the classes' names, one a line, in their order
-    train.shards.json                 what belongs into the shards of a split, and how many photos into each
-    train-00000-of-00012.tfrecord     records: a photo, byte by byte as it was, and its annotation
+    train.shards.json                 the plan of a split: a checksum, and the number of images in each shard
+    train-00000-of-00012.tfrecord     records: an image, byte by byte as it was, and its annotation
 
-A record is a `tf.train.Example`. Its feature `unitbox/annotation` has what an `Annotation` holds to the
-last bit; the others are those of the TensorFlow Object Detection API, for other tools (boxes in float32,
-as shares of the photo's width and height). Shards of other tools that have these are read, too.
+A record is a `tf.train.Example`. Its feature `unitbox/annotation` holds an `Annotation` to the last bit.
+The other features are those of the TensorFlow Object Detection API, for other tools: there, boxes are
+float32, as shares of the image's width and height. Shards of other tools with these features can be read.
 
-Photos are not held in memory: annotations say where in a shard they lie. Record format: length
-uint64, CRC of it, data, CRC of them (tensorflow/core/lib/io/record_writer.h). Records are framed here,
-with a checksum six times as fast as that of TensorFlow, which takes as long as copying; TensorFlow is
-imported only for the features of other tools, where these are read or written.
+Images are not held in memory: an annotation says where in a shard its image lies. A record has the length
+as uint64, the CRC of the length, the data, and the CRC of the data
+(tensorflow/core/lib/io/record_writer.h). This module writes and reads records itself, because its
+checksum is six times as fast as TensorFlow's, which takes as long as copying. TensorFlow is imported
+only where the features of other tools are read or written.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ from unitbox_tf.records import Annotation
 
 logger = logging.getLogger(__name__)
 
-SHARD_BYTES = 1 << 27  # of photos in a shard, if it has more than one
+SHARD_BYTES = 1 << 27  # of images in a shard, if it has more than one
 LARGEST_RECORD = (1 << 31) - 1  # bytes; protocol buffers end here
 LARGEST_CLASS = np.iinfo(np.int32).max
 PLAN_SUFFIX = ".shards.json"
 PARTIAL = ".partial"  # ends the names of files that are not complete
-VERSION = 1  # of what is in a record: shards of two versions are not mixed
-HEADER, FOOTER = 12, 4  # bytes before and after the data of a record
+VERSION = 1  # the form of records; shards of two versions are not mixed
+HEADER, FOOTER = 12, 4  # bytes before and after the data in a record
 SHARD_NAME = re.compile(  # as this module names them, and as the Object Detection API does
     r"(?P<split>.+?)(\.(tfrecords?|record))?-(?P<index>\d{5,})-of-(?P<count>\d{5,})"
     r"(\.(tfrecords?|record))?"
@@ -62,7 +63,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # Arrays of `Annotation`.
 EXACT = {"boxes": "<f8", "classes": "<i4", "ignore": "|u1", "ellipses": "<f8", "areas": "<f8"}
 ATTRIBUTE = "attributes/"  # begins the names of arrays that are attributes
-# What Python raises where content is not of the form that was expected.
+# The errors that Python raises for content of an unexpected form.
 MALFORMED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 AGAIN = "if `unitbox convert` wrote it, delete it and run the same command again"
 
@@ -88,7 +89,7 @@ class Shards(DataSet):
 
         Raises:
             ValueError: a shard is missing, cut off or damaged, or has a record that is no image with
-                boxes. What comes after damage cannot be found again, so nothing is left out.
+                boxes. Records after the damage cannot be found, so reading does not go on.
         """
         problems = Problems.of(problems)
         for path in _shards(self._root, self._split):
@@ -98,7 +99,7 @@ class Shards(DataSet):
                 try:
                     annotation = _annotation(path, offset, record)
                 except MALFORMED as error:
-                    message = f"{where}: expected a photo with its boxes: {error}"
+                    message = f"{where}: expected an image with its boxes: {error}"
                     raise ValueError(message) from error
                 fault = checks.fault_of_name(annotation.name)
                 if fault:
@@ -113,7 +114,7 @@ class Shards(DataSet):
 
 
 def _checked(annotation: Annotation, problems: Problems) -> Annotation:
-    """`annotation` without objects that no model can learn, which are reported; without area, they are ignored."""
+    """`annotation` without objects that no model can learn. They are reported. Boxes without area stay, ignored."""
     places = [f"{annotation.where}, object {n}" for n in range(1, len(annotation.boxes) + 1)]
     usable = np.isfinite(annotation.boxes).all(axis=1) & (annotation.classes >= 0)
     for index in np.flatnonzero(~usable).tolist():
@@ -169,7 +170,7 @@ def _shards(root: Path, split: str) -> list[Path]:
 
 
 def _planned(path: Path) -> int | None:
-    """How many records the shard should have; None where nothing says it."""
+    """The number of records that the shard should have; None if no plan says it."""
     match = SHARD_NAME.fullmatch(path.name)
     if not match:
         return None
@@ -181,7 +182,7 @@ def _planned(path: Path) -> int | None:
 
 
 def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Numbers (from 1) of the records of a shard, where their data begin, and these. One is in memory at a time.
+    """The records of a shard: number (from 1), begin of the data in the file, data. One is in memory at a time.
 
     Raises `ValueError` where the file is cut off or damaged.
     """
@@ -199,13 +200,13 @@ def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _checksum(*parts: bytes) -> bytes:
-    """What a record has for the CRC-32C of these bytes together: turned and shifted, 4 bytes."""
+    """The CRC-32C of these bytes together, in the form that records have: turned and shifted, 4 bytes."""
     crc = functools.reduce(google_crc32c.extend, parts, 0)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def _lengths(path: Path, file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Where the data of each record begin, and how many bytes they are, by the headers alone.
+    """Begin and length, in bytes, of the data of each record, from the headers alone.
 
     Raises `ValueError` where the file ends within a record.
     """
@@ -224,7 +225,7 @@ def _lengths(path: Path, file: BinaryIO) -> Iterator[tuple[int, int]]:
 
 
 def _annotation(path: Path, offset: int, record: bytes) -> Annotation:
-    """What is in a record whose data begin at `offset`. Raises one of `MALFORMED` if it is no photo with its boxes."""
+    """The annotation in a record whose data begin at `offset`. Raises one of `MALFORMED` if there is none."""
     spans = {}
     for name, begin, end in _features(record):
         spans[name] = begin, end
@@ -258,7 +259,7 @@ def _annotation(path: Path, offset: int, record: bytes) -> Annotation:
 
 
 def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> Annotation:
-    """From the features of the Object Detection API alone: classes count from 1, boxes are shares."""
+    """The annotation from the Object Detection API's features alone: classes count from 1, boxes are shares."""
 
     def values(name: str) -> Sequence[Any]:
         return _values(record[slice(*spans.get(name, (0, 0)))])
@@ -269,7 +270,7 @@ def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> 
     height, width = (operator.index(values(f"image/{side}")[0]) for side in ("height", "width"))
     size = height, width
     if max(size) > LARGEST_RECORD:
-        raise ValueError(f"received a photo of {size[1]} x {size[0]} pixels")
+        raise ValueError(f"received an image of {size[1]} x {size[0]} pixels")
     corners = [values(f"image/object/bbox/{side}") for side in CORNERS]
     boxes = np.array(corners, np.float64).T.reshape(-1, 4) * (size[::-1] * 2)
     labels = np.array(values("image/object/class/label"), np.int64) - 1
@@ -294,14 +295,14 @@ def _values(feature: bytes) -> Sequence[Any]:
     return getattr(message, kind).value if kind else ()
 
 
-# A `tf.train.Example` in bytes, taken apart and put together here, so that photos are not copied on
-# the way: Example { features = 1 { entries of a map = 1 { name = 1, Feature = 2 } } }, and a Feature
+# This module reads and writes the bytes of a `tf.train.Example` itself, so that images are not copied
+# on the way: Example { features = 1 { entries of a map = 1 { name = 1, Feature = 2 } } }, and a Feature
 # has a list of bytes = 1, of floats = 2 or of integers = 3, each { values = 1 }.
 # Source: protobuf.dev, Encoding; tensorflow/core/example/{example,feature}.proto.
 
 
 def _features(record: bytes) -> Iterator[tuple[str, int, int]]:
-    """Names of the features of an Example, and where each lies. Raises `ValueError` if it is none."""
+    """Name, begin and end of each feature of an Example. Raises `ValueError` if the record is no Example."""
     for _, first, last in _fields(record, 0, len(record), 1):
         for _, begin, end in _fields(record, first, last, 1):
             parts = {number: (a, b) for number, a, b in _fields(record, begin, end)}
@@ -311,7 +312,7 @@ def _features(record: bytes) -> Iterator[tuple[str, int, int]]:
 
 
 def _only_bytes(record: bytes, begin: int, end: int) -> tuple[int, int]:
-    """Where the one value of a Feature of bytes lies."""
+    """Begin and end of the one value in a Feature of bytes."""
     values = [
         (a, b)
         for _, first, last in _fields(record, begin, end, 1)
@@ -325,7 +326,7 @@ def _only_bytes(record: bytes, begin: int, end: int) -> tuple[int, int]:
 def _fields(
     data: bytes, at: int, end: int, only: int | None = None
 ) -> Iterator[tuple[int, int, int]]:
-    """Numbers, begins and ends of the fields in a message, all of which must have a length."""
+    """Number, begin and end of each field in a message. All fields must have a length."""
     while at < end:
         key, at = _varint(data, at)
         length, at = _varint(data, at)
@@ -337,7 +338,7 @@ def _fields(
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number of variable length at `at`, and where it ends."""
+    """The number of variable length that begins at `at`, and its end."""
     value = 0
     for shift in range(0, 64, 7):
         if at >= len(data):
@@ -351,7 +352,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _key(number: int, length: int) -> bytes:
-    """What comes before a field of so many bytes."""
+    """The bytes before a field of this length."""
     encoded = bytearray([number << 3 | 2])
     while length > 127:
         encoded.append(length & 127 | 128)
@@ -361,7 +362,7 @@ def _key(number: int, length: int) -> bytes:
 
 
 def _before_bytes(name: str, length: int) -> bytes:
-    """What comes before the value of so many bytes in the entry of a feature that has this one alone."""
+    """The bytes before the only value, of this length, in the entry of a feature."""
     value = _key(1, length)
     value = _key(1, len(value) + length) + value
     key = name.encode()
@@ -373,11 +374,11 @@ def _before_bytes(name: str, length: int) -> bytes:
 
 
 class _Plan(NamedTuple):
-    """What belongs into the shards of a split. Is written first, so that later runs can go on.
+    """The plan for the shards of a split. It is written first, so that later runs can go on.
 
     Attributes:
-        digest: of all annotations and of the lengths of their photos.
-        photos: how many are in each shard.
+        digest: checksum of all annotations and of the lengths of their images.
+        photos: the number of images in each shard.
     """
 
     digest: str
@@ -394,7 +395,7 @@ class _Plan(NamedTuple):
             if not all(type(count) is int and count >= 0 for count in [version, *photos]):
                 raise ValueError(f"received {version!r:.50} and {photos!r:.50}")
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(f"{path}: expected version, digest and photos: {error!r}") from error
+            raise ValueError(f"{path}: expected version, digest and images: {error!r}") from error
         if version != VERSION:
             raise ValueError(f"{path}: expected shards of version {VERSION}, received {version}")
         return _Plan(digest, photos)
@@ -417,20 +418,20 @@ def write(
 ) -> writing.Written:
     """Writes `annotations` into shards `split-00000-of-N.tfrecord` (`photos-...` if empty) of about `SHARD_BYTES`.
 
-    Unlike other formats', a set may be written in several runs: a shard appears when it is complete,
-    and a run that is started again keeps those that are there. `root` may have other splits of the
-    same classes. Takes annotations twice: a list is made of them if they are an iterator.
+    Unlike the other formats, shards may be written in several runs. A shard appears when it is
+    complete, and a later run keeps the shards that are there. `root` may have other splits of the same
+    classes. Annotations are read twice; an iterator is made into a list.
 
     Raises:
-        ValueError: `root` has other files, shards of other annotations, or of other classes; photos
-            are not to be copied; or one changes while it is written.
-        OSError: a photo or shard cannot be read or written.
+        ValueError: `root` has other files, or shards of other annotations or classes; images are not
+            to be copied; or an image changes while it is written.
+        OSError: an image or shard cannot be read or written.
     """
     problems = Problems.of(problems)
     stem = writing.usable_split(split or "photos")
     if photos != "copy":
         raise ValueError(
-            "Expected photos to be copied, as shards hold them: neither --link nor --no-photos. "
+            "Expected images to be copied, as shards hold them: neither --link nor --no-photos. "
             f"Received: photos={photos!r}"
         )
     writing.check_class_names(class_names)
@@ -456,14 +457,14 @@ def write(
             _write_shard(path, some, out.class_names)
     if finished:
         logger.info("%d of %d shards were there already and are kept", finished, len(plan.photos))
-    next(kept, None)  # what is left are photos that are left out
+    next(kept, None)  # only images that are left out remain
     return out.written
 
 
 def _make_plan(
     annotations: Iterable[Annotation], out: writing.Destination, problems: Problems
 ) -> tuple[list[int | None], _Plan]:
-    """The lengths of all photos in bytes, None for those to be left out, which is reported; and what goes where."""
+    """The length of each image in bytes, and the plan. A length is None for an image that is left out and reported."""
     digest = hashlib.sha256(repr(out.class_names).encode())
     lengths: list[int | None] = []
     photos, filled = [0], 0
@@ -490,7 +491,7 @@ def _make_plan(
 
 
 def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None:
-    """Makes `root` the place of these shards, and clears what an interrupted run left.
+    """Prepares `root` for these shards, and deletes the partial files of an interrupted run.
 
     Raises `ValueError` if it has anything else.
     """
@@ -503,8 +504,8 @@ def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None
     if path in there:
         if _Plan.read(path) != plan:
             raise ValueError(
-                f"{path}: shards of other photos, boxes or classes have been begun here: expected the "
-                "same, to go on; write to another folder or delete it"
+                f"{path}: shards of other images, boxes or classes have been begun here: expected the "
+                "same, to go on; write to another folder, or delete this one"
             )
     elif any(
         SHARD_NAME.fullmatch(p.name) and p.name.startswith(f"{stem}-") for p in root.glob("*")
@@ -526,13 +527,13 @@ def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None
 
 
 def _is_other(path: Path) -> bool:
-    """Whether a file is none that an interrupted run leaves before there is a plan."""
+    """True unless it is a file that an interrupted run leaves before there is a plan."""
     return not (path.name.startswith(".") and path.name.endswith(PARTIAL))
 
 
 @contextlib.contextmanager
 def _complete(path: Path) -> Iterator[Path]:
-    """A name to write to; the file becomes `path` at the end, or vanishes if there is an error."""
+    """A path to write to. The file becomes `path` at the end; after an error it is deleted."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         yield partial
@@ -553,7 +554,7 @@ def _shard_name(stem: str, index: int, count: int) -> str:
 
 
 def _is_whole(path: Path, count: int) -> bool:
-    """Whether a shard is there with that many records, by their headers: power may have failed after it was renamed."""
+    """True if the shard has that many records, by their headers. A power cut after renaming may have damaged it."""
     if not path.is_file():
         return False
     with path.open("rb", buffering=0) as file:
@@ -566,7 +567,7 @@ def _is_whole(path: Path, count: int) -> bool:
 def _write_shard(
     path: Path, annotations: Iterable[tuple[Annotation, int]], class_names: Sequence[str]
 ) -> None:
-    """Writes annotations, each with the length of its photo."""
+    """Writes annotations, each with the length of its image."""
     with _complete(path) as partial, partial.open("xb") as file:
         for annotation, length in annotations:
             parts = _example(annotation, length, class_names)
@@ -581,7 +582,7 @@ def _length(image: Path | Part | bytes) -> int:
 
 
 def _own(annotation: Annotation) -> bytes:
-    """All that an annotation holds, exactly: the length of some json uint32, this json, arrays as it lists them."""
+    """An annotation to the last bit: the length of a json text as uint32, this json, and the arrays that it lists."""
     arrays = {name: (getattr(annotation, name), dtype) for name, dtype in EXACT.items()}
     for name, values in (annotation.attributes or {}).items():
         arrays[ATTRIBUTE + name] = values, "<i4"
@@ -596,14 +597,14 @@ def _own(annotation: Annotation) -> bytes:
 
 
 def _example(annotation: Annotation, length: int, class_names: Sequence[str]) -> list[bytes]:
-    """A serialized Example of the annotation and its photo of so many bytes, in parts: the photo is one.
+    """A serialized Example of the annotation and its image, in parts, one of which is the image.
 
-    Raises `ValueError` if it has another length.
+    Raises `ValueError` if the image has another length than `length`.
     """
     photo = annotation.encoded()
     if len(photo) != length:
         raise ValueError(
-            f"{annotation.where}: expected {length} bytes, received {len(photo)}: the photo has changed "
+            f"{annotation.where}: expected {length} bytes, received {len(photo)}: the image has changed "
             "while shards were written"
         )
     own = _own(annotation)
@@ -613,7 +614,7 @@ def _example(annotation: Annotation, length: int, class_names: Sequence[str]) ->
 
 
 def _usual_features(annotation: Annotation, photo: bytes, class_names: Sequence[str]) -> bytes:
-    """The Object Detection API's features but for the photo, serialized."""
+    """The serialized features of the Object Detection API, without the image."""
     import tensorflow as tf
 
     filename = writing.file_name(annotation).encode()
@@ -639,7 +640,7 @@ def _usual_features(annotation: Annotation, photo: bytes, class_names: Sequence[
 
 
 def _displayed_size(annotation: Annotation, photo: bytes) -> tuple[int, int] | None:
-    """Height and width as stated, else as in the photo's header; None where it has none that can be read."""
+    """Height and width as stated; if they are not, as in the image's header; None if it cannot be read."""
     if annotation.size is not None and max(annotation.size) < 1 << 31:
         return annotation.size
     try:

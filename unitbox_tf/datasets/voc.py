@@ -1,18 +1,18 @@
-"""Pascal VOC's xml files (Everingham et al., IJCV 2010), one a photo.
+"""Pascal VOC's xml files (Everingham et al., IJCV 2010), one for each image.
 
-Three layouts are known: that of VOC, that of VOC without lists, and xml files beside their photos:
+Three layouts are known: that of VOC, that of VOC without lists, and xml files beside their images:
 
     ImageSets/Main/train.txt      annotations/a.xml ...     a.xml
     Annotations/2007_000027.xml   images/a.jpg ...          a.jpg ...
     JPEGImages/2007_000027.jpg
 
-A photo is the one that is named as its xml file; where there is none, `filename` in the xml says.
+An image has the same name as its xml file. If there is no such image, `filename` in the xml names it.
 
-Corners are 1-based and inclusive: a box over the first pixel alone is `1 1 1 1`, here `0 0 1 1`; so
-1 is taken off `xmin` and `ymin`. Objects marked difficult are kept and ignored.
+Corners are 1-based and inclusive: a box over the first pixel alone is `1 1 1 1` in the file, and
+`0 0 1 1` here. So 1 is subtracted from `xmin` and `ymin`. Objects marked difficult are kept and ignored.
 
-Classes are numbered as in `labels.txt` (or `classes.txt`), where it is present, one a line; else in
-the order of the alphabet, over all xml files, so that all splits agree.
+`labels.txt` (or `classes.txt`) names the classes in their order, one a line. Without such a file, the
+classes of all xml files are in alphabetical order, so that all splits agree.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from unitbox_tf.problems import Problem, Problems
 from unitbox_tf.records import Annotation
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-FIRST_PIXEL = np.array([1.0, 1.0, 0.0, 0.0])  # what VOC's corners have more than edges
+FIRST_PIXEL = np.array([1.0, 1.0, 0.0, 0.0])  # the difference of VOC's corners from edges
 MALFORMED = "malformed object"
 
 
 class _Xml(NamedTuple):
-    """The content of an xml file. Of its objects, those with four corners.
+    """The content of an xml file. Objects without four corners are left out.
 
     Attributes:
         filename: the name of the image that the file states.
-        size: height and width, where they are stated.
+        size: height and width, if they are stated.
         numbers: the place of each object in the file, from 1.
-        labels: `[N]`.
-        difficult: `[N]`, as it stands there.
+        labels: the class names `[N]`.
+        difficult: the marks `[N]` as texts.
         edges: boxes `xyxy` `[N, 4]`.
-        names: of all objects.
+        names: the class names of all objects, also of those that are left out.
     """
 
     filename: str
@@ -61,10 +61,10 @@ class _Xml(NamedTuple):
 
 
 class Voc(DataSet):
-    """The images of the list `split`, or of the folder `split`, or, if it is empty, all that have an xml file."""
+    """The images in the list or the folder `split`. Without a split, all images that have an xml file."""
 
     def __init__(self, root: Path, split: str) -> None:
-        """Without `labels.txt`, all xml files are parsed. Raises `ValueError` if there is no such list or folder."""
+        """Parses all xml files if there is no `labels.txt`. Raises `ValueError` if there is no such list or folder."""
         self._root = root
         self._parsed: dict[Path, tuple[_Xml | None, list[Problem]]] = {}
         self._listing: Path | None = None
@@ -81,13 +81,13 @@ class Voc(DataSet):
         self._class_names = checks.listed_class_names(root) or self._all_names()
 
     def class_names(self) -> tuple[str, ...]:
-        """The names in `labels.txt`, or those in all xml files below `root` in the order of the alphabet."""
+        """The names in `labels.txt`; without it, the names in all xml files below `root`, in alphabetical order."""
         return self._class_names
 
     def annotations(
         self, *, photos: bool = True, problems: Problems | None = None
     ) -> Iterator[Annotation]:
-        """The images in the order of the list, or of the names of the xml files."""
+        """The images in the order of the list; without a list, in the order of the names of the xml files."""
         problems = Problems.of(problems)
         labels = {name: index for index, name in enumerate(self._class_names)}
         found = checks.Photos(self._photos, needed=photos, problems=problems)
@@ -100,7 +100,7 @@ class Voc(DataSet):
             path = self._annotations / f"{stem}.xml"
             # Not Path.is_file, which raises for names that are too long.
             if not os.path.isfile(path):
-                message = f"{path} does not exist: the photo's objects are unknown"
+                message = f"{path} does not exist: the image's objects are unknown"
                 problems.add("annotations listed but absent", where, message)
                 continue
             if not inside.contains(path):
@@ -120,7 +120,7 @@ class Voc(DataSet):
                 yield annotation
 
     def _stems(self, problems: Problems) -> list[tuple[str, str]]:
-        """The names of the xml files without suffix, and where they are listed."""
+        """The names of the xml files without suffix, and the places where they are listed."""
         if self._listing is None:
             return [
                 (path.relative_to(self._annotations).with_suffix("").as_posix(), str(path))
@@ -139,7 +139,7 @@ class Voc(DataSet):
         return tuple(sorted(names - {""}))
 
     def _parse(self, path: Path) -> tuple[_Xml | None, list[Problem]]:
-        """The content of a file, None where it cannot be parsed, and the problems in it."""
+        """The content of a file (None if it cannot be parsed), and the problems in it."""
         if path not in self._parsed:
             problems = Problems(logged=False)
             self._parsed[path] = _content(path, problems), problems.found
@@ -151,15 +151,15 @@ def _first_folder(folder: Path, names: Sequence[str], default: Path | None = Non
 
 
 def _content(path: Path, problems: Problems) -> _Xml | None:
-    """The content of the xml file, or None, which is reported."""
+    """The content of the xml file; None, after a report, if it cannot be parsed."""
     try:
         tree = defusedxml.ElementTree.fromstring(checks.read_small(path))
     except ElementTree.ParseError as error:
         line = error.position[0]
-        problems.add("malformed xml", f"{path}:{line}", f"{error}: the photo's objects are unknown")
+        problems.add("malformed xml", f"{path}:{line}", f"{error}: the image's objects are unknown")
         return None
     except (ValueError, LookupError, OSError) as error:  # entities and external files are refused
-        problems.add("malformed xml", str(path), f"{error}: the photo's objects are unknown")
+        problems.add("malformed xml", str(path), f"{error}: the image's objects are unknown")
         return None
     numbers, labels, difficult, boxes = [], [], [], []
     names = set()
@@ -188,7 +188,7 @@ def _content(path: Path, problems: Problems) -> _Xml | None:
 
 
 def _size(tree: Any, path: Path, problems: Problems) -> tuple[int, int] | None:
-    """Height and width, where they are stated."""
+    """Height and width; None if they are not stated."""
     if tree.find("size") is None:
         return None
     stated = [_text(tree, f"size/{side}") for side in ("height", "width")]
@@ -214,7 +214,7 @@ def _number(text: str) -> float | None:
 def _annotation(
     content: _Xml, path: Path, name: str, photo: Path, labels: dict[str, int], problems: Problems
 ) -> Annotation:
-    """The annotation of the image `photo`, without objects of unknown classes, which are reported."""
+    """The annotation of the image `photo`. Objects of unknown classes are reported and left out."""
     chosen, classes, ignore, places = [], [], [], []
     objects = zip(content.numbers, content.labels, content.difficult, strict=True)
     for index, (number, label, difficult) in enumerate(objects):

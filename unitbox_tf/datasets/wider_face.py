@@ -3,9 +3,10 @@
     wider_face_split/wider_face_val_bbx_gt.txt   (or the file beside the image folders)
     WIDER_val/images/0--Parade/0_Parade_Parade_0_266.jpg ...
 
-The list repeats: a photo's path, the number of its faces, and a line a face: `x y w h`, then six
-attributes which some copies lack. A photo without a face has the count 0 and one line of zeros.
-Faces marked invalid are too small or unclear to judge: they are kept and ignored.
+The list has these lines for each image: its path, the number of its faces, and one line for each face.
+The line of a face is `x y w h` and six attributes, which some copies of the list lack. An image without
+a face has the number 0 and one line of zeros. Faces marked invalid are too small or unclear to judge:
+they are kept and ignored.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from unitbox_tf.records import Annotation
 
 ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 INVALID = ATTRIBUTES.index("invalid")
-NO_FACE = "0 " * 10  # the list's line for a photo without a face
+NO_FACE = "0 " * 10  # the list's line for an image without a face
 
 
 class WiderFace(DataSet):
-    """The list of the split: `train` or `val`, the default."""
+    """The list of a split: `train`, or `val` (the default)."""
 
     def __init__(self, root: Path, split: str) -> None:
         """Raises `ValueError` if there is no list."""
@@ -78,7 +79,7 @@ def _annotation(path: Path, listed: checks.Listed, photo: Path, problems: Proble
         if known.all():
             attributes = dict(zip(ATTRIBUTES, facts.T, strict=True))
         else:
-            message = "only some faces have attributes: none but 'invalid' is used"
+            message = "only some faces have attributes: only 'invalid' is used"
             problems.add("attributes incomplete", f"{path}:{listed.line}", message)
     ignore = facts[:, INVALID] == 1  # never of NaN
     boxes[:, 2:] += boxes[:, :2]
@@ -95,10 +96,10 @@ def write(
     photos: writing.PhotosAs = "copy",
     problems: Problems | None = None,
 ) -> writing.Written:
-    """Writes `annotations` as the list and the photos of `split` (`val` if empty).
+    """Writes `annotations` as the list and the images of `split` (`val` if empty).
 
-    Objects to be ignored are written as invalid. Attributes that are not known are written as 0,
-    since official lists have no other way to leave them out.
+    Ignored objects are written as invalid. Unknown attributes are written as 0, since the official list
+    has no way to leave them out.
     """
     split = writing.usable_split(split or "val")
     holds = ("ignore", *ATTRIBUTES)
@@ -130,7 +131,7 @@ def _rows(annotation: Annotation) -> list[str]:
     table = np.stack([columns[name].astype(int) for name in ATTRIBUTES], axis=1).tolist()
     numbers = np.concatenate([boxes[:, :2], sizes], axis=1).tolist()
     return [
-        # The space at the end is the official list's.
+        # The official list also has a space at the end.
         " ".join([*map(writing.number, box), *map(str, facts), ""])
         for box, facts in zip(numbers, table, strict=True)
     ]

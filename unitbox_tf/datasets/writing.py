@@ -1,4 +1,4 @@
-"""What every writer shares: a folder that appears whole or not at all, its photos, and what is lost."""
+"""Helpers that all writers share: a folder that appears whole or not at all, its images, and losses of facts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOST = "lost in this format"  # a kind of problem
 
 
 class Written(NamedTuple):
-    """How much was written: images, boxes, and how many of the boxes are to be ignored."""
+    """The numbers of written images, of boxes, and of the ignored boxes among them."""
 
     images: int
     boxes: int
@@ -37,8 +37,8 @@ class Destination:
 
     Attributes:
         folder: where to write.
-        class_names: of the classes in annotations.
-        written: how much there is so far.
+        class_names: the names of the classes in annotations.
+        written: the numbers of images and boxes so far.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Destination:
         photos: PhotosAs,
         problems: Problems,
     ) -> None:
-        """`holds` are the facts that the format has a place for; see `destination`."""
+        """`holds` names the facts that the format can store; see `destination`."""
         self.folder = folder
         self.class_names = tuple(class_names)
         self._root = root
@@ -70,7 +70,7 @@ class Destination:
                 )
 
     def held(self, annotation: Annotation) -> Annotation:
-        """`annotation` without what the format has no place for, which is reported.
+        """`annotation` without the facts that the format cannot store. Losses are reported.
 
         Raises `ValueError` for a class without a name.
         """
@@ -82,8 +82,8 @@ class Destination:
         lost = [
             fact for fact in [*extra, *(annotation.attributes or {})] if fact not in self._holds
         ]
-        if lost:  # of the whole data set: a report a photo would say nothing more
-            message = f"of each object: {', '.join(lost)}"
+        if lost:  # the same for the whole data set: a report for each image would say no more
+            message = f"the format cannot store these facts of an object: {', '.join(lost)}"
             self._problems.add(LOST, f"{self._root}: {lost[0]}", message)
         if "ignore" not in self._holds and annotation.ignore.any():
             message = f"{annotation.ignore.sum()} objects: the format has no way to ignore them"
@@ -92,10 +92,10 @@ class Destination:
         return annotation
 
     def photo(self, annotation: Annotation, folder: str, by_stem: bool = False) -> str | None:
-        """Puts the photo into `folder`; its name there, or None where that fails, which is reported.
+        """Puts the image into `folder`, and returns its name there; None, after a report, if that fails.
 
-        Its name is that of the annotation, with the photo's suffix. `by_stem` is for formats that
-        know photos by their names without suffix.
+        The name is the annotation's, with the image's suffix. `by_stem` is for formats that know images
+        by their names without suffix.
         """
         name = self.new_name(annotation, by_stem)
         if name is None:
@@ -103,7 +103,7 @@ class Destination:
         return name if self._put(annotation, self.folder / folder / name) else None
 
     def new_name(self, annotation: Annotation, by_stem: bool = False) -> str | None:
-        """The name of the photo's file; None where it is unusable or taken already, which is reported."""
+        """The name of the image's file; None, after a report, if the name is unusable or taken."""
         suffix = _suffix(annotation)
         name = file_name(annotation)
         fault = checks.fault_of_name(annotation.name) or checks.fault_of_name(name)
@@ -129,7 +129,7 @@ class Destination:
             if self._photos == "link" and isinstance(source, Path):
                 os.link(os.path.realpath(source), path)
                 return True
-            # "x": file systems differ in which names they take to be the same.
+            # "x", because some file systems take different names for the same.
             with path.open("xb") as target:
                 if not isinstance(source, Path):
                     target.write(annotation.encoded())
@@ -147,13 +147,13 @@ class Destination:
             if error.errno == errno.EXDEV:
                 raise ValueError(
                     f"{annotation.where} lies on another file system than {self._root}: expected "
-                    "the same, so that photos can be linked; copy them instead"
+                    "the same, so that images can be linked; copy them instead"
                 ) from error
             raise
         return True
 
     def size(self, annotation: Annotation) -> tuple[int, int] | None:
-        """Height and width of the photo; None, which is reported, where they are neither stated nor to be read."""
+        """Height and width of the image; None, after a report, if they are neither stated nor readable."""
         stated = annotation.size
         if self._photos == "none" and stated:
             return stated
@@ -161,15 +161,15 @@ class Destination:
             measured = images.photo_size(annotation.image)
         except (OSError, ValueError) as error:
             if stated is None:
-                self._problems.add("photo of unknown size", annotation.where, str(error))
+                self._problems.add("image of unknown size", annotation.where, str(error))
             return stated
         if stated not in (None, measured):
-            message = f"expected height and width {stated}, as stated, the photo has {measured}"
-            self._problems.add("photo of another size than stated", annotation.where, message)
+            message = f"expected height and width {stated}, as stated, the image has {measured}"
+            self._problems.add("image of another size than stated", annotation.where, message)
         return measured
 
     def count(self, annotation: Annotation) -> None:
-        """Adds the photo to what was `written`."""
+        """Adds the image to what was `written`."""
         count, boxes, ignored = self.written
         more = len(annotation.boxes), int(annotation.ignore.sum())
         self.written = Written(count + 1, boxes + more[0], ignored + more[1])
@@ -187,7 +187,7 @@ class Destination:
 
 
 def file_name(annotation: Annotation) -> str:
-    """The name of the annotation with the photo's suffix, where it lacks it."""
+    """The name of the annotation, with the image's suffix if the name has none."""
     suffix = _suffix(annotation)
     has_suffix = annotation.name.lower().endswith(suffix.lower())
     return annotation.name if has_suffix else annotation.name + suffix
@@ -197,7 +197,7 @@ def _suffix(annotation: Annotation) -> str:
     if isinstance(annotation.image, Path):
         return os.path.splitext(annotation.image)[1]
     own = os.path.splitext(annotation.name)[1]
-    # In a shard is what was a file: it may well be a PNG whose name ends with .jpg.
+    # An image in a shard was a file before: it may be a PNG whose name ends with .jpg.
     if isinstance(annotation.image, Part) and own.lower() in images.IMAGE_SUFFIXES:
         return own
     return ".png" if annotation.encoded().startswith(PNG) else ".jpg"
@@ -212,18 +212,18 @@ def destination(
     photos: PhotosAs = "copy",
     problems: Problems | None = None,
 ) -> Iterator[Destination]:
-    """A folder beside `root` which becomes `root` at the end, or vanishes if there is an error.
+    """A folder beside `root`. It becomes `root` at the end; after an error it is deleted.
 
     Args:
         root: a new or empty folder.
-        class_names: of the classes in annotations.
-        holds: the facts besides boxes that the format has a place for: `"ignore"`, `"classes"`,
-            `"ellipses"`, `"areas"` and names of attributes. Where it has none for classes, they become faces.
-        photos: whether files of images are copied, hard-linked, or left where they are.
-        problems: what cannot be written is added here.
+        class_names: the names of the classes in annotations.
+        holds: the facts besides boxes that the format can store: `"ignore"`, `"classes"`, `"ellipses"`,
+            `"areas"` and names of attributes. Without `"classes"`, all objects are written as faces.
+        photos: whether image files are copied, hard-linked, or left where they are.
+        problems: items that cannot be written are added here.
 
     Raises:
-        ValueError: `root` has files, or a class's name is one that no format can hold.
+        ValueError: `root` has files, or no format can hold the name of a class.
     """
     problems = Problems.of(problems)
     root = root.absolute()
@@ -241,7 +241,7 @@ def destination(
 
 
 def check_class_names(class_names: Sequence[str]) -> None:
-    """Raises `ValueError` if one is that of another class, too, or one that no format can hold."""
+    """Raises `ValueError` if two classes have the same name, or if no format can hold a name."""
     for index, name in enumerate(class_names):
         if not name.strip() or name != name.strip() or checks.UNUSABLE.search(name):
             raise ValueError(f"Expected a class's name in one line. Received: {name!r}")
@@ -250,14 +250,14 @@ def check_class_names(class_names: Sequence[str]) -> None:
 
 
 def usable_split(split: str) -> str:
-    """`split`, which is to be part of a file's name. Raises `ValueError` if it cannot be one."""
+    """Returns `split`. Raises `ValueError` if it cannot be part of a file's name."""
     if checks.fault_of_name(split) or "/" in split or "\\" in split or split != split.strip():
         raise ValueError(f"Expected a split that can name a file. Received: {split!r}")
     return split
 
 
 def number(value: float, digits: int = 6) -> str:
-    """`value` with up to so many decimals, and none that says nothing: 23.7, 5, 0."""
+    """`value` with up to `digits` decimals, without zeros at the end: 23.7, 5, 0."""
     text = f"{value:.{digits}f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return "0" if text == "-0" else text

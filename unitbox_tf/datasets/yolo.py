@@ -1,13 +1,13 @@
-"""YOLO's text files, one a photo, with or without the `data.yaml` of Ultralytics and Roboflow.
+"""YOLO's text files, one for each image, with or without the `data.yaml` of Ultralytics and Roboflow.
 
     data.yaml                 train: images/train, val: images/val, names: [cat, dog]
     images/train/a.jpg ...
-    labels/train/a.txt ...    a line an object: class, centre x, centre y, width, height
+    labels/train/a.txt ...    one line for each object: class, centre x, centre y, width, height
 
-Numbers are shares of the photo's width and height, so each photo's header is read. Labels of
-`.../images/...` are in `.../labels/...`, or else beside the photo. A photo without labels has no
-object. Without `data.yaml`, photos are in `images/SPLIT`, `SPLIT/images` or `SPLIT`, and
-`labels.txt` or `classes.txt` names the classes. Polygons (lines of more numbers) are reported and
+Numbers are shares of the image's width and height, so each image's header is read. The labels of
+`.../images/...` are in `.../labels/...`, or else beside the image. An image without a label file has no
+objects. Without `data.yaml`, images are in `images/SPLIT`, `SPLIT/images` or `SPLIT`, and
+`labels.txt` or `classes.txt` names the classes. Polygons (lines with more numbers) are reported and
 left out.
 """
 
@@ -30,14 +30,14 @@ from unitbox_tf.records import Annotation
 
 SETTINGS = ("data.yaml", "data.yml", "dataset.yaml")
 SPLITS = ("train", "val", "test")
-DIGITS = 10  # decimals of shares that are written: a millionth of a pixel in a photo of 10,000
+DIGITS = 10  # decimals of written shares: a millionth of a pixel in an image of 10,000
 
 
 class Yolo(DataSet):
-    """The images of the split in `data.yaml`, or in the folder of that name; all if it is empty."""
+    """The images of the split that `data.yaml` or a folder names; all images if the split is empty."""
 
     def __init__(self, root: Path, split: str) -> None:
-        """Parses `data.yaml`, where there is one. Raises `ValueError` if it cannot be used."""
+        """Parses `data.yaml`, if there is one. Raises `ValueError` if it cannot be used."""
         self._path, self._settings = _settings(root)
         self._root, self._split = self._path.parent, split
         self._names = (
@@ -47,23 +47,23 @@ class Yolo(DataSet):
         )
 
     def class_names(self) -> tuple[str, ...] | None:
-        """The names in `data.yaml`, or in `labels.txt` or `classes.txt`; None without either."""
+        """The names in `data.yaml`, `labels.txt` or `classes.txt`; None without any of these files."""
         return self._names
 
     def annotations(
         self, *, photos: bool = True, problems: Problems | None = None
     ) -> Iterator[Annotation]:
-        """The images, which are the list themselves: `photos` changes nothing.
+        """The images. `photos` has no effect, because the image files themselves are the list.
 
-        Where a text file lists them, absent ones are reported either way, as boxes have no pixels
-        without them.
+        If a text file lists the images, absent ones are always reported: without the image's size, its
+        boxes cannot be computed in pixels.
         """
         problems = Problems.of(problems)
         found = checks.Photos(self._root, problems=problems)
         used: set[Path] = set()
         seen = False
         sources = _sources(self._root, self._split, self._settings, self._path, problems)
-        # A name says where in the data set an image is: below its only folder, or below the root.
+        # The name of an image is its path below the only folder, or below the root.
         top = sources[0] if len(sources) == 1 and sources[0].is_dir() else self._root
         inside = checks.Folder(self._root)
         for name, where in _listed(sources, self._root, problems):
@@ -82,18 +82,18 @@ class Yolo(DataSet):
                 yield annotation
         _report_unused(sources, self._root, used, problems)
         if seen and not used:
-            message = "no photo has a file of labels: is the format another?"
+            message = "no image has a label file: is this another format?"
             problems.add("data set without labels", str(self._root), message)
 
 
 def _annotation(
     photo: Path, name: str, rows: Sequence[tuple[list[float], str]], problems: Problems
 ) -> Annotation | None:
-    """The annotation of an image with these lines of labels; None, which is reported, where its size is unknown."""
+    """The annotation of an image with these label lines; None, after a report, if its size is unknown."""
     try:
         height, width = images.photo_size(photo)
     except (OSError, ValueError) as error:
-        problems.add("photo of unknown size", str(photo), str(error))
+        problems.add("image of unknown size", str(photo), str(error))
         return None
     table = np.array([row for row, _ in rows], np.float64).reshape(-1, 5)
     centres, sizes = table[:, 1:3] * [width, height], table[:, 3:5] * [width, height]
@@ -105,7 +105,7 @@ def _annotation(
 
 
 def _settings(root: Path) -> tuple[Path, dict[str, Any] | None]:
-    """The path and content of `data.yaml`; without one, a path in `root` and None."""
+    """The path and content of `data.yaml`. Without the file, its path in `root`, and None."""
     path = root
     if not root.is_file():
         paths = [root / name for name in SETTINGS]
@@ -133,7 +133,7 @@ def _names(path: Path, settings: dict[str, Any]) -> tuple[str, ...]:
                 f"{path}: expected names numbered from 0, received {list(names)!r:.200}"
             )
         names = [names[index] for index in range(len(names))]
-    # Not str() of anything: an alias bomb is small until it is written out.
+    # str() is not called on everything: an alias bomb is small until it is written out.
     if not isinstance(names, list) or not all(isinstance(n, str | int | float) for n in names):
         raise ValueError(f"{path}: expected names, a list or map of the names of classes")
     return tuple(str(name) for name in names)
@@ -142,7 +142,7 @@ def _names(path: Path, settings: dict[str, Any]) -> tuple[str, ...]:
 def _sources(
     root: Path, split: str, settings: dict[str, Any] | None, path: Path, problems: Problems
 ) -> list[Path]:
-    """The folders of photos and lists of photos of the split. Raises `ValueError` if there are none."""
+    """The folders of images and lists of images of the split. Raises `ValueError` if there are none."""
     if settings is None:
         named = [f"images/{split}", f"{split}/images", split] if split else ["images", "."]
         if split and checks.LEAVES.search(split):
@@ -167,14 +167,14 @@ def _sources(
                 message = (
                     f"{key}: expected a folder or list in {base}, received {str(entry)[:200]!r}"
                 )
-                problems.add("photos listed but absent", f"{path}: {key}", message)
+                problems.add("images listed but absent", f"{path}: {key}", message)
             elif source not in sources:
                 sources.append(source)
     return sources
 
 
 def _base(root: Path, stated: Any, path: Path, problems: Problems) -> Path:
-    """The folder that `path` in the settings names; `root`, where that is elsewhere (it goes stale when data move)."""
+    """The folder that `path` in `data.yaml` names; `root` if it lies outside, as after data were moved."""
     if not stated or stated == ".":
         return root
     base = _below(root, str(stated)[:1000])
@@ -186,8 +186,8 @@ def _base(root: Path, stated: Any, path: Path, problems: Problems) -> Path:
 
 
 def _below(root: Path, name: str) -> Path | None:
-    """What `name` stands for in `root`, if it exists and does not leave it."""
-    # Roboflow writes ../train/images for what lies beside the file.
+    """The file or folder `name` in `root`; None if it does not exist or lies outside."""
+    # Roboflow writes ../train/images for a folder beside the file.
     for candidate in (name, name.removeprefix("../")):
         inside = not checks.LEAVES.search(candidate) and not checks.UNUSABLE.search(candidate)
         # Not Path.exists, which raises for names that are too long.
@@ -197,7 +197,7 @@ def _below(root: Path, name: str) -> Path | None:
 
 
 def _listed(sources: Iterable[Path], root: Path, problems: Problems) -> Iterator[tuple[str, str]]:
-    """Names of photos below `root`, and where they are listed."""
+    """The names of images below `root`, and the places where they are listed."""
     for source in sources:
         if source.is_dir():
             for photo in images.photos(source):
@@ -247,7 +247,7 @@ def _rows(
             expected = f"0 to {len(names) - 1}" if names else "0 or more"
             problems.add("unknown class", where, f"expected {expected}, received {words[0]!r}")
         elif min(box[:2]) < 0 or max(box) > 1:
-            message = f"expected shares of the photo from 0 to 1, received {line.strip()!r}"
+            message = f"expected shares of the image from 0 to 1, received {line.strip()!r}"
             problems.add(checks.MALFORMED, where, message)
         else:
             rows.append((values, where))
@@ -257,7 +257,7 @@ def _rows(
 def _report_unused(
     sources: Iterable[Path], root: Path, used: set[Path], problems: Problems
 ) -> None:
-    """Reports label files to which there is no photo."""
+    """Reports label files without an image."""
     for source in sources:
         parts = source.relative_to(root).parts
         folders = {source}
@@ -268,7 +268,9 @@ def _report_unused(
             if folder != root and folder.is_dir():
                 for label in sorted(folder.rglob("*.txt")):
                     if label not in used and label.name not in checks.LABEL_FILES:
-                        problems.add("labels without a photo", str(label), "no photo has this name")
+                        problems.add(
+                            "labels without an image", str(label), "no image has this name"
+                        )
 
 
 def write(
@@ -282,7 +284,7 @@ def write(
 ) -> writing.Written:
     """Writes `annotations` as `images/SPLIT`, `labels/SPLIT` (`train` if empty) and `data.yaml`.
 
-    Boxes are cut to their photos, which is reported, as other readers refuse those that leave them.
+    Boxes are cut to their images, because other readers refuse boxes that leave them. Each cut is reported.
     """
     problems = Problems.of(problems)
     split = writing.usable_split(split or "train")
@@ -309,14 +311,14 @@ def write(
 
 
 def _inside(annotation: Annotation, size: tuple[int, int], problems: Problems) -> Annotation:
-    """`annotation` with its boxes cut to the photo, without those outside; both are reported."""
+    """`annotation` with its boxes cut to the image, and without boxes outside. Both are reported."""
     height, width = size
     clipped = np.clip(annotation.boxes, 0, [width, height, width, height])
-    # What the last digit of a share adds leaves the photo by less; cut, it would not be read back.
+    # Rounding a share moves a box by less than this. Such boxes are not cut, so that the same is read back.
     cut = (np.abs(clipped - annotation.boxes) > 1e-5).any(axis=1)
     boxes = np.where(cut.reshape(-1, 1), clipped, annotation.boxes)
     left = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    kinds = np.where(left, "box cut to its photo", "box outside its photo").tolist()
+    kinds = np.where(left, "box cut to its image", "box outside its image").tolist()
     for index in np.flatnonzero(cut | ~left).tolist():
         place = f"{annotation.where}, object {index + 1}"
         problems.add(kinds[index], place, f"{annotation.boxes[index]} in {width} x {height} pixels")

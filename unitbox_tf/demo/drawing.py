@@ -1,4 +1,4 @@
-"""The parts of the page as HTML: the photo with its boxes, tables and heatmaps."""
+"""The parts of the page as HTML: the image with its boxes, tables and heatmaps."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from unitbox_tf.records import Detections
 
 MAP_SIDE = 560  # px; long side of heatmaps on the page
 JPEG_QUALITY = 90
-FOUND = 0.5  # confidence from which a pixel counts as one of an object, and its distances are shown
+FOUND = 0.5  # from this confidence on, a pixel belongs to an object, and its distances are shown
 SIDES = ("top", "bottom", "left", "right")  # the order of `tblr`
-CROWD = 40  # more boxes have their scores shown where the mouse is only
+CROWD = 40  # with more boxes, scores are shown only under the mouse
 
 Html = str
 
-NOTHING = '<div class="empty">Drop a photo, or try the example.<br>Boxes are drawn here.</div>'
+NOTHING = '<div class="empty">Drop an image, or try the example.<br>Boxes are drawn here.</div>'
 
 
 def draw_confidence(seen: Seen, index: int) -> np.ndarray:
-    """Confidence in colours over the photo in grey."""
+    """Confidence in colours over the image in grey."""
     grey = _grey(seen)
     coloured = visualize.heatmap(_enlarge(confidence_map(seen, index), grey), 0, 1)
     return cv2.addWeighted(grey, 0.35, coloured, 0.65, 0)
@@ -34,10 +34,10 @@ def draw_confidence(seen: Seen, index: int) -> np.ndarray:
 def draw_distances(
     seen: Seen, index: int, everywhere: bool = False
 ) -> tuple[list[np.ndarray], float]:
-    """A picture for each of the four sides, and the distance in pixels of the photo that is brightest in all.
+    """An image for each of the four sides, and the distance with the brightest colour, in pixels of the image.
 
-    Colours are those of the scale, unmixed; where confidence is below `FOUND` there is the photo in grey, but
-    for `everywhere`.
+    Colours are unmixed colours of the scale. Pixels with a confidence below `FOUND` show the image in grey,
+    unless `everywhere` is True.
     """
     distances, grey = distance_maps(seen, index), _grey(seen)
     inside = (confidence_map(seen, index) >= FOUND) | everywhere
@@ -83,9 +83,9 @@ def _colour_bar(ticks: Sequence[str]) -> Html:
 
 
 def photo_html(seen: Seen, found: Detections, class_names: Sequence[str]) -> Html:
-    """The photo with boxes, their scores and, where there are several classes, their names.
+    """The image with boxes, their scores and, where there are several classes, their names.
 
-    Boxes are elements of the page, not pixels, so that they are as sharp and as legible on a phone.
+    Boxes are elements of the page, not pixels, so that they are sharp and legible on a phone, too.
     """
     height, width = seen.size
     shares = 100 * found.boxes / np.array([width, height, width, height])
@@ -101,12 +101,12 @@ def photo_html(seen: Seen, found: Detections, class_names: Sequence[str]) -> Htm
             f'height: {y1 - y0:.2f}%"><b class="{place}">{name}{score:.2f}</b></span>'
         )
     crowd = " crowd" if len(found) > CROWD else ""
-    image = _image(seen.photo, f"The photo with {len(found)} boxes")
+    image = _image(seen.photo, f"The image with {len(found)} boxes")
     return f'<div class="photo"><div class="frame{crowd}">{image}{"".join(boxes)}</div></div>'
 
 
 def table_html(found: Detections, class_names: Sequence[str]) -> Html:
-    """Detections, best first, in pixels of the photo."""
+    """Detections, best first, in pixels of the image."""
     if not len(found):
         return '<p class="note">Nothing was found with these settings. Try a lower score threshold.</p>'
     named = len(class_names) > 1
@@ -121,12 +121,12 @@ def table_html(found: Detections, class_names: Sequence[str]) -> Html:
     head = "".join(f"<th>{title}</th>" for title in titles)
     return (
         f'<div class="rows"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
-        '</table></div><p class="note">Edges in pixels of the photo.</p>'
+        '</table></div><p class="note">Edges in pixels of the image.</p>'
     )
 
 
 def summary_html(name: str, seen: Seen, found: Detections, decoding: float) -> Html:
-    """The photo's name and size, how many were found, and the time of each step; `decoding` in ms."""
+    """The image's name and size, the number of objects, and the time of each step. `decoding` is in ms."""
     height, width = seen.size
     steps = {"reading": seen.reading, "network": seen.network, "decoding": decoding}
     times = "".join(f"<div><dt>{step}</dt><dd>{ms:.0f} ms</dd></div>" for step, ms in steps.items())
@@ -137,7 +137,7 @@ def summary_html(name: str, seen: Seen, found: Detections, decoding: float) -> H
 
 
 def error_html(message: str) -> Html:
-    """What went wrong, where the summary stands otherwise."""
+    """An error message, in the place of the summary."""
     return f'<div class="fault" role="alert">{html.escape(message)}</div>'
 
 
@@ -160,6 +160,6 @@ def maps_html(seen: Seen, index: int, everywhere: bool = False) -> Html:
         '<section><h3>Confidence</h3><p class="note">that the pixel lies in an object</p>'
         f"{confidence}{_colour_bar(['0', '0.25', '0.5', '0.75', '1'])}</section>"
         "<section><h3>Distances</h3>"
-        '<p class="note">from the pixel to the four sides of its box, in pixels of the photo</p>'
+        '<p class="note">from the pixel to the four sides of its box, in pixels of the image</p>'
         f'<div class="sides">{sides}</div>{bar}</section></div>'
     )

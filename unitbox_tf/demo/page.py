@@ -28,12 +28,12 @@ from unitbox_tf.demo.viewer import Seen, Viewer
 # Grace Hopper, photo by the US Navy, in the public domain.
 EXAMPLE = Path(__file__).parents[1] / "demo_example.jpg"
 
-SESSIONS = 8  # whose photos are kept in memory at a time, so that sliders need not read them again
+SESSIONS = 8  # sessions whose images are kept in memory, so that sliders need not read them again
 SESSION_SECONDS = 3600
-WAITING = 16  # visitors in the queue for the network, at most
-CACHE_SECONDS = 300  # age at which what was uploaded and never asked for is deleted
+WAITING = 16  # largest number of visitors in the queue for the network
+CACHE_SECONDS = 300  # age at which uploads that were never used are deleted
 
-# One photo or slider at a time has the network and the cores.
+# One image or slider at a time has the network and the cores.
 _ALONE = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
 
 
@@ -41,10 +41,10 @@ def make_page(viewer: Viewer, name: str, max_megapixels: float, max_megabytes: f
     """The page, a `gradio.Blocks`.
 
     Args:
-        viewer: searches the photos.
+        viewer: searches the images.
         name: the name of the detector, for the title.
-        max_megapixels: most pixels of a photo, in millions.
-        max_megabytes: largest file of a photo.
+        max_megapixels: most pixels of an image, in millions.
+        max_megabytes: largest file of an image.
 
     Raises:
         ImportError: gradio is not installed.
@@ -57,8 +57,8 @@ def make_page(viewer: Viewer, name: str, max_megapixels: float, max_megabytes: f
     ) as page:
         session = gr.State(None, time_to_live=SESSION_SECONDS)
         gr.HTML(
-            f'<div class="intro"><h1>UnitBox: {html.escape(name)}</h1><p class="note">Photos go to the '
-            "machine that serves this page and no further. None is kept.</p></div>"
+            f'<div class="intro"><h1>UnitBox: {html.escape(name)}</h1><p class="note">Images go to the '
+            "machine that serves this page and no further. No image is kept.</p></div>"
         )
         answers = _Answers(gr, viewer, round(max_megapixels * 1e6))
         label = f"JPEG or PNG, up to {max_megabytes:g} MB and {max_megapixels:g} million pixels"
@@ -69,11 +69,11 @@ def make_page(viewer: Viewer, name: str, max_megapixels: float, max_megabytes: f
 
 @dataclasses.dataclass(frozen=True)
 class _Answers:
-    """What the page answers to its visitors' events; the results go into its elements.
+    """The answers of the page to events of its visitors. Results go into its elements.
 
     Attributes:
         gr: the module gradio.
-        max_pixels: most pixels of a photo.
+        max_pixels: most pixels of an image.
     """
 
     gr: Any
@@ -81,7 +81,7 @@ class _Answers:
     max_pixels: int
 
     def uploaded(self, path: str, *settings: Any) -> tuple[Any, ...]:
-        """Searches a photo that was uploaded, and deletes it."""
+        """Searches an image that was uploaded, and deletes it."""
         try:
             return None, *self.search(Path(path), *settings)
         finally:
@@ -92,7 +92,7 @@ class _Answers:
         return self.search(EXAMPLE, *settings)
 
     def search(self, path: Path, index: int, everywhere: bool, *settings: Any) -> tuple[Any, ...]:
-        """The session of a photo, all that is shown of it, and its heatmaps at scale number `index`."""
+        """The session of an image, its summary, boxes and table, and its heatmaps at scale number `index`."""
         try:
             seen = self.viewer.see(path.read_bytes(), self.max_pixels)
         except ValueError as error:
@@ -103,15 +103,15 @@ class _Answers:
         return (path.name, seen), *shown, self.gr.update(visible=True), drawn
 
     def changed(self, session: tuple[str, Seen] | None, *settings: Any) -> tuple[Any, ...]:
-        """What other settings find in the photo."""
+        """The detections in the image with other settings."""
         return self._decoded(*session, *settings) if session else (self.gr.skip(),) * 3
 
     def redrawn(self, session: tuple[str, Seen] | None, index: int, everywhere: bool) -> Any:
-        """Its heatmaps at another scale."""
+        """The heatmaps at another scale."""
         return maps_html(session[1], index, everywhere) if session else self.gr.skip()
 
     def applicable(self, decoder: str) -> tuple[Any, Any]:
-        """Whether the sliders of NMS and of blobs have an effect."""
+        """Enables the sliders of NMS and of blobs if they have an effect."""
         suppressed = decoder == "peaks" or len(self.viewer.decode.scales) > 1
         return (
             self.gr.update(interactive=suppressed),
@@ -146,7 +146,7 @@ class _Elements:
     session: Any
     upload: Any
     example: Any
-    results: list[Any]  # summary, photo, table
+    results: list[Any]  # summary, image, table
     settings: list[Any]  # decoder, score, iou, blob
     heatmaps: Any
     scale: Any
@@ -160,7 +160,7 @@ def _lay_out(
     with gr.Column(elem_id="bench"):
         with gr.Column(elem_id="drop"):
             upload = gr.File(label=label, file_types=[".jpg", ".jpeg", ".png"], height=170)
-            example = gr.Button("Try an example photo", size="sm")
+            example = gr.Button("Try an example image", size="sm")
             summary = gr.HTML()
         with gr.Column(elem_id="photo"):
             photo = gr.HTML(NOTHING)
@@ -168,17 +168,17 @@ def _lay_out(
         with gr.Column(elem_id="settings"):
             settings = _settings(gr, decode, answers)
     with gr.Column(visible=False) as heatmaps:
-        gr.HTML('<div class="intro"><h2>What the network says of each pixel</h2></div>')
+        gr.HTML('<div class="intro"><h2>What the network says about each pixel</h2></div>')
         with gr.Row():
             scale = gr.Radio(
                 [(f"x {value:g}", index) for index, value in enumerate(decode.scales)],
                 value=int(np.argmax(decode.scales)),
-                label="Scale at which the photo is shown to it",
+                label="Scale at which the network sees the image",
                 visible=len(decode.scales) > 1,
             )
             everywhere = gr.Checkbox(
                 label="All distances",
-                info=f"also where confidence is below {FOUND:g}, and they mean little",
+                info=f"also at pixels with a confidence below {FOUND:g}, where they mean little",
                 container=True,
             )
         maps = gr.HTML()
@@ -187,7 +187,7 @@ def _lay_out(
 
 
 def _settings(gr: Any, decode: DecodeConfig, answers: _Answers) -> list[Any]:
-    """The elements of the settings, at the detector's own."""
+    """The elements of the settings, which start at the detector's settings."""
     decoder = gr.Radio(
         [("peaks", "peaks"), ("ellipse (the paper's)", "ellipse")],
         value=decode.decoder,
@@ -208,7 +208,7 @@ def _settings(gr: Any, decode: DecodeConfig, answers: _Answers) -> list[Any]:
         decode.nms_iou,
         step=0.01,
         label="NMS IoU",
-        info="of two boxes that overlap more, the better one is kept",
+        info="if two boxes overlap more, only the better one is kept",
         interactive=suppressed["interactive"],
     )
     blob = gr.Slider(
@@ -224,7 +224,7 @@ def _settings(gr: Any, decode: DecodeConfig, answers: _Answers) -> list[Any]:
 
 
 def _connect(gr: Any, page: _Elements, answers: _Answers) -> None:
-    """Has the elements answer the events of others."""
+    """Connects the events of elements to their answers."""
     _, photo, _ = page.results
     decoder, _, iou, blob = page.settings
     given = [page.scale, page.everywhere, *page.settings]
@@ -257,7 +257,7 @@ def _connect(gr: Any, page: _Elements, answers: _Answers) -> None:
 
 
 def import_gradio() -> Any:
-    """The module gradio. Raises `ImportError` that names the extra where it is not installed."""
+    """The module gradio. If it is not installed, an `ImportError` names the extra."""
     return optional.load("gradio", "demo", "the page")
 
 
@@ -267,8 +267,8 @@ def launch(page: Any, host: str, port: int | None, max_megabytes: float) -> str:
     Args:
         page: what `make_page` returns.
         host: the address to listen at.
-        port: to listen at; None for the first that is free from 7860 on.
-        max_megabytes: of a file; larger ones are refused while they arrive.
+        port: the port to listen at; None takes the first free port from 7860 on.
+        max_megabytes: the largest size of a file. Larger files are refused while they arrive.
 
     Raises:
         OSError: the port is taken.

@@ -1,4 +1,4 @@
-"""A detector that shows how it sees an image: its heatmaps, and the detections that settings make of them."""
+"""A detector that shows its heatmaps of an image, and the detections that settings make of them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from unitbox_tf.detect import decoders, graph, padding
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.records import Detections
 
-PHOTO_SIDE = 1200  # px; long side of the photo on the page, at most
+PHOTO_SIDE = 1200  # px; long side of the image on the page, at most
 
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """A photo and the answer of the network, which does not depend on thresholds.
+    """An image and the answer of the network, which does not depend on thresholds.
 
     Attributes:
-        size: height and width of the photo, in pixels.
+        size: height and width of the image, in pixels.
         photo: RGB uint8 `[H, W, 3]`, shrunk to `PHOTO_SIDE`.
         maps: the heatmaps at each scale: `confidence` logits `[1, h, w, C]`, `distances`
             `[1, h, w, 4]` in pixels of these maps.
-        reading: how long it took to decode the photo, in ms.
-        network: how long the network took, in ms.
+        reading: the time to decode the image, in ms.
+        network: the time of the network, in ms.
     """
 
     size: tuple[int, int]
@@ -58,12 +58,12 @@ class Viewer:
             decode: fields of `DecodeConfig` to change.
 
         Raises:
-            ValueError: the folder has no run. An exported SavedModel is none, as its decoding is fixed.
+            ValueError: the folder has no run. An exported SavedModel cannot be used: its decoding is fixed.
         """
         model = UnitBox.from_preset(run, **decode)
         self.decode, self.class_names = model.decode, model.class_names
         self._module = graph.InferenceModule(model, self.decode)
-        # Graphs are traced now, not with the first photo, whose times are shown.
+        # Graphs are traced now, because the times of the first image are shown.
         blank = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
         self.find(self.see(blank, max_pixels=64 * 64), self.decode)
 
@@ -72,10 +72,10 @@ class Viewer:
         return tuple({name: value.numpy() for name, value in maps.items()} for maps in scales)
 
     def see(self, encoded: bytes, max_pixels: int) -> Seen:
-        """Runs the network on an encoded photo.
+        """Runs the network on an encoded image.
 
         Raises:
-            ValueError: it is no JPEG or PNG photo, or has more than `max_pixels`.
+            ValueError: it is no JPEG or PNG image, or has more than `max_pixels`.
         """
         start = time.perf_counter()
         check_size(encoded, max_pixels)
@@ -89,17 +89,17 @@ class Viewer:
         )
 
     def find(self, seen: Seen, decode: DecodeConfig) -> Detections:
-        """The detections that `Detector` finds in the photo with these settings; scales are those of `self.decode`."""
+        """The detections that `Detector` finds in the image with these settings, at the scales of `self.decode`."""
         found = decoders.decode_scales(seen.maps, tf.constant(seen.size), decode)
         return padding.unpad(found, [seen.size])[0]
 
 
 def check_size(encoded: bytes, max_pixels: int) -> None:
-    """Raises `ValueError` if the header of a JPEG or PNG photo cannot be read, or states more than `max_pixels`.
+    """Raises `ValueError` if the header of a JPEG or PNG image cannot be read, or states more than `max_pixels`.
 
     A file of some kilobytes may state a size that fills the memory when it is decoded.
     """
-    expected = f"expected a photo of at most {max_pixels / 1e6:g} million pixels. Received: "
+    expected = f"expected an image of at most {max_pixels / 1e6:g} million pixels. Received: "
     try:
         with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as photo:
             width, height = photo.size
@@ -107,7 +107,7 @@ def check_size(encoded: bytes, max_pixels: int) -> None:
         raise ValueError(f"{expected}{error}") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(
-            f"expected a JPEG or PNG photo, which these {len(encoded)} bytes are not"
+            f"expected a JPEG or PNG image, which these {len(encoded)} bytes are not"
         ) from error
     if width * height > max_pixels:
         raise ValueError(f"{expected}{width} x {height}, {width * height / 1e6:.1f} million")
@@ -127,7 +127,7 @@ def confidence_map(seen: Seen, index: int) -> np.ndarray:
 
 
 def distance_maps(seen: Seen, index: int) -> np.ndarray:
-    """Distances `tblr` `[h, w, 4]` in pixels of the photo, at scale number `index`."""
+    """Distances `tblr` `[h, w, 4]` in pixels of the image, at scale number `index`."""
     distances = seen.maps[index]["distances"][0]
     (height, width), shown = seen.size, distances.shape
     rows, columns = height / shown[0], width / shown[1]

@@ -1,8 +1,8 @@
-"""From heatmaps to detections: the paper's decoder, and one that tells objects apart whose blobs touch.
+"""From heatmaps to detections: the paper's decoder, and one that separates objects whose blobs touch.
 
-Both take a batch of what the model predicts, `confidence` `[B, H, W, C]` logits and `distances`
-`[B, H, W, 4]` pixels, and return boxes in pixels of these maps. Both run in graphs; `score_threshold`,
-`nms_iou`, `blob_threshold` and `max_detections` of the configuration may be tensors there.
+Both take a batch of the model's predictions, `confidence` `[B, H, W, C]` logits and `distances`
+`[B, H, W, 4]` pixels, and return boxes in pixels of these maps. Both run in graphs, where the settings
+`score_threshold`, `nms_iou`, `blob_threshold` and `max_detections` may be tensors.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from unitbox_tf import registry
 from unitbox_tf.config import DecodeConfig
 
 SMOOTHING = 5  # px; side of the square over which confidence is averaged before peaks are sought
-CANDIDATES = 4  # so many times max_detections peaks go into non-maximum suppression
-TILT = 2e-5  # a pixel; above what rounding does to logits, and of no weight in a score
+CANDIDATES = 4  # times max_detections: the number of peaks that non-maximum suppression is given
+TILT = 2e-5  # logit for each pixel; more than rounding changes logits, too little to change a score
 TILT_PERIOD = 16  # px
 SCORE_PATCH = (
     4  # px; side of the patch around an ellipse's centre whose mean confidence is the score
@@ -30,14 +30,14 @@ SCORE_PATCH = (
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
-    """A way to read boxes off heatmaps, and what is known of it.
+    """A way to read boxes off heatmaps, and facts about it.
 
     Attributes:
         find: maps `confidence`, `distances` and the settings to boxes `xyxy` `[B, N, 4]` in pixels of
             the heatmaps, and their evidence `[B, N, C]`, see `suppress`.
         options: fields of `DecodeConfig` that it reads.
         formats: names of the export formats in which it runs.
-        once: whether it finds an object at most once in a scale.
+        once: True if it finds an object at most once in a scale.
     """
 
     find: Callable[[tf.Tensor, tf.Tensor, DecodeConfig], tuple[tf.Tensor, tf.Tensor]]
@@ -49,15 +49,15 @@ class Decoder:
 def decode_scales(
     maps: Sequence[Mapping[str, tf.Tensor]], size: tf.Tensor, config: DecodeConfig
 ) -> dict[str, tf.Tensor]:
-    """What `config.decoder` finds in the heatmaps of the same images at all of `config.scales`. Runs in graphs.
+    """Detections of `config.decoder` in the heatmaps of the same images at all `config.scales`. Runs in graphs.
 
     Args:
-        maps: what the model predicts at each scale, `confidence` and `distances`.
+        maps: the model's predictions at each scale, `confidence` and `distances`.
         size: height and width `[2]` of the images.
-        config: of the decoder.
+        config: the settings of decoding.
 
     Returns:
-        What `suppress` does, boxes in pixels of the images and cut to them.
+        The same dict as `suppress`. Boxes are in pixels of the images and cut to them.
     """
     decoder: Decoder = registry.DECODERS[config.decoder]
     size = tf.cast(size, tf.float32)
@@ -80,7 +80,7 @@ def decode_scales(
 
 
 def with_tensors(config: Any, **changes: Any) -> Any:
-    """The fields of a `DecodeConfig` with some changed, also to tensors, which no check can look at."""
+    """The fields of a `DecodeConfig`, some of them changed. New values are not checked and may be tensors."""
     return types.SimpleNamespace(**{**vars(config), **changes})
 
 
@@ -89,12 +89,12 @@ def find_peaks(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Boxes `xyxy` `[B, N, 4]` at the local maxima of each class' confidence, and their evidence `[B, N, C]`.
 
-    Evidence is -ln(1 - score), see `suppress`. Each box has it in one class, 0 in the others; N is at
-    most `CANDIDATES * config.max_detections`.
+    Evidence is -ln(1 - score), see `suppress`. Each box has evidence in one class, and 0 in the others. N
+    is at most `CANDIDATES * config.max_detections`.
     """
     shape = tf.shape(confidence)
     num_pixels, num_classes = shape[1] * shape[2], confidence.shape[-1]
-    # Sigmoids of large objects reach 1 in float32 over wide areas: logits still have one maximum.
+    # In float32, sigmoids of large objects reach 1 over wide areas. Logits still have one maximum.
     smooth = tf.nn.avg_pool2d(confidence, SMOOTHING, 1, "SAME") - _tilt(shape[1], shape[2])
     peak = smooth >= tf.nn.max_pool2d(smooth, 3, 1, "SAME")
     evidence = tf.where(peak, tf.nn.softplus(smooth), 0)  # [B, H, W, C]
@@ -111,10 +111,10 @@ def find_peaks(
 
 
 def _tilt(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """What is taken from logits `[1, height, width, 1]`, so that tops that are flat have one maximum.
+    """A tilt `[1, height, width, 1]` to subtract from logits, so that flat tops have one maximum.
 
     At the border of an image, up-sampling makes areas of equal logits, up to half of `TILT_PERIOD` wide.
-    Rounding, which is another in each runtime, would choose among their pixels.
+    Without the tilt, rounding would choose among their pixels, and each runtime rounds in its own way.
     """
     y, x = (tf.cast(tf.range(size) % TILT_PERIOD, tf.float32) for size in (height, width))
     return TILT * (y[:, None] + x)[None, :, :, None]
@@ -123,13 +123,13 @@ def _tilt(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
 def suppress(boxes: tf.Tensor, evidence: tf.Tensor, config: DecodeConfig) -> dict[str, tf.Tensor]:
     """Non-maximum suppression, class by class, of boxes `xyxy` `[B, N, 4]` with evidence `[B, N, C]`. Runs in graphs.
 
-    Evidence is -ln(1 - score), the softplus of a logit: it ranks scores that are 1 in float32.
+    Evidence is -ln(1 - score), the softplus of a logit. It also ranks scores that are 1 in float32.
 
     Returns:
         Padded with zeros to K = `config.max_detections`, best first: `boxes` `xyxy` `[B, K, 4]`,
         `scores` `[B, K]`, `classes` `[B, K]` int32 and `num_detections` `[B]` int32.
     """
-    # A distance head that predicts nothing makes a box of no area, which would never be suppressed.
+    # If the distance head predicts nothing, boxes have no area, and would never be suppressed.
     evidence = tf.where(box_ops.areas(boxes)[..., None] > 0, evidence, 0)
     kept = tf.image.combined_non_max_suppression(
         boxes[:, :, None, :],
@@ -149,7 +149,7 @@ def suppress(boxes: tf.Tensor, evidence: tf.Tensor, config: DecodeConfig) -> dic
 
 
 def largest_object(scale: float, config: DecodeConfig) -> float:
-    """The longest side, in pixels as shown, of what is to be found at one of the scales; inf for the smallest."""
+    """The longest side, in pixels as shown, of objects that a scale may find; inf for the smallest scale."""
     if config.largest_object is None or scale == min(config.scales):
         return math.inf
     return config.largest_object
@@ -161,11 +161,11 @@ def find_blobs(
     """Boxes `xyxy` `[B, N, 4]` at the centres of each class' blobs of confidence, and their evidence `[B, N, C]`.
 
     The paper's decoder (section 3): threshold, fit an ellipse to each blob, read the box at its centre
-    pixel. Objects whose blobs touch are found as one; a blob gives one box.
+    pixel. A blob gives one box, so objects whose blobs touch are found as one.
 
-    The ellipse is the one with the blob's moments, whose centre is the mean of the blob's pixels: in a
-    graph there is no other fit, and this one stays within the blob's bounds whatever its shape. The
-    score, which the paper does not state, is the mean confidence over a small patch around that pixel.
+    The ellipse has the moments of the blob, and its centre is the mean of the blob's pixels. There is no
+    other fit in graphs, and this centre stays within the blob's bounds for any shape. The paper does not
+    state the score; here it is the mean confidence over a small patch around the centre.
     """
     shape = tf.shape(confidence)
     batch, height, width = shape[0], shape[1], shape[2]
@@ -216,8 +216,8 @@ def label_components(mask: tf.Tensor) -> tf.Tensor:
     """The connected components of a mask bool `[N, H, W]`, of pixels that touch at a side or a corner.
 
     Returns:
-        int32 `[N, H, W]`: at each pixel of a component the largest index, counted over all of the
-        mask, of its pixels; -1 outside.
+        int32 `[N, H, W]`: at each pixel of a component, the largest index of the component's pixels,
+        counted over the whole mask; -1 outside.
     """
     shape = tf.shape(mask)
     start = tf.where(mask, tf.reshape(tf.range(tf.size(mask)), shape), -1)
@@ -229,8 +229,8 @@ def label_components(mask: tf.Tensor) -> tf.Tensor:
         return tf.maximum(labels, tf.maximum(padded[:, :-2], padded[:, 2:]))
 
     def grow(labels: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # A label is the index of a pixel of the same component: with the label of that pixel in its
-        # place the reach doubles, and blobs of any size take a dozen rounds.
+        # A label is the index of a pixel of the same component. Taking the label of that pixel instead
+        # doubles the reach, so blobs of any size take a dozen rounds.
         grown = tf.where(mask, largest_around(labels), -1)
         for _ in range(2):
             flat = tf.reshape(grown, [-1])

@@ -1,4 +1,4 @@
-"""A trained detector for Python programs: photo in, `Detections` out."""
+"""A trained detector for Python programs: image in, `Detections` out."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class Found(NamedTuple):
-    """What was found in one of several pictures."""
+    """The detections in one of several images."""
 
     name: str
     detections: Detections
 
 
 class Detector:
-    """Finds objects in photos and videos. Made by `load`.
+    """Finds objects in images and videos. Made by `load`.
 
     Attributes:
-        class_names: of the classes in `Detections.classes`.
+        class_names: the names of the classes in `Detections.classes`.
         decode: how heatmaps become detections.
     """
 
@@ -44,7 +44,7 @@ class Detector:
     ) -> None:
         """`detect` maps an RGB image uint8 `[H, W, 3]` to detections in its pixels.
 
-        `decode_image` gives the RGB image that is encoded in bytes, or raises `ValueError`.
+        `decode_image` decodes bytes to an RGB image, or raises `ValueError`.
         """
         self._detect = detect
         self._decode_image = decode_image
@@ -53,7 +53,7 @@ class Detector:
 
     @classmethod
     def of(cls, model: UnitBox, decode: DecodeConfig | None = None) -> Detector:
-        """A detector around a Keras model, with its settings of decoding, or with `decode`."""
+        """A detector around a Keras model. Without `decode`, it decodes with the model's settings."""
         from unitbox_tf.detect import graph
 
         decode = decode or model.decode
@@ -65,39 +65,39 @@ class Detector:
         return cls(detect, model.class_names, decode)
 
     def __call__(self, image: Image) -> Detections:
-        """Detections in one photo.
+        """Detections in one image.
 
         Args:
-            image: the path of a photo, an encoded photo (JPEG, PNG, BMP, GIF), a PIL image of any mode, or
+            image: the path of an image, an encoded image (JPEG, PNG, BMP, GIF), a PIL image of any mode, or
                 an RGB array uint8 `[H, W, 3]`. The EXIF orientation of a JPEG is applied, so boxes
-                are in pixels of the photo as displayed.
+                are in pixels of the image as displayed.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is no photo, or the array has another shape or type.
+            ValueError: it is no image, or the array has another shape or type.
         """
         return self._detect(self.read(image))
 
     def read(self, image: Image) -> np.ndarray:
-        """The RGB image uint8 `[H, W, 3]` in which `__call__` would look for objects; same argument and errors."""
+        """The RGB image uint8 `[H, W, 3]` that `__call__` would search. Argument and errors are the same."""
         return inputs.read_image(image, self._decode_image)
 
     def many(
         self, images: Images, *, problems: Problems | None = None, progress: bool = False
     ) -> Iterator[Found]:
-        """Detections of one picture after the other, each with its name; pictures are read as results are asked for.
+        """Detections of one image after the other, each with its name. An image is read when its result is asked for.
 
         Args:
-            images: a list or an iterator of what `Detector` takes, a folder, a pattern such as
-                `"holiday/*.jpg"`, an array `[N, H, W, 3]`, or a mixed list; `pictures.find` tells what
-                each stands for, and what it is called.
-            problems: photos that cannot be read are left out and added here. Without it, the first of
-                them raises what `__call__` does.
+            images: a folder, a pattern such as `"holiday/*.jpg"`, an array `[N, H, W, 3]`, or a list or an
+                iterator of these and of everything that `__call__` takes. `inputs.find` describes which
+                images each stands for, and their names.
+            problems: unreadable images are left out and added here. Without it, the first unreadable image
+                raises the error of `__call__`.
             progress: shows a bar on a terminal.
 
         Raises:
-            ValueError: a folder without photos, a pattern that nothing matches, or something that is no
-                picture; at once, unless `images` is an iterator.
+            ValueError: a folder has no images, nothing matches a pattern, or an item is no image. The
+                error is raised at once, unless `images` is an iterator.
         """
         found = inputs.find(images)
         if progress:
@@ -105,7 +105,7 @@ class Detector:
         return self._each(found, problems)
 
     def _each(self, found: Iterable[inputs.Picture], problems: Problems | None) -> Iterator[Found]:
-        # Photos of one size in one batch take 0.95 of the time on a CPU: not worth its conditions.
+        # Batches of images of one size take 0.95 of the time on a CPU: not worth the extra code.
         for name, image in found:
             try:
                 array = self.read(image)
@@ -118,7 +118,7 @@ class Detector:
                 yield Found(name, self._detect(array))
 
     def tiled(self, tile: int | None = None) -> Detector:
-        """This detector for pictures much larger than `decode.max_side`: it looks at overlapping tiles of them, too.
+        """This detector for images much larger than `decode.max_side`: it also searches overlapping tiles of them.
 
         Args:
             tile: side of a tile in pixels; `decode.max_side` if left out. See `tiling.detect_tiled`.
@@ -138,13 +138,13 @@ class Detector:
     def frames(
         self, source: str | Path | int, *, progress: bool = False
     ) -> Iterator[tuple[video.Frame, Detections | None]]:
-        """Each frame of a video file, or of the webcam of a number, with its detections.
+        """Each frame of a video file or a webcam, with its detections.
 
-        A frame that cannot be decoded has neither image nor detections; the ones after it come all
-        the same.
+        A frame that cannot be decoded has neither image nor detections. The frames after it follow.
 
         Args:
-            source: the path of a video, or 0 for the first webcam, which goes on until one stops asking.
+            source: the path of a video, or the number of a webcam: 0 is the first. A webcam goes on until
+                the caller stops asking.
             progress: shows a bar on a terminal.
 
         Raises:
@@ -171,12 +171,12 @@ class Detector:
         draw: video.Draw = visualize.draw_detections,
         progress: bool = False,
     ) -> video.Summary:
-        """Writes a video with its detections drawn, and a json file beside it with those of each frame.
+        """Writes a video with drawn detections, and beside it a json file with the detections of each frame.
 
         Args:
             source: see `frames`; Ctrl-C ends a webcam.
             output: the .mp4 file to write.
-            draw: makes the picture of a frame from image, detections and names of classes.
+            draw: draws a frame: maps image, detections and class names to an image.
             progress: shows a bar on a terminal.
 
         Raises:
@@ -191,9 +191,9 @@ class Detector:
 def detect_annotated(
     detector: Detector, annotations: Iterable[Annotation], problems: Problems
 ) -> tuple[list[Detections], list[Annotation]]:
-    """Detections in the photos of `annotations`, and the annotations of those photos.
+    """Detections in the images of `annotations`, and the annotations of those images.
 
-    Photos that cannot be read are left out of both and added to `problems`.
+    Images that cannot be read are left out of both and added to `problems`.
     """
     detections, seen = [], []
     for annotation in annotations:

@@ -1,7 +1,7 @@
-"""Detection in many images and videos into a folder, which goes on where it was stopped.
+"""Detects in many images and videos, and writes into a folder. It goes on where it was stopped.
 
-The folder gets a picture with boxes of each image, COCO's results of all images, an annotated video and a
-json file of each video, and a list of what could not be read. A journal in it knows what is finished.
+The folder gets a copy of each image with its boxes, COCO's results of all images, an annotated video and a
+json file for each video, and a list of unreadable inputs. A journal in the folder lists finished inputs.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ FEW = 20  # images that have a line each in the log
 
 
 class Inputs(NamedTuple):
-    """What to detect in, each once: image files, then video files and numbers of webcams."""
+    """The inputs, each once: image files, then video files and numbers of webcams."""
 
     images: list[Path]
     clips: list[Path | int]
 
 
 class ImagesDone(NamedTuple):
-    """What was found in all images.
+    """The outcome of detection in images.
 
     Attributes:
-        images: how many there are.
-        earlier: how many of them an earlier call had finished.
-        broken: how many of them could not be read.
-        objects: how many objects were found in the others.
-        results: COCO's results.
+        images: the number of images.
+        earlier: the number of images that an earlier call had finished.
+        broken: the number of unreadable images.
+        objects: the number of objects found in the other images.
+        results: the file of COCO's results.
     """
 
     images: int
@@ -63,13 +63,13 @@ class ImagesDone(NamedTuple):
 
 
 class VideoDone(NamedTuple):
-    """What was found in a video.
+    """The outcome of detection in a video.
 
     Attributes:
-        name: its path, or "webcam 0".
-        output: the annotated video; a json file beside it has the detections of each frame.
-        frames: how many it has.
-        objects: how many objects were found, in all frames together.
+        name: the path of the video, or "webcam 0".
+        output: the annotated video. A json file beside it has the detections of each frame.
+        frames: the number of frames.
+        objects: the number of objects found in all frames together.
     """
 
     name: str
@@ -80,13 +80,13 @@ class VideoDone(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a call of `detect_into` has done.
+    """The outcome of `detect_into`.
 
     Attributes:
         output: the folder.
-        images: what was found in images; None if the inputs have none.
-        videos: the videos and webcams that could be read.
-        problems: what could not be read.
+        images: the outcome for images; None if the inputs have no images.
+        videos: the outcome for each readable video and webcam.
+        problems: the unreadable inputs.
     """
 
     output: Path
@@ -96,14 +96,14 @@ class Summary:
 
 
 def find(names: Iterable[str | os.PathLike[str] | int], output: str | os.PathLike[str]) -> Inputs:
-    """The images, videos and webcams that are named, each once; none that lies in the folder `output`.
+    """The named images, videos and webcams, each once, without files in the folder `output`.
 
     Args:
         names: images, folders of images, patterns, videos, and numbers of webcams.
-        output: the folder that is written; what an earlier call wrote there is no input.
+        output: the folder to write. Its files are no inputs, because an earlier call wrote them.
 
     Raises:
-        ValueError: a folder or pattern stands for no image, or only for some in `output`.
+        ValueError: a folder or pattern stands for no image, or only for images in `output`.
     """
     photos: dict[str, Path] = {}
     clips: dict[str, Path | int] = {}
@@ -135,23 +135,23 @@ def detect_into(
     progress: bool = False,
     problems: Problems | None = None,
 ) -> Summary:
-    """Detects in images and videos, and writes what is found into a folder.
+    """Detects in images and videos, and writes the results into a folder.
 
-    The same call goes on where an earlier one was stopped, and does what is new or has changed since. An
-    input that cannot be read is left out, and the next call tries it again. Files in the folder that
-    no call wrote stay as they are.
+    The same call goes on where an earlier call was stopped, and handles inputs that are new or changed. An
+    unreadable input is left out, and the next call tries it again. Files in the folder that no call wrote
+    stay as they are.
 
     Args:
-        detector: what finds the objects.
+        detector: finds the objects.
         names: see `find`.
         output: the folder to write.
-        restart: delete what earlier calls wrote there, and begin anew.
-        tile: also look at tiles of this side, in pixels, of large images; 0 for the detector's
-            `decode.max_side`.
-        blur: blur what is found, in this shape, instead of drawing boxes.
-        digest: tells detectors with other weights apart, whose results are not mixed.
+        restart: deletes the files that earlier calls wrote, and begins again.
+        tile: also searches tiles of large images. This is the side of a tile, in pixels; 0 stands for the
+            detector's `decode.max_side`.
+        blur: blurs objects in this shape instead of drawing boxes.
+        digest: checksum of the weights. Results of different weights are not mixed.
         progress: shows bars on a terminal.
-        problems: gets what could not be read.
+        problems: unreadable inputs are added here.
 
     Raises:
         ValueError: the inputs cannot be used, `output` is no folder, or it has results of other settings.
@@ -184,13 +184,13 @@ def detect_into(
 
 
 def _blurred(shape: visualize.Shape) -> videos.Draw:
-    """Makes a picture in which what was found is blurred, in place of one with boxes."""
+    """Draws images in which the objects are blurred, instead of boxes."""
     return lambda image, found, class_names: visualize.blur(image, found.boxes, shape=shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
-    """Detects in images and videos, and skips what the journal of the folder has already."""
+    """Detects in images and videos, and skips inputs that are in the journal of the folder."""
 
     detector: Detector
     draw: videos.Draw
@@ -200,7 +200,7 @@ class _Work:
     progress: bool
 
     def images(self, paths: Sequence[Path]) -> ImagesDone:
-        """Detects in images, and writes their pictures and the results of all."""
+        """Detects in images, and writes each image with its boxes, and the results of all."""
         left = [path for path in paths if self._finished(path) is None]
         earlier = len(paths) - len(left)
         if earlier:
@@ -218,7 +218,7 @@ class _Work:
         return ImagesDone(len(paths), earlier, len(broken), self._save_results(whole), results)
 
     def _image(self, path: Path) -> int | None:
-        """Detects in an image; returns how many were found, None where it cannot be read."""
+        """Detects in an image, and returns the number of objects; None if it cannot be read."""
         name = path.as_posix()
         try:
             stamp = _stamp(path)
@@ -236,7 +236,7 @@ class _Work:
         return len(found)
 
     def video(self, clip: Path | int) -> VideoDone | None:
-        """Detects in a video or a webcam, and writes it with boxes, and a json file; None if it cannot be read."""
+        """Detects in a video or a webcam, and writes it with boxes, and a json file. None if it cannot be read."""
         if isinstance(clip, int):
             name, stem = f"webcam {clip}", f"webcam-{clip}"
             logger.info("%s: Ctrl-C ends it", name)
@@ -268,7 +268,7 @@ class _Work:
         return VideoDone(name, self.output / row["file"], row["frames"], row["objects"])
 
     def _finished(self, path: Path) -> dict[str, Any] | None:
-        """The row of an image or a video that is done and has not changed since; else None."""
+        """The row of an input that is finished and has not changed since; else None."""
         row = self.journal.get(path.as_posix())
         if row is None or not (self.output / row["file"]).is_file():
             return None
@@ -281,7 +281,7 @@ class _Work:
         self.journal.add({"name": name, "stamp": stamp, "file": path.name, **more})
 
     def _path(self, name: str, stem: str, suffix: str) -> Path:
-        """Where to write what an input gives: where it was before, or else where nothing is."""
+        """The path of the result of an input: the path of the last call, or else a new path."""
         row = self.journal.get(name)
         if row is not None:
             return self.output / row["file"]
@@ -295,7 +295,7 @@ class _Work:
         return not any(path.name in taken or os.path.lexists(path) for path in paths)
 
     def _save_results(self, names: Sequence[str]) -> int:
-        """Writes COCO's results of images that are done; returns how many objects they have."""
+        """Writes COCO's results of the finished images, and returns the number of their objects."""
         count = 0
         with (
             files.replacing(self.output / RESULTS_FILE) as partial,
@@ -311,6 +311,6 @@ class _Work:
 
 
 def _stamp(path: Path) -> list[int]:
-    """What changes when a file is written again: its length, and when it was changed, in nanoseconds."""
+    """Length and time of change, in nanoseconds, of a file. They tell whether it was written again."""
     facts = path.stat()
     return [facts.st_size, facts.st_mtime_ns]

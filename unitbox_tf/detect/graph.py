@@ -1,4 +1,4 @@
-"""The detector as one graph: images or encoded photos in, boxes in pixels of the original out.
+"""The detector as one graph: images or encoded images in, boxes in pixels of the original out.
 
 The same graph serves `detector.Detector` and the exported files, so that a detector in Python and its
 exports agree.
@@ -45,7 +45,7 @@ def shown_size(
 ) -> tf.Tensor:
     """Height and width int32 `[2]` at which an image is shown to the network.
 
-    It is shrunk, where it is larger, to at most `max_side` pixels, and that is multiplied by `scale`.
+    A larger image is shrunk to `max_side` pixels. The size is then multiplied by `scale`.
     """
     size = tf.cast(tf.stack([height, width]), tf.float32)
     scale *= tf.minimum(1.0, max_side / tf.reduce_max(size))
@@ -53,7 +53,7 @@ def shown_size(
 
 
 def resize(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Images `[B, H, W, 3]` at another size, float32: bilinear, each new pixel the mean of all that it covers."""
+    """Images `[B, H, W, 3]` at a new size, float32: bilinear. Each new pixel is the mean of those that it covers."""
     return tf.image.resize(images, size, antialias=True)
 
 
@@ -98,7 +98,7 @@ class InferenceModule(tf.Module):
         return self.decoded(images, self._decode)
 
     def decoded(self, images: tf.Tensor, decode: DecodeConfig) -> Outputs:
-        """`detect_images` with those settings of `decode` that are in `options()`; its decoder is a plain string."""
+        """`detect_images` with the settings of `decode` that are in `options()`. The decoder is a plain string."""
         maps = self._all_heatmaps(images)
         return decoders.decode_scales(maps, tf.shape(images)[1:3], decode)
 
@@ -142,12 +142,12 @@ class InferenceModule(tf.Module):
         return tf.switch_case(index, branches)
 
     def _detect_encoded(self, encoded: tf.Tensor, decode: DecodeConfig) -> Outputs:
-        """In encoded JPEG or PNG photos `[B]` of any sizes; a JPEG's EXIF orientation is applied first.
+        """Detections in encoded JPEG or PNG images `[B]` of any sizes. The EXIF orientation of a JPEG is applied.
 
-        One photo after the other, so that what is found in one does not depend on which others come
-        with it.
+        Images are searched one after the other, so that detections do not depend on the other images of
+        the batch.
         """
-        message = ["expected at least one photo, received none"]
+        message = ["expected at least one image, received none"]
         with tf.control_dependencies([tf.debugging.Assert(tf.size(encoded) > 0, message)]):
             encoded = tf.identity(encoded)  # else an error of what follows may be raised first
 

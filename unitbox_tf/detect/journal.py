@@ -1,4 +1,4 @@
-"""A file of what is finished. It is right whenever the program ends, so that the next one can go on."""
+"""A file that lists finished inputs. It is valid at any moment, so that the next program can go on."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ REMEDY = "Name another folder for the output, or begin anew there with restart (
 
 
 class Journal:
-    """Rows of json. Each is added when an input is finished. A context manager.
+    """Rows of json. A row is added when an input is finished. The journal is a context manager.
 
-    The first row has the settings. Each of the others has at least `name`, the name of the input, and
-    `file`, the name of the file that was written for it. The last row of a name counts. A last row that
-    was cut off, as a kill may do, is dropped. Memory holds the places of rows in the file, not the rows.
+    The first row has the settings. Each other row has at least `name`, the name of the input, and `file`,
+    the name of the file written for it. If a name has several rows, the last one counts. A kill may cut
+    off the last row; such a row is dropped. Memory holds the places of rows in the file, not the rows.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Opens the journal `path`, or begins it.
 
         Raises:
-            ValueError: it has other settings, which the message names, or it is damaged.
+            ValueError: it has other settings, or is damaged. The message names the settings that differ.
         """
         settings = json.loads(json.dumps(settings))  # as the file gives them back
         self._places: dict[str, int] = {}
@@ -88,7 +88,7 @@ class Journal:
 
 
 def discard(path: Path) -> None:
-    """Deletes a journal, and first the files that it says were written into its folder."""
+    """Deletes the files that a journal lists in its folder, and then the journal."""
     if not path.is_file():
         return
     for line in path.read_bytes().splitlines():

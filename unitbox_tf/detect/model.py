@@ -1,4 +1,4 @@
-"""The detector as a Keras model, which knows its classes and how its heatmaps become boxes."""
+"""The detector as a Keras model that knows its classes and its settings of decoding."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class UnitBox(keras.Model):
 
     Attributes:
         backbone: the network that the heads stand on.
-        class_names: of the confidence maps, in their order.
-        decode: how heatmaps become detections; it may be replaced.
+        class_names: the names of the classes, in the order of the confidence maps.
+        decode: the settings of decoding; they may be replaced.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class UnitBox(keras.Model):
         """A network with random heads.
 
         Args:
-            backbone: see `network.backbones`; with `unshared`, the distances branch gets a copy.
-            class_names: one of each class.
-            decode: the settings of decoding; the defaults if None.
-            unshared: see `ModelConfig`, like the next three.
+            backbone: see `network.backbones`. With `unshared`, the distances branch gets a copy.
+            class_names: the name of each class.
+            decode: the settings of decoding; None takes the defaults.
+            unshared: see `ModelConfig`, also for the next three arguments.
             stage4_scale: factor of the features that the confidence branch reads.
             initial_box_size: side of the boxes that are predicted before training, in pixels.
             head_stddev: standard deviation of the random weights of the heads.
-            seed: of these weights.
-            name: of the model.
-            kwargs: those of `keras.Model`.
+            seed: the seed of these weights.
+            name: the name of the model.
+            kwargs: further arguments of `keras.Model`.
 
         Raises:
             ValueError: a setting is unusable.
@@ -84,15 +84,15 @@ class UnitBox(keras.Model):
     def from_settings(
         cls, model: ModelConfig, decode: DecodeConfig | None = None, seed: int = 0
     ) -> UnitBox:
-        """A network as the settings describe it, with the weights that they name in its backbone.
+        """A network by settings. Its backbone gets the weights that the settings name.
 
         Args:
-            model: of the network.
-            decode: of decoding.
-            seed: of the random initial weights.
+            model: the settings of the network.
+            decode: the settings of decoding.
+            seed: the seed of the random initial weights.
 
         Raises:
-            ValueError: the weights cannot be had or do not fit.
+            ValueError: the weights are not available or do not fit.
         """
         return cls(
             registry.BACKBONES[model.backbone](model, seed),
@@ -107,14 +107,14 @@ class UnitBox(keras.Model):
 
     @classmethod
     def from_preset(cls, name: str | Path, **decode: Any) -> UnitBox:
-        """A trained detector: one that is published, by name ("faces"), or a run's folder with its best weights.
+        """A trained detector: a published one by its name ("faces"), or the best weights of a run's folder.
 
         Args:
-            name: of the published detector, or the folder.
+            name: the name of a published detector, or the folder.
             decode: fields of `DecodeConfig` to change.
 
         Raises:
-            ValueError: there is none, or it is damaged, or a field is unknown or unusable.
+            ValueError: there is no such detector, it is damaged, or a field is unknown or unusable.
         """
         run = runs.Run.find(name)
         config = run.config()
@@ -124,14 +124,14 @@ class UnitBox(keras.Model):
         return model
 
     def load_run(self, run: runs.Run | str | Path, *, last: bool = False) -> None:
-        """Takes the weights of a run or of a published detector, whose network must be alike.
+        """Takes the weights of a run or of a published detector with the same network.
 
         Args:
-            run: its folder, or a published name.
-            last: the weights after the last epoch; else those of the best, where they are stored.
+            run: the folder of the run, or a published name.
+            last: takes the weights of the last epoch, not of the best one.
 
         Raises:
-            ValueError: it has no weights, or they are those of another network.
+            ValueError: it has no weights, or the weights belong to another network.
         """
         run = run if isinstance(run, runs.Run) else runs.Run.find(run)
         if run.weights.is_file():
@@ -161,11 +161,11 @@ class UnitBox(keras.Model):
         """The objects in images, with the settings in `decode`.
 
         Args:
-            images: paths, encoded images, PIL images or RGB arrays uint8 `[H, W, 3]`, one or a list of them;
-                an array `[N, H, W, 3]`, a folder or a pattern such as `"holiday/*.jpg"`.
+            images: one or several paths, encoded images, PIL images or RGB arrays uint8 `[H, W, 3]`; an
+                array `[N, H, W, 3]`; a folder; or a pattern such as `"holiday/*.jpg"`.
 
         Returns:
-            `Detections` of each image, in order; `Detector` has their names, too, and takes videos.
+            `Detections` of each image, in order. A `Detector` also gives names, and takes videos.
 
         Raises:
             OSError: a file cannot be read.
@@ -174,7 +174,7 @@ class UnitBox(keras.Model):
         return [found.detections for found in self.detector().many(images)]
 
     def detector(self) -> Detector:
-        """A `Detector` around this model, with the settings that `decode` has now."""
+        """A `Detector` around this model, with the present settings in `decode`."""
         from unitbox_tf.detect import detector
 
         known = self.__dict__.get("_detector")
@@ -184,7 +184,7 @@ class UnitBox(keras.Model):
         return known
 
     def get_config(self) -> dict[str, Any]:
-        """For Keras' files; weights are not in it."""
+        """The configuration for Keras' files, without weights."""
         return {
             "name": self.name,
             "backbone": keras.saving.serialize_keras_object(self.backbone),
@@ -195,22 +195,22 @@ class UnitBox(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> UnitBox:
-        """The model of a `get_config`, with random weights."""
+        """The model of a configuration by `get_config`, with random weights."""
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
         decode = settings.from_dict(DecodeConfig, config["decode"], "decode")
         return cls(**{**config, "backbone": backbone, "decode": decode})
 
 
 def publish(run: str | Path, folder: str | Path, *, last: bool = False, **decode: Any) -> runs.Run:
-    """Makes a published detector of a run: its weights in half precision, their checksum and its configuration.
+    """Publishes a run as a detector: its weights in half precision, their checksum and its configuration.
 
-    The model card, `README.md` in the folder, is for people to write: data and their licence, metrics, and
-    where the detector fails.
+    People write the model card, `README.md` in the folder, themselves: data and their licence, metrics, and
+    failures of the detector.
 
     Args:
-        run: its folder.
-        folder: to write; its name is that of the published detector.
-        last: the weights after the last epoch, not those of the best.
+        run: the folder of the run.
+        folder: the folder to write. Its name becomes the name of the detector.
+        last: takes the weights of the last epoch, not of the best one.
         decode: fields of `DecodeConfig` to change.
 
     Raises:

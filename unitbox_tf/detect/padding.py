@@ -1,4 +1,4 @@
-"""Detections as graphs return them, padded to one number an image. Importing this module does not import TensorFlow."""
+"""Takes the padding off the detections that graphs return. Importing this module does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unitbox_tf.records import Detections
 
 
 def unpad(padded: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]]) -> list[Detections]:
-    """One `Detections` an image.
+    """A `Detections` for each image.
 
     Args:
         padded: arrays or tensors as `decoders.decode_scales` returns them.

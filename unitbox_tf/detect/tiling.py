@@ -23,8 +23,8 @@ import numpy as np
 from unitbox_tf import boxes as box_ops
 from unitbox_tf.records import Detections
 
-# Shares of a box's side: a border that is nearer than this to a side cuts the box. Boxes of cut
-# objects end about there, not exactly there.
+# Shares of a box's side. A border that is nearer than this to a side cuts the box: boxes of cut objects
+# end near the border, but not exactly on it.
 TOUCHING = 0.05
 
 
@@ -105,10 +105,10 @@ def detect_tiled(
 
 
 def _kept(found: Detections, seen_in: np.ndarray, views: np.ndarray, nms_iou: float) -> np.ndarray:
-    """Which of the detections stay, as indices, best first; `seen_in` is the view `[N, 4]` of each."""
+    """The indices of the detections that stay, best first. `seen_in` is the view `[N, 4]` of each detection."""
     boxes, picture = found.boxes.astype(np.float64), np.array([0, 0, *found.image_size[::-1]])
     cut = _cut(boxes, seen_in, picture)
-    # A box that is not cut tells all of its object; one that is cut, only the part that its tile shows.
+    # A box that is not cut holds its whole object. A cut box holds only the part that its tile shows.
     says = np.where(cut[:, None], seen_in, picture)
     from_tile = (seen_in != picture).any(axis=1)
     order = np.lexsort([-found.scores, np.where(cut, -box_ops.areas(boxes), 0), ~from_tile, cut])
@@ -126,7 +126,7 @@ def _kept(found: Detections, seen_in: np.ndarray, views: np.ndarray, nms_iou: fl
 
 
 def _cut(boxes: np.ndarray, views: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """Whether `views` `[..., 4]` show `boxes` `[..., 4]` only in part: a border within the picture is at their side."""
+    """True if `views` `[..., 4]` cut `boxes` `[..., 4]`: a border within the image lies at a side of the box."""
     sides = boxes[..., 2:] - boxes[..., :2]
     before = boxes[..., :2] - views[..., :2] <= TOUCHING * sides
     after = views[..., 2:] - boxes[..., 2:] <= TOUCHING * sides
@@ -136,7 +136,7 @@ def _cut(boxes: np.ndarray, views: np.ndarray, picture: np.ndarray) -> np.ndarra
 
 
 def _within(boxes: np.ndarray, views: np.ndarray) -> np.ndarray:
-    """The parts of `boxes` `[..., 4]` that lie in `views` `[..., 4]`; one without area where none does."""
+    """The parts of `boxes` `[..., 4]` inside `views` `[..., 4]`. Boxes outside give a box without area."""
     low, high = views[..., [0, 1, 0, 1]], views[..., [2, 3, 2, 3]]
     return np.clip(boxes, low, high)
 

@@ -1,4 +1,4 @@
-"""Video files and webcams, frame by frame, and annotated videos with what was found in each frame.
+"""Reads video files and webcams frame by frame, and writes videos with the detections in each frame.
 
 OpenCV reads and writes. Sound is not kept.
 """
@@ -21,9 +21,9 @@ from unitbox_tf import files, inputs, visualize
 from unitbox_tf.records import Detections, coco_rows
 
 CODEC = "mp4v"  # OpenCV's wheels can write it, and nearly every player shows it
-DEFAULT_RATE = 25.0  # frames a second, where a file states none that can be
-LIVE_RATE = 10.0  # frames a second of the video that is written of a webcam
-# So many frames may follow each other that cannot be decoded; a webcam waits seconds for each.
+DEFAULT_RATE = 25.0  # frames a second, if a file states no plausible rate
+LIVE_RATE = 10.0  # frames a second of a video written from a webcam
+# The largest number of successive frames that cannot be decoded. A webcam waits seconds for each.
 MOST_BROKEN, MOST_BROKEN_LIVE = 1000, 10
 
 Draw = Callable[[np.ndarray, Detections, Sequence[str]], np.ndarray]
@@ -34,7 +34,7 @@ class Frame:
     """One frame of a video.
 
     Attributes:
-        index: from 0; frames that cannot be decoded count, too.
+        index: number from 0. Frames that cannot be decoded count, too.
         time: seconds since the first frame, or since a webcam was opened.
         image: RGB uint8 `[H, W, 3]`, turned as the file says; None if it cannot be decoded.
     """
@@ -49,10 +49,10 @@ class Video:
 
     Attributes:
         name: the path, or "webcam 0".
-        live: whether it is a webcam.
-        rate: frames a second, of a file.
-        stated: how many frames the file says it has; None where it does not say. Formats without
-            an index give an estimate.
+        live: True if it is a webcam.
+        rate: frames a second of a file.
+        stated: the number of frames that the file states; None if it does not. Formats without an index
+            give an estimate.
     """
 
     def __init__(self, source: str | os.PathLike[str] | int) -> None:
@@ -87,9 +87,9 @@ class Video:
         self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames. One that cannot be decoded has no image, and is told by one after it that can.
+        """The frames. A frame that cannot be decoded has no image. It only counts if a later one can be decoded.
 
-        At the end of a file, and where a webcam was pulled out, nothing more can be decoded.
+        At the end of a file, and after a webcam was pulled out, nothing more can be decoded.
         """
         index, last, broken, start = 0, 0.0, 0, time.monotonic()
         most = MOST_BROKEN_LIVE if self.live else MOST_BROKEN
@@ -112,19 +112,19 @@ class Video:
             index, last, broken = index + 1, now, 0
 
     def _time(self, index: int, last: float) -> float:
-        """Seconds of the frame just read, by its time stamp or, where it has none, by its index."""
+        """The time of the frame just read, in seconds, from its time stamp or, without one, from its index."""
         stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         return stamp if stamp > last else index / self.rate
 
 
 class Summary(NamedTuple):
-    """How a video was read, and what was found in it.
+    """The outcome of detection in a video.
 
     Attributes:
-        frames: how many it has; frames that could not be decoded count, too.
-        broken: how many of them could not be decoded.
+        frames: the number of frames. Frames that could not be decoded count, too.
+        broken: the number of frames that could not be decoded.
         stated: see `Video`.
-        objects: how many objects were found, in all frames together.
+        objects: the number of objects found in all frames together.
     """
 
     frames: int
@@ -134,10 +134,10 @@ class Summary(NamedTuple):
 
     @property
     def fault(self) -> str | None:
-        """What could not be read, in words; None if nothing is missing."""
+        """The unreadable part in words; None if nothing is missing."""
         if self.broken:
             return f"{self.broken} of {self.frames} frames could not be decoded"
-        # Where a format has no index, what it states may be one off.
+        # A format without an index may state one frame too many.
         if self.stated is not None and self.frames < self.stated - 1:
             return f"ends after {self.frames} of the {self.stated} frames that the file states"
         return None
@@ -152,16 +152,16 @@ def annotate(
 ) -> Summary:
     """Writes a video of the frames with their detections, and all detections as json.
 
-    Both files appear when they are complete, and only then replace older ones. A frame that could not be
-    decoded shows the picture before it. The video of a webcam plays at the speed of life, however long
-    detection takes; Ctrl-C ends it, and the files hold everything up to then.
+    Both files appear when they are complete, and replace older ones only then. A frame that could not be
+    decoded shows the image before it. The video of a webcam plays in real time, however long detection
+    takes. Ctrl-C ends it, and the files then hold everything so far.
 
     Args:
         video: gives rate and name.
-        found: its frames, or a part of them, with what was found in each; None where there is no image.
-        output: an .mp4 file; the json file beside it has the same name.
-        class_names: of the detections.
-        draw: makes the picture of a frame.
+        found: all or some of its frames with their detections; None for a frame without an image.
+        output: an .mp4 file. The json file beside it has the same name.
+        class_names: the class names of the detections.
+        draw: draws a frame.
 
     Raises:
         OSError: the video cannot be written.
@@ -203,7 +203,7 @@ def annotate(
 
 
 def _row(frame: Frame, detections: Detections | None) -> dict[str, Any]:
-    """What the json file says of a frame: COCO's results, without the name of the video, which is the file's."""
+    """The entry of a frame in the json file: COCO's results, without the name of the video."""
     row: dict[str, Any] = {"index": frame.index, "time": round(frame.time, 4)}
     if frame.image is None or detections is None:
         return {**row, "error": "cannot be decoded"}
@@ -211,11 +211,11 @@ def _row(frame: Frame, detections: Detections | None) -> dict[str, Any]:
 
 
 class _Writer:
-    """Writes pictures to a video file, which is opened with the first, as its size is known then.
+    """Writes images to a video file. The file is opened with the first image, whose size it takes.
 
     Attributes:
         rate: frames a second.
-        size: width and height, those of the first picture.
+        size: width and height of the first image.
     """
 
     def __init__(self, path: Path, video: Video) -> None:
@@ -235,7 +235,7 @@ class _Writer:
         self._writer.release()
         if error[0] is not None:
             return
-        # A full disk is told by nothing else.
+        # Nothing else reports a full disk.
         written = cv2.VideoCapture(str(self._path))
         count = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
         written.release()
@@ -245,14 +245,14 @@ class _Writer:
             )
 
     def skip(self) -> None:
-        """Repeats the picture before in place of one that is missing; at the start, the picture after it."""
+        """Repeats the last image in place of a missing one. At the start, the next image is repeated."""
         if self._last is None:
             self._skipped += 1
         elif not self._live:
             self._put(self._last)
 
     def write(self, picture: np.ndarray, time: float) -> None:
-        """Adds the picture at `time`, in seconds; a webcam's as often as the time since the last asks for."""
+        """Adds the image at `time`, in seconds. A webcam's image is repeated to fill the time since the last."""
         if self._writer is None:
             self._open(picture)
         if (picture.shape[1], picture.shape[0]) != self.size:  # some formats may change it

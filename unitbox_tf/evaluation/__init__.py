@@ -1,1 +1,1 @@
-"""Judges: detections and annotations in, numbers out. One module a protocol. None of them imports TensorFlow."""
+"""Judges: detections and annotations in, metrics out. Each protocol has a module. None imports TensorFlow."""

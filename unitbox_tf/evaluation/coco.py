@@ -1,7 +1,7 @@
 """COCO's evaluation (Lin et al., ECCV 2014), computed by pycocotools, for the annotations of any reader.
 
-`matching` gives the same average precision at one IoU threshold, in plain steps; here are the
-figures that papers print: averaged over thresholds, and by the size of objects.
+`matching` gives the same average precision at one IoU threshold, in plain steps. This module gives the
+metrics that papers print: averaged over thresholds, and by the size of objects.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from unitbox_tf import optional
 from unitbox_tf.records import Annotation, Detections
 
-# In the order of COCOeval.stats: average precision at IoU 0.5 to 0.95, at 0.5 and at 0.75, and of
+# In the order of COCOeval.stats: average precision at IoU 0.5 to 0.95, at 0.5 and at 0.75, and for
 # objects with an area below 32^2 px, up to 96^2 px and above; then average recall with 1, 10 and
-# 100 detections an image, and by size.
+# 100 detections in each image, and by size.
 FIGURES = (
     "ap",
     "ap50",
@@ -39,18 +39,18 @@ FIGURES = (
 def evaluate(
     detections: Sequence[Detections], annotations: Sequence[Annotation]
 ) -> dict[str, float]:
-    """The twelve figures of COCO, by the names in `FIGURES`; NaN where there is no such object.
+    """The twelve metrics of COCO, by the names in `FIGURES`; NaN if there is no such object.
 
-    The 100 best detections of an image count. Ignored objects are what COCO calls crowds: detections
-    that lie in one by at least the IoU threshold, of their own area, count neither way. The size of
-    an object is its area where the annotations state it, as COCO's do, else that of its box.
+    The 100 best detections of an image count. Ignored objects are crowds in COCO's words. A detection
+    counts neither way if the share of its area in a crowd is at least the IoU threshold. The size of an
+    object is its area if the annotations state it, as COCO's do, and else the area of its box.
 
     Args:
-        detections: one an annotation, in the same order.
+        detections: one `Detections` for each annotation, in the same order.
         annotations: the truth.
 
     Raises:
-        ValueError: not one `Detections` an annotation, or there is no annotation.
+        ValueError: the numbers of detections and annotations differ, or there is no annotation.
         ImportError: pycocotools is not installed.
     """
     if not annotations or len(detections) != len(annotations):
@@ -90,9 +90,10 @@ def require() -> None:
 
 
 def _side(near: float, far: float) -> float:
-    """`far - near`, as the number that it was read as: 52.5, where 29.6 + 52.5 - 29.6 is an ulp less.
+    """`far - near`, rounded to the number that was read: 52.5, although 29.6 + 52.5 - 29.6 is an ulp less.
 
-    Overlap that is a threshold exactly, as of boxes with few decimals, would be lost otherwise.
+    Otherwise an overlap that equals a threshold exactly would be lost. Boxes with few decimals have such
+    overlaps.
     """
     side = far - near
     short = round(side, 6)

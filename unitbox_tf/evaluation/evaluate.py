@@ -1,4 +1,4 @@
-"""Judges a detector of ours, or the detections of any other, by one of the protocols.
+"""Judges a detector of this package, or the detections of any detector, by one of the protocols.
 
 found = unitbox_tf.evaluate("faces", "fddb:fddb#8", protocol="fddb")
 print(found.table())
@@ -47,24 +47,24 @@ def evaluate(
     """Judges a detector on annotated images.
 
     Args:
-        detector: a run's folder, an exported detector, the name of a published one, or a `Detector`; or
-            detections of any detector: a file or folder (see `evaluation.results`), or a list of
-            `Detections`, one for each annotation.
-        sources: the annotated images: sources as `FORMAT:PATH#SPLIT`, opened sources, or annotations.
+        detector: a run's folder, an exported detector, the name of a published one, or a `Detector`.
+            Detections of any detector are judged, too: a file or folder (see `evaluation.results`), or a
+            list of `Detections`, one for each annotation.
+        sources: the annotated images: texts `FORMAT:PATH#SPLIT`, opened sources, or annotations.
         data: the folder that relative paths of sources start from.
         protocol: one of `protocols.NAMES`.
         decoders: names of the decoders to judge; None: all that the detector has.
-        options: of the protocol.
-        present: with detections: judge only by the images that are there, as with a detector.
-        output: a new or empty folder for what `Evaluation.save` writes.
-        problems: what cannot be used is added here.
+        options: options of the protocol.
+        present: with detections: judges only by the images that are there, as with a detector.
+        output: a new or empty folder for the files of `Evaluation.save`.
+        problems: unusable items are added here.
         decode: fields of `DecodeConfig` to change, such as `max_side=640`. Without `score_threshold`, a
-            low one is used, as curves need their length. A `Detector` is taken as it is.
+            low one is used, because curves need low scores. A `Detector` keeps its own settings.
 
     Raises:
-        ValueError: there is no such detector, decoder or protocol, or nothing usable in the sources, or the
-            annotations lack what the protocol needs.
-        ImportError: a library that the protocol needs is not installed; it names the extra.
+        ValueError: there is no such detector, decoder or protocol, the sources have nothing usable, or the
+            annotations lack facts that the protocol needs.
+        ImportError: a library that the protocol needs is not installed. The message names the extra.
     """
     if output is not None:
         check_output(output)  # before anything that takes long
@@ -108,25 +108,25 @@ def _judge(
 
 
 def is_model(path: Path) -> bool:
-    """Whether `path` is a run's folder or a stored detector, not detections."""
+    """True if `path` is a run's folder or a stored detector, and not detections."""
     return runs.Run(path).exists or formats.is_exported(path) or path.suffix in _suffixes()
 
 
 def _suffixes() -> list[str]:
-    """How the names of files of detectors end."""
+    """The suffixes of files of detectors."""
     return [loading.KERAS_SUFFIX, *formats.suffixes()]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """By what, and on what, something is to be judged.
+    """The protocol and the annotations of an evaluation.
 
     Attributes:
-        protocol: its name.
-        options: of the protocol.
+        protocol: the name of the protocol.
+        options: options of the protocol.
         data: the folder that relative paths of sources start from.
-        problems: what cannot be used.
-        sources: where the annotations are from; empty if they are given.
+        problems: items that cannot be used.
+        sources: the sources of the annotations; empty if annotations are given.
         given: annotations in memory, or None.
     """
 
@@ -174,7 +174,7 @@ class _Job:
         images: Mapping[str, int],
         sizes: Sequence[tuple[int, int]],
     ) -> dict[str, Any]:
-        """What the metrics hold for. `images` counts those that are present, absent, unreadable."""
+        """The conditions of the metrics. `images` counts present, absent and unreadable images."""
         options = self.options
         changed = {
             field.name: str(getattr(options, field.name))
@@ -257,14 +257,14 @@ def _models(path: Path, decoders: Sequence[str], decode: Mapping[str, Any]) -> d
 
 
 def _judge_models(job: _Job, name: str, models: Mapping[str, Any]) -> Evaluation:
-    """Judges detectors that are one but for their decoders, whose names they have."""
+    """Judges one detector with several decoders. `models` has a detector for the name of each decoder."""
     from unitbox_tf.detect.detector import detect_annotated
 
     one = next(iter(models.values()))
     problems = job.problems
     annotations: Sequence[Annotation] = job.annotations(one.class_names, present=True)
     absent, listed = problems.counts[checks.ABSENT], len(annotations)
-    # Before the images are looked at, which takes long: here the protocol says what it lacks.
+    # The protocol says here what it lacks, before the images are searched, which takes long.
     judge = job.judge(annotations)
     judged = {}
     for label, model in models.items():
@@ -298,7 +298,7 @@ def _judge_file(job: _Job, path: Path, present: bool) -> Evaluation:
     annotations = job.annotations(None, present)
     judge = job.judge(annotations)
     results = result_files.read(path, annotations, job.sources, problems=job.problems)
-    # The name of a folder, which is to have that of no file beside it.
+    # The label names a folder, which must not have the name of a file beside it.
     resolved = path.resolve()
     name = resolved.stem if resolved.is_file() else resolved.name
     label = re.sub(r"[^\w+-]+", "_", name).strip("_") or IN_MEMORY
@@ -323,7 +323,7 @@ def _judge_list(job: _Job, detections: Sequence[Detections], present: bool) -> E
 
 
 def _of_detections(job: _Job, name: str, judged: dict[str, Judged], present: bool) -> Evaluation:
-    """The evaluation of detections that no detector of ours made now."""
+    """The evaluation of detections that were given."""
     (row,) = judged.values()
     annotations, results, problems = row.annotations, row.results, job.problems
     here = sum(map(_is_here, annotations))

@@ -5,18 +5,19 @@ Technical report UM-CS-2010-009, University of Massachusetts, Amherst. The rules
 leaves open are those of its C++ program:
 
 * **Regions** are sets of pixels of the image, drawn as OpenCV draws them. A rectangle includes the
-  pixels of both corners; an ellipse has an integer centre, integer half axes and an angle in whole
-  degrees. What two regions share, divided by what they cover together, is their overlap.
+  pixels of both corners. An ellipse has an integer centre, integer half axes and an angle in whole
+  degrees. The overlap of two regions is their common area divided by the area that they cover together.
 * **Matching**: for each image and each distinct score in it, detections of at least that score and
-  faces are paired one to one so that the sum of overlaps is largest. A pair without overlap is none.
-  The discrete score counts pairs that overlap by more than 0.5, the continuous score adds up the
-  overlaps of all pairs. False positives are the same for both: detections that the discrete score
-  does not count.
-* **Sweep**: a row for each distinct score of all images. At a threshold, an image contributes what
-  it had at its smallest score that is no less. Both scores are divided by the number of all faces.
+  faces are paired one to one, so that the sum of overlaps is largest. A pair must overlap.
+  The discrete score counts the pairs that overlap by more than 0.5. The continuous score adds up the
+  overlaps of all pairs. Both have the same false positives: detections that the discrete score does
+  not count.
+* **Sweep**: a curve has a row for each distinct score of all images. At a threshold, an image contributes
+  its counts at its smallest score that is not below the threshold. Both scores are divided by the number
+  of all faces.
 
-Pairings here are optimal. Those of the C++ program are not always: see docs/fddb.md for how much
-that matters. Where several pairings are optimal, one of them is taken.
+Pairings here are optimal. The pairings of the C++ program are not always: docs/fddb.md says how much
+this matters. If several pairings are optimal, one of them is taken.
 
 Detections of an image are an array `[K, 5]`, rows `x y w h score`, or `[K, 6]`, rows `ra rb theta cx
 cy score`: half axes, angle in radians of the first from the x axis, centre. Annotations are `[N, 5]`,
@@ -60,8 +61,8 @@ def read_annotations(
 ) -> dict[str, np.ndarray]:
     """The ellipses `[N, 5]` of each image in `folder/FDDB-fold-XX-ellipseList.txt`, in the order of the folds.
 
-    The photos are not needed. Lines that cannot be used and folds that are absent are problems; such
-    a face is left out of the number of faces.
+    The images are not needed. Unusable lines and absent folds are problems. Faces in unusable lines are
+    left out of the number of faces.
     """
     problems = Problems.of(problems)
     annotations: dict[str, np.ndarray] = {}
@@ -83,14 +84,14 @@ def read_annotations(
 def read_detections(path: Path, *, problems: Problems | None = None) -> dict[str, np.ndarray]:
     """The detections of each image, `[K, 5]` rectangles or `[K, 6]` ellipses, in an official result file.
 
-    A file repeats: an image's name, the number of its detections, a line a detection. It holds either
-    rectangles or ellipses: of rows of another length than most there are, each is a problem and left
-    out. So is what is not a number, an ellipse with a negative half axis, and an image listed twice.
-    A rectangle of negative width or height is a problem but kept, as OpenCV draws it all the same.
+    The file has these lines for each image: its name, the number of its detections, and one line for each
+    detection. It holds either rectangles or ellipses. Rows of another length than most are problems and
+    left out. So are rows that are no numbers, ellipses with a negative half axis, and images listed twice.
+    A rectangle of negative width or height is a problem, but is kept, because OpenCV draws it.
 
     Args:
         path: the file, or a folder with `fold-01-out.txt` to `fold-10-out.txt`, or some of them.
-        problems: receives what could not be used, with file and line.
+        problems: receives unusable rows and images, with file and line.
 
     Raises:
         ValueError: there is no such file, or none of the ten in the folder.
@@ -138,7 +139,7 @@ def write_detections(
     Args:
         detections: for each image `[K, 5]` rectangles or `[K, 6]` ellipses.
         path: the file to write; with `folds`, the folder for `fold-XX-out.txt`.
-        folds: for each fold the names of its images; those without detections are listed with 0.
+        folds: for each fold the names of its images. Images without detections are listed with 0.
 
     Raises:
         ValueError: an array has another shape or a number that is not finite, rectangles and ellipses
@@ -222,7 +223,7 @@ def _is_rectangle(row: Sequence[float], where: str, problems: Problems) -> bool:
 def read_sizes(path: Path) -> dict[str, Size]:
     """Heights and widths of images from a json object of `name: [width, height]`.
 
-    It stands in for the photos. Raises `ValueError` for anything else, naming the image.
+    The file replaces the images. Raises `ValueError`, which names the image, for any other content.
     """
     if path.stat().st_size > MAX_SIZES_BYTES:
         raise ValueError(
@@ -246,9 +247,9 @@ def read_sizes(path: Path) -> dict[str, Size]:
 def sizes_of_photos(
     folder: Path, names: Iterable[str], *, problems: Problems | None = None
 ) -> dict[str, Size]:
-    """Heights and widths of the photos `folder/NAME.jpg`, read from their headers, as displayed.
+    """Heights and widths of the images `folder/NAME.jpg`, read from their headers, as displayed.
 
-    A photo that is absent, outside `folder` or unreadable is a problem and left out.
+    An image that is absent, outside `folder` or unreadable is a problem and left out.
     """
     problems = Problems.of(problems)
     photos, sizes = checks.Photos(folder, problems=problems), {}
@@ -258,7 +259,7 @@ def sizes_of_photos(
             try:
                 sizes[name] = _checked_size(images.photo_size(path), str(path))
             except (OSError, ValueError) as error:
-                problems.add("photo that cannot be read", str(path), str(error))
+                problems.add("image that cannot be read", str(path), str(error))
     return sizes
 
 
@@ -271,10 +272,10 @@ def _checked_size(size: Size, where: str) -> Size:
 
 
 def rectangles_to_ellipses(rows: np.ndarray, scale: float = 1.0) -> np.ndarray:
-    """The upright ellipses `[K, 6]` inscribed in rectangles `[K, 5]`, their half axes times `scale`; scores kept.
+    """The upright ellipses `[K, 6]` inscribed in rectangles `[K, 5]`, their half axes times `scale`; scores stay.
 
-    Faces are ellipses in FDDB: the tight rectangle around one overlaps it by about pi / 4. Whether
-    ellipses gain in the continuous score depends on how tight a detector's boxes are. A `scale` of
+    Faces are ellipses in FDDB. The tight rectangle around an ellipse overlaps it by about pi / 4. Ellipses
+    may improve the continuous score; this depends on how tight a detector's boxes are. A `scale` of
     2 / sqrt(pi) keeps the area. A negative width or height counts as drawn, from corner to corner.
     """
     x, y, width, height, score = np.asarray(rows, np.float64).reshape(-1, 5).T
@@ -286,8 +287,8 @@ def rectangles_to_ellipses(rows: np.ndarray, scale: float = 1.0) -> np.ndarray:
 def rectangle_pixels(rows: np.ndarray, size: Size) -> np.ndarray:
     """The pixels of rectangles `x y w h` `[K, 4]` in an image, as `xyxy` `[K, 4]` int64 with exclusive ends.
 
-    Both corners are rounded, half to even, and both belong to the rectangle: one of 5 x 3 has 6 x 4
-    pixels, one of 0 x 0 a single one. Outside the image there is nothing.
+    Both corners are rounded, half to even, and both belong to the rectangle: a rectangle of 5 x 3 has
+    6 x 4 pixels, and one of 0 x 0 has one pixel. Pixels outside the image do not count.
     """
     near = rows[:, :2]
     corners = np.stack([near, near + rows[:, 2:4]], axis=1)  # [K, 2, 2]
@@ -311,7 +312,7 @@ class _Region:
         return int(np.count_nonzero(self.mask))
 
     def shared_with(self, other: _Region) -> int:
-        """How many pixels both have."""
+        """The number of common pixels."""
         left, top = max(self.left, other.left), max(self.top, other.top)
         height = min(self.top + self.mask.shape[0], other.top + other.mask.shape[0]) - top
         width = min(self.left + self.mask.shape[1], other.left + other.mask.shape[1]) - left
@@ -330,8 +331,8 @@ class _Region:
 def _draw_ellipse(row: np.ndarray, size: Size) -> _Region:
     """The region of the ellipse `ra rb theta cx cy` in an image of `size`, in a mask as small as it can be.
 
-    Where the mask ends before the ellipse does, so does the image: OpenCV cuts the outline at that
-    border, which moves single pixels there.
+    If the mask ends before the ellipse, the image ends there, too. OpenCV cuts the outline at that border,
+    which moves single pixels there.
     """
     height, width = size
     axes = int(row[0]), int(row[1])  # the original truncates half axes, and rounds the rest
@@ -370,7 +371,7 @@ def overlaps(detections: np.ndarray, ellipses: np.ndarray, size: Size) -> np.nda
 
 
 def _shared_with_rectangles(face: _Region, pixels: np.ndarray) -> np.ndarray:
-    """How many pixels `[K]` of `face` are in rectangles of `pixels` `xyxy` `[K, 4]`: four sums of corners each."""
+    """The number `[K]` of pixels of `face` in rectangles `pixels` `xyxy` `[K, 4]`, each from four sums at corners."""
     if not face.mask.size:
         return np.zeros(len(pixels), np.int64)
     height, width = face.mask.shape
@@ -382,11 +383,11 @@ def _shared_with_rectangles(face: _Region, pixels: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class ImageResult:
-    """What one image contributes at each of its distinct scores, from the highest down.
+    """The counts of one image at each of its distinct scores, from the highest down.
 
     Attributes:
         thresholds: `[T]`, descending.
-        true_positives: `[T]`, pairs of overlap above 0.5.
+        true_positives: `[T]`, pairs with an overlap above 0.5.
         false_positives: `[T]`, the other detections of at least that score.
         overlap: `[T]`, the sum of the overlaps of all pairs.
     """
@@ -411,7 +412,7 @@ def evaluate_image(detections: np.ndarray, ellipses: np.ndarray, size: Size) -> 
 
 
 def _match(pair_overlaps: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of overlap above 0.5, and the sum of the overlaps of all pairs, for each threshold.
+    """For each threshold, the number of pairs with an overlap above 0.5, and the sum of the overlaps of all pairs.
 
     Args:
         pair_overlaps: `[K, N]`, detections from the highest score down.
@@ -420,7 +421,7 @@ def _match(pair_overlaps: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.
     hits, total = np.zeros(len(ends), np.int64), np.zeros(len(ends))
     touching = pair_overlaps > 0
     shares = touching.T.astype(np.int64) @ touching  # [N, N]
-    # Faces that no detection links are matched apart; then nearly all of them are alone.
+    # Faces that share no detection are matched separately. Then nearly every face is alone.
     components = _scipy("sparse.csgraph").connected_components
     count, labels = components(shares, directed=False) if shares.size else (0, [])
     for label in range(count):
@@ -472,9 +473,9 @@ class Curves:
     Attributes:
         discrete: `[R, 3]` true positive rate, number of false positives, threshold.
         continuous: `[R, 2]` sum of overlaps divided by the number of faces, number of false positives.
-        num_images: images judged, those without detections included.
-        num_faces: faces in them.
-        num_detections: detections in them.
+        num_images: number of judged images, including images without detections.
+        num_faces: number of faces in these images.
+        num_detections: number of detections in these images.
     """
 
     discrete: np.ndarray
@@ -494,13 +495,13 @@ def evaluate(
     """The ROC curves of `detections` on the images of `annotations`, all of FDDB or any part of it.
 
     Args:
-        detections: for each image `[K, 5]` rectangles or `[K, 6]` ellipses, in any order. An image
-            that is absent has none, and is a problem; one with an empty array is not.
+        detections: for each image `[K, 5]` rectangles or `[K, 6]` ellipses, in any order. An absent image
+            counts as one without detections, and is a problem. An empty array is no problem.
         annotations: for each image the ellipses `[N, 5]` of its faces. Detections of other images are
-            a problem and left out.
-        sizes: for each image with detections its height and width, of `read_sizes` or
+            problems and left out.
+        sizes: for each image with detections its height and width, from `read_sizes` or
             `sizes_of_photos`.
-        problems: receives the images that only one of the two has.
+        problems: receives images that only `detections` or only `annotations` have.
 
     Raises:
         ValueError: there is no face at all, an image has no size, or an array is not as described.
@@ -542,7 +543,7 @@ def _sweep(results: Iterable[ImageResult]) -> tuple[np.ndarray, ...]:
     for result in results:
         if len(result.thresholds):
             levels = [result.true_positives, result.false_positives, result.overlap]
-            # What changes when a sinking threshold reaches a score.
+            # The changes when a sinking threshold reaches a score.
             scores.append(result.thresholds)
             steps.append(np.diff(np.stack(levels, axis=-1), axis=0, prepend=0.0))
         else:
@@ -556,7 +557,7 @@ def _sweep(results: Iterable[ImageResult]) -> tuple[np.ndarray, ...]:
 
 
 def _checked(rows: object, name: str) -> np.ndarray:
-    """Detections `[K, 5 or 6]` as float64; `[0, 5]` for none. Raises `ValueError` for what cannot be judged."""
+    """Detections `[K, 5 or 6]` as float64; `[0, 5]` for none. Raises `ValueError` if they cannot be judged."""
     array = np.asarray(rows, np.float64)
     if not array.size:
         return np.zeros((0, 5))
@@ -575,7 +576,7 @@ def _checked(rows: object, name: str) -> np.ndarray:
 
 
 def _checked_annotation(ellipses: object, name: str) -> np.ndarray:
-    """Ellipses `[N, 5]` as float64. Raises `ValueError` for what cannot be drawn."""
+    """Ellipses `[N, 5]` as float64. Raises `ValueError` if they cannot be drawn."""
     array = np.asarray(ellipses, np.float64)
     if not array.size:
         return np.zeros((0, 5))
@@ -590,7 +591,7 @@ def _checked_annotation(ellipses: object, name: str) -> np.ndarray:
 
 
 def rate_at(curve: np.ndarray, false_positives: float) -> float:
-    """The highest true positive rate of a `curve` `[R, 2 or 3]` with at most so many false positives; 0 without."""
+    """The highest true positive rate of a `curve` `[R, 2 or 3]` with at most `false_positives`; 0 if there is none."""
     rates = curve[curve[:, 1] <= false_positives, 0]
     return float(rates.max()) if len(rates) else 0.0
 
@@ -611,9 +612,9 @@ def save_curves(curves: Curves, prefix: str | Path) -> tuple[Path, Path]:
 def read_curve(path: Path) -> np.ndarray:
     """A curve file, ours or as published: `[R, 2]`, or `[R, 3]` with thresholds, in the order of its rows.
 
-    Published files vary: there are tabs, blank lines, a fourth column (the number of faces), no
-    thresholds in a discrete curve, ascending rows, and false positives before the rate, which is
-    recognised by values above 1 there and nowhere in the next column.
+    Published files vary. Some have tabs, blank lines, a fourth column (the number of faces), no
+    thresholds in a discrete curve, or ascending rows. Some have the false positives before the rate: then
+    the first column has values above 1, and the second has none.
 
     Raises:
         ValueError: the file has no rows, rows of different lengths, or something that is not a number.
@@ -653,13 +654,13 @@ def plot(
 ) -> None:
     """Draws ROC curves over those of `others`, and writes them to `path`, whose suffix gives the format.
 
-    The legend gives the rate at the right end, best first. Where the photos are not all of FDDB's,
-    the title says that the curves of `others`, if there are any, cannot be compared.
+    The legend gives the rate at the right end, best first. If the images are only a part of FDDB, the
+    title says that the curves of `others`, if there are any, cannot be compared.
 
     Args:
-        curves: of `evaluate`, by the names of the detectors; at least one.
-        path: the picture to write.
-        score: which of the two curves.
+        curves: the results of `evaluate` by the detectors' names; at least one.
+        path: the image to write.
+        score: the curve to draw.
         others: for each other detector its name and its file of the same kind of curve.
         max_false_positives: the right end of the axis; publications end at 2,000.
 

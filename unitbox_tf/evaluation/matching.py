@@ -1,10 +1,9 @@
 """Recall, precision, average precision and box quality, by greedy matching at one IoU threshold.
 
-The rules are those of the COCO evaluation (Lin et al., ECCV 2014; pycocotools), with which
-`average_precision` agrees exactly:
-within an image and a class, detections take in the order of their scores the free object that they
-overlap most; what overlaps only an ignored object counts neither way; precision is made monotone
-and averaged at 101 recalls.
+The rules are those of the COCO evaluation (Lin et al., ECCV 2014; pycocotools), and `average_precision`
+agrees with it exactly. Within an image and a class, detections in the order of their scores take the free
+object that they overlap most. A detection that overlaps only an ignored object counts neither way.
+Precision is made monotone and averaged at 101 recalls.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ RECALLS = np.linspace(0, 1, 101)
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """What a detector reaches at each threshold of its scores, the highest first; each `[T]`.
+    """Precision and recall of a detector at each threshold of its scores, the highest first; each `[T]`.
 
     Attributes:
         thresholds: the distinct scores.
         precision: share of the detections that found an object.
         recall: share of the objects found; NaN without objects.
-        false_positives: an image.
+        false_positives: mean number of false positives in an image.
     """
 
     thresholds: np.ndarray
@@ -48,16 +47,16 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Matches:
-    """The detections of a set of images, best first, each with what became of it.
+    """The detections of a set of images, best first, each with the object that it found.
 
     Attributes:
         scores: `[D]`, descending.
-        hits: `[D]` bool, whether the detection found an object. Detections of ignored objects are
-            left out.
-        overlaps: `[D]` IoU with the object found; 0 where none was.
+        hits: `[D]` bool, True if the detection found an object. Detections of ignored objects are left
+            out.
+        overlaps: `[D]` IoU with the object found; 0 if none was found.
         classes: `[D]`.
-        objects: for each class how many objects are to be found.
-        num_images: images looked at.
+        objects: the number of objects of each class, without ignored ones.
+        num_images: the number of images.
     """
 
     scores: np.ndarray
@@ -69,7 +68,7 @@ class Matches:
 
     @property
     def num_objects(self) -> int:
-        """Objects of all classes that are to be found."""
+        """The number of objects of all classes, without ignored ones."""
         return sum(self.objects.values())
 
     def recall(self, score_threshold: float = 0.0) -> float:
@@ -88,7 +87,7 @@ class Matches:
         return float(chosen.mean()) if len(chosen) else float("nan")
 
     def threshold_at(self, false_positives_per_image: float) -> float:
-        """The lowest score threshold with at most so many false positives an image; infinite where there is none."""
+        """The lowest score threshold with at most this mean number of false positives; infinite if there is none."""
         false_positives = np.cumsum(~self.hits)
         allowed = self._last_of_score & (
             false_positives <= false_positives_per_image * self.num_images
@@ -97,7 +96,7 @@ class Matches:
 
     @property
     def _last_of_score(self) -> np.ndarray:
-        """A threshold takes all detections of one score or none: which are the last of each, `[D]` bool."""
+        """The last detection of each score, `[D]` bool: a threshold takes all detections of one score or none."""
         return np.append(self.scores[1:] != self.scores[:-1], True)[: len(self.scores)]
 
     def curve(self) -> Curve:
@@ -134,14 +133,14 @@ def match(
     """Matches the detections of each image with its objects.
 
     Args:
-        detections: one an annotation, in the same order.
-        annotations: the truth; its boxes are cut to the image first, as detections are.
+        detections: one `Detections` for each annotation, in the same order.
+        annotations: the truth. Its boxes are cut to the image first, as detections are.
         iou_threshold: an object counts as found from this IoU on.
         min_size: objects whose shorter side is less, in pixels, are ignored, and so are unmatched
             detections of that size.
 
     Raises:
-        ValueError: not one `Detections` an annotation.
+        ValueError: the numbers of detections and annotations differ.
     """
     if len(detections) != len(annotations):
         raise ValueError(
@@ -151,7 +150,7 @@ def match(
     objects: Counter[int] = Counter()
     for found, annotation in zip(detections, annotations, strict=True):
         truth = box_ops.clip(annotation.boxes, *found.image_size)
-        # What lies outside the photo cannot be found.
+        # The part of a box outside the image cannot be found.
         ignore = annotation.ignore | (_shorter_side(truth) < min_size) | (box_ops.areas(truth) <= 0)
         objects.update(annotation.classes[~ignore].tolist())
         for label in np.unique(found.classes):
@@ -183,7 +182,7 @@ def _shorter_side(boxes: np.ndarray) -> np.ndarray:
 def _match_image(
     boxes: np.ndarray, truth: np.ndarray, ignore: np.ndarray, iou_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each detection, best first: IoU with the object found (else 0), and whether an ignored one was found."""
+    """For each detection, best first: IoU with the object found (else 0), and True if that object is ignored."""
     iou = box_ops.pairwise_iou(boxes, truth)
     free = np.ones(len(truth), bool)
     overlap, ignored = np.zeros(len(boxes)), np.zeros(len(boxes), bool)
@@ -203,8 +202,8 @@ def plot(curves: Mapping[str, Curve], path: Path) -> None:
     """Draws precision over recall, and miss rate over false positives an image (Dollar et al., PAMI 2012).
 
     Args:
-        curves: of detectors, by name.
-        path: of the picture; its suffix says which format.
+        curves: the curves of detectors, by name.
+        path: the image file to write. Its suffix gives the format.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -214,11 +213,11 @@ def plot(curves: Mapping[str, Curve], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     for name, curve in curves.items():
         left.step(curve.recall, curve.precision, where="post", label=name)
-        # On a logarithmic axis, what has no false positive yet stands at the left edge.
+        # The axis is logarithmic: points without a false positive stand at its left edge.
         false_positives = np.maximum(curve.false_positives, FEWEST_DRAWN)
         right.step(false_positives, curve.miss_rate, where="post", label=name)
     left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.01))
-    right.set(xlabel="false positives a photo", ylabel="miss rate", xscale="log", ylim=(0, 1.01))
+    right.set(xlabel="false positives an image", ylabel="miss rate", xscale="log", ylim=(0, 1.01))
     right.set_xlim(left=FEWEST_DRAWN)
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -228,18 +227,19 @@ def plot(curves: Mapping[str, Curve], path: Path) -> None:
 
 FEWEST_DRAWN = 1e-3  # false positives an image, the left edge of `plot`
 FALSE_POSITIVES = 0.1  # an image, at which `summarize` states recall and box quality
-EVALUATED_SCORE = 0.05  # detections down to this score are to be judged: a curve needs its length
+EVALUATED_SCORE = 0.05  # lowest score of judged detections: curves need low scores
 
 
 def summarize(
     detections: Sequence[Detections], annotations: Sequence[Annotation], min_size: float = 0.0
 ) -> dict[str, float]:
-    """The figures by which a detector is judged here; the arguments are those of `match`.
+    """The metrics of the protocol `summary`. The arguments are those of `match`.
 
     Returns:
-        `images`, `objects`; at the lowest score `threshold` with at most 0.1 false positives an
-        image: `recall` at IoU 0.5, `mean_iou` of objects and what found them, `false_positives` an
-        image; `ap50` and `ap75`, average precision at IoU 0.5 and 0.75.
+        `images` and `objects`, their numbers. `threshold`, the lowest score with at most 0.1 false
+        positives in an image on average. At this threshold: `recall` at IoU 0.5, `mean_iou` of objects and
+        the detections that found them, and `false_positives` in an image. `ap50` and `ap75`, average
+        precision at IoU 0.5 and 0.75.
     """
     at50 = match(detections, annotations, iou_threshold=0.5, min_size=min_size)
     at75 = match(detections, annotations, iou_threshold=0.75, min_size=min_size)
@@ -258,7 +258,7 @@ def summarize(
 
 
 def save(results: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """Writes what `summarize` says of several detectors as JSON; figures that are undefined become null."""
+    """Writes the metrics of `summarize` of several detectors as JSON. Undefined metrics become null."""
     rows = {
         name: {key: value if np.isfinite(value) else None for key, value in row.items()}
         for name, row in results.items()

@@ -1,4 +1,4 @@
-"""What an evaluation says: its facts and metrics as a table, as json, and in a folder."""
+"""The outcome of an evaluation: its facts and metrics as a table, as json, and in a folder."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ WORST_AND_BEST = 12  # images that `Evaluation.save` draws, half of them the wor
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """What one decoder, or a file of detections, came to.
+    """The outcome of one decoder, or of a file of detections.
 
     Attributes:
-        annotations: the images that were judged.
-        results: what was found in them.
-        detections: the same as `Detections`; None if they are from a file, whose numbers `results` keeps.
-        report: the metrics, and what saves the curves.
+        annotations: the judged images.
+        results: the objects found in these images.
+        detections: the same as `Detections`; None if they are from a file. `results` keeps its numbers.
+        report: the metrics, and a function that saves the curves.
     """
 
     annotations: Sequence[Annotation]
@@ -40,14 +40,14 @@ class Judged:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` says of a detector.
+    """The outcome of `evaluate`.
 
     Attributes:
-        facts: what the metrics hold for: detector, protocol, annotations, images.
-        judged: the outcome of each decoder, by its name; of a file of detections, by the name of the file.
-        class_names: of the detector; empty if detections were judged.
-        sources: where the annotations are from.
-        problems: what could not be used.
+        facts: the conditions of the metrics: detector, protocol, annotations, images.
+        judged: the outcome of each decoder by its name, or of a file of detections by the file's name.
+        class_names: the detector's class names; empty if detections were judged.
+        sources: the sources of the annotations.
+        problems: items that could not be used.
     """
 
     facts: dict[str, Any]
@@ -58,25 +58,25 @@ class Evaluation:
 
     @property
     def figures(self) -> dict[str, dict[str, float]]:
-        """The metrics by name, for each decoder; NaN where one is undefined."""
+        """The metrics by name, for each decoder. Undefined metrics are NaN."""
         return {label: row.report.figures for label, row in self.judged.items()}
 
     @property
     def detections(self) -> dict[str, Sequence[Detections] | None]:
-        """What each decoder found in the images of `annotations`; None if it was read from a file."""
+        """The objects that each decoder found in the images of `annotations`; None if they are from a file."""
         return {label: row.detections for label, row in self.judged.items()}
 
     @property
     def annotations(self) -> dict[str, Sequence[Annotation]]:
-        """The images that were judged, for each decoder: all but those that cannot be read."""
+        """The judged images for each decoder. Unreadable images are left out."""
         return {label: row.annotations for label, row in self.judged.items()}
 
     def table(self) -> str:
-        """What was judged and the metrics, in lines, for people."""
+        """The facts and the metrics in lines, for people."""
         return "\n".join([*described(self.facts), "", table(self.figures)])
 
     def to_dict(self) -> dict[str, Any]:
-        """Facts and metrics as json can hold them: undefined metrics are None."""
+        """Facts and metrics as a dict for json. Undefined metrics are None."""
         figures = {
             label: {name: value if math.isfinite(value) else None for name, value in row.items()}
             for label, row in self.figures.items()
@@ -154,7 +154,7 @@ def _sizes(images: Mapping[str, Any]) -> str:
 
 
 def _shown_as(model: Mapping[str, Any]) -> str:
-    """How images are shown to the model."""
+    """The size at which the model is shown images, in words."""
     text = f", shown shrunk to fit {model['max_side']} px"
     if model["scales"] != [1.0]:
         text += f", at scales {' '.join(f'{scale:g}' for scale in model['scales'])} of that"
@@ -164,7 +164,7 @@ def _shown_as(model: Mapping[str, Any]) -> str:
 
 
 def table(figures: Mapping[str, Mapping[str, float]]) -> str:
-    """The metrics of several detectors, a line each, a detector a column."""
+    """The metrics of several detectors, with a line for each metric and a column for each detector."""
     names = list(next(iter(figures.values())))
     width = max(map(len, names))
     columns = [max(len(label), 10) for label in figures]
@@ -184,7 +184,7 @@ def _shown(value: float) -> str:
 
 
 def _save_detections(row: Judged, sources: Sequence[Source], path: Path) -> None:
-    """Writes COCO's results, with the ids of the COCO json that was judged by, if it was one."""
+    """Writes COCO's results, with the ids of the COCO json if that is the source of the annotations."""
     images: dict[str, Any] = {}
     categories: dict[int, Any] = {}
     ids = sources[0].ids() if len(sources) == 1 else None
@@ -209,7 +209,7 @@ def _draw_worst_and_best(
 ) -> None:
     """Draws the worst and the best images, and all their boxes once more without the images.
 
-    The latter may be published where the images may not. Detections are those at 0.1 false positives
+    The boxes may be published even if the images may not. Detections are those at 0.1 false positives in
     an image.
     """
     from unitbox_tf import images, visualize
@@ -234,7 +234,7 @@ def _draw_worst_and_best(
 
 
 def worst_first(detections: Sequence[Detections], annotations: Sequence[Annotation]) -> list[int]:
-    """Indices of the images by the mean IoU of objects and detections, where what is missed or made up counts 0."""
+    """Indices of images by the mean IoU of objects and detections. Missed objects and false detections count 0."""
     quality = []
     for found, annotation in zip(detections, annotations, strict=True):
         matches = matching.match([found], [annotation])

@@ -1,7 +1,7 @@
-"""Every protocol by which detections are judged here, behind one interface: for `unitbox evaluate` and for training.
+"""All protocols that judge detections, behind one interface: for `unitbox evaluate` and for training.
 
-A protocol is made once for a set of annotations, with what it needs besides them (`make`); its
-`judge` then takes the results of any detector on those images.
+`make` makes a protocol once for a set of annotations and for options. Its `judge` then takes the results
+of any detector on these images.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ logger = logging.getLogger(__name__)
 
 NAMES: tuple[str, ...] = typing.get_args(Protocol)
 TITLES = {
-    "summary": "recall and box quality at 0.1 false positives a photo; average precision",
+    "summary": "recall and box quality at 0.1 false positives an image; average precision",
     "coco": "COCO (Lin et al., 2014), by pycocotools",
     "fddb": "FDDB (Jain and Learned-Miller, 2010), discrete and continuous ROC",
     "wider_face": "WIDER FACE (Yang et al., 2016), average precision at IoU 0.5",
 }
-# By the mean of which figures the best epoch of a training is chosen.
+# The metrics whose mean chooses the best epoch of a training.
 CHOOSING = {
     "summary": ("ap50", "ap75"),
     "coco": ("ap",),
     "fddb": ("discrete_at_100", "continuous_at_100"),
     "wider_face": wider_face.DIFFICULTIES,
 }
-FALSE_POSITIVES = (5, 100, 1000)  # of all images together, at which FDDB's rates are stated
+FALSE_POSITIVES = (5, 100, 1000)  # in all images together; FDDB's rates are stated at these numbers
 # Below a source of WIDER FACE; the last two as its tools and their copies have them.
 GROUND_TRUTH_FOLDERS = (".", "wider_face_split", "ground_truth", "eval_tools/ground_truth")
-UNCUT = (2**31, 2**31)  # height and width of an image at whose borders nothing is cut
+UNCUT = (2**31, 2**31)  # height and width of an image so large that no box is cut
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a protocol says of a detector.
+    """The metrics of a detector by one protocol.
 
     Attributes:
-        figures: the numbers, by name; NaN where one is undefined.
-        save: writes curves, and plots of them over those of other detectors, into a folder; the
+        figures: the metrics by name. Undefined metrics are NaN.
+        save: writes curves into a folder, and plots of them over the curves of other detectors. The
             second argument is the name of this detector.
     """
 
@@ -70,15 +70,15 @@ Judge = Callable[[Results], Report]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What protocols may be told besides the annotations.
+    """The options of protocols.
 
     Attributes:
         min_size: `summary`: objects whose shorter side is less, in pixels, are ignored.
-        shape: `fddb`: whether boxes are judged as they are, or as the ellipses inscribed in them.
+        shape: `fddb`: judges boxes as they are, or as the ellipses inscribed in them.
         iou: `wider_face`: the original's integer arithmetic, or ordinary overlap.
-        ground_truth: `wider_face`: folder of the four official .mat files; None: looked for below
+        ground_truth: `wider_face`: folder of the four official .mat files. None searches for it below
             the source.
-        image_sizes: `fddb`, `summary`: json of `name: [width, height]`, which stands in for photos.
+        image_sizes: `fddb`, `summary`: json of `name: [width, height]`, which replaces the images.
         curves: `fddb`, `wider_face`: folder with curves of other detectors to draw beside.
     """
 
@@ -124,15 +124,15 @@ def make(
 
     Args:
         name: one of `NAMES`.
-        annotations: of all images that are judged, in the order of results.
-        sources: where they are from.
-        options: see there.
+        annotations: the annotations of all judged images, in the order of results.
+        sources: the sources of the annotations.
+        options: the options of the protocol.
         problems: images whose size cannot be read are added here.
 
     Raises:
-        ValueError: the name is unknown, an option is of another protocol, or the annotations lack
-            what the protocol needs: ellipses (FDDB), the official lists (WIDER FACE), sizes of images.
-        ImportError: a library that the protocol needs is not installed; it names the extra.
+        ValueError: the name is unknown, an option belongs to another protocol, or facts are missing
+            that the protocol needs: ellipses (FDDB), the official lists (WIDER FACE), sizes of images.
+        ImportError: a library that the protocol needs is not installed. The message names the extra.
     """
     problems = Problems.of(problems)
     options = options or Options()
@@ -154,8 +154,8 @@ def make(
 def digest(annotations: Sequence[Annotation]) -> str:
     """Sixteen hexadecimal digits of SHA-256 that tell versions of annotations apart.
 
-    Over the images, sorted by name: name without suffix, boxes to the fourth decimal, classes, what is
-    ignored. Independent of the format as far as that keeps these.
+    The digest covers the images, sorted by name: name without suffix, boxes to the fourth decimal, classes
+    and ignored marks. It is the same in every format that keeps these facts.
     """
     total = hashlib.sha256()
     for annotation in sorted(annotations, key=lambda one: checks.without_suffix(one.name)):
@@ -187,7 +187,7 @@ def _summary(annotations: Sequence[Annotation], options: Options, problems: Prob
 
 def _coco(annotations: Sequence[Annotation], sources: Sequence[Source]) -> Judge:
     coco.require()
-    # COCO's program takes images by ascending id, which decides between equal scores.
+    # COCO's program takes images by ascending id. This order decides between equal scores.
     order = _by_id(annotations, sources)
     ordered = [annotations[index] for index in order]
 
@@ -205,7 +205,7 @@ def _coco(annotations: Sequence[Annotation], sources: Sequence[Source]) -> Judge
 
 
 def _by_id(annotations: Sequence[Annotation], sources: Sequence[Source]) -> list[int]:
-    """Indices of the images, by ascending id where they have one: in a single COCO json."""
+    """Indices of the images. If the source is a single COCO json, they are sorted by ascending id."""
     order = list(range(len(annotations)))
     ids = sources[0].ids() if len(sources) == 1 else None
     if ids is not None:
@@ -286,7 +286,7 @@ def roc_files(folder: Path | None, kind: str) -> dict[str, Path]:
             f"{folder}: expected curves such as NAME-{kind.title()}ROC.txt, found none"
         )
     for path in files:
-        fddb.read_curve(path)  # what is wrong is said before anything is judged
+        fddb.read_curve(path)  # reports errors before anything is judged
     return {pattern.sub("", path.stem): path for path in files}
 
 
@@ -301,7 +301,7 @@ def _wider_face(
         if not np.array_equal(boxes, faces):
             raise ValueError(
                 f"{annotation.name}: its boxes differ from those in {folder}: expected the original "
-                "photos and their official annotations"
+                "images and their official annotations"
             )
     others = {}
     if options.curves is not None:
@@ -359,7 +359,7 @@ def image_sizes(
     *,
     problems: Problems | None = None,
 ) -> list[tuple[int, int] | None]:
-    """Height and width of each image: as in `file`, of the image, or as annotated; None if unknown."""
+    """Height and width of each image from `file`, from the image, or from the annotation; None if unknown."""
     problems = Problems.of(problems)
     listed = fddb.read_sizes(file) if file else {}
     # Names may lack their suffix, or their folder where no other has the same.
@@ -380,7 +380,7 @@ def image_sizes(
             except FileNotFoundError:
                 pass
             except (OSError, ValueError) as error:
-                problems.add("photo of unknown size", annotation.where, str(error))
+                problems.add("image of unknown size", annotation.where, str(error))
         sizes.append(size)
     return sizes
 
@@ -388,7 +388,7 @@ def image_sizes(
 def _known(size: tuple[int, int] | None, annotation: Annotation) -> tuple[int, int]:
     if size is None:
         raise ValueError(
-            f"{annotation.where}: expected the photo, or the size of {annotation.name!r} in a json of "
+            f"{annotation.where}: expected the image, or the size of {annotation.name!r} in a json of "
             "name: [width, height] (--image-sizes), as the annotations do not state it"
         )
     return size

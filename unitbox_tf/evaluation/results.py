@@ -1,13 +1,13 @@
-"""What a detector found in a set of images, and the three forms of files in which this field exchanges it.
+"""The detections in a set of images, and the three forms of files in which detections are exchanged.
 
-| form | what it is |
+| form | description |
 |---|---|
 | `coco` | a json list of `image_id` or `file_name`, `category_id`, `bbox` (x, y, width, height), `score` |
 | `fddb` | FDDB's result file, or a folder with `fold-01-out.txt` to `fold-10-out.txt` |
-| `wider_face` | WIDER FACE's folder, with a file `<event>/<image>.txt` an image |
+| `wider_face` | WIDER FACE's folder, with a file `<event>/<image>.txt` for each image |
 
-Numbers are kept as they stand in the file, in double precision and uncut, so that the official
-protocols give their official figures.
+Numbers are kept as they stand in the file, in double precision and uncut, so that the protocols give
+the official metrics.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Results:
 
     Attributes:
         rows: for each image, in the order of its annotations, `x y w h score` `[K, 5]` or, for
-            ellipses, `ra rb theta cx cy score` `[K, 6]`, float64 in pixels; None where nothing says
-            whether anything was found, which the protocols take for nothing.
+            ellipses, `ra rb theta cx cy score` `[K, 6]`, float64 in pixels. None if the file does not
+            mention the image; protocols take this for no detections.
         classes: for each image `[K]` int32.
     """
 
@@ -55,7 +55,7 @@ class Results:
         )
 
     def rectangles(self, index: int) -> np.ndarray:
-        """`x y w h score` `[K, 5]` of one image; of an ellipse, the tight box around it."""
+        """`x y w h score` `[K, 5]` of one image. An ellipse gives the tight box around it."""
         rows = self.rows[index]
         if rows is None:
             return np.zeros((0, 5))
@@ -65,7 +65,7 @@ class Results:
         return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2], rows[:, 5:]], axis=1)
 
     def detections(self, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
-        """One `Detections` an image, best first, for the judges that take them; `sizes` are heights and widths."""
+        """A `Detections` for each image, best first. `sizes` are the heights and widths of the images."""
         found = []
         for index, size in enumerate(sizes):
             rows = self.rectangles(index)
@@ -77,20 +77,20 @@ class Results:
 
     @property
     def num_detections(self) -> int:
-        """Detections in all images."""
+        """The number of detections in all images."""
         return sum(len(classes) for classes in self.classes)
 
     @property
     def num_without(self) -> int:
-        """Images of which nothing says whether anything was found."""
+        """The number of images that the results do not mention."""
         return sum(rows is None for rows in self.rows)
 
 
 def form_of(path: Path) -> str:
-    """Which of the forms the file or folder `path` has.
+    """The form of the file or folder `path`.
 
     Raises:
-        ValueError: none of them.
+        ValueError: it has none of the forms.
     """
     if path.is_file():
         with path.open("rb") as file:
@@ -111,7 +111,7 @@ def form_of(path: Path) -> str:
         f"{path}: "
         + ("" if path.exists() else "no such file or folder. ")
         + "Expected detections: a json list as of COCO, a result file of FDDB or a folder with fold-01-out.txt ..., "
-        "or a folder of WIDER FACE with a file <event>/<image>.txt an image"
+        "or a folder of WIDER FACE with a file <event>/<image>.txt for each image"
     )
 
 
@@ -122,17 +122,17 @@ def read(
     *,
     problems: Problems | None = None,
 ) -> Results:
-    """The detections in `path`, whose form is seen from its name.
+    """Reads the detections in `path`. `form_of` tells the form.
 
     Args:
         path: see the table above.
-        annotations: of the images judged; their order is that of the result.
-        sources: where the annotations are from: a COCO json says what the numbers in results mean.
-        problems: detections that are of no image or cannot be used are added here, and images without
-            any result.
+        annotations: the annotations of the judged images. The result has the same order.
+        sources: the sources of the annotations. A COCO json says what the numbers in results mean.
+        problems: unusable detections, detections of unknown images, and images without any result are
+            added here.
 
     Raises:
-        ValueError: it is of no known form, or not one detection is of an annotated image.
+        ValueError: the form is unknown, or no detection belongs to an annotated image.
     """
     problems = Problems.of(problems)
     form, known_before = form_of(path), len(problems.found)
@@ -145,18 +145,18 @@ def read(
             f"{path}: expected detections of images{such}, found none (read as results in the form "
             f"of {form}); the first problem: {problems.found[known_before]}"
         )
-    # COCO's form has no row for an image without detections; of the others, its absence says something.
+    # COCO's form has no row for an image without detections. In the other forms, a missing image is a problem.
     absent = np.zeros((0, 5)) if form == "coco" else None
     nothing = absent, np.zeros(0, np.int32)
     each = [found.get(index, nothing) for index in range(len(annotations))]
     for annotation, (rows, _) in zip(annotations, each, strict=True):
-        if rows is None and form == "fddb":  # of the other, its reader has named the file
+        if rows is None and form == "fddb":  # the reader of WIDER FACE has reported the file
             problems.add(WITHOUT_RESULT, annotation.name, "not among the detections; taken as none")
     return Results(tuple(rows for rows, _ in each), tuple(labels for _, labels in each))
 
 
 def _num_classes(annotations: Sequence[Annotation], sources: Sequence[Source]) -> int:
-    """As many as are named, or occur."""
+    """The number of classes that are named or occur."""
     named = [len(source.class_names() or ()) for source in sources]
     seen = [int(a.classes.max()) + 1 for a in annotations if len(a.classes)]
     return max([1, *named, *seen])
@@ -170,7 +170,7 @@ class _Names:
 
     Attributes:
         all: the names, in order.
-        num_classes: of the annotated objects; detections cannot be of others.
+        num_classes: the number of classes of annotated objects. Detections have no other classes.
     """
 
     def __init__(self, annotations: Sequence[Annotation], num_classes: int = 1) -> None:
@@ -191,7 +191,7 @@ class _Names:
     def find(self, name: str) -> int | None:
         """The index of the image `name`, which may lack its suffix, or have folders before it.
 
-        None where it fits no image, or several equally well.
+        None if it fits no image, or several equally well.
         """
         name = name.replace("\\", "/")
         if name in self._index:
@@ -202,7 +202,7 @@ class _Names:
             known = checks.without_suffix(self.all[index])
             if f"/{stem}".endswith(f"/{known}"):
                 fitting.setdefault(len(known), []).append(index)
-        # Of folders that fit, the longest path says most.
+        # The longest path that fits decides.
         longest = fitting[max(fitting)] if fitting else []
         return longest[0] if len(longest) == 1 else None
 
@@ -217,7 +217,7 @@ class _Row(NamedTuple):
 
 
 def _row(item: dict[str, Any]) -> Any:
-    """A json object: a `_Row` where it is a usable detection."""
+    """A json object. A usable detection becomes a `_Row`; anything else stays as it is."""
     try:
         box, score = item["bbox"], item["score"]
         values = tuple(map(float, (*box, score)))
@@ -233,9 +233,9 @@ def _row(item: dict[str, Any]) -> Any:
 
 
 def _read_coco(path: Path, names: _Names, sources: Sequence[Source], problems: Problems) -> _Found:
-    """Numbers of images and categories are those of the COCO json that is the only source.
+    """If the only source is a COCO json, the numbers of images and categories are those of this json.
 
-    Otherwise images are known by name, and categories are numbered from 1 in the order of classes.
+    Otherwise images are found by name, and categories are numbered from 1 in the order of classes.
     """
     rows = _coco_rows(path)
     ids = sources[0].ids() if len(sources) == 1 else None
@@ -302,11 +302,11 @@ def _image(row: _Row, names: _Names, ids: Ids | None) -> int | None:
 
 
 def _unknown(row: _Row, ids: Ids | None) -> str:
-    """Says that the image of a row is not known."""
+    """The message for a row with an unknown image."""
     name = row.name if row.name is not None else row.image
     message = f"no image, or more than one, has the id or name {name!r:.200}"
     if ids is None and row.name is None and type(row.image) is int:
-        message += ": what numbers mean, only a COCO json as the one source can say; give file_name"
+        message += ": only a COCO json as the one source says what numbers mean; give file_name"
     return message
 
 
@@ -336,7 +336,7 @@ def _read_wider_face(
 def _by_name(
     path: Path, rows: Mapping[str, np.ndarray], names: _Names, problems: Problems
 ) -> _Found:
-    """These two forms have one class."""
+    """The detections by image, for the two forms that have only one class."""
     found: _Found = {}
     for name, values in rows.items():
         index = names.find(name)

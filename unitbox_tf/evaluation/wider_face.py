@@ -1,18 +1,19 @@
 """WIDER FACE: average precision at IoU 0.5 on its easy, medium and hard faces.
 
-The protocol of Yang et al., CVPR 2016, as the authors' MATLAB code (`wider_eval_tools`, 2015)
-carries it out; where paper and code differ, the code counts, for it made the published figures. Its
-unusual rules, all reproduced here, row by row of the curves:
+This is the protocol of Yang et al., CVPR 2016, as the authors' MATLAB code (`wider_eval_tools`, 2015)
+carries it out. Where paper and code differ, the code counts, because it made the published metrics. This
+module reproduces all its unusual rules, and so every row of its curves:
 
-* The faces of the other difficulties, and all of an image that has none of this difficulty, are
-  ignored: what finds them counts neither way, however often.
-* A detection looks at one face only, found already or not; a second one of a face is false.
-* Scores are stretched to 0 to 1 over the whole set, in single precision. 1,000 thresholds.
+* Faces of the other difficulties are ignored, and so are all faces of an image that has none of this
+  difficulty. Detections of ignored faces count neither way, however many there are.
+* A detection is compared with one face only, whether this face was found before or not. A second
+  detection of a face is false.
+* Scores are stretched to 0 to 1 over the whole set, in single precision. There are 1,000 thresholds.
 * The truth is of class int32, and so is all arithmetic with it: corners of the intersection, areas
   and the *quotient* are rounded, half away from zero. IoU is 0 or 1 (2 and more for tiny boxes with
-  fractions), and of several faces with IoU of at least 0.5 the first in the file is taken, not the
+  fractions). If several faces have an IoU of at least 0.5, the first in the file is taken, not the
   best. `iou="exact"` computes in floating point and takes the best.
-* Widths are x1 - x0 + 1, in both.
+* Widths are x1 - x0 + 1, in both kinds of IoU.
 
 Rows of detections are `x y w h score` `[K, 5]` in pixels of the image, images are `event/image.jpg`.
 """
@@ -55,7 +56,7 @@ class GroundTruth:
     Attributes:
         names: `event/image.jpg`, in the official order.
         boxes: for each image all its faces, `x y w h` `[N, 4]` int32, in the order of the file.
-        counted: for each difficulty and image which of them count, `[N]` bool; others are ignored.
+        counted: for each difficulty and image `[N]` bool, True for faces that count; the others are ignored.
     """
 
     names: tuple[str, ...]
@@ -87,7 +88,7 @@ class GroundTruth:
                     )
 
     def select(self, names: Sequence[str]) -> GroundTruth:
-        """Only the images `names`, in that order. Raises `ValueError` for one that is not there."""
+        """Only the images `names`, in that order. Raises `ValueError` if one is not there."""
         known = {name: index for index, name in enumerate(self.names)}
         unknown = [name for name in names if name not in known]
         if unknown:
@@ -103,7 +104,7 @@ class GroundTruth:
         return GroundTruth(tuple(names), tuple(self.boxes[index] for index in chosen), counted)
 
     def num_faces(self, difficulty: str) -> int:
-        """Faces that count."""
+        """The number of faces that count."""
         return sum(int(mask.sum()) for mask in self.counted[difficulty])
 
 
@@ -114,7 +115,7 @@ class Curve:
     Attributes:
         precision: `[1000]`; NaN where there is no detection yet.
         recall: `[1000]`, not falling; NaN if no face counts.
-        num_faces: faces that count; None where a file does not say.
+        num_faces: the number of faces that count; None if a file does not say it.
     """
 
     precision: np.ndarray
@@ -123,7 +124,7 @@ class Curve:
 
     @property
     def average_precision(self) -> float:
-        """Area under the curve whose precision is made monotone, the sum over all steps of recall (VOCap)."""
+        """Area under the curve with monotone precision, as a sum over all steps of recall (VOCap)."""
         recall = np.concatenate([[0.0], self.recall, [1.0]])
         precision = np.concatenate([[0.0], self.precision, [0.0]])
         precision = np.fmax.accumulate(precision[::-1])[::-1]  # as MATLAB's max, it passes over NaN
@@ -135,14 +136,14 @@ class Curve:
 
 
 def read_ground_truth(folder: Path) -> GroundTruth:
-    """The official annotations of the validation images: `wider_face_val.mat` and one file a difficulty.
+    """Reads the official annotations of the validation images: `wider_face_val.mat` and a file for each difficulty.
 
     Args:
         folder: holds `wider_face_val.mat`, `wider_easy_val.mat`, `wider_medium_val.mat`,
             `wider_hard_val.mat`.
 
     Raises:
-        ValueError: a file is missing or is not what it should be; names the file.
+        ValueError: a file is missing or has another content. The message names the file.
     """
     path = folder / "wider_face_val.mat"
     events, files, faces = _load(path, ["event_list", "file_list", "face_bbx_list"])
@@ -185,13 +186,13 @@ def _load_mat(path: Path, variables: Sequence[str]) -> dict[str, Any]:
     scipy = optional.load("scipy.io", "wider_face", "reading MATLAB's files")
     try:
         return scipy.loadmat(path, appendmat=False, variable_names=list(variables))
-    except Exception as error:  # what a damaged file raises is anything from KeyError to zlib.error
+    except Exception as error:  # damaged files raise anything from KeyError to zlib.error
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path}: expected a MATLAB file (version 5 to 7), {reason}") from error
 
 
 def _is_cell(value: object) -> bool:
-    """Whether it is a cell array with one row or one column."""
+    """True if it is a cell array with one row or one column."""
     if not isinstance(value, np.ndarray) or value.dtype != object:
         return False
     return value.size == max(value.shape, default=0)
@@ -273,24 +274,24 @@ def detections_to_rows(detections: Detections) -> np.ndarray:
 def read_detections(
     folder: Path, names: Iterable[str], *, problems: Problems | None = None
 ) -> dict[str, np.ndarray]:
-    """Results in the official layout: a file `<event>/<image>.txt` an image.
+    """Reads results in the official layout: a file `<event>/<image>.txt` for each image.
 
-    Line 1 is a name, line 2 the number of detections, then a line each: `x y w h score`, in any
-    order. As the original does it: line 1 counts for nothing, numbers after the fifth and lines after
-    the last detection are left out, and an image whose file is missing, malformed or ends early has
-    no detections. All this goes to `problems`, as do files that belong to no image. Numbers that are
-    not finite in single precision make a file malformed; the original would take them in.
+    Line 1 is a name, and line 2 the number of detections. Then each detection has a line: `x y w h score`.
+    The order is free. Like the original, this function ignores line 1, numbers after the fifth, and lines
+    after the last detection. An image has no detections if its file is missing, malformed or ends early.
+    All this is reported to `problems`, and so are files that belong to no image. Unlike in the original,
+    numbers that are not finite in single precision make a file malformed.
 
     Args:
-        folder: holds a folder an event.
+        folder: holds a folder for each event.
         names: the images, `GroundTruth.names`.
-        problems: what was left out.
+        problems: everything that is left out is added here.
 
     Returns:
         Rows `[K, 5]` float64 for each image with a usable file.
 
     Raises:
-        ValueError: there is not one result file, so that `folder` must be another.
+        ValueError: there is no result file at all, so `folder` must be the wrong one.
     """
     problems = Problems.of(problems)
     listed = {_result_file(name): name for name in names}
@@ -321,11 +322,11 @@ def read_detections(
 
 
 def _read_rows(path: Path, problems: Problems) -> np.ndarray | None:
-    """Rows `[K, 5]` of one file; None, and a problem, where the original finds its format invalid."""
+    """Rows `[K, 5]` of one file; None, and a problem, if the original finds its format invalid."""
     kind = "malformed result file"
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            # MATLAB's textscan passes over blank lines.
+            # MATLAB's textscan skips blank lines.
             lines = ((n, line.strip()) for n, line in enumerate(file, 1) if line.strip())
             _, title = next(lines, (1, ""))
             line, text = next(lines, (2, ""))
@@ -335,7 +336,7 @@ def _read_rows(path: Path, problems: Problems) -> np.ndarray | None:
                 problems.add(kind, f"{path}:{line}", message)
                 return None
             rows = []
-            # The count may be any number; what bounds memory is the file.
+            # The count may be any number; the file bounds the memory.
             for line, text in itertools.islice(lines, min(int(count[0]), 2**62)):
                 row = _numbers(text)
                 if row is None or len(row) < 5:
@@ -365,7 +366,7 @@ def _read_rows(path: Path, problems: Problems) -> np.ndarray | None:
 
 
 def _numbers(text: str) -> list[float] | None:
-    """The numbers of a line, apart by blanks or commas; None unless all are, and the first five are finite."""
+    """The numbers of a line between blanks or commas; None unless all are numbers and the first five are finite."""
     if not text.isascii() or "_" in text:  # which Python's float accepts
         return None
     try:
@@ -376,16 +377,15 @@ def _numbers(text: str) -> list[float] | None:
 
 
 def write_detections(detections: Mapping[str, np.ndarray], folder: Path) -> None:
-    """Writes the official layout, a file an image; reading it gives the same numbers, bit by bit.
+    """Writes the official layout, a file for each image. Reading it gives the same numbers, bit by bit.
 
     Args:
         detections: rows `x y w h score` `[K, 5]` by image `event/image.jpg`. Give images without
-            detections an empty array, else they have no file.
-        folder: absent or empty, so that no result of another run is among the new ones. It appears
-            when it is complete.
+            detections an empty array, or they have no file.
+        folder: absent or empty, so that results of two runs are not mixed. It appears when it is complete.
 
     Raises:
-        ValueError: `folder` holds something; a name or rows are not as said above.
+        ValueError: `folder` has files, or a name or rows have another form.
     """
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -443,15 +443,15 @@ def evaluate(
     """The curves of one detector.
 
     Args:
-        detections: rows `x y w h score` `[K, 5]` by image, in any order, at any scale of scores. An
-            image that is not there has no detections; its faces are to be found all the same.
+        detections: rows `x y w h score` `[K, 5]` by image, in any order and with scores of any scale. An
+            absent image has no detections, but its faces count.
         truth: the faces.
-        iou: "official" rounds as the original does; "exact" is floating point, and takes the best
+        iou: "official" rounds as the original does. "exact" computes in floating point, and takes the best
             face, not the first.
 
     Returns:
-        A curve for "easy", "medium", "hard". If all scores are one positive number, stretching them
-        is 0/0, and as in the original nothing is ever found: average precision 0.
+        A curve for "easy", "medium" and "hard". If all scores are the same positive number, stretching
+        gives 0/0. Then nothing is found, as in the original, and average precision is 0.
 
     Raises:
         ValueError: detections of an image that `truth` does not have, or rows of another shape, or
@@ -477,8 +477,8 @@ def evaluate(
         hits.append(hit)
     stretched = _stretch(np.concatenate(scores))
     order = np.argsort(-stretched, kind="stable")
-    # In each image scores fall with the rows: "up to the last row with at least this score" is
-    # "all with at least this score", and the sum over images needs no images.
+    # In each image, scores fall with the rows. So "up to the last row with at least this score" means
+    # "all rows with at least this score", and the sum over images needs no loop over images.
     taken = np.searchsorted(-stretched[order], -THRESHOLDS, side="right")
     num_proposals, num_hits = (
         np.concatenate([np.zeros((len(DIFFICULTIES), 1), int), flags.cumsum(axis=1)], axis=1)
@@ -497,7 +497,7 @@ def evaluate(
 def _match_image(
     found: np.ndarray, faces: np.ndarray, counted: np.ndarray, iou: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which detections count as proposals, and which are the first to find a face that counts, `[D, K]` both.
+    """Two masks `[D, K]`: detections that count as proposals, and detections that are the first to find a counted face.
 
     Args:
         found: `x y w h` `[K, 4]`, best first.
@@ -517,7 +517,7 @@ def _match_image(
 
 
 def _best_faces(found: np.ndarray, faces: np.ndarray, iou: str) -> tuple[np.ndarray, np.ndarray]:
-    """For each detection the face of the largest overlap, the first of several, and that overlap: `[K]`."""
+    """For each detection the face with the largest overlap (the first of several), and this overlap: `[K]`."""
     best, overlap = np.zeros(len(found), int), np.zeros(len(found))
     step = max(1, PAIRS_AT_ONCE // len(faces))
     for start in range(0, len(found), step):
@@ -529,7 +529,7 @@ def _best_faces(found: np.ndarray, faces: np.ndarray, iou: str) -> tuple[np.ndar
 
 
 def _overlaps(found: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """IoU `[K, N]`, where a box from 0 to 9 has the width 10."""
+    """IoU `[K, N]`. A box from 0 to 9 has the width 10."""
     x, y, w, h = found.T[:, :, None]  # [K, 1]
     face_x, face_y, face_w, face_h = faces.astype(np.float64).T
     common_w = np.minimum(x + w, face_x + face_w) - np.maximum(x, face_x) + 1
@@ -543,10 +543,10 @@ def _overlaps(found: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def _int32_overlaps(found: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """IoU `[K, N]` in the arithmetic of MATLAB's int32: after each operation rounded, and cut to its range.
+    """IoU `[K, N]` in the arithmetic of MATLAB's int32: each result is rounded, and cut to the range of int32.
 
-    Float64 holds every sum and quotient of two int32 well enough to round it right, and of the
-    products those that are not cut.
+    Float64 holds every sum and quotient of two int32 well enough to round it correctly. It also holds
+    every product that is not cut.
     """
     x0, y0, w, h = found.T[:, :, None]  # [K, 1]
     x1, y1 = x0 + w, y0 + h
@@ -554,7 +554,7 @@ def _int32_overlaps(found: np.ndarray, faces: np.ndarray) -> np.ndarray:
     face_x0, face_y0, face_w, face_h = faces.astype(np.float64).T
     face_x1, face_y1 = _int32(face_x0 + face_w), _int32(face_y0 + face_h)
     face_area = _int32(_size(face_x0, face_x1) * _size(face_y0, face_y1))
-    # To round before the maximum or after is the same, and [K] is less than [K, N].
+    # Rounding after the maximum gives the same, and [K] has fewer numbers than [K, N].
     common_w = _size(np.maximum(face_x0, _int32(x0)), np.minimum(face_x1, _int32(x1)))
     common_h = _size(np.maximum(face_y0, _int32(y0)), np.minimum(face_y1, _int32(y1)))
     common = _int32(common_w * common_h)
@@ -569,17 +569,17 @@ def _size(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def _int32(values: np.ndarray) -> np.ndarray:
-    """To integers, half away from zero, within the range of int32; float64 all the same."""
+    """Rounds to integers, half away from zero, within the range of int32. The type stays float64."""
     whole = np.trunc(values)
-    # Not floor(x + 0.5), which takes the number before 0.5 to 1.
+    # floor(x + 0.5) would round the number just below 0.5 to 1.
     rounded = whole + np.copysign(np.abs(values - whole) >= 0.5, values)
     return np.clip(rounded, INT32.min, INT32.max)
 
 
 def _stretch(scores: np.ndarray) -> np.ndarray:
-    """From 0 for the lowest to 1 for the highest, computed in single precision; float64."""
+    """Scores from 0 (the lowest) to 1 (the highest), computed in single precision, as float64."""
     single = scores.astype(np.float32)
-    # Where the original starts looking: the highest is above 0, whatever the scores.
+    # The original starts its search here, so the highest score is above 0 in any case.
     lowest = single.min(initial=SINGLE.max)
     highest = single.max(initial=SINGLE.tiny)
     if len(scores) and highest == lowest:
@@ -600,9 +600,9 @@ def save_curves(curves: Mapping[str, Curve], folder: Path, name: str) -> None:
     """Writes `wider_pr_info_<name>_<difficulty>_val.txt` for each: rows `precision recall`, 17 digits.
 
     Args:
-        curves: by difficulty.
-        folder: made if absent; older files are replaced.
-        name: of the detector.
+        curves: the curves by difficulty.
+        folder: made if absent. Older files are replaced.
+        name: the detector's name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for difficulty, curve in curves.items():
@@ -617,13 +617,13 @@ def _digits(value: float) -> str:
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """The curves of one detector: files `wider_pr_info_<name>_<difficulty>_val`, one a difficulty.
+    """Reads the curves of one detector: a file `wider_pr_info_<name>_<difficulty>_val` for each difficulty.
 
-    Either `.txt` as `save_curves` writes them, or `.mat` as the original does (`pr_cruve`
-    `[1000, 2]`; version 7.3, which it asks for, or older).
+    A file is `.txt` as `save_curves` writes it, or `.mat` as the original writes it (`pr_cruve`
+    `[1000, 2]`, in version 7.3, which the original asks for, or older).
 
     Raises:
-        ValueError: not one file a difficulty, or one that is not a curve; names it.
+        ValueError: a difficulty has no file or several, or a file is no curve. The message names it.
     """
     curves = {}
     for difficulty in DIFFICULTIES:
@@ -664,14 +664,14 @@ def plot(
     name: str = "ours",
     others: Mapping[str, Mapping[str, Curve]] | None = None,
 ) -> None:
-    """Draws precision over recall, a panel a difficulty, the best detector first in the legend.
+    """Draws precision over recall, in a panel for each difficulty, with the best detector first in the legend.
 
     As in the original's plot, average precision is cut, not rounded, to three decimals.
 
     Args:
-        curves: by difficulty.
-        path: of the picture; its suffix says which format.
-        name: of the detector.
+        curves: the curves by difficulty.
+        path: the image file to write. Its suffix gives the format.
+        name: the detector's name.
         others: curves of other detectors (`read_curves`), by name.
 
     Raises:
@@ -679,7 +679,7 @@ def plot(
     """
     figures = optional.load("matplotlib.figure", "plots", "drawing curves")
     others = {label: other for label, other in (others or {}).items() if label != name}
-    # A detector has one colour in all panels, though not one place in the legends.
+    # A detector has the same colour in all panels, but not the same place in the legends.
     colors = {label: f"C{i}" for i, label in enumerate(others)} | {name: "black"}
     figure = figures.Figure(figsize=(5.5 * len(curves), 4.5), layout="constrained")
     panels = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]

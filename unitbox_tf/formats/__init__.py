@@ -1,8 +1,8 @@
-"""Exported detectors: files that applications open without this package, one module a format.
+"""Exported detectors: files that applications open without this package. Each format has a module.
 
-A module writes (`save`) and opens (`open`) its format, and says so in a `Format`, which `registry.FORMATS`
-names. Importing these modules does not import TensorFlow: writing needs it, opening an ONNX or LiteRT file
-does not.
+A module writes (`save`) and opens (`open`) its format. Its `Format` holds both, and `registry.FORMATS`
+names it. Importing these modules does not import TensorFlow. Writing needs TensorFlow, but opening an ONNX
+or LiteRT file does not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from unitbox_tf.records import Detections
 if TYPE_CHECKING:
     from unitbox_tf.detect.model import UnitBox
 
-# What an exported file says about itself: keys of the metadata in ONNX, names of files in LiteRT.
+# The facts in an exported file: keys of the metadata in ONNX, names of files in LiteRT.
 CLASS_NAMES, DECODE_CONFIG, MODEL_CARD = "class_names.json", "decode_config.json", "model_card.md"
 CALIBRATION_IMAGES = 100  # more of them change the ranges of activations little
 
@@ -34,15 +34,15 @@ class Format:
     """A format of exported detectors.
 
     Attributes:
-        name: as in `registry.FORMATS`.
-        suffix: ends the names of its files; empty where it is a folder.
-        save: writes a detector, as a function `(model, path, card, *, decode)`: `model` is a Keras model
-            with the attributes `class_names`, `decode` and `backbone`, `card` the text of a model card,
-            `decode` the settings in place of those of the model.
-        open: opens a path, as `Exported`. Raises `ValueError` where this package did not write what is
-            there, and `ImportError` where a library is not installed.
-        marker: the name of a file that each folder of this format has.
-        calibrated: whether `save` takes `calibration`, too: RGB images uint8 `[H, W, 3]`.
+        name: the name in `registry.FORMATS`.
+        suffix: the end of its file names; empty if the format is a folder.
+        save: a function `(model, path, card, *, decode)` that writes a detector. `model` is a Keras model
+            with the attributes `class_names`, `decode` and `backbone`, `card` is the text of a model card,
+            and `decode` replaces the model's settings of decoding.
+        open: opens a path, and returns `Exported`. Raises `ValueError` if this package did not write the
+            file, and `ImportError` if a library is not installed.
+        marker: the name of a file in each folder of this format.
+        calibrated: True if `save` also takes `calibration`: RGB images uint8 `[H, W, 3]`.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Format:
     calibrated: bool = False
 
     def is_at(self, path: Path) -> bool:
-        """Whether `path` looks like an exported detector of this format."""
+        """True if `path` looks like an exported detector of this format."""
         if self.suffix:
             return path.suffix == self.suffix and path.is_file()
         return (path / self.marker).is_file()
@@ -65,10 +65,10 @@ class Exported:
 
     Attributes:
         detect: maps an RGB image uint8 `[H, W, 3]` and settings to detections in its pixels.
-        class_names: of the classes in `Detections.classes`.
+        class_names: the names of the classes in `Detections.classes`.
         decode: the settings with which it was exported.
-        options: fields of `decode` that `detect` heeds; the others are fixed in the file.
-        decode_image: gives the RGB image that is encoded in bytes, see `Detector`.
+        options: fields of `decode` that `detect` uses. The other fields are fixed in the file.
+        decode_image: decodes bytes to an RGB image, see `Detector`.
     """
 
     detect: Callable[[np.ndarray, DecodeConfig], Detections]
@@ -93,18 +93,18 @@ def export(
         model: a `UnitBox`, the folder of a run, or a published name, such as "faces".
         path: the file to write, or the folder for a SavedModel.
         format: a name of `registry.FORMATS`: "saved_model", "onnx", "litert" (float16) or "litert-int8".
-            If left out, the suffix of `path` gives it: .onnx, .tflite (litert), else a SavedModel.
-        calibration: for litert-int8 alone: images like those that the detector is for, as `Detector.many`
-            takes them. From these, at most 100, int8 learns the range of each activation.
-        problems: images for calibration that cannot be read are left out and added here. Without it,
-            the first of them raises an error.
+            None takes the format from the suffix of `path`: .onnx, .tflite (litert), else a SavedModel.
+        calibration: only for litert-int8: images like those of the application, as `Detector.many` takes
+            them. At most 100 of them measure the range of each activation.
+        problems: unreadable images for calibration are left out and added here. Without it, the first
+            unreadable image raises an error.
         **decode: fields of `DecodeConfig` to change, such as `score_threshold=0.3`.
 
     Returns:
         `path`.
 
     Raises:
-        ValueError: there is no such run, format, field or value, they do not fit each other, or the
+        ValueError: a run, format, field or value does not exist, they do not fit each other, or the
             decoder does not run in this format.
         ImportError: a library that writes this format is not installed.
     """
@@ -128,7 +128,7 @@ def export(
 
 
 def format_of(path: Path, name: str | None = None) -> Format:
-    """The format of a name, or that of a path to be written."""
+    """The format of this name; without a name, the format of the path."""
     known: list[Format] = [registry.FORMATS[name] for name in registry.FORMATS]
     if name is None:
         by_suffix = (format for format in known if format.suffix == path.suffix)
@@ -179,18 +179,18 @@ def open_exported(path: Path) -> Exported | None:
 
 
 def is_exported(path: Path) -> bool:
-    """Whether `path` looks like an exported detector of some format."""
+    """True if `path` looks like an exported detector of some format."""
     return any(registry.FORMATS[name].is_at(path) for name in registry.FORMATS)
 
 
 def suffixes() -> list[str]:
-    """How the names of exported files end."""
+    """The suffixes of exported files."""
     found = (registry.FORMATS[name].suffix for name in registry.FORMATS)
     return list(dict.fromkeys(suffix for suffix in found if suffix))
 
 
 def check_decoder(decode: DecodeConfig, name: str) -> None:
-    """Raises `ValueError` where the decoder does not run in the format of this name."""
+    """Raises `ValueError` if the decoder does not run in the format of this name."""
     if name not in registry.DECODERS[decode.decoder].formats:
         able = [each for each in registry.DECODERS if name in registry.DECODERS[each].formats]
         raise ValueError(
@@ -199,7 +199,7 @@ def check_decoder(decode: DecodeConfig, name: str) -> None:
 
 
 def description(class_names: Sequence[str], decode: DecodeConfig, card: str) -> dict[str, str]:
-    """What an exported file says about itself, as text by `CLASS_NAMES`, `DECODE_CONFIG` and `MODEL_CARD`."""
+    """The facts in an exported file, as texts by `CLASS_NAMES`, `DECODE_CONFIG` and `MODEL_CARD`."""
     names = json.dumps(list(class_names))
     chosen = json.dumps(dataclasses.asdict(decode))
     return {CLASS_NAMES: names, DECODE_CONFIG: chosen, MODEL_CARD: card}
@@ -208,11 +208,11 @@ def description(class_names: Sequence[str], decode: DecodeConfig, card: str) -> 
 def described(
     path: Path, class_names: str | bytes, decode: str | bytes
 ) -> tuple[tuple[str, ...], DecodeConfig]:
-    """Class names and settings, from what `description` has written in the file `path`."""
+    """Class names and settings from the texts that `description` made for the file `path`."""
     inside = json.dumps({"decode": json.loads(decode)})
     return tuple(json.loads(class_names)), Config.from_json(inside, str(path)).decode
 
 
 def foreign(path: Path, kind: str, error: Exception) -> ValueError:
-    """The error for a file that has the format, but that this package did not write."""
-    return ValueError(f"{path}: {kind}, but none that unitbox_tf exported: {error}")
+    """The error for a file that has the format but was not written by this package."""
+    return ValueError(f"{path}: {kind}, but not exported by unitbox_tf: {error}")

@@ -1,11 +1,11 @@
 """A detector's network as a LiteRT (TensorFlow Lite) file, float16 or int8; `numpy_decoder` does the rest.
 
 The file holds the network up to its heads. Up-sampling and decoding are left to `numpy_decoder`: LiteRT's
-operators for them have fixed sizes, so a file that held them would work for one size of images only. As it
-is, the input can be resized (`Interpreter.resize_tensor_input`) to any multiples of the stride. As stored
-it is a square of `max_side`, for runtimes and accelerators that want one size.
+operators for them have fixed sizes, so a file with them would work for one size of images only. Without
+them, the input can be resized (`Interpreter.resize_tensor_input`) to any multiples of the stride. The
+stored input is a square of `max_side`, for runtimes and accelerators that need one size.
 
-LiteRT, which opens it, is optional: `pip install 'unitbox_tf[litert]'`. Opening needs no TensorFlow.
+LiteRT opens the file. It is optional: `pip install 'unitbox_tf[litert]'`. Opening needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["float16", "int8"]
 
-PREPROCESSING = "preprocessing.json"  # in the file: what the network expects of an image
+PREPROCESSING = "preprocessing.json"  # in the file: the input that the network expects
 OPTIONS = (
     "max_side",
     "scales",
@@ -40,7 +40,7 @@ OPTIONS = (
     "score_threshold",
     "nms_iou",
     "max_detections",
-)  # settings that `numpy_decoder` heeds
+)  # settings that `numpy_decoder` uses
 
 
 def save(
@@ -54,8 +54,8 @@ def save(
 ) -> None:
     """Writes the network of `model` as a LiteRT file, and beside it `numpy_decoder.py`, which decodes.
 
-    Input: an image float32 `[1, H, W, 3]`, as `numpy_decoder.preprocess` makes it, H and W multiples of
-    the backbone's stride. Outputs: the confidence logits and the distances, as the heads give them, before
+    Input: an image float32 `[1, H, W, 3]` from `numpy_decoder.preprocess`, where H and W are multiples of
+    the backbone's stride. Outputs: the confidence logits and the distances of the heads, before
     up-sampling. The file is also a zip archive, which holds class names, settings and model card under the
     names `CLASS_NAMES`, `DECODE_CONFIG` and `MODEL_CARD` of `formats`, and the preprocessing as `PREPROCESSING`.
 
@@ -63,9 +63,9 @@ def save(
         model: see `formats.Format`.
         path: the file.
         card: the model card.
-        decode: the settings, in place of those of the model; `max_side` is the size of the input as stored.
-        precision: of the weights. With int8, the network is computed in 8-bit integers.
-        calibration: RGB images uint8 `[H, W, 3]`, from which int8 learns the range of each activation.
+        decode: settings that replace those of the model. `max_side` is the size of the stored input.
+        precision: the number type of the weights. With int8, the network computes in 8-bit integers.
+        calibration: RGB images uint8 `[H, W, 3]` that measure the range of each activation for int8.
 
     Raises:
         ValueError: the decoder does not run in LiteRT, or there are no images for int8.
@@ -90,9 +90,9 @@ def save(
 
 
 def heads(model: keras.Model) -> keras.Model:
-    """The network from preprocessed images to `[confidence, distances]`, which are not up-sampled.
+    """The network from preprocessed images to `[confidence, distances]`, without up-sampling.
 
-    Preprocessing is left out: in float16 the colours that it subtracts would be rounded.
+    Preprocessing is left out, because float16 would round the mean colour that it subtracts.
     """
     import keras
 
@@ -111,7 +111,7 @@ def _converted(
 
     spec = tf.TensorSpec([1, side, side, 3], tf.float32, "image")
     function = tf.function(network, input_signature=[spec]).get_concrete_function()
-    # Else the converter makes resource variables of the weights, which LiteRT leaves uninitialised.
+    # Otherwise the converter makes the weights resource variables, which LiteRT leaves uninitialised.
     frozen = convert_variables_to_constants_v2(function)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], network)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]

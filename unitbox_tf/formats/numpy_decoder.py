@@ -1,7 +1,7 @@
-"""Everything around the network of a UnitBox detector, in NumPy alone: an image goes in, boxes come out.
+"""All steps around the network of a UnitBox detector, in NumPy alone: from an image to boxes.
 
-It is for runtimes whose files hold only the network, such as LiteRT. It imports nothing from unitbox_tf, so
-this file can be copied into an application, beside the model.
+This is for runtimes whose files hold only the network, such as LiteRT. The module imports nothing from
+unitbox_tf, so this file can be copied into an application, beside the model.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 SMOOTHING = 5  # px; side of the square over which confidence is averaged before peaks are sought
-TILT, TILT_PERIOD = 2e-5, 16  # a pixel, px; tilts tops that are flat, so that they have one maximum
-CANDIDATES = 4  # so many times max_detections peaks go into non-maximum suppression
+TILT, TILT_PERIOD = 2e-5, 16  # logit for each pixel, px; a tilt gives flat tops one maximum
+CANDIDATES = 4  # times max_detections: the number of peaks that non-maximum suppression is given
 
 Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -27,15 +27,14 @@ def detect(
     """Objects in one image, found as the decoder `peaks` of unitbox_tf finds them.
 
     Args:
-        network: maps an image float32 `[H, W, 3]`, as `preprocess` makes it, to confidence logits
-            `[h, w, C]` and distances `[h, w, 4]` in pixels. The two maps may have different sizes, and
-            are up-sampled.
+        network: maps an image float32 `[H, W, 3]` from `preprocess` to confidence logits `[h, w, C]` and
+            distances `[h, w, 4]` in pixels. The two maps may have different sizes; both are up-sampled.
         image: RGB uint8 `[H, W, 3]`, of any size.
         settings: `max_side`, `scales`, `largest_object`, `score_threshold`, `nms_iou` and
-            `max_detections`, as `unitbox_tf.config.DecodeConfig` explains them; `decode_config.json`
-            in the exported file.
-        preprocessing: what the network expects of an image, see `preprocess`; `preprocessing.json` in the
-            exported file.
+            `max_detections`, as `unitbox_tf.config.DecodeConfig` explains them. The exported file has
+            them in `decode_config.json`.
+        preprocessing: the input that the network expects, see `preprocess`. The exported file has it in
+            `preprocessing.json`.
 
     Returns:
         `boxes` `xyxy` `[K, 4]` in pixels of `image` and cut to it, `scores` `[K]`, `classes` `[K]`, best
@@ -44,7 +43,7 @@ def detect(
     height, width = image.shape[:2]
     parts = []
     for scale in settings["scales"]:
-        # In single precision, as the graph does: halves are rounded alike.
+        # In single precision, like the graph, so that halves are rounded alike.
         shrink = np.float32(min(1.0, settings["max_side"] / max(height, width))) * np.float32(scale)
         h, w = (max(1, int(np.rint(np.float32(side) * shrink))) for side in (height, width))
         padded = preprocess(resize(image, h, w), preprocessing)
@@ -68,9 +67,9 @@ def preprocess(image: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarra
 
     Args:
         image: `[H, W, 3]`.
-        preprocessing: `channels`, the order of colours, "rgb" or "bgr"; `mean`, which is subtracted, in that
-            order; `scale`, by which the difference is multiplied; `stride`, to whose multiples height
-            and width are padded, with zeros at the bottom and at the right.
+        preprocessing: `channels` is the order of colours, "rgb" or "bgr". `mean` is subtracted, in this
+            order. The difference is multiplied by `scale`. Height and width are padded to multiples of
+            `stride`, with zeros at the bottom and at the right.
     """
     ordered = image[..., ::-1] if preprocessing["channels"] == "bgr" else image
     seen = ordered.astype(np.float32) - np.array(preprocessing["mean"], np.float32)
@@ -79,7 +78,7 @@ def preprocess(image: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarra
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear, float32; where it shrinks, each new pixel is the weighted mean of all that it covers."""
+    """Resizes bilinearly to float32. When it shrinks, a new pixel is the weighted mean of those it covers."""
     rows, columns = _weights(height, image.shape[0]), _weights(width, image.shape[1])
     shrunk = np.tensordot(rows, image.astype(np.float32), axes=(1, 0))  # [height, W, 3]
     return np.tensordot(shrunk, columns, axes=(1, 1)).transpose(0, 2, 1)
@@ -95,7 +94,7 @@ def _weights(new: int, old: int) -> np.ndarray:
 
 
 def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A map `[h, w, C]`, bilinear, at a larger size; at its border the outermost values go on."""
+    """A map `[h, w, C]`, bilinear, at a larger size. The outermost values continue at its border."""
     for axis, size in enumerate((height, width)):
         last = values.shape[axis] - 1
         position = np.clip((np.arange(size) + 0.5) * (last + 1) / size - 0.5, 0, last)

@@ -1,6 +1,6 @@
-"""A detector as one ONNX file: an image of any size goes in, boxes come out. Decoding (`peaks`) is included.
+"""A detector as one ONNX file, from an image of any size to boxes. Decoding (`peaks`) is included.
 
-ONNX Runtime, which opens it, is optional: `pip install 'unitbox_tf[onnx]'`. Opening needs no TensorFlow.
+ONNX Runtime opens the file. It is optional: `pip install 'unitbox_tf[onnx]'`. Opening needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 OPSET = 18
-# Settings that are inputs of the file, which may be left out, and their types.
+# Settings that are optional inputs of the file, and their types.
 OPTIONS = {"score_threshold": np.float32, "nms_iou": np.float32, "max_detections": np.int32}
 
 
@@ -30,7 +30,7 @@ def save(
 ) -> None:
     """Writes `model` as an ONNX file, for ONNX Runtime and other programs that read ONNX.
 
-    Inputs: `images` uint8 RGB `[B, H, W, 3]` of any size; `OPTIONS`, which may be left out. The outputs are
+    Inputs: `images` uint8 RGB `[B, H, W, 3]` of any size, and optionally `OPTIONS`. The outputs are
     those of `InferenceModule`. Class names, settings and model card are in the metadata, under the keys
     `CLASS_NAMES`, `DECODE_CONFIG` and `MODEL_CARD` of `formats`.
 
@@ -38,7 +38,7 @@ def save(
         model: see `formats.Format`.
         path: the file.
         card: the model card.
-        decode: the settings, in place of those of the model.
+        decode: settings that replace those of the model.
 
     Raises:
         ValueError: the decoder does not run in ONNX. `ellipse` does not: it has a loop that the
@@ -73,7 +73,7 @@ def save(
 
 
 def _give_defaults(proto: Any, decode: DecodeConfig) -> None:
-    """An input with the same name as a constant of the graph may be left out, and then has its value."""
+    """Makes inputs optional: an input with the name of a constant may be left out, and then has its value."""
     numpy_helper = importlib.import_module("onnx.numpy_helper")
     for name, dtype in OPTIONS.items():
         value = np.array(getattr(decode, name), dtype)
@@ -107,7 +107,7 @@ def open(path: Path) -> Exported:
     onnxruntime = optional.load("onnxruntime", "onnx", f"{path}: opening it")
     try:
         quiet = onnxruntime.SessionOptions()
-        quiet.log_severity_level = 3  # inputs that have defaults are intended: no warning
+        quiet.log_severity_level = 3  # no warning about inputs with defaults, which are intended
         session = onnxruntime.InferenceSession(path, quiet, providers=["CPUExecutionProvider"])
         metadata = session.get_modelmeta().custom_metadata_map
         names, decode = formats.described(path, metadata[CLASS_NAMES], metadata[DECODE_CONFIG])

@@ -34,21 +34,20 @@ def save(
     the signature. `heatmaps` returns the heatmaps of the network. The functions `detect` and
     `detect_encoded` are the same for Python, where TensorFlow fills in defaults of functions only.
 
-    The functions `class_names`, `decode_config` (JSON) and `model_card` tell what the model is.
+    The functions `class_names`, `decode_config` (JSON) and `model_card` describe the model.
     `assets.extra` has warm-up requests for TensorFlow Serving, and the model card as a file.
 
-    The folder appears complete or not at all; an earlier export in its place is replaced when the new one
-    is complete.
+    The folder appears complete or not at all. An earlier export is replaced when the new one is complete.
 
     Args:
         model: see `formats.Format`.
         path: the folder.
         card: the model card.
-        decode: the settings, in place of those of the model.
+        decode: settings that replace those of the model.
 
     Raises:
-        ValueError: `path` holds something else, which is left as it is, or the decoder does not run in a
-            SavedModel.
+        ValueError: `path` is something else than a SavedModel and is left as it is, or the decoder does
+            not run in a SavedModel.
     """
     path = Path(path)
     decode = decode or model.decode
@@ -91,14 +90,14 @@ def save(
 
 
 def _constant(value: str | list[str]) -> Any:
-    """A function without arguments that returns `value`: how a SavedModel keeps text."""
+    """A function without arguments that returns `value`. In this way a SavedModel keeps text."""
     import tensorflow as tf
 
     return tf.function(lambda: tf.constant(value), input_signature=[])
 
 
 def warm_up_records() -> list[bytes]:
-    """Requests that TensorFlow Serving runs before it answers the first client, a serialized `PredictionLog` each.
+    """Serialized `PredictionLog`s: requests that TensorFlow Serving runs before it answers the first client.
 
     Source: TensorFlow Serving, "SavedModel Warmup", and its files prediction_log.proto, predict.proto and
         model.proto, from which the numbers of fields come.

@@ -1,6 +1,7 @@
-"""Backbones: the networks whose features the heads read. Each states its taps, stride and preprocessing here, once.
+"""Backbones: the networks whose features the heads read.
 
-The model, the exported files and the NumPy decoder take them from here.
+Each backbone states its taps, stride and preprocessing here, once. The model, the exported files and the
+NumPy decoder take them from here.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ class Preprocessing:
     """How an RGB image from 0 to 255 becomes the input of a backbone: `(channels - mean) * scale`.
 
     Attributes:
-        channels: their order.
-        mean: subtracted from each channel, in that order.
-        scale: multiplied afterwards.
+        channels: the order of the channels.
+        mean: is subtracted from the channels, in this order.
+        scale: is multiplied afterwards.
     """
 
     channels: Literal["rgb", "bgr"] = "rgb"
@@ -38,9 +39,9 @@ class Backbone:
         model: a Keras model of images `[B, H, W, 3]` of any height and width that are multiples of `stride`.
         confidence: name of the layer of `model` that the confidence branch reads.
         distances: name of the layer that the distances branch reads; it may be the same.
-        stride: the network pads heights and widths of images to multiples of it: the largest factor by
-            which `model` shrinks a map on the way to both layers.
-        preprocessing: how images become the input of `model`.
+        stride: the largest factor by which `model` shrinks a map on the way to both layers. Heights and
+            widths of images are padded to multiples of it.
+        preprocessing: turns images into the input of `model`.
     """
 
     def __init__(
@@ -52,10 +53,10 @@ class Backbone:
         stride: int,
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        """Arguments are the attributes; without `preprocessing`, `model` is shown RGB from 0 to 255.
+        """The arguments are the attributes. Without `preprocessing`, `model` gets RGB from 0 to 255.
 
         Raises:
-            ValueError: `model` has no layer of a name, or `stride` is below 1.
+            ValueError: `model` has no layer of this name, or `stride` is below 1.
         """
         for name in (confidence, distances):
             if name not in [layer.name for layer in model.layers]:
@@ -72,25 +73,25 @@ class Backbone:
         self.preprocessing = preprocessing or Preprocessing()
 
     def features(self, taps: Sequence[str], name: str) -> keras.Model:
-        """The part of the network that leads to the layers `taps`, as a model of that name; weights are shared."""
+        """The part of the network up to the layers `taps`, as a model called `name`. Weights are shared."""
         outputs = [self.model.get_layer(tap).output for tap in taps]
         return keras.Model(self.model.input, outputs, name=name)
 
     def copy(self) -> Backbone:
-        """A backbone with weights of its own, of the same values."""
+        """A copy with its own weights, which have the same values."""
         model = keras.models.clone_model(self.model)
         model.set_weights(self.model.get_weights())
         return Backbone(model, **self._facts())
 
     def get_config(self) -> dict[str, Any]:
-        """For Keras' files; weights are not in it."""
+        """The configuration for Keras' files, without weights."""
         model = keras.saving.serialize_keras_object(self.model)
         facts = {**self._facts(), "preprocessing": dataclasses.asdict(self.preprocessing)}
         return {"model": model, **facts}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Backbone:
-        """The backbone of a `get_config`, with random weights."""
+        """The backbone of a configuration by `get_config`, with random weights."""
         given = config["preprocessing"]
         preprocessing = Preprocessing(**{**given, "mean": tuple(given["mean"])})
         model = keras.saving.deserialize_keras_object(config["model"])
@@ -104,7 +105,7 @@ class Backbone:
 # Layers of VGG-16 at "the end of stage" 4 and 5, which the paper leaves open.
 _VGG_CONFIDENCE = {"before_pool": "block4_conv3", "after_pool": "block4_pool"}
 _VGG_DISTANCES = {"before_pool": "block5_conv3", "after_pool": "block5_pool"}
-# The ImageNet weights expect BGR with this mean subtracted.
+# The ImageNet weights expect BGR, from which this mean is subtracted.
 _VGG_PREPROCESSING = Preprocessing("bgr", (103.939, 116.779, 123.68))
 
 
@@ -112,7 +113,7 @@ def vgg16(config: ModelConfig, seed: int = 0) -> Backbone:
     """VGG-16 without its fully connected layers (Simonyan and Zisserman, 2015), the paper's backbone.
 
     Raises:
-        ValueError: `config.weights` cannot be had or do not fit.
+        ValueError: `config.weights` are not available or do not fit.
     """
     weights = config.weights
     if weights not in (None, "imagenet") and not Path(str(weights)).is_file():
@@ -134,7 +135,7 @@ def vgg16(config: ModelConfig, seed: int = 0) -> Backbone:
             f"weights={weights!r}: expected the weights of keras.applications.VGG16 without its top: {error}"
         ) from error
     if weights is None:
-        # Keras starts VGG-16 from Glorot's initialisation, from which 13 layers do not train.
+        # Keras uses Glorot's initialisation for VGG-16, with which 13 layers do not train.
         convolutions = [layer for layer in model.layers if layer.weights]
         for index, layer in enumerate(convolutions):
             layer.kernel.assign(keras.initializers.HeNormal(seed=seed + index)(layer.kernel.shape))

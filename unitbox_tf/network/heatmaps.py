@@ -16,7 +16,7 @@ import keras
 from unitbox_tf.network import backbones, layers
 
 HEADS = ("confidence_head", "distances_head")  # layers whose outputs are not up-sampled yet
-PREPROCESS = "preprocess"  # the layer whose output the backbone is shown
+PREPROCESS = "preprocess"  # the layer whose output is the backbone's input
 
 
 def heatmaps(
@@ -32,7 +32,7 @@ def heatmaps(
 ) -> dict[str, keras.KerasTensor]:
     """`confidence` `[B, H, W, C]`, logits, and `distances` `[B, H, W, 4]`, `tblr` in pixels, of `image` `[B, H, W, 3]`.
 
-    The settings are those of `config.ModelConfig`; `seed` is that of the heads' random weights.
+    `config.ModelConfig` explains the settings. `seed` decides the random weights of the heads.
     """
     given = backbone.preprocessing
     padded = layers.Preprocess(
@@ -50,8 +50,8 @@ def heatmaps(
         taps = [backbone.confidence, backbone.distances]
         stage4, stage5 = backbone.features(taps, "backbone")(padded)
 
-    # The heads compute in float32 also where the backbone does not: bfloat16 would round a distance
-    # of 200 px to whole pixels, and they are small.
+    # The heads always compute in float32: bfloat16 would round a distance of 200 px to whole pixels, and
+    # the heads are small.
     initializer = keras.initializers.RandomNormal(stddev=head_stddev, seed=seed)
     x = keras.layers.Rescaling(stage4_scale, name="stage4_scale", dtype="float32")(stage4)
     x = keras.layers.Conv2D(

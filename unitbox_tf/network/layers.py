@@ -13,8 +13,7 @@ import tensorflow as tf
 class Preprocess(keras.layers.Layer):
     """RGB from 0 to 255 `[B, H, W, 3]` to the values that a backbone expects, padded with zeros, float32.
 
-    The padding, at the bottom and at the right, is to the next multiple of `stride`, so any size
-    from 1 x 1 on works.
+    The bottom and the right are padded to the next multiple of `stride`, so any size from 1 x 1 on works.
     """
 
     def __init__(
@@ -26,7 +25,7 @@ class Preprocess(keras.layers.Layer):
         scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        """Arguments as in `backbones.Backbone` and `backbones.Preprocessing`, and those of a Keras layer."""
+        """The arguments of `backbones.Backbone`, `backbones.Preprocessing` and a Keras layer."""
         super().__init__(**kwargs)
         self.stride = stride
         self.channels = channels
@@ -35,7 +34,7 @@ class Preprocess(keras.layers.Layer):
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(images)
-        # The remainder of a negative number has another sign in ONNX, so all of these are positive.
+        # All numbers are positive, because ONNX gives the remainder of a negative number another sign.
         stride = self.stride
         bottom, right = ((stride - shape[axis] % stride) % stride for axis in (1, 2))
         x = tf.cast(images, tf.float32)
@@ -74,7 +73,7 @@ class Resize(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class Crop(keras.layers.Layer):
-    """The top left of a map, as high and wide as another tensor: `(x, reference) -> x[:, :H, :W]`."""
+    """The top left part of a map, with the height and width of another tensor: `(x, reference) -> x[:, :H, :W]`."""
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         x, reference = inputs
@@ -88,11 +87,11 @@ class Crop(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class SideReLU(keras.layers.Layer):
-    """ReLU that can be revived: where the input is negative, gradients that ask for growth still pass.
+    """A ReLU that can be revived: for negative inputs, gradients that ask for growth still pass.
 
-    An ordinary ReLU passes nothing there, so a distance head that is negative everywhere would stay
-    so for good. (The gradient of a loss is negative where the loss falls when the value grows.)
-    Where the input is positive, and in the forward pass, it is the ReLU.
+    An ordinary ReLU passes no gradient there, so a distance head that is negative everywhere would stay
+    negative for good. (The gradient of a loss is negative if the loss falls when the value grows.) For
+    positive inputs, and in the forward pass, this is the ordinary ReLU.
     """
 
     def call(self, x: tf.Tensor) -> tf.Tensor:

@@ -1,8 +1,8 @@
-"""Random changes of an image that keep its boxes exact, and the plain resizing where nothing is random.
+"""Random changes of an image that keep its boxes exact, and plain resizing without random changes.
 
 All functions run in a graph on one image: `image` uint8 or float `[H, W, 3]` from 0 to 255, and
 `objects`, a dict of `boxes` `xyxy` `[N, 4]` float32, `classes` `[N]` int32 and `ignore` `[N]` bool.
-Random ones take a `seed` `[2]` int32 and are functions of it.
+Random changes take a `seed` `[2]` int32 and depend only on it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from unitbox_tf import boxes as box_ops
 
 Objects = dict[str, tf.Tensor]
 
-PADDING = (123.68, 116.779, 103.939)  # ImageNet's mean colour, which is 0 once it is subtracted
-MIN_VISIBLE = 0.4  # an object of which less is left in a crop is ignored
-MIN_SHARE = 0.5  # of a crop's side that the image's long side takes at least
+PADDING = (123.68, 116.779, 103.939)  # ImageNet's mean colour; preprocessing makes it 0
+MIN_VISIBLE = 0.4  # objects with a smaller visible share in a crop are ignored
+MIN_SHARE = 0.5  # the long side of an image takes at least this share of a crop's side
 MAX_BLUR = 2.5  # factor by which a blurred image may have been enlarged
 MIN_SIDE = 1.0  # px; a sliver that is narrower is dropped
 
@@ -32,9 +32,9 @@ def place(
 ) -> tuple[tf.Tensor, Objects]:
     """The window of the image whose top left is `window` `xy` `[2]`, enlarged to a square of `size` pixels.
 
-    `scale` is one number, or one for the height and one for the width `[2]`. The window may reach
-    beyond the image; what lies there has the mean colour. Objects of which less than `MIN_VISIBLE`
-    is left are ignored, those of which nothing is left are dropped.
+    `scale` is one number, or two for height and width `[2]`. The window may reach beyond the image; pixels
+    there have the mean colour. Objects with a visible share below `MIN_VISIBLE` are ignored. Objects
+    outside the window are dropped.
 
     Returns:
         The image float32 `[size, size, 3]`, and its objects in its pixels.
@@ -47,7 +47,7 @@ def place(
     y1, x1 = tf.unstack(tf.cast(last, tf.int32))
     part = image[y0:y1, x0:x1]
     part_size = tf.maximum(tf.round((last - first) * scale), 1)
-    # Whole pixels again: the scale that the resizing really has, which the boxes must share.
+    # The result has whole pixels. So this is the real scale of the resizing, and the boxes must share it.
     true_scale = part_size / (last - first)
     part = tf.image.resize(part, tf.cast(part_size, tf.int32), antialias=True)
 
@@ -59,7 +59,7 @@ def place(
 
 
 def _paste(part: tf.Tensor, corner: tf.Tensor, size: int) -> tf.Tensor:
-    """`part` on a square canvas of the mean colour, its top left at `corner` (y, x), cut where it leaves it."""
+    """`part` on a square canvas of the mean colour, with its top left at `corner` (y, x) and cut to the canvas."""
     start = tf.maximum(-corner, 0)
     corner = tf.maximum(corner, 0)
     part = part[start[0] : start[0] + size - corner[0], start[1] : start[1] + size - corner[1]]
@@ -71,7 +71,7 @@ def _paste(part: tf.Tensor, corner: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def clip_objects(objects: Objects, height: int | tf.Tensor, width: int | tf.Tensor) -> Objects:
-    """`objects` cut to an image: ignored where too little of them is visible, dropped where nothing is."""
+    """`objects` cut to an image. Objects with too small a visible share are ignored; invisible ones are dropped."""
     boxes = objects["boxes"]
     limits = tf.cast(tf.stack([width, height, width, height]), tf.float32)
     clipped = tf.clip_by_value(boxes, 0.0, limits)
@@ -101,16 +101,16 @@ def random_crop(
 ) -> tuple[tf.Tensor, Objects]:
     """A random square of the image at a random scale, `size` pixels wide.
 
-    One object is chosen; the scale gives it a long side drawn from `object_size` (the logarithm is
-    uniform, at most 90 % of `size`), and the square is laid so that the object is in it. Without
-    objects the scale is between half and twice that which fits the image. Before, the image is
-    stretched: the ratio of height to width changes by a factor between 1 / `stretch` and `stretch`
-    (the logarithm is uniform), its area does not.
+    First, the image is stretched: the ratio of height to width changes by a factor between 1 / `stretch`
+    and `stretch` (the logarithm is uniform), and the area stays. Then one object is chosen. The scale
+    gives it a long side drawn from `object_size` (the logarithm is uniform, at most 90 % of `size`), and
+    the square is placed so that the object is in it. Without objects, the scale is between half and twice
+    the scale at which the image fits the square.
     """
     seeds = tf.random.split(seed, 4)
     ratio = tf.random.stateless_uniform([], seeds[3], -math.log(stretch), math.log(stretch))
     stretched = tf.exp(tf.stack([ratio, -ratio]) / 2)  # height, width
-    # All that follows is in pixels of the stretched image, until the window is cut.
+    # From here until the window is cut, all numbers are pixels of the stretched image.
     shape = tf.cast(tf.shape(image)[:2], tf.float32) * stretched
     box, has_object = _random_box(objects, shape, stretched, seeds[0])
     box_size = box[2:] - box[:2]
@@ -120,7 +120,7 @@ def random_crop(
     zoom = tf.pow(2.0, tf.random.stateless_uniform([], seeds[1], -1.0, 1.0))
     fits = size / tf.reduce_max(shape)
     scale = tf.where(has_object, wanted / tf.reduce_max(box_size), fits * zoom)
-    # An image shrunk to a stamp would leave most of the square empty; mosaics make small objects.
+    # A much smaller image would leave most of the square empty. Mosaics make small objects instead.
     scale = tf.clip_by_value(scale, tf.minimum(MIN_SHARE * fits, max_enlargement), max_enlargement)
     window = _random_window(box, shape, size / scale, seeds[2])
     return place(image, objects, window / stretched[::-1], scale * stretched, size)
@@ -129,11 +129,11 @@ def random_crop(
 def _random_box(
     objects: Objects, shape: tf.Tensor, stretched: tf.Tensor, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The box of one object of a stretched image of `shape` (height, width), and whether there is one."""
+    """The box of one object of a stretched image of `shape` (height, width), and True if there is an object."""
     candidates = tf.boolean_mask(objects["boxes"], ~objects["ignore"])
     candidates *= tf.tile(stretched[::-1], [2])
     num_candidates = tf.shape(candidates)[0]
-    # An image without objects stands for an object as large as the image, wherever it is.
+    # Without objects, the box is as large as the image, and at any place.
     whole = tf.stack([0.0, 0.0, shape[1], shape[0]])
     candidates = tf.concat([candidates, whole[None]], axis=0)
     index = tf.random.stateless_uniform([], seed, 0, tf.maximum(num_candidates, 1), tf.int32)
@@ -141,9 +141,9 @@ def _random_box(
 
 
 def _random_window(box: tf.Tensor, shape: tf.Tensor, side: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """The top left `xy` of a square of `side` pixels that has the centre of `box` half a box away from its border.
+    """The top left `xy` of a square of `side` pixels. The centre of `box` is at least half a box from its border.
 
-    As far as that allows, it lies within the image of `shape` (height, width): padding teaches nothing.
+    If possible, the square lies within the image of `shape` (height, width), because padding teaches nothing.
     """
     margin = tf.minimum(box[2:] - box[:2], side) / 2
     share = tf.random.stateless_uniform([2], seed)
@@ -177,10 +177,10 @@ def random_colour(image: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tens
 def random_blur(
     image: tf.Tensor, objects: Objects, share: float, min_object: float, seed: tf.Tensor
 ) -> tuple[tf.Tensor, Objects]:
-    """With probability `share` the image as if it had been enlarged, by a factor of up to `MAX_BLUR`.
+    """With probability `share`, blurs the image as if it had been enlarged by a factor of up to `MAX_BLUR`.
 
-    The logarithm of the factor is uniform. Objects whose long side would have been below `min_object`
-    pixels before are ignored.
+    The logarithm of the factor is uniform. Objects are ignored if their long side would have been below
+    `min_object` pixels before the enlargement.
     """
     seeds = tf.random.split(seed, 2)
     wanted = tf.random.stateless_uniform([], seeds[0]) < share

@@ -1,4 +1,4 @@
-"""What happens after each epoch: validation images are judged and shown, and everything learned is stored."""
+"""The work after each epoch: judging and showing validation images, and storing the run."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ PICTURES = 4  # validation images shown in TensorBoard
 
 
 class Diverged(ValueError):
-    """The loss is no number any more."""
+    """The loss is not a number any more."""
 
 
 class WeighByImages(keras.callbacks.Callback):
-    """Makes the parts of the validation loss in the logs add up to it where the last batch is smaller.
+    """Corrects the parts of the validation loss in the logs, so that they add up to it with a smaller last batch.
 
-    Keras takes the mean of the loss over images, but the means of its parts over batches, in which an
-    image of a smaller last batch would count more. Must stand before the callbacks that read the logs.
+    Keras averages the loss over images, but its parts over batches, where an image of a smaller last batch
+    counts more. This callback must come before the callbacks that read the logs.
     """
 
     PARTS = ("confidence_loss", "distances_loss")
 
     def __init__(self, num_images: int, batch_size: int) -> None:
-        """Validation shows `num_images`, in batches of `batch_size`, of which the last may be smaller."""
+        """Validation shows `num_images` in batches of `batch_size`. The last batch may be smaller."""
         super().__init__()
         self._full, self._rest = divmod(num_images, batch_size)
         self._batch_size = batch_size
@@ -61,11 +61,11 @@ class WeighByImages(keras.callbacks.Callback):
 
 
 class ValidateDetections(keras.callbacks.Callback):
-    """Adds what detection in validation images reaches to the logs, and shows a few of them in TensorBoard.
+    """Adds the metrics of detection in validation images to the logs, and shows a few images in TensorBoard.
 
     Logs: `val_recall`, `val_precision` and `val_box_iou` (at IoU 0.5 and the config's score
     threshold), `val_ap50`, `val_ap75`, and the metrics of the config's validation protocol, as
-    `val_fddb_discrete`. Must stand before the callbacks that read the logs.
+    `val_fddb_discrete`. This callback must come before the callbacks that read the logs.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ValidateDetections(keras.callbacks.Callback):
         *,
         problems: Problems | None = None,
     ) -> None:
-        """`validation.watched` is judged; `log_dir` is that of TensorBoard."""
+        """`validation.watched` is judged. `log_dir` is the folder of TensorBoard's logs."""
         super().__init__()
         self.annotations = validation.watched
         self._validation = validation
@@ -91,7 +91,7 @@ class ValidateDetections(keras.callbacks.Callback):
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
-        # Made once: each would trace its graphs anew. They read the model's variables as they are.
+        # Made once, because each module traces its graphs again. They read the model's current variables.
         decode = dataclasses.replace(
             self._config.decode, score_threshold=lowest_score(self._config.decode)
         )
@@ -102,7 +102,9 @@ class ValidateDetections(keras.callbacks.Callback):
         detections, annotations = detectors.detect_annotated(
             self._detector, self.annotations, self._problems
         )
-        if len(annotations) < len(self.annotations):  # an image is gone, and so in every epoch
+        if len(annotations) < len(
+            self.annotations
+        ):  # an image has become unreadable, in every epoch
             self.annotations = annotations
             self._judge = self._make_judge()
         threshold = self._config.decode.score_threshold
@@ -120,7 +122,7 @@ class ValidateDetections(keras.callbacks.Callback):
             figures = self._judge(Results.of(detections)).figures
             reached |= {f"val_{protocol}_{name}": value for name, value in figures.items()}
         if logs is not None:
-            # Before anything is found, precision and IoU are undefined; in a curve they are 0.
+            # Precision and IoU are undefined while nothing is found. In a curve they are 0.
             logs.update({k: 0.0 if math.isnan(v) else v for k, v in reached.items()})
         writer = tf.summary.create_file_writer(str(self._log_dir / "validation"))
         with writer.as_default(step=epoch):
@@ -147,7 +149,7 @@ class StoreRun(keras.callbacks.Callback):
     """
 
     def __init__(self, run: Path, history: list[dict[str, Any]], protocol: str) -> None:
-        """`history` holds the logs of earlier epochs, and is added to; `protocol` says by what the best is chosen."""
+        """`history` has the logs of earlier epochs; new logs are added. `protocol` chooses the best epoch."""
         super().__init__()
         self.run = run
         self._files = runs.Run(run)
@@ -161,7 +163,7 @@ class StoreRun(keras.callbacks.Callback):
         best = max((score(old, self._protocol) for old in self.history), default=-1.0)
         self.history.append(row)
         files.write(self._files.history_file, json.dumps(self.history, indent=1))
-        # The last of equally good epochs: while nothing is found yet, it has learned the most.
+        # The last of equally good epochs counts. While nothing is found yet, it has learned the most.
         if score(row, self._protocol) >= best:
             # A compiled model stores its optimizer with its weights, which doubles the file.
             plain = keras.Model(self.model.inputs, self.model.outputs, name=self.model.name)
@@ -176,7 +178,7 @@ class StoreRun(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends training with `Diverged` as soon as the loss is no number, before anything of it is stored."""
+    """Ends training with `Diverged` as soon as the loss is not a number, before the weights are stored."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
@@ -188,7 +190,7 @@ class StopOnNaN(keras.callbacks.Callback):
 
 
 def score(row: dict[str, Any], protocol: str) -> float:
-    """How good the epoch with these logs is: the mean of what it is chosen by."""
+    """The quality of the epoch with these logs: the mean of the metrics that choose the best epoch."""
     return float(np.mean([row.get(name, 0.0) for name in chosen_by(protocol)]))
 
 
@@ -199,5 +201,5 @@ def chosen_by(protocol: str) -> list[str]:
 
 
 def lowest_score(decode: DecodeConfig) -> float:
-    """The lowest score of detections that are judged: a curve needs its length."""
+    """The lowest score of judged detections. Curves need low scores."""
     return min(decode.score_threshold, matching.EVALUATED_SCORE)

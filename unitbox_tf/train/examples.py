@@ -1,15 +1,15 @@
-"""What `fit` may be given to learn from and to be judged by, and the one form in which training takes it.
+"""The forms of training and validation data that `fit` takes, and the one form in which training uses them.
 
 * A sequence of `Annotation`: images in memory or in files, with their objects.
 * A sequence of sources: texts as in the configuration, `FORMAT:PATH#SPLIT`, or opened ones.
 * A `tf.data.Dataset` of dicts, one image each: `"image"` uint8 `[H, W, 3]`, `"boxes"` `xyxy` `[N, 4]` in
   pixels, and if wanted `"classes"` `[N]`, 0 where missing, and `"ignore"` `[N]` bool.
 
-A data set to learn from streams through augmentation: nothing of it is kept. It is read in its own order
-and over again, so shuffle it, and twice at the same time where `config.data.mosaic` asks for mosaics. Its
-first element is read beforehand. The first `config.train.validation_images` elements of a data set to be
-judged by are kept in memory, encoded as PNG; the others are not read. An element that cannot be used
-raises `ValueError` where it is read beforehand, and `tf.errors.InvalidArgumentError` later.
+A data set for training streams through augmentation, and nothing of it is kept. It is read in its own order,
+again and again, so shuffle it. With `config.data.mosaic`, it is read twice at the same time. Its first
+element is read before training. The first `config.train.validation_images` elements of a data set for
+validation are kept in memory, encoded as PNG. Its other elements are not read. An unusable element raises
+`ValueError` before training, and `tf.errors.InvalidArgumentError` later.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ Given: TypeAlias = Sequence[Annotation] | Sequence[str | Source] | tf.data.Datas
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What a run learns from.
+    """The training data of a run.
 
     Attributes:
-        examples: annotations, or a data set of elements as `reading.ELEMENT` says.
-        origin: where they are from, for the stored configuration and the model card.
+        examples: annotations, or a data set of elements as described by `reading.ELEMENT`.
+        origin: the origin of the examples, for the stored configuration and the model card.
     """
 
     examples: list[Annotation] | tf.data.Dataset
@@ -50,13 +50,12 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """What a run is judged by.
+    """The validation data of a run.
 
     Attributes:
-        annotations: all of them; they judge the best weights when training has ended.
-        watched: those by which each epoch is judged.
-        sources: the data sets that they are from, which some protocols ask; none if they are from
-            memory.
+        annotations: all annotations. They judge the best weights when training has ended.
+        watched: the annotations that judge each epoch.
+        sources: the data sets of the annotations, which some protocols need; empty if they are from memory.
         origin: as in `Training`.
     """
 
@@ -68,12 +67,12 @@ class Validation:
     def judge(
         self, annotations: Sequence[Annotation], protocol: Protocol, *, problems: Problems
     ) -> protocols.Judge:
-        """The protocol for some of the annotations; its errors are those of `protocols.make`."""
+        """The protocol for some of the annotations. Errors are those of `protocols.make`."""
         return protocols.make(protocol, annotations, self.sources, problems=problems)
 
 
 def training(given: Given | None, config: Config, *, problems: Problems) -> Training:
-    """What `config` or the caller gives to train on.
+    """The training data from the caller or, if `given` is None, from `config`.
 
     Raises:
         ValueError: it cannot be used, or none of its images can be decoded.
@@ -81,7 +80,7 @@ def training(given: Given | None, config: Config, *, problems: Problems) -> Trai
     num_classes = len(config.model.class_names)
     if isinstance(given, tf.data.Dataset):
         reading.check_elements(given)
-        # The first shows at once what the form does not say: classes, and whether there is anything.
+        # Reading the first element shows errors at once: wrong classes, or no elements.
         _not_empty(reading.annotations_of(given, 1, num_classes), "train", given)
         return Training(given, ("a tf.data.Dataset given in Python",))
     sources = config.data.train_sources if given is None else given
@@ -92,10 +91,12 @@ def training(given: Given | None, config: Config, *, problems: Problems) -> Trai
 
 
 def validation(given: Given | None, config: Config, *, problems: Problems) -> Validation:
-    """What `config` or the caller gives to judge by; of a `tf.data.Dataset`, `validation_images` elements.
+    """The validation data from the caller or, if `given` is None, from `config`.
+
+    A `tf.data.Dataset` gives its first `validation_images` elements.
 
     Raises:
-        ValueError: it cannot be used, none of its images can be decoded, or it lacks what the
+        ValueError: it cannot be used, none of its images can be decoded, or it lacks facts that the
             validation protocol needs.
     """
     count = config.train.validation_images

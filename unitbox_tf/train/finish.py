@@ -35,7 +35,7 @@ def finish(
     *,
     problems: Problems,
 ) -> tuple[UnitBox, dict[str, dict[str, float]]]:
-    """Exports the best weights, judges them with each decoder, and draws: what matters most comes first.
+    """Exports the best weights, judges them with each decoder, and draws. The most important step comes first.
 
     Returns:
         The Keras model with these weights, and for each decoder the metrics on all validation images.
@@ -63,7 +63,7 @@ def finish(
 def _detect(
     model: UnitBox, config: Config, decoder: str, validation: Validation, problems: Problems
 ) -> tuple[list[Detections], list[Annotation]]:
-    """What `decoder` finds in all validation images that can be read, down to scores that only curves need."""
+    """Detections of `decoder` in all readable validation images, down to low scores that only curves need."""
     score = lowest_score(config.decode)
     decode = dataclasses.replace(config.decode, decoder=decoder, score_threshold=score)
     judged = detector.Detector.of(model, decode)
@@ -77,7 +77,7 @@ def _judged(
     annotations: Sequence[Annotation],
     problems: Problems,
 ) -> dict[str, float]:
-    """The metrics of the summary and, where it is another, of the validation protocol."""
+    """The metrics of the summary and of the validation protocol."""
     found = matching.summarize(detections, annotations)
     protocol = config.train.validation_protocol
     if protocol != "summary":
@@ -90,7 +90,7 @@ def _judged(
 def _pictures(
     config: Config, detections: Sequence[Detections], annotations: Sequence[Annotation]
 ) -> list[np.ndarray]:
-    """The images with their true boxes and what was found."""
+    """The images with their true boxes and detections."""
     return [
         visualize.draw_truth(
             inputs.read_image(annotation.encoded()),

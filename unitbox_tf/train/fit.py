@@ -1,4 +1,4 @@
-"""Training, from a configuration to a folder that holds everything about the run. `fit` reads top to bottom."""
+"""Training, from a configuration to the folder of a run. Read `fit` from top to bottom."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Trained:
         model: the network with the best weights.
         results: the metrics of these weights on all validation images, for each decoder: those of
             `matching.summarize`, and those of the validation protocol, as `fddb_discrete`.
-        history: logs, a dict an epoch.
-        problems: what could not be used.
+        history: the logs, a dict for each epoch.
+        problems: items that could not be used.
     """
 
     folder: Path
@@ -61,22 +61,24 @@ def fit(
 ) -> Trained:
     """Trains, and stores everything in a folder below `config.train.output`.
 
-    Ctrl-C ends training early: what was learned is stored, judged and exported as at the end. If
-    training fails before it has stored anything, no folder is left.
+    Ctrl-C ends training early. The weights are then stored, judged and exported as at the end. If
+    training fails before it has stored anything, no folder remains.
 
     Args:
         config: the settings.
-        train: a sequence of `Annotation` or of sources, or a `tf.data.Dataset` as `train.examples`
-            says, shuffled: it streams through augmentation. None takes the sources of `config`.
-        validation: the same; the first `config.train.validation_images` elements of a data set are
+        train: a sequence of `Annotation` or of sources, or a shuffled `tf.data.Dataset` as described in
+            `train.examples`, which streams through augmentation. None takes the sources of `config`.
+        validation: the same. The first `config.train.validation_images` elements of a data set are
             kept in memory, and the others are not read.
-        callbacks: Keras callbacks of your own, called after ours, which fill the logs (`val_ap50`).
-        name: start of the folder's name where the configuration gives none.
-        resume: the folder of an earlier run to go on with: its weights, optimizer and epoch.
-        problems: what cannot be used is added here.
+        callbacks: your own Keras callbacks. They are called after the callbacks of this package, which
+            fill the logs (`val_ap50`).
+        name: start of the folder's name if the configuration gives no name.
+        resume: the folder of an earlier run to continue, with its weights, optimizer and epoch.
+        problems: unusable items are added here.
 
     Raises:
-        ValueError: settings or data cannot be used; or, as `Diverged`, the loss is no number any more.
+        ValueError: settings or data cannot be used.
+        Diverged: the loss is not a number any more. This is a `ValueError`, too.
     """
     problems = Problems() if problems is None else problems
     _check_callbacks(callbacks)
@@ -115,7 +117,7 @@ def _folder(settings: TrainConfig, name: str) -> Path:
 
 @contextlib.contextmanager
 def _kept_if_stored(run: Path) -> Iterator[None]:
-    """Makes the folder `run`; takes it away again if an error leaves it without a checkpoint."""
+    """Makes the folder `run`, and deletes it if an error leaves it without a checkpoint."""
     made = not run.exists()
     run.mkdir(parents=True, exist_ok=True)
     try:
@@ -130,7 +132,7 @@ def _model(
     config: Config, jit: bool | str, resume: Path | None
 ) -> tuple[UnitBox, list[dict[str, Any]]]:
     """The compiled network with the weights that training starts from, and the logs of earlier epochs."""
-    # A run that is resumed has its weights in its checkpoint, and one with `init` takes them all from there.
+    # A resumed run takes its weights from its checkpoint, and a run with `init` takes them from that run.
     init = config.train.init if resume is None else None
     weights = config.model.weights if resume is None and init is None else None
     network = dataclasses.replace(config.model, weights=weights)
@@ -142,7 +144,7 @@ def _model(
 
 
 def _compile(model: keras.Model, config: Config, jit: bool | str) -> None:
-    # The pixels' weights make the difference between "mean" and "object_mean".
+    # "mean" and "object_mean" differ in the weights of pixels only.
     reduction = "sum" if config.loss.reduction == "sum" else losses.MEAN
     options: dict[str, Any] = {} if config.loss.alpha == 1 else {"alpha": config.loss.alpha}
     distance_loss = registry.LOSSES[config.loss.distance_loss](reduction=reduction, **options)
@@ -163,7 +165,7 @@ def _compile(model: keras.Model, config: Config, jit: bool | str) -> None:
 
 
 def _restore(model: keras.Model, run: Path) -> list[dict[str, Any]]:
-    """Gives `model` the weights and the optimizer of `run`; returns the logs of its finished epochs."""
+    """Restores the weights and the optimizer of `run`, and returns the logs of its finished epochs."""
     path = runs.Run(run).last
     if not path.is_file():
         raise ValueError(
@@ -182,7 +184,7 @@ def _restore(model: keras.Model, run: Path) -> list[dict[str, Any]]:
         for variable, value in zip(into, values, strict=True):
             variable.assign(value)
     history = runs.Run(run).history()
-    # A run that was interrupted within an epoch does that epoch again, with its learning rates.
+    # A run that was interrupted within an epoch repeats this epoch, with its learning rates.
     iterations = inner_optimizer(model.optimizer).iterations
     history = [row for row in history if row["iterations"] <= int(iterations)]
     iterations.assign(history[-1]["iterations"] if history else 0)
@@ -217,12 +219,12 @@ def _learn(
             verbose=progress.verbosity(),
         )
     except KeyboardInterrupt:
-        logger.warning("Interrupted: storing what was learned. Go on with --resume %s", store.run)
+        logger.warning("Interrupted: storing the weights. Go on with --resume %s", store.run)
         store.store_last()
 
 
 def _with_origins(config: Config, shown: Training, judged: Validation) -> Config:
-    """`config` as it is stored: it names the data that were used, also where they were given in Python."""
+    """`config` as it is stored. It also names data that were given in Python."""
     data = dataclasses.replace(
         config.data, train_sources=shown.origin, validation_sources=judged.origin
     )
@@ -232,7 +234,7 @@ def _with_origins(config: Config, shown: Training, judged: Validation) -> Config
 def _batches(
     config: Config, shown: Training, judged: Validation, epochs_done: int, problems: Problems
 ) -> tuple[tf.data.Dataset, tf.data.Dataset]:
-    """What is shown to the network: to learn from, and to compute the loss of validation."""
+    """The batches for training, and the batches for the validation loss."""
     common: dict[str, Any] = {
         "num_classes": len(config.model.class_names),
         "equal_objects": config.loss.reduction == "object_mean",
@@ -257,7 +259,7 @@ def _batches(
 def _callbacks(
     config: Config, judged: Validation, store: StoreRun, problems: Problems
 ) -> list[keras.callbacks.Callback]:
-    """Those of this package, in their order: who fills the logs stands before who reads them."""
+    """The callbacks of this package. Callbacks that fill the logs come before those that read them."""
     logs = runs.Run(store.run).tensorboard
     return [
         WeighByImages(len(judged.watched), config.train.batch_size),

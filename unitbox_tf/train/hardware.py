@@ -1,4 +1,4 @@
-"""Which device trains, in which precision, and whether XLA compiles."""
+"""Chooses the device, the precision and the use of XLA for training."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from unitbox_tf.config import TrainConfig
 logger = logging.getLogger(__name__)
 
 CPU_INFO = Path("/proc/cpuinfo")
-BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")  # of processors that may compute in bfloat16
-# float32 is kept unless the other takes a smaller share of its time: lower precision has a price, and
-# a measurement is a little off.
+BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")  # flags of processors that may compute in bfloat16
+# The other precision is chosen only below this share of float32's time: low precision has a price, and
+# measurements are not exact.
 WORTH_IT = 0.9
 ROUNDS = 3  # the fastest counts
 _TYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
@@ -28,7 +28,7 @@ _TYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16", "mixed_float16": "
 
 @contextlib.contextmanager
 def _hardware(settings: TrainConfig) -> Iterator[bool | str]:
-    """Chooses device and precision while in the context, which gives Keras' `jit_compile`."""
+    """Sets device and precision within the context, and yields Keras' `jit_compile`."""
     gpus = _gpus(settings.device)
     automatic = settings.precision == "auto"
     precision, reason = best_precision(gpus) if automatic else (settings.precision, "as set")
@@ -52,7 +52,7 @@ def _hardware(settings: TrainConfig) -> Iterator[bool | str]:
 
 
 def _gpus(device: str) -> list[Any]:
-    """The GPUs that train; `ValueError` if there is none although `device` is `"gpu"`."""
+    """The GPUs that train. Raises `ValueError` if `device` is `"gpu"` and there is none."""
     gpus = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
         raise ValueError(
@@ -71,7 +71,7 @@ def _gpus(device: str) -> list[Any]:
 
 
 def best_precision(gpus: Sequence[Any]) -> tuple[str, str]:
-    """The Keras dtype policy that is fastest on this hardware, and why, in words."""
+    """The fastest Keras dtype policy on this hardware, and the reason in words."""
     other = lower_precision(gpus)
     if other is None:
         return "float32", "this hardware has no other"
@@ -81,7 +81,7 @@ def best_precision(gpus: Sequence[Any]) -> tuple[str, str]:
 
 
 def lower_precision(gpus: Sequence[Any]) -> str | None:
-    """The policy below float32 that the hardware says it has; None if there is none."""
+    """The policy below float32 that the hardware states; None if there is none."""
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
         major = details.get("compute_capability", (0, 0))[0]
@@ -102,11 +102,11 @@ def share_of_float32(policy: str, large: bool) -> float:
 def seconds(policy: str, large: bool) -> float:
     """The time of a 3x3 convolution of VGG-16's middle, forward and backward.
 
-    Flags do not tell: there are processors that name bfloat16 and take twice the time in it.
+    The flags of a processor do not tell this: some name bfloat16, but take twice the time in it.
 
     Args:
         policy: Keras' dtype policy.
-        large: whether the batch is one that a GPU notices.
+        large: True measures a batch that is large enough for a GPU.
     """
     dtype = _TYPES[policy]
 
@@ -124,4 +124,4 @@ def seconds(policy: str, large: bool) -> float:
         start = time.perf_counter()
         float(run(*inputs))  # waits until it is done
         times.append(time.perf_counter() - start)
-    return min(times[1:])  # the first traces
+    return min(times[1:])  # the first call traces

@@ -24,7 +24,7 @@ class CoupledSGD(keras.optimizers.SGD):
     """
 
     def __init__(self, *args: Any, coupled_weight_decay: float = 0.0, **kwargs: Any) -> None:
-        """Arguments are those of `keras.optimizers.SGD`, and `coupled_weight_decay`."""
+        """The arguments of `keras.optimizers.SGD`, and `coupled_weight_decay`."""
         super().__init__(*args, **kwargs)
         self.coupled_weight_decay = coupled_weight_decay
 

@@ -2,8 +2,7 @@
 
     annotation ─ reading ─ augment (or only fit) ─ mosaic ─ targets.encode ─ batch
 
-Images are resized before they are labelled, so that heatmaps are exact at the size that the network
-sees.
+Images are resized before heatmaps are painted, so that these are exact at the size that the network sees.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ def training_dataset(
     """Endless batches for training.
 
     Args:
-        examples: annotations, drawn in a random order that is a function of `seed`, or a data set of
-            elements as `reading.ELEMENT` says, in its own order and over again.
-        data: size, augmentation and labels.
-        num_classes: of the model.
-        equal_objects: whether each object has the same weight in the distance loss, or each pixel.
-        batch_size: images a batch.
-        seed: of order and augmentation.
-        start: how many images earlier runs have used, so that a resumed run sees others.
+        examples: annotations, drawn in a random order that depends on `seed`; or a data set of elements
+            as described by `reading.ELEMENT`, read in its own order, again and again.
+        data: the settings of size, augmentation and labels.
+        num_classes: the number of the model's classes.
+        equal_objects: True gives each object the same weight in the distance loss, False each pixel.
+        batch_size: the number of images in a batch.
+        seed: the seed of order and augmentation.
+        start: the number of images that earlier runs have used, so that a resumed run sees others.
         problems: images that cannot be decoded are added here and left out.
 
     Returns:
@@ -75,10 +74,10 @@ def validation_dataset(
     batch_size: int,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
-    """Each image once, in order, shrunk to fit `size` x `size` pixels; else as `training_dataset`.
+    """Batches like those of `training_dataset`, but of each image once, in order, shrunk to `size` x `size` pixels.
 
-    The data set knows its length: an image that cannot be decoded is shown as one black pixel. Keras
-    counts a batch too many where the length is unknown, in the means of the parts of the loss.
+    An image that cannot be decoded becomes one black pixel, so that the length of the data set is known.
+    If the length is unknown, Keras counts a batch too many in the means of the parts of the loss.
     """
     problems = Problems() if problems is None else problems
     images = reading.from_annotations(annotations, same_count=True, problems=problems)

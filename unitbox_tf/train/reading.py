@@ -19,7 +19,7 @@ from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 from unitbox_tf.train import augment
 
-# What an element of a user's data set holds: kinds of numbers and shape. The first two must be there.
+# The parts of an element in a user's data set: kind of numbers and shape. The first two are required.
 ELEMENT = {
     "image": ("uint8", [None, None, 3]),
     "boxes": ("numbers", [None, 4]),
@@ -37,13 +37,13 @@ def from_annotations(
     same_count: bool = False,
     problems: Problems,
 ) -> tf.data.Dataset:
-    """Each image once, with its objects; those that cannot be decoded are reported and counted once each.
+    """Each image once, with its objects. Images that cannot be decoded are reported once each.
 
     Args:
-        annotations: what to read.
-        shuffle: seed of a random order, another one each time; in the order of `annotations`, if None.
-        same_count: an image that cannot be decoded becomes one black pixel; else it is left out.
-        problems: what cannot be decoded is added here.
+        annotations: the annotations to read.
+        shuffle: seed of a random order, which differs each time; None keeps the order of `annotations`.
+        same_count: True makes an image that cannot be decoded one black pixel; False leaves it out.
+        problems: images that cannot be decoded are added here.
     """
     broken: set[int] = set()
 
@@ -77,9 +77,9 @@ def from_annotations(
 def from_elements(
     elements: tf.data.Dataset, num_classes: int, *, problems: Problems
 ) -> tf.data.Dataset:
-    """The images of a user's data set that `check_elements` has passed, in its order, with their objects.
+    """The images of a user's data set, in its order, with their objects. `check_elements` has passed the data set.
 
-    Boxes are cut to their images as `within` says. An element that `checked_element` refuses raises
+    `within` cuts boxes to their images. An element that `checked_element` refuses raises
     `tf.errors.InvalidArgumentError` where it is read.
     """
     reported: set[int] = set()
@@ -87,9 +87,7 @@ def from_elements(
     def examine(number: tf.Tensor, *parts: tf.Tensor) -> tuple[Any, ...]:
         index, (height, width, _) = int(number), parts[0].numpy()
         annotation = checked_element(index, parts[0].numpy(), *parts[1:], num_classes=num_classes)
-        if (
-            index in reported
-        ):  # elements have no names, and another order each time they are shuffled
+        if index in reported:  # elements have no names, and shuffling changes their order
             annotation, _ = _cut(annotation, height, width)
         else:
             annotation = within(annotation, height, width, problems=problems)
@@ -107,7 +105,7 @@ def from_elements(
 
 
 def _objects(boxes: tf.Tensor, classes: tf.Tensor, ignore: tf.Tensor) -> augment.Objects:
-    """What `tf.py_function` gives, with the shapes that it does not know."""
+    """The objects from `tf.py_function`, with their shapes, which it does not know."""
     boxes.set_shape([None, 4])
     classes.set_shape([None])
     ignore.set_shape([None])
@@ -115,7 +113,7 @@ def _objects(boxes: tf.Tensor, classes: tf.Tensor, ignore: tf.Tensor) -> augment
 
 
 def check_elements(elements: tf.data.Dataset) -> None:
-    """Raises `ValueError` if the elements of a user's data set are not as `ELEMENT` says."""
+    """Raises `ValueError` if the elements of a user's data set do not have the form of `ELEMENT`."""
     spec = elements.element_spec
     form = ", ".join(f'"{name}": {kind} {shape}' for name, (kind, shape) in ELEMENT.items())
     expected = (
@@ -141,7 +139,7 @@ def _is_kind(dtype: tf.DType, kind: str) -> bool:
 
 
 def parts_of(element: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-    """Image, boxes, classes and ignore of one element; classes are 0 and ignore is False where missing."""
+    """Image, boxes, classes and ignore of one element; missing classes are 0, and a missing ignore is False."""
     count = tf.shape(element["boxes"])[:1]
     classes = element.get("classes", tf.zeros(count, tf.int32))
     ignore = element.get("ignore", tf.zeros(count, tf.bool))
@@ -172,13 +170,13 @@ def checked_element(
 
 
 def check_classes(annotations: Sequence[Annotation], num_classes: int) -> None:
-    """Raises `ValueError` where the class of an object is none of `num_classes`."""
+    """Raises `ValueError` if the class of an object is not below `num_classes`."""
     for annotation in annotations:
         unnamed = annotation.classes[(annotation.classes < 0) | (annotation.classes >= num_classes)]
         if len(unnamed):
             raise ValueError(
-                f"{annotation.where}: expected classes from 0 to {num_classes - 1}, of which the model "
-                f"has names (class_names). Received: {unnamed[0]}"
+                f"{annotation.where}: expected classes from 0 to {num_classes - 1}, the named classes of the "
+                f"model (class_names). Received: {unnamed[0]}"
             )
 
 
@@ -203,16 +201,16 @@ def annotations_of(elements: tf.data.Dataset, count: int, num_classes: int) -> l
 def within(
     annotation: Annotation, height: int, width: int, *, problems: Problems | None = None
 ) -> Annotation:
-    """`annotation` with its boxes cut to its image of `height` x `width`; those outside are left out and reported.
+    """`annotation` with its boxes cut to its image of `height` x `width`. Boxes outside are left out and reported.
 
-    Boxes to be ignored are left out without a report: readers have reported boxes without area, and
-    the others have no pixel to take out of the loss.
+    Ignored boxes are left out without a report. Readers have reported boxes without area before, and the
+    other ignored boxes have no pixel to take out of the loss.
     """
     problems = Problems() if problems is None else problems
     cut, outside = _cut(annotation, height, width)
     for index in outside:
         problems.add(
-            "box outside its photo",
+            "box outside its image",
             f"{annotation.where}, object {index + 1}",
             f"expected a box in {width} x {height} pixels, received {annotation.boxes[index]}",
         )
@@ -220,9 +218,9 @@ def within(
 
 
 def _cut(annotation: Annotation, height: int, width: int) -> tuple[Annotation, np.ndarray]:
-    """`annotation` within an image of `height` x `width`, and the indices of the boxes outside that are missed."""
+    """`annotation` within an image of `height` x `width`, and the indices of boxes outside that are not ignored."""
     boxes = box_ops.clip(annotation.boxes, height, width)
-    # Not by the area, which is positive where width and height both are negative.
+    # The area does not tell: it is positive if both width and height are negative.
     inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     cut = dataclasses.replace(annotation.select(inside), boxes=boxes[inside])
     return cut, np.flatnonzero(~inside & ~annotation.ignore)
@@ -231,10 +229,10 @@ def _cut(annotation: Annotation, height: int, width: int) -> tuple[Annotation, n
 def readable(
     annotations: Sequence[Annotation], *, enough: int | None = None, problems: Problems
 ) -> list[Annotation]:
-    """The annotations whose images can be decoded, up to `enough` of them; the others are reported.
+    """The annotations whose images can be decoded, at most `enough`. The others are reported.
 
     Raises:
-        ValueError: none can be.
+        ValueError: no image can be decoded.
     """
     found: list[Annotation] = []
     first_error = ""

@@ -1,4 +1,4 @@
-"""What the network should predict: heatmaps painted from boxes (section 2 and figure 2 of the paper)."""
+"""The targets of the network: heatmaps painted from boxes (section 2 and figure 2 of the paper)."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ def encode(
 ) -> tuple[Heatmaps, Heatmaps]:
     """Heatmaps of an image of `height` x `width` pixels, and their weights.
 
-    A pixel is positive when its centre lies in the region of a box: the ellipse inscribed in it
-    (figure 2) or the box itself. Where regions meet, the smaller object has the pixel: it lies in
-    front more often. An object to be ignored takes its whole box; its pixels count in neither loss.
+    A pixel is positive if its centre lies in the region of an object: the ellipse inscribed in the box
+    (figure 2), or the box itself. Where regions overlap, the smaller object owns the pixel, because it is
+    in front more often. An ignored object takes its whole box, and its pixels count in neither loss.
 
     Args:
         boxes: `xyxy` `[N, 4]`, in pixels of the image.
         classes: `[N]` int32, below `num_classes`.
         ignore: `[N]` bool.
-        height: of the image.
-        width: of the image.
+        height: the height of the image.
+        width: the width of the image.
         num_classes: C, the number of confidence maps.
-        region: which pixels of a box are positive.
-        positive_weight: weight of positive pixels in the confidence loss; the others have 1.
-        equal_objects: whether weights of the distance loss add up to 1 for each object, or are 1.
+        region: the positive pixels of a box.
+        positive_weight: weight of positive pixels in the confidence loss. Other pixels have the weight 1.
+        equal_objects: True makes the weights of each object in the distance loss add up to 1. False gives
+            each pixel the weight 1.
 
     Returns:
-        Two dicts of `"confidence"` and `"distances"`. Targets: `[H, W, C]`, 1 where an object of
-        that class has the pixel, and `[H, W, 4]` `tblr` in pixels, 0 where none has it. Weights:
-        `[H, W]` each, 0 at pixels that do not count.
+        Two dicts of `"confidence"` and `"distances"`. Targets: `[H, W, C]`, 1 if an object of that class
+        owns the pixel, and `[H, W, 4]` `tblr` in pixels, 0 if no object owns it. Weights: `[H, W]` each,
+        0 at pixels that do not count.
     """
     points = box_ops.pixel_centres(height, width)
     owner = _paint_owners(boxes, ignore, points, region)  # [H, W], -1 where nobody is
@@ -76,7 +77,7 @@ def _values(
 
 
 def _shares(counts: tf.Tensor, index: tf.Tensor, num_objects: tf.Tensor) -> tf.Tensor:
-    """`counts` `[H, W]` divided by the number of pixels of each object, so that every object adds up to 1."""
+    """`counts` `[H, W]` divided by the number of pixels of each object, so that the sum over each object is 1."""
     pixels = tf.math.unsorted_segment_sum(counts, index, num_objects)
     return tf.math.divide_no_nan(counts, tf.gather(pixels, index))
 
@@ -84,10 +85,10 @@ def _shares(counts: tf.Tensor, index: tf.Tensor, num_objects: tf.Tensor) -> tf.T
 def _paint_owners(
     boxes: tf.Tensor, ignore: tf.Tensor, points: tf.Tensor, region: Region
 ) -> tf.Tensor:
-    """For each pixel `[H, W]` the index of the box that has it, -1 for none.
+    """For each pixel `[H, W]`, the index of the box that owns it; -1 for none.
 
-    A fold carries one map: a stack of N maps would take gigabytes for the hundreds of faces in an
-    image of a crowd.
+    A fold needs only one map. A stack of N maps would take gigabytes for an image of a crowd with hundreds
+    of faces.
     """
     # Large boxes first, so that a small one keeps its pixels.
     order = tf.argsort(box_ops.areas(boxes), direction="DESCENDING", stable=True)
