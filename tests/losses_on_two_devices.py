@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tests.test_losses import PLACED, gradient
+from tests.helpers.losses import PLACED, gradient
 from unitbox_tf import registry
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.train.test_pipeline import exif_jpeg, picture
+from tests.helpers.images import exif_jpeg, picture
 from unitbox_tf import images, inputs
 
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.train.test_pipeline import exif_jpeg
+from tests.helpers.images import exif_jpeg
 from unitbox_tf.datasets import synthetic
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.detect import test_video
+from tests.helpers import videos
 from unitbox_tf import cli, images, inputs, loading, visualize
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import detector
@@ -338,8 +338,8 @@ def test_detect_has_a_line_for_each_of_few_photos_and_none_for_many(quick, capsy
 
 
 def test_detect_writes_videos_and_what_is_in_each_frame(quick, capsys, caplog):
-    test_video.damage(test_video.write(Path("photos/detections.avi")), [4])
-    test_video.write(Path("photos/whole.mp4"), 5, "mp4v")
+    videos.damage(videos.write(Path("photos/detections.avi")), [4])
+    videos.write(Path("photos/whole.mp4"), 5, "mp4v")
     assert quick("photos/*.avi", "photos/whole.mp4", "photos/0.png", status=1)[:1] == [0]
     printed = capsys.readouterr()
     # Its json would be that of the images.
@@ -348,7 +348,7 @@ def test_detect_writes_videos_and_what_is_in_each_frame(quick, capsys, caplog):
     assert results_of() == ["photos/0.png"]
     content = json.loads(Path("out/detections-2.json").read_text())
     assert [n for n, frame in enumerate(content["frames"]) if "error" in frame] == [4]
-    assert len(test_video.frames_of("out/whole.mp4")[0]) == 5
+    assert len(videos.frames_of("out/whole.mp4")[0]) == 5
     # Done before, with the same to report.
     caplog.clear()
     assert quick("photos/detections.avi", "photos/whole.mp4", status=1) == []
@@ -367,7 +367,7 @@ def test_detect_goes_on_after_a_video_that_is_none(quick):
 
 
 def test_a_video_that_was_stopped_is_begun_again_under_its_name(quick, monkeypatch):
-    test_video.write(Path("clip.avi"), 5)
+    videos.write(Path("clip.avi"), 5)
 
     annotate = detector.Detector.annotate_video
 

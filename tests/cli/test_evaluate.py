@@ -1,11 +1,11 @@
 import json
 
-import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tests.evaluation.test_wider_face import read_parity
+from tests.helpers.coco import coco_set
+from tests.helpers.wider_face import read_parity
 from unitbox_tf import cli
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.evaluation import wider_face
@@ -31,26 +31,6 @@ def test_evaluate_prints_a_table_and_writes_results(untrained_run, tmp_path, cap
         assert cli.main(["evaluate", found, "synthetic:#200-204", "--output", str(again)]) == 0
         figures = json.loads((again / "results.json").read_text())["figures"]["detections"]
         assert figures == results["figures"][decoder]
-
-
-def coco_set(folder):
-    """A COCO json with ids of its own and areas that are not those of boxes, and results of another tool."""
-    random = np.random.default_rng(1)
-    images = [{"id": 40 - n, "file_name": f"{n}.jpg", "height": 90, "width": 99} for n in range(6)]
-    objects, found = [], []
-    for number in range(60):
-        x, y, w, h = np.round(random.uniform([0, 0, 5, 5], [50, 50, 60, 60]), 2).tolist()
-        image, category = images[number % 6]["id"], [7, 3][number // 6 % 2]
-        known = {"id": number + 1, "image_id": image, "category_id": category}
-        area = {"area": round(w * h * 0.6, 2), "iscrowd": int(number % 7 == 0)}
-        objects.append({**known, **area, "bbox": [x, y, w, h]})
-        moved = [round(v + random.normal(0, 2), 2) for v in (x, y)]
-        score = round(random.uniform(), 2)
-        found.append({**known, "bbox": [*moved, w, h], "score": score})
-    categories = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
-    content = {"images": images, "annotations": objects, "categories": categories}
-    (folder / "set.json").write_text(json.dumps(content))
-    (folder / "found.json").write_text(json.dumps(found))
 
 
 def test_evaluate_gives_cocos_figures_for_the_results_of_another_tool(tmp_path, capsys):

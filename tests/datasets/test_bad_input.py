@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.datasets.helpers import photo, png, read, where
+from tests.helpers.data_sets import photo, png, read, where
 from unitbox_tf import datasets, registry
 from unitbox_tf.datasets import checks
 from unitbox_tf.problems import Problems

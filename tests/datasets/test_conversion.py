@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.datasets.helpers import photo, png
+from tests.helpers.data_sets import photo, png
 from unitbox_tf import datasets
 from unitbox_tf.problems import Problems
 

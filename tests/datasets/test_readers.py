@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.datasets.helpers import class_names, photo, png, read, where
+from tests.helpers.data_sets import class_names, photo, png, read, where
 from unitbox_tf import datasets, images
 from unitbox_tf.datasets import checks, fddb, synthetic
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.datasets.helpers import photo, png
+from tests.helpers.data_sets import photo, png
 from unitbox_tf import datasets, registry
 from unitbox_tf.datasets.coco import Coco
 from unitbox_tf.problems import Problems

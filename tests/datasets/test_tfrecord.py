@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from tests.datasets import helpers
-from tests.datasets.helpers import photo, png, where
+from tests.helpers import data_sets
+from tests.helpers.data_sets import photo, png, where
+from tests.helpers.shards import NAMES, pictures, read, write
 from unitbox_tf import cli, registry
 from unitbox_tf.datasets import checks, synthetic, tfrecord
 from unitbox_tf.files import Part
@@ -24,17 +25,6 @@ from unitbox_tf.presets import PRESETS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 from unitbox_tf.train import pipeline
-
-NAMES = ("cat", "dog")
-
-
-def write(annotations, root, problems=None, split="train", names=NAMES):
-    problems = Problems() if problems is None else problems
-    return tfrecord.write(annotations, root, split, names, problems=problems)
-
-
-def read(root, problems=None, split="train"):
-    return helpers.read("tfrecord", root, split, problems)
 
 
 def shards(root):
@@ -49,14 +39,6 @@ def contents(root):
 def small(monkeypatch):
     """Shards of at most 1,000 bytes of images."""
     monkeypatch.setattr(tfrecord, "SHARD_BYTES", 1000)
-
-
-def pictures(count, length=400):
-    """Annotations of so many images, two in a shard if it is small."""
-    return [
-        Annotation(f"p/{n}.png", bytes([n]) * length, [[1, 2, 3.1, n + 4]], [n % 2], size=(60, 80))
-        for n in range(count)
-    ]
 
 
 @st.composite
@@ -185,9 +167,9 @@ def test_shards_of_other_tools_are_read(name, tmp_path):
         assert first.classes.tolist() == [1, 0]
         assert first.ignore.tolist() == [False, True]
         assert second.boxes.shape == (0, 4)
-    assert helpers.class_names("tfrecord", tmp_path, "train") is None
+    assert data_sets.class_names("tfrecord", tmp_path, "train") is None
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
-    assert helpers.class_names("tfrecord", tmp_path / name, "") == NAMES
+    assert data_sets.class_names("tfrecord", tmp_path / name, "") == NAMES
 
 
 @pytest.mark.parametrize(
@@ -239,7 +221,7 @@ def test_records_of_any_content_are_read_or_named(data, tmp_path_factory):
         writer.write(record[:first] + data.draw(some) + record[last:])
     problems, message = Problems(), str(path)
     try:
-        for annotation in helpers.read("tfrecord", root / "out", "train", problems):
+        for annotation in data_sets.read("tfrecord", root / "out", "train", problems):
             assert np.isfinite(annotation.boxes).all()
             assert (annotation.classes >= 0).all()
             assert isinstance(annotation.encoded(), bytes)
@@ -300,7 +282,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, error, caplog):
 KILLED = """
 import os, sys
 from pathlib import Path
-from tests.datasets.test_tfrecord import pictures, write
+from tests.helpers.shards import pictures, write
 from unitbox_tf.datasets import tfrecord
 tfrecord.SHARD_BYTES = 1000
 example = tfrecord._example
@@ -322,7 +304,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path):
 FULL = """
 import resource, sys
 from pathlib import Path
-from tests.datasets.test_tfrecord import pictures, write
+from tests.helpers.shards import pictures, write
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     write(pictures(2, 90_000), Path(sys.argv[1]))
@@ -425,7 +407,7 @@ def test_a_folder_holds_several_splits(tmp_path):
         ValueError, match=r"expected shards as test-00000-of-00001\.tfrecord, found"
     ):
         read(root, split="test")
-    assert helpers.class_names("tfrecord", root, "val") == NAMES
+    assert data_sets.class_names("tfrecord", root, "val") == NAMES
 
 
 def test_folders_of_other_files_are_left_alone(tmp_path):
@@ -520,7 +502,7 @@ def test_a_length_that_the_file_does_not_have_is_not_believed(tmp_path):
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from tests.datasets.test_tfrecord import pictures, read, write
+from tests.helpers.shards import pictures, read, write
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 root, files = Path(sys.argv[1]), Path(sys.argv[2])
 write(pictures(1), root / "first")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.datasets import helpers
-from tests.datasets.helpers import photo, png, where
+from tests.helpers import data_sets
+from tests.helpers.data_sets import photo, png, where
 from unitbox_tf import datasets, images, registry
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
@@ -62,7 +62,7 @@ def write(form, annotations, root, problems=None, names=None, split=None, **more
 def read(form, root, problems=None, split=None, **more):
     split = SPLITS.get(form, "some") if split is None else split
     problems = Problems() if problems is None else problems
-    return helpers.read(form, root, split, problems, **more)
+    return data_sets.read(form, root, split, problems, **more)
 
 
 def stem(name):
@@ -102,7 +102,7 @@ def test_what_is_written_is_read_back(form, annotations, tmp_path_factory):
         if form in ("coco", "tfrecord", "voc", "yolo"):
             assert b.size == a.size
     if form not in ONE_CLASS:
-        assert helpers.class_names(form, root / "a", "some") == CLASSES
+        assert data_sets.class_names(form, root / "a", "some") == CLASSES
     # What the format can hold is written to the last digit: once more, and nothing changes.
     write(form, found, root / "b")
     assert contents(root / "b") == contents(root / "a")

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tests.demo.test_viewer import seen_of
+from tests.helpers.demo import seen_of
 from unitbox_tf import visualize
 from unitbox_tf.demo import drawing
 from unitbox_tf.records import Detections

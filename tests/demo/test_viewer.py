@@ -8,17 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.train.test_pipeline import exif_jpeg
+from tests.helpers.demo import seen_of
+from tests.helpers.images import exif_jpeg
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.demo import viewer as viewers
 from unitbox_tf.detect.detector import Detector
 from unitbox_tf.detect.model import UnitBox
-
-
-def seen_of(confidence, distances, size):
-    photo = np.full((*size, 3), 128, np.uint8)
-    maps = {"confidence": np.float32(confidence)[None], "distances": np.float32(distances)[None]}
-    return viewers.Seen(size, photo, (maps,), 0.0, 0.0)
 
 
 @pytest.mark.parametrize("decoder", ["peaks", "ellipse"])

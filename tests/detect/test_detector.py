@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 import unitbox_tf
-from tests.train.test_pipeline import exif_jpeg, picture
+from tests.helpers.images import exif_jpeg, picture
 from unitbox_tf import inputs, runs
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.datasets import synthetic

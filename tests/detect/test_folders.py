@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.detect import test_video
+from tests.helpers import videos
 from unitbox_tf import images
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import folders
@@ -19,7 +19,7 @@ def photos(tmp_path):
     for number in range(2):
         cv2.imwrite(str(folder / f"{number}.png"), np.full((40, 50, 3), 90, np.uint8))
     (folder / "broken.png").write_bytes(b"no image")
-    test_video.write(folder / "clip.avi", 5)
+    videos.write(folder / "clip.avi", 5)
     return folder
 
 

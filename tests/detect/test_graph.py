@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.train.test_pipeline import exif_jpeg
+from tests.helpers.images import exif_jpeg
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import inputs
 from unitbox_tf.config import Config, DecodeConfig, ModelConfig

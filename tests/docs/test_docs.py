@@ -27,7 +27,7 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
-from tests.evaluation.test_wider_face import make_truth, mat_content, write_mats
+from tests.helpers.wider_face import make_truth, mat_content, write_mats
 from unitbox_tf import cli, datasets, registry, runs
 from unitbox_tf.cli import fit, parser
 from unitbox_tf.datasets import synthetic

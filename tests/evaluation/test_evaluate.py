@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.cli.test_evaluate import coco_set
+from tests.helpers.coco import coco_set
 from unitbox_tf import datasets, registry
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.datasets import coco, synthetic

@@ -4,9 +4,9 @@ import math
 import numpy as np
 import pytest
 
-from tests.datasets.helpers import png
-from tests.evaluation.test_matching import SIZE, random_set
-from tests.evaluation.test_wider_face import make_truth, mat_content, write_mats
+from tests.helpers.data_sets import png
+from tests.helpers.matching import SIZE, random_set
+from tests.helpers.wider_face import make_truth, mat_content, write_mats
 from unitbox_tf import datasets
 from unitbox_tf.evaluation import coco, fddb, matching, protocols, wider_face
 from unitbox_tf.evaluation.results import Results

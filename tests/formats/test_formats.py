@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import unitbox_tf
-from tests.formats.conftest import CONFIG
+from tests.helpers.exports import CONFIG
 from unitbox_tf import formats, images, inputs, registry
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect.model import UnitBox

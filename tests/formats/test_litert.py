@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.formats.conftest import CARD, CONFIG
+from tests.helpers.exports import CARD, CONFIG
 from unitbox_tf import formats, loading
 from unitbox_tf.detect.detector import Detector
 from unitbox_tf.detect.model import UnitBox

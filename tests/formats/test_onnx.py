@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.formats.conftest import CARD, CONFIG
+from tests.helpers.exports import CARD, CONFIG
 from unitbox_tf import formats
 from unitbox_tf.detect import padding
 from unitbox_tf.detect.detector import Detector

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.formats.conftest import CARD, CONFIG
+from tests.helpers.exports import CARD, CONFIG
 from unitbox_tf import formats, inputs
 from unitbox_tf.detect import graph, padding
 from unitbox_tf.detect.detector import Detector

@@ -1,0 +1,11 @@
+"""What the page of the demo shows, without a network."""
+
+import numpy as np
+
+from unitbox_tf.demo import viewer as viewers
+
+
+def seen_of(confidence, distances, size):
+    photo = np.full((*size, 3), 128, np.uint8)
+    maps = {"confidence": np.float32(confidence)[None], "distances": np.float32(distances)[None]}
+    return viewers.Seen(size, photo, (maps,), 0.0, 0.0)
