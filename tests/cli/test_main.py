@@ -196,7 +196,7 @@ def test_quiet_hides_what_is_logged_and_json_prints_one_object(untrained_run, ph
     [
         (["evaluate", "RUN", "synthetic:#200-202", "--decoder", "peaks"], "figures"),
         (["convert", "synthetic:#0-2", "csv:OUT"], "written"),
-        (["export", "RUN", "OUT"], "output"),
+        (["export", "RUN", "OUT"], "format"),
     ],
 )
 def test_results_are_one_json_object(arguments, expected, untrained_run, tmp_path, capsys):
