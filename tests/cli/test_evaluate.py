@@ -20,8 +20,8 @@ def test_evaluate_prints_a_table_and_writes_results(untrained_run, tmp_path, cap
     assert "synthetic:#200-204: 4 images" in printed
     assert "4 present, 0 absent; 96 x 96 px, shown shrunk to fit 64 px" in printed
     results = json.loads((out / "results.json").read_text())
-    assert set(results["figures"]) == {"peaks", "ellipse"}
-    for decoder in results["figures"]:
+    assert set(results["metrics"]) == {"peaks", "ellipse"}
+    for decoder in results["metrics"]:
         assert (out / decoder / "curves.png").stat().st_size > 0
         assert len(list((out / decoder).glob("*.jpg"))) == 4
         # What is written can be judged, and gives the same figures.
@@ -29,8 +29,8 @@ def test_evaluate_prints_a_table_and_writes_results(untrained_run, tmp_path, cap
         again.parent.mkdir(exist_ok=True)
         found = str(out / decoder / "detections.json")
         assert cli.main(["evaluate", found, "synthetic:#200-204", "--output", str(again)]) == 0
-        figures = json.loads((again / "results.json").read_text())["figures"]["detections"]
-        assert figures == results["figures"][decoder]
+        figures = json.loads((again / "results.json").read_text())["metrics"]["detections"]
+        assert figures == results["metrics"][decoder]
 
 
 def test_evaluate_gives_cocos_figures_for_the_results_of_another_tool(tmp_path, capsys):
@@ -48,9 +48,9 @@ def test_evaluate_gives_cocos_figures_for_the_results_of_another_tool(tmp_path, 
     run.summarize()
     expected = [None if figure < 0 else figure for figure in run.stats]
     results = json.loads((tmp_path / "out/results.json").read_text())
-    assert list(results["figures"]["found"].values()) == expected
-    assert 0.1 < results["figures"]["found"]["ap"] < 0.9
-    assert len({results["figures"]["found"][f"ap_{size}"] for size in ("small", "medium")}) == 2
+    assert list(results["metrics"]["found"].values()) == expected
+    assert 0.1 < results["metrics"]["found"]["ap"] < 0.9
+    assert len({results["metrics"]["found"][f"ap_{size}"] for size in ("small", "medium")}) == 2
     # What is written is COCO's results again, with the ids of the data set.
     again = truth.loadRes(str(tmp_path / "out/found/detections.json"))
     rows = truth.loadRes(found)

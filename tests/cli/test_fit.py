@@ -145,5 +145,5 @@ def test_the_first_command_of_the_readme_gives_a_detector_that_finds_objects(tmp
     evaluate = ["evaluate", str(tmp_path / "smoke"), "synthetic:#5000000-5000300"]
     assert cli.main([*evaluate, "--output", str(tmp_path / "judged")]) == 0
     results = json.loads((tmp_path / "judged" / "results.json").read_text())
-    assert results["figures"]["peaks"]["false_positives"] <= 0.1
-    assert results["figures"]["peaks"]["recall"] >= 0.95
+    assert results["metrics"]["peaks"]["false_positives"] <= 0.1
+    assert results["metrics"]["peaks"]["recall"] >= 0.95

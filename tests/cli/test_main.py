@@ -194,7 +194,7 @@ def test_quiet_hides_what_is_logged_and_json_prints_one_object(untrained_run, ph
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["evaluate", "RUN", "synthetic:#200-202", "--decoder", "peaks"], "figures"),
+        (["evaluate", "RUN", "synthetic:#200-202", "--decoder", "peaks"], "metrics"),
         (["convert", "synthetic:#0-2", "csv:OUT"], "written"),
         (["export", "RUN", "OUT"], "format"),
     ],

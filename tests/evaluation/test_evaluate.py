@@ -39,8 +39,8 @@ def pictures(count=4):
 
 def test_a_detector_is_judged_on_annotations_in_memory(tmp_path):
     found = evaluate(Perfect(), pictures())
-    assert list(found.figures) == ["peaks"]
-    assert found.figures["peaks"]["recall"] == found.figures["peaks"]["ap75"] == 1
+    assert list(found.metrics) == ["peaks"]
+    assert found.metrics["peaks"]["recall"] == found.metrics["peaks"]["ap75"] == 1
     assert found.annotations["peaks"] == pictures()
     assert [len(each) for each in found.detections["peaks"]] == [len(p.boxes) for p in pictures()]
     assert found.class_names == ("object",)
@@ -57,7 +57,7 @@ def test_a_detector_is_judged_on_annotations_in_memory(tmp_path):
 def test_sources_give_the_figures_of_their_annotations():
     one = evaluate(Perfect(), "synthetic:#0-4")
     several = evaluate(Perfect(), ["synthetic:#0-1", datasets.open("synthetic:#1-4")])
-    assert one.figures == several.figures == evaluate(Perfect(), pictures()).figures
+    assert one.metrics == several.metrics == evaluate(Perfect(), pictures()).metrics
     assert one.facts["annotations"]["digest"] == several.facts["annotations"]["digest"]
     assert several.facts["annotations"]["sources"] == ["synthetic:#0-1", "synthetic:#1-4"]
 
@@ -81,7 +81,7 @@ def test_a_list_of_detections_is_judged_like_a_file_of_them(tmp_path):
     assert listed.detections == {"detections": found}
     path = tmp_path / "out/detections/detections.json"
     filed = evaluate(path, "synthetic:#0-4")
-    assert filed.figures == listed.figures == {"detections": matching.summarize(found, pictures())}
+    assert filed.metrics == listed.metrics == {"detections": matching.summarize(found, pictures())}
     assert filed.detections == {"detections": None}
     assert listed.facts["detections"] == filed.facts["detections"]
     assert not list((tmp_path / "out").rglob("*.jpg"))
@@ -89,7 +89,7 @@ def test_a_list_of_detections_is_judged_like_a_file_of_them(tmp_path):
 
 def test_every_decoder_is_judged_by_its_name_or_one(untrained_run):
     both = evaluate(untrained_run, "synthetic:#200-202", max_side=64)
-    assert list(both.figures) == list(registry.DECODERS)
+    assert list(both.metrics) == list(registry.DECODERS)
     one = evaluate(untrained_run, "synthetic:#200-202", max_side=64, decoders="ellipse")
     same = evaluate(untrained_run, "synthetic:#200-202", max_side=64, decoder="ellipse")
     assert one.detections == same.detections == {"ellipse": both.detections["ellipse"]}
@@ -250,5 +250,5 @@ def test_undefined_metrics_are_null():
         synthetic.draw(0), boxes=np.zeros((0, 4)), classes=None, ignore=None
     )
     found = evaluate(Perfect(), [nothing])
-    assert np.isnan(found.figures["peaks"]["recall"])
-    assert found.to_dict()["figures"]["peaks"]["recall"] is None
+    assert np.isnan(found.metrics["peaks"]["recall"])
+    assert found.to_dict()["metrics"]["peaks"]["recall"] is None

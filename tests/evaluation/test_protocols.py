@@ -28,8 +28,8 @@ def test_summary_and_coco_say_what_their_judges_say(sized, tmp_path):
         ("coco", coco.evaluate(found, truth)),
     ):
         report = protocols.make(name, truth)(Results.of(found))
-        assert report.figures == pytest.approx(expected, nan_ok=True)
-        assert 0.02 < report.figures["ap50"] < 0.98
+        assert report.metrics == pytest.approx(expected, nan_ok=True)
+        assert 0.02 < report.metrics["ap50"] < 0.98
         folder = tmp_path / name
         folder.mkdir()
         report.save(folder, "ours")
@@ -40,7 +40,7 @@ def test_small_objects_are_ignored_by_the_summary_only(sized):
     found, truth = sized
     options = protocols.Options(min_size=30)
     report = protocols.make("summary", truth, options=options)(Results.of(found))
-    assert report.figures == matching.summarize(found, truth, 30)
+    assert report.metrics == matching.summarize(found, truth, 30)
     with pytest.raises(
         ValueError, match="min_size is for the protocol summary, received with 'coco'"
     ):
@@ -73,9 +73,9 @@ def test_fddb_says_what_its_judge_says_and_writes_official_files(sized, tmp_path
     if shape == "ellipse":
         rows = {name: fddb.rectangles_to_ellipses(row) for name, row in rows.items()}
     curves = fddb.evaluate(rows, {a.name: a.ellipses for a in truth}, dict.fromkeys(rows, SIZE))
-    assert report.figures["discrete_at_5"] == fddb.rate_at(curves.discrete, 5) > 0
-    assert report.figures["continuous"] == fddb.rate_at(curves.continuous, math.inf)
-    assert report.figures["false_positives"] == curves.discrete[0, 1]
+    assert report.metrics["discrete_at_5"] == fddb.rate_at(curves.discrete, 5) > 0
+    assert report.metrics["continuous"] == fddb.rate_at(curves.continuous, math.inf)
+    assert report.metrics["false_positives"] == curves.discrete[0, 1]
     report.save(tmp_path, "ours")
     np.testing.assert_allclose(
         fddb.read_curve(tmp_path / "ours-DiscROC.txt"), curves.discrete, rtol=1e-5
@@ -179,8 +179,8 @@ def test_wider_face_says_what_its_judge_says_and_writes_official_files(wider, tm
     wider_face.save_curves(expected, baseline, "S3FD")
     options = protocols.Options(iou=iou, curves=baseline.parent)
     report = protocols.make("wider_face", annotations, [source], options=options)(results)
-    assert report.figures == {name: curve.average_precision for name, curve in expected.items()}
-    assert 0 < report.figures["hard"] < report.figures["easy"] < 1
+    assert report.metrics == {name: curve.average_precision for name, curve in expected.items()}
+    assert 0 < report.metrics["hard"] < report.metrics["easy"] < 1
     out = tmp_path / "out"
     out.mkdir()
     report.save(out, "ours")
@@ -196,7 +196,7 @@ def test_a_part_of_wider_face_is_judged_alone(wider):
     annotations = source.annotations(photos=False)[1:]
     results = Results((np.array([[5, 5, 40, 40, 0.9], [90, 90, 5, 5, 0.1]]),), (np.zeros(2, int),))
     report = protocols.make("wider_face", annotations, [source])(results)
-    assert report.figures == {"easy": 1, "medium": 1, "hard": 1}
+    assert report.metrics == {"easy": 1, "medium": 1, "hard": 1}
 
 
 def test_resized_photos_are_not_wider_face(wider):

@@ -57,9 +57,9 @@ class Evaluation:
     problems: Problems
 
     @property
-    def figures(self) -> dict[str, dict[str, float]]:
+    def metrics(self) -> dict[str, dict[str, float]]:
         """The metrics by name, for each decoder. Undefined metrics are NaN."""
-        return {label: row.report.figures for label, row in self.judged.items()}
+        return {label: row.report.metrics for label, row in self.judged.items()}
 
     @property
     def detections(self) -> dict[str, Sequence[Detections] | None]:
@@ -73,15 +73,15 @@ class Evaluation:
 
     def table(self) -> str:
         """The facts and the metrics in lines, for people."""
-        return "\n".join([*described(self.facts), "", table(self.figures)])
+        return "\n".join([*described(self.facts), "", table(self.metrics)])
 
     def to_dict(self) -> dict[str, Any]:
         """Facts and metrics as a dict for json. Undefined metrics are None."""
-        figures = {
+        metrics = {
             label: {name: value if math.isfinite(value) else None for name, value in row.items()}
-            for label, row in self.figures.items()
+            for label, row in self.metrics.items()
         }
-        return {**self.facts, "figures": figures}
+        return {**self.facts, "metrics": metrics}
 
     def save(self, folder: str | Path) -> None:
         """Writes `results.json`, and for each decoder a folder with detections, curves, and drawn images.
@@ -163,17 +163,17 @@ def _shown_as(model: Mapping[str, Any]) -> str:
     return text
 
 
-def table(figures: Mapping[str, Mapping[str, float]]) -> str:
+def table(metrics: Mapping[str, Mapping[str, float]]) -> str:
     """The metrics of several detectors, with a line for each metric and a column for each detector."""
-    names = list(next(iter(figures.values())))
+    names = list(next(iter(metrics.values())))
     width = max(map(len, names))
-    columns = [max(len(label), 10) for label in figures]
-    titles = (label.rjust(column) for label, column in zip(figures, columns, strict=True))
+    columns = [max(len(label), 10) for label in metrics]
+    titles = (label.rjust(column) for label, column in zip(metrics, columns, strict=True))
     lines = ["  ".join([" " * width, *titles])]
     for name in names:
         cells = (
             _shown(row[name]).rjust(column)
-            for row, column in zip(figures.values(), columns, strict=True)
+            for row, column in zip(metrics.values(), columns, strict=True)
         )
         lines.append("  ".join([name.ljust(width), *cells]))
     return "\n".join(lines)

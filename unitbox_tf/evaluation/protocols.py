@@ -56,12 +56,12 @@ class Report:
     """The metrics of a detector by one protocol.
 
     Attributes:
-        figures: the metrics by name. Undefined metrics are NaN.
+        metrics: the metrics by name. Undefined metrics are NaN.
         save: writes curves into a folder, and plots of them over the curves of other detectors. The
             second argument is the name of this detector.
     """
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     save: Callable[[Path, str], None]
 
 
@@ -242,13 +242,13 @@ def _fddb(annotations: Sequence[Annotation], options: Options, problems: Problem
                 rows = fddb.rectangles_to_ellipses(rows)
             detections[annotation.name] = rows
         curves = fddb.evaluate(detections, truth, known, problems=problems)
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for count in FALSE_POSITIVES:
-            figures[f"discrete_at_{count}"] = fddb.rate_at(curves.discrete, count)
-            figures[f"continuous_at_{count}"] = fddb.rate_at(curves.continuous, count)
-        figures["discrete"] = fddb.rate_at(curves.discrete, math.inf)
-        figures["continuous"] = fddb.rate_at(curves.continuous, math.inf)
-        figures["false_positives"] = int(curves.discrete[:, 1].max())
+            metrics[f"discrete_at_{count}"] = fddb.rate_at(curves.discrete, count)
+            metrics[f"continuous_at_{count}"] = fddb.rate_at(curves.continuous, count)
+        metrics["discrete"] = fddb.rate_at(curves.discrete, math.inf)
+        metrics["continuous"] = fddb.rate_at(curves.continuous, math.inf)
+        metrics["false_positives"] = int(curves.discrete[:, 1].max())
 
         def save(folder: Path, label: str) -> None:
             fddb.save_curves(curves, folder / f"{label}-")
@@ -257,7 +257,7 @@ def _fddb(annotations: Sequence[Annotation], options: Options, problems: Problem
                 path = folder / f"{score}.png"
                 _plot(fddb.plot, {label: curves}, path, score=score, others=others[kind])
 
-        return Report(figures, save)
+        return Report(metrics, save)
 
     return judge
 
@@ -323,8 +323,8 @@ def _wider_face(
             wider_face.write_detections(detections, folder / "results")
             _plot(wider_face.plot, curves, folder / "curves.png", label, others)
 
-        figures = {name: curve.average_precision for name, curve in curves.items()}
-        return Report(figures, save)
+        metrics = {name: curve.average_precision for name, curve in curves.items()}
+        return Report(metrics, save)
 
     return judge
 

@@ -119,8 +119,8 @@ class ValidateDetections(keras.callbacks.Callback):
         }
         protocol = self._config.train.validation_protocol
         if protocol != "summary":
-            figures = self._judge(Results.of(detections)).figures
-            reached |= {f"val_{protocol}_{name}": value for name, value in figures.items()}
+            metrics = self._judge(Results.of(detections)).metrics
+            reached |= {f"val_{protocol}_{name}": value for name, value in metrics.items()}
         if logs is not None:
             # Precision and IoU are undefined while nothing is found. In a curve they are 0.
             logs.update({k: 0.0 if math.isnan(v) else v for k, v in reached.items()})

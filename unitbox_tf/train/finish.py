@@ -82,8 +82,8 @@ def _judged(
     protocol = config.train.validation_protocol
     if protocol != "summary":
         judge = validation.judge(annotations, protocol, problems=problems)
-        figures = judge(Results.of(detections)).figures
-        found |= {f"{protocol}_{name}": value for name, value in figures.items()}
+        metrics = judge(Results.of(detections)).metrics
+        found |= {f"{protocol}_{name}": value for name, value in metrics.items()}
     return found
 
 
