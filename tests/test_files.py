@@ -45,6 +45,40 @@ def test_a_folder_takes_the_place_of_a_folder(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_does_not_take_the_place_of_a_folder_with_files(tmp_path):
+    folder = tmp_path / "model.onnx"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("precious")
+    with pytest.raises(OSError, match=r"model\.onnx"):
+        files.write(folder, "new")
+    assert (folder / "thesis.txt").read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_is_back_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    path = tmp_path / "one"
+    path.mkdir()
+    (path / "old").touch()
+    replace, calls = files.os.replace, []
+
+    def fails_once(source, destination):
+        calls.append(source)
+        if len(calls) == 2:
+            raise OSError("no space left")
+        replace(source, destination)
+
+    monkeypatch.setattr(files.os, "replace", fails_once)
+
+    def write():
+        with files.replacing(path) as partial:
+            partial.mkdir()
+
+    with pytest.raises(OSError, match="no space left"):
+        write()
+    assert [p.name for p in path.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_the_digest_is_that_of_all_contents(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b/2").write_bytes(b"two")

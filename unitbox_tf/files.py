@@ -16,27 +16,39 @@ from pathlib import Path
 def replacing(path: str | Path) -> Iterator[Path]:
     """A new path beside `path`. At the end of the context, it takes the place of `path`; after an error it is deleted.
 
-    If a program is stopped at any moment, either the old file or folder is there or the new one, and it
-    is whole. The caller makes a file or a folder at the new path. Its name is hidden and ends with the
-    name of `path`, so that writers find the suffix. Folders above are made.
+    If a program is stopped at any moment, either the old file is there or the new one, and it is whole.
+    A folder takes the place of a folder in two steps; between them, the old one has a hidden name. The
+    caller makes a file or a folder at the new path. Its name is hidden and ends with the name of `path`,
+    so that writers find the suffix. Folders above are made.
+
+    Raises:
+        OSError: `path` is a folder and the caller made a file, or the other way round; nothing is lost.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield partial
-        if path.is_dir() and not path.is_symlink():  # a folder cannot be replaced in one step
-            earlier = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
-            os.replace(path, earlier)
-            os.replace(partial, path)
-            shutil.rmtree(earlier)
-        else:
+        if partial.is_dir() and path.is_dir() and not path.is_symlink():
+            _replace_folder(path, partial)
+        else:  # which refuses to put a file in the place of a folder
             os.replace(partial, path)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
             partial.unlink(missing_ok=True)
+
+
+def _replace_folder(path: Path, partial: Path) -> None:
+    earlier = path.with_name(f".earlier-{uuid.uuid4().hex[:8]}-{path.name}")
+    os.replace(path, earlier)
+    try:
+        os.replace(partial, path)
+    except BaseException:
+        os.replace(earlier, path)
+        raise
+    shutil.rmtree(earlier)
 
 
 def remove_partial(folder: Path) -> None:

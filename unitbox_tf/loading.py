@@ -8,8 +8,7 @@ from typing import Any
 from unitbox_tf import formats, runs, settings
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect.detector import Detector
-
-KERAS_SUFFIX = ".keras"
+from unitbox_tf.runs import KERAS_SUFFIX as KERAS_SUFFIX
 
 
 def load(path: str | Path, **decode: Any) -> Detector:
@@ -29,13 +28,11 @@ def load(path: str | Path, **decode: Any) -> Detector:
     """
     settings.changed(DecodeConfig(), decode)  # names unknown fields before anything is opened
     run = runs.Run.find(path)
-    if run.exists:
+    path = run.folder
+    if run.exists or (path.suffix == KERAS_SUFFIX and path.is_file()):
         from unitbox_tf.detect.model import UnitBox
 
-        return UnitBox.from_preset(run.folder, **decode).detector()
-    path = run.folder
-    if path.suffix == KERAS_SUFFIX and path.is_file():
-        return _keras(path, decode)
+        return UnitBox.from_preset(path, **decode).detector()
     exported = formats.open_exported(path)
     if exported is None:
         raise ValueError(
@@ -44,23 +41,6 @@ def load(path: str | Path, **decode: Any) -> Detector:
             + ("" if path.exists() else f"; it does not exist, and {runs.published()}")
         )
     return _from_exported(path, exported, decode)
-
-
-def _keras(path: Path, changes: dict[str, Any]) -> Detector:
-    import keras
-
-    from unitbox_tf.detect.model import UnitBox
-
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        raise ValueError(f"{path}: expected a Keras file of a UnitBox model: {error}") from error
-    if not isinstance(model, UnitBox):
-        raise ValueError(
-            f"{path}: expected a UnitBox model. Received: {type(model).__name__} {model.name!r}"
-        )
-    model.decode = settings.changed(model.decode, changes)
-    return model.detector()
 
 
 def _from_exported(path: Path, exported: formats.Exported, changes: dict[str, Any]) -> Detector:

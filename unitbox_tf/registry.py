@@ -80,7 +80,7 @@ DECODERS = Registry(
         "ellipse": "unitbox_tf.detect.decoders:ELLIPSE",
     },
 )
-# A function `(weights, seed) -> network.backbones.Backbone`.
+# A function `(config: ModelConfig, seed: int) -> network.backbones.Backbone`.
 BACKBONES = Registry("backbone", {"vgg16": "unitbox_tf.network.backbones:vgg16"})
 # A `formats.Format`.
 FORMATS = Registry(

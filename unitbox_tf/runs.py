@@ -22,6 +22,7 @@ from unitbox_tf import config as configs
 from unitbox_tf import files
 from unitbox_tf.config import Config
 
+KERAS_SUFFIX = ".keras"  # of files of `keras.Model.save`
 _HERE = Path(__file__).parent
 # Published detectors are inside the package in a wheel, and beside it in the repository: see setup.cfg.
 FOLDER = _HERE / "saved_models"

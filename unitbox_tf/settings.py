@@ -170,7 +170,7 @@ def _checked(owner: type, field: dataclasses.Field[Any], hint: Any, value: Any) 
     if usable:
         return converted
     if names is not None:
-        expected = f"one of {list(names)}"
+        expected = f"one of {list(names)}, or a name that this program has registered"
     else:
         expected = _words(hint) + (f" {check.words}" if check else "")
     raise ValueError(f"{owner.__name__}.{field.name}: expected {expected}. Received: {value!r}")

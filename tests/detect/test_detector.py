@@ -156,7 +156,7 @@ def test_what_is_no_photo_is_named(found, tmp_path):
     path = tmp_path / "notes.jpg"
     path.write_text("not an image")
     with pytest.raises(
-        ValueError, match=r"notes\.jpg: expected a JPEG or PNG image, which these 11"
+        ValueError, match=r"notes\.jpg: expected a JPEG or PNG image, which these 12"
     ):
         found(path)
     with pytest.raises(ValueError, match=r"notes\.jpg.*: Unknown image file format"):

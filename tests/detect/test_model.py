@@ -161,7 +161,27 @@ def test_another_keras_file_is_refused(tmp_path):
         unitbox_tf.load(path)
 
 
+def test_frozen_layers_stay_frozen(tmp_path):
+    one = UnitBox(own_backbone(), ("cat",))
+    one.get_layer("confidence_head").trainable = False
+    one.backbone.model.get_layer("first").trainable = False
+    one.save(tmp_path / "some.keras")
+    some = keras.saving.load_model(tmp_path / "some.keras")
+    names = [weight.path for weight in some.trainable_weights]
+    assert names == [weight.path for weight in one.trainable_weights]
+    assert len(names) == 4
+    one.trainable = False
+    one.save(tmp_path / "all.keras")
+    assert not keras.saving.load_model(tmp_path / "all.keras").trainable_weights
+
+
 def test_settings_of_the_network_are_checked():
+    with pytest.raises(ValueError, match="class_names: expected a list of texts"):
+        UnitBox(own_backbone(), "face")
+    with pytest.raises(ValueError, match=r"Expected a Backbone\. Received: 'vgg16'"):
+        UnitBox("vgg16", ("a",))
+    with pytest.raises(ValueError, match="channels 'rgb' or 'bgr'"):
+        Preprocessing("xyz")
     with pytest.raises(ValueError, match="class_names that differ"):
         UnitBox(own_backbone(), ("cat", "cat"))
     with pytest.raises(ValueError, match="class_names: expected a list of texts"):

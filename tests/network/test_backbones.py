@@ -40,7 +40,7 @@ def test_a_copy_has_the_same_weights_and_shares_none():
 def test_taps_that_are_not_there_are_named():
     with pytest.raises(ValueError, match=r"layer of 'tiny'. Received: 'third'. It has .*'second'"):
         Backbone(tiny(), confidence="first", distances="third", stride=4)
-    with pytest.raises(ValueError, match=r"stride of at least 1\. Received: 0"):
+    with pytest.raises(ValueError, match=r"whole stride of at least 1\. Received: 0"):
         Backbone(tiny(), confidence="first", distances="second", stride=0)
 
 

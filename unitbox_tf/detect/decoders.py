@@ -36,14 +36,15 @@ class Decoder:
         find: maps `confidence`, `distances` and the settings to boxes `xyxy` `[B, N, 4]` in pixels of
             the heatmaps, and their evidence `[B, N, C]`, see `suppress`.
         options: fields of `DecodeConfig` that it reads.
-        formats: names of the export formats in which it runs.
+        engines: where it can run: "tensorflow", with `find`; "onnx", where ONNX has operators for all of `find`;
+            "numpy", where `formats.numpy_decoder` does the same. An export format names its engine.
         once: True if it finds an object at most once in a scale.
     """
 
     find: Callable[[tf.Tensor, tf.Tensor, DecodeConfig], tuple[tf.Tensor, tf.Tensor]]
     options: tuple[str, ...]
-    formats: tuple[str, ...]
-    once: bool
+    engines: tuple[str, ...] = ("tensorflow",)
+    once: bool = False
 
 
 def decode_scales(
@@ -244,12 +245,10 @@ def label_components(mask: tf.Tensor) -> tf.Tensor:
 PEAKS = Decoder(
     find_peaks,
     ("score_threshold", "nms_iou", "max_detections"),
-    formats=("saved_model", "onnx", "litert"),
-    once=False,
+    engines=("tensorflow", "onnx", "numpy"),
 )
 ELLIPSE = Decoder(
     find_blobs,
     ("score_threshold", "nms_iou", "max_detections", "blob_threshold"),
-    formats=("saved_model",),
     once=True,
 )

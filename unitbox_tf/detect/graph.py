@@ -36,8 +36,8 @@ def options() -> dict[str, tf.DType]:
 
 
 def _names() -> list[str]:
-    """The decoders that the graph has: those that run in a SavedModel."""
-    return [each for each in registry.DECODERS if "saved_model" in registry.DECODERS[each].formats]
+    """The decoders that the graph has: those that run in TensorFlow."""
+    return [each for each in registry.DECODERS if "tensorflow" in registry.DECODERS[each].engines]
 
 
 def shown_size(

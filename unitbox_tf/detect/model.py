@@ -64,7 +64,9 @@ class UnitBox(keras.Model):
         Raises:
             ValueError: a setting is unusable.
         """
-        names = ModelConfig(class_names=tuple(class_names)).class_names
+        if not isinstance(backbone, backbones.Backbone):
+            raise ValueError(f"Expected a Backbone. Received: {backbone!r}")
+        names = ModelConfig(class_names=class_names).class_names  # type: ignore[arg-type]  # checked
         image = keras.Input((None, None, 3), name="image")
         own: dict[str, Any] = {
             "unshared": unshared,
@@ -117,6 +119,10 @@ class UnitBox(keras.Model):
             ValueError: there is no such detector, it is damaged, or a field is unknown or unusable.
         """
         run = runs.Run.find(name)
+        if run.folder.suffix == runs.KERAS_SUFFIX and run.folder.is_file():
+            model = _open_keras(run.folder)
+            model.decode = settings.changed(model.decode, decode)
+            return model
         config = run.config()
         network = dataclasses.replace(config.model, weights=None)
         model = cls.from_settings(network, settings.changed(config.decode, decode))
@@ -187,6 +193,7 @@ class UnitBox(keras.Model):
         """The configuration for Keras' files, without weights."""
         return {
             "name": self.name,
+            "frozen": [layer.name for layer in self.layers if not layer.trainable],
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "class_names": list(self.class_names),
             "decode": dataclasses.asdict(self.decode),
@@ -198,7 +205,24 @@ class UnitBox(keras.Model):
         """The model of a configuration by `get_config`, with random weights."""
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
         decode = settings.from_dict(DecodeConfig, config["decode"], "decode")
-        return cls(**{**config, "backbone": backbone, "decode": decode})
+        arguments = {**config, "backbone": backbone, "decode": decode}
+        frozen = arguments.pop("frozen")
+        model = cls(**arguments)
+        for name in frozen:
+            model.get_layer(name).trainable = False
+        return model
+
+
+def _open_keras(path: Path) -> UnitBox:
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        raise ValueError(f"{path}: expected a Keras file of a UnitBox model: {error}") from error
+    if not isinstance(model, UnitBox):
+        raise ValueError(
+            f"{path}: expected a UnitBox model. Received: {type(model).__name__} {model.name!r}"
+        )
+    return model
 
 
 def publish(run: str | Path, folder: str | Path, *, last: bool = False, **decode: Any) -> runs.Run:

@@ -8,6 +8,7 @@ or LiteRT file does not.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,7 @@ class Format:
             and `decode` replaces the model's settings of decoding.
         open: opens a path, and returns `Exported`. Raises `ValueError` if this package did not write the
             file, and `ImportError` if a library is not installed.
+        engine: the library, a name in `Decoder.engines`, that runs the decoder of the files.
         marker: the name of a file in each folder of this format.
         calibrated: True if `save` also takes `calibration`: RGB images uint8 `[H, W, 3]`.
     """
@@ -49,6 +51,7 @@ class Format:
     suffix: str
     save: Callable[..., None]
     open: Callable[[Path], Exported]
+    engine: str = "tensorflow"
     marker: str = ""
     calibrated: bool = False
 
@@ -90,7 +93,7 @@ def export(
     """Writes a detector as a file or folder for applications.
 
     Args:
-        model: a `UnitBox`, the folder of a run, or a published name, such as "faces".
+        model: a `UnitBox`, the folder of a run, a `.keras` file, or a published name, such as "faces".
         path: the file to write, or the folder for a SavedModel.
         format: a name of `registry.FORMATS`: "saved_model", "onnx", "litert" (float16) or "litert-int8".
             None takes the format from the suffix of `path`: .onnx, .tflite (litert), else a SavedModel.
@@ -115,15 +118,12 @@ def export(
         wanted = "images for calibration" if chosen.calibrated else "no images for calibration"
         received = f"{len(pictures)} images" if pictures else "none"
         raise ValueError(f"Expected {wanted} with the format {chosen.name}. Received: {received}")
-    card = None
-    if isinstance(model, str | os.PathLike):
-        model, card = _opened(model)
-    options: dict[str, Any] = {"decode": settings.changed(model.decode, decode)}
+    opened, card = _opened(model)
+    options: dict[str, Any] = {"decode": settings.changed(opened.decode, decode)}
+    check_decoder(options["decode"], chosen)
     if pictures:
         options["calibration"] = _read(pictures, problems)
-    if card is None:
-        card = f"# UnitBox detector: {', '.join(model.class_names)}\n"
-    chosen.save(model, path, card, **options)
+    chosen.save(opened, path, card, **options)
     return path
 
 
@@ -131,6 +131,12 @@ def format_of(path: Path, name: str | None = None) -> Format:
     """The format of this name; without a name, the format of the path."""
     known: list[Format] = [registry.FORMATS[name] for name in registry.FORMATS]
     if name is None:
+        close = difflib.get_close_matches(path.suffix.lower(), suffixes(), n=1)
+        if close and path.suffix not in suffixes():
+            raise ValueError(
+                f"Expected a suffix of {suffixes()}, or no suffix for a SavedModel. Received: {path}. "
+                f"Did you mean {close[0]}?"
+            )
         by_suffix = (format for format in known if format.suffix == path.suffix)
         folders = (format for format in known if not format.suffix)
         return next(by_suffix, None) or next(folders)
@@ -142,12 +148,21 @@ def format_of(path: Path, name: str | None = None) -> Format:
     return chosen
 
 
-def _opened(name: str | os.PathLike[str]) -> tuple[UnitBox, str]:
-    """The model of a run's folder or of a published name, and its model card."""
+def _opened(model: Any) -> tuple[UnitBox, str]:
+    """The model that `export` is given, and its model card."""
     from unitbox_tf.detect.model import UnitBox
 
-    run = runs.Run.find(Path(name))
-    return UnitBox.from_preset(run.folder), run.card()
+    if isinstance(model, str | os.PathLike):
+        run = runs.Run.find(Path(model))
+        model = UnitBox.from_preset(run.folder)
+        if run.exists:
+            return model, run.card()
+    if not isinstance(model, UnitBox):
+        raise ValueError(
+            "Expected a UnitBox, the folder of a run, a .keras file or a published name. "
+            f"Received: {type(model).__name__}"
+        )
+    return model, f"# UnitBox detector: {', '.join(model.class_names)}\n"
 
 
 def _read(pictures: Sequence[inputs.Picture], problems: Problems | None) -> Iterator[np.ndarray]:
@@ -189,12 +204,13 @@ def suffixes() -> list[str]:
     return list(dict.fromkeys(suffix for suffix in found if suffix))
 
 
-def check_decoder(decode: DecodeConfig, name: str) -> None:
-    """Raises `ValueError` if the decoder does not run in the format of this name."""
-    if name not in registry.DECODERS[decode.decoder].formats:
-        able = [each for each in registry.DECODERS if name in registry.DECODERS[each].formats]
+def check_decoder(decode: DecodeConfig, format: Format) -> None:
+    """Raises `ValueError` if the decoder does not run in the format."""
+    able = [each for each in registry.DECODERS if format.engine in registry.DECODERS[each].engines]
+    if decode.decoder not in able:
         raise ValueError(
-            f"Expected a decoder that runs in {name}, one of {able}. Received: {decode.decoder!r}"
+            f"Expected a decoder that runs in {format.name}, one of {able}. "
+            f"Received: {decode.decoder!r}"
         )
 
 

@@ -72,7 +72,7 @@ def save(
     """
     path = Path(path)
     decode = decode or model.decode
-    formats.check_decoder(decode, "litert")
+    formats.check_decoder(decode, FORMAT)
     preprocessing = {
         "stride": model.backbone.stride,
         **dataclasses.asdict(model.backbone.preprocessing),
@@ -195,7 +195,12 @@ def network(opened: Any) -> numpy_decoder.Network:
     return run
 
 
-FORMAT = formats.Format("litert", ".tflite", save, open)
+FORMAT = formats.Format("litert", ".tflite", save, open, engine="numpy")
 INT8 = formats.Format(
-    "litert-int8", ".tflite", functools.partial(save, precision="int8"), open, calibrated=True
+    "litert-int8",
+    ".tflite",
+    functools.partial(save, precision="int8"),
+    open,
+    engine="numpy",
+    calibrated=True,
 )

@@ -46,7 +46,7 @@ def save(
         ImportError: tf2onnx is not installed.
     """
     decode = decode or model.decode
-    formats.check_decoder(decode, "onnx")
+    formats.check_decoder(decode, FORMAT)
     tf2onnx = optional.load("tf2onnx", "onnx", "exporting to ONNX")
     importlib.import_module("tf2onnx.convert")
     import tensorflow as tf
@@ -125,4 +125,4 @@ def open(path: Path) -> Exported:
     return Exported(detect, names, decode, tuple(OPTIONS), images.decode_with_pillow)
 
 
-FORMAT = formats.Format("onnx", ".onnx", save, open)
+FORMAT = formats.Format("onnx", ".onnx", save, open, engine="onnx")

@@ -51,7 +51,7 @@ def save(
     """
     path = Path(path)
     decode = decode or model.decode
-    formats.check_decoder(decode, "saved_model")
+    formats.check_decoder(decode, FORMAT)
     is_export = (path / MARKER).is_file()
     if path.is_symlink():
         raise ValueError(f"{path} is a link: it is left as it is. Name the folder itself.")

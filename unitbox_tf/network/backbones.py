@@ -30,6 +30,13 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Raises `ValueError` if a value is unusable."""
+        if self.channels not in ("rgb", "bgr") or len(self.mean) != 3:
+            raise ValueError(
+                f"Expected channels 'rgb' or 'bgr', and a mean of 3 numbers. Received: {self}"
+            )
+
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class Backbone:
@@ -64,8 +71,8 @@ class Backbone:
                     f"Expected the name of a layer of {model.name!r}. Received: {name!r}. It has "
                     f"{[layer.name for layer in model.layers]}"
                 )
-        if stride < 1:
-            raise ValueError(f"Expected a stride of at least 1. Received: {stride}")
+        if not isinstance(stride, int) or stride < 1:
+            raise ValueError(f"Expected a whole stride of at least 1. Received: {stride}")
         self.model = model
         self.confidence = confidence
         self.distances = distances
