@@ -268,12 +268,15 @@ def test_detect_does_not_mix_results_of_other_settings(quick, capsys):
     before = Path("out/detections.json").read_bytes()
     assert quick("photos", status=1, score_threshold=0.25, scales=(1.0, 2.0)) == []
     error = capsys.readouterr().err
-    assert "out has results of scales was [1.0], is [1.0, 2.0]; score_threshold was 0.5" in error
+    assert (
+        "out: the folder has results of other settings: scales was [1.0], is now [1.0, 2.0]; score_threshold was 0.5"
+        in error
+    )
     assert "or begin anew there with restart (--restart)" in error
     assert Path("out/detections.json").read_bytes() == before
     Path("weights").write_bytes(b"of another model")
     quick("photos", status=1)
-    assert "out has results of weights was " in capsys.readouterr().err
+    assert "out: the folder has results of other settings: weights was " in capsys.readouterr().err
     Path("out/mine.png").write_bytes(b"mine")
     assert quick("photos/1.png", "--restart", score_threshold=0.25) == [1]
     names = {path.name for path in Path("out").iterdir()}

@@ -58,7 +58,7 @@ def test_what_is_done_is_told_and_not_done_again(photos, detector, shown, tmp_pa
 
 def test_results_of_other_weights_are_not_mixed(photos, detector, tmp_path):
     folders.detect_into(detector, [photos / "0.png"], tmp_path / "out", digest="a")
-    with pytest.raises(ValueError, match="has results of weights was a, is b"):
+    with pytest.raises(ValueError, match="has results of other settings: weights was a, is now b"):
         folders.detect_into(detector, [photos / "0.png"], tmp_path / "out", digest="b")
     again = folders.detect_into(
         detector, [photos / "0.png"], tmp_path / "out", digest="b", restart=True

@@ -81,7 +81,7 @@ def silent_unless_it_fails() -> Iterator[None]:
             finally:
                 sys.stderr.flush()
                 os.dup2(before, 2)
-        except BaseException:
+        except Exception:  # but not Ctrl-C, which is no failure
             held.seek(0)
             os.write(2, held.read())
             raise

@@ -55,11 +55,13 @@ class Journal:
             self._write({"settings": settings})
         elif earlier != settings:
             changes = (
-                f"{name} was {earlier.get(name)}, is {settings.get(name)}"
+                f"{name} was {earlier.get(name)}, is now {settings.get(name)}"
                 for name in sorted({*earlier, *settings})
                 if earlier.get(name) != settings.get(name)
             )
-            raise ValueError(f"{path.parent} has results of {'; '.join(changes)}. {REMEDY}")
+            raise ValueError(
+                f"{path.parent}: the folder has results of other settings: {'; '.join(changes)}. {REMEDY}"
+            )
 
     def __enter__(self) -> Journal:
         return self
