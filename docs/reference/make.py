@@ -12,11 +12,12 @@ import argparse
 import importlib
 import inspect
 import os
+import pkgutil
 import sys
 import types
 import typing
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pdoc
@@ -56,11 +57,21 @@ def make(names: Sequence[str], folder: Path) -> None:
     package = importlib.import_module(names[0])
     for name in getattr(package, "__all__", ()):
         setattr(package, name, getattr(package, name))
+    names = [names[0], *(each for name in names[1:] for each in _with_hidden(name))]
     for name in pdoc.extract.walk_specs(names):
         _resolve_named_tuples(importlib.import_module(name))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         pdoc.pdoc(*names, output_directory=folder)
+
+
+def _with_hidden(name: str) -> Iterator[str]:
+    """The module, and those below it that pdoc would leave out: it sees only the modules in a package's `__all__`."""
+    yield name
+    seen = pdoc.extract.walk_specs([name])
+    for found in pkgutil.iter_modules(getattr(importlib.import_module(name), "__path__", ())):
+        if f"{name}.{found.name}" not in seen:
+            yield f"{name}.{found.name}"
 
 
 def _resolve_named_tuples(module: types.ModuleType) -> None:
