@@ -434,7 +434,7 @@ def test_photos_that_are_absent_or_change_are_reported(tmp_path, problems, monke
     monkeypatch.setattr(tfrecord, "_example", changed)
     for content in (b"another image", b"short"):
         photo(tmp_path / "a.jpg", b"an image")
-        with pytest.raises(ValueError, match=r"a\.jpg: expected 7 bytes, received \d+: "):
+        with pytest.raises(ValueError, match=r"a\.jpg: expected 8 bytes, received \d+: "):
             write(source, tmp_path / f"other{len(content)}")
 
 

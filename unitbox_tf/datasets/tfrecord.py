@@ -97,7 +97,7 @@ class Shards(DataSet):
             for number, offset, record in _records(path):
                 where = f"{path}: record {number}"
                 try:
-                    annotation = _annotation(path, offset, record)
+                    annotation, faults = _usable(_facts(path, offset, record))
                 except MALFORMED as error:
                     message = f"{where}: expected an image with its boxes: {error}"
                     raise ValueError(message) from error
@@ -105,7 +105,7 @@ class Shards(DataSet):
                 if fault:
                     problems.add(fault[0], where, fault[1])
                     continue
-                yield _checked(annotation, problems)
+                yield _checked(annotation, faults, problems)
             expected = _planned(path)
             if expected not in (None, number):
                 raise ValueError(
@@ -113,17 +113,31 @@ class Shards(DataSet):
                 )
 
 
-def _checked(annotation: Annotation, problems: Problems) -> Annotation:
-    """`annotation` without objects that no model can learn. They are reported. Boxes without area stay, ignored."""
-    places = [f"{annotation.where}, object {n}" for n in range(1, len(annotation.boxes) + 1)]
-    usable = np.isfinite(annotation.boxes).all(axis=1) & (annotation.classes >= 0)
-    for index in np.flatnonzero(~usable).tolist():
-        box, label = annotation.boxes[index].tolist(), annotation.classes[index]
-        message = f"expected a finite box and a class of 0 or above, received {box}, class {label}"
+def _usable(facts: dict[str, Any]) -> tuple[Annotation, dict[int, str]]:
+    """The annotation without objects that no model can learn, and what is wrong with these, by their index."""
+    boxes, classes = facts["boxes"].reshape(-1, 4), facts["classes"]
+    if len(classes) != len(boxes):
+        return Annotation(**facts), {}  # which refuses them
+    usable = np.isfinite(boxes).all(axis=1) & (classes >= 0)
+    faults = {
+        index: "expected a finite box and a class of 0 or above, received "
+        f"{boxes[index].tolist()}, class {classes[index]}"
+        for index in np.flatnonzero(~usable).tolist()
+    }
+    if not faults:
+        return Annotation(**facts), faults
+    clean = np.where(usable[:, None], boxes, 0.0), np.where(usable, classes, 0)
+    whole = Annotation(**{**facts, "boxes": clean[0], "classes": clean[1]})
+    return whole.select(usable), faults
+
+
+def _checked(annotation: Annotation, faults: Mapping[int, str], problems: Problems) -> Annotation:
+    """`annotation`, whose boxes without area are ignored and reported, and so are the `faults` of `_usable`."""
+    count = len(annotation.boxes) + len(faults)
+    places = [f"{annotation.where}, object {number}" for number in range(1, count + 1)]
+    for index, message in faults.items():
         problems.add("malformed annotation", places[index], message)
-    if not usable.all():
-        annotation = annotation.select(usable)
-        places = [place for place, kept in zip(places, usable, strict=True) if kept]
+    places = [place for index, place in enumerate(places) if index not in faults]
     boxes, ignore, size = annotation.boxes, annotation.ignore, annotation.size
     ignored = checks.ignored(boxes, ignore, places, size, problems=problems)
     return dataclasses.replace(annotation, ignore=ignored)
@@ -224,8 +238,11 @@ def _lengths(path: Path, file: BinaryIO) -> Iterator[tuple[int, int]]:
         offset += length + FOOTER + HEADER
 
 
-def _annotation(path: Path, offset: int, record: bytes) -> Annotation:
-    """The annotation in a record whose data begin at `offset`. Raises one of `MALFORMED` if there is none."""
+def _facts(path: Path, offset: int, record: bytes) -> dict[str, Any]:
+    """The fields of the annotation in a record whose data begin at `offset`.
+
+    Raises one of `MALFORMED` if there is none.
+    """
     spans = {}
     for name, begin, end in _features(record):
         spans[name] = begin, end
@@ -255,11 +272,11 @@ def _annotation(path: Path, offset: int, record: bytes) -> Annotation:
         raise ValueError(f"received arrays of {at - end:+} bytes")
     size = facts["size"] and tuple(map(operator.index, facts["size"]))
     name = facts["name"].encode().decode()  # half characters are no text
-    return Annotation(name, photo, size=size, attributes=attributes or None, **arrays)
+    return {"name": name, "image": photo, "size": size, "attributes": attributes or None, **arrays}
 
 
-def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> Annotation:
-    """The annotation from the Object Detection API's features alone: classes count from 1, boxes are shares."""
+def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> dict[str, Any]:
+    """The fields from the Object Detection API's features alone: classes count from 1, boxes are shares."""
 
     def values(name: str) -> Sequence[Any]:
         return _values(record[slice(*spans.get(name, (0, 0)))])
@@ -279,7 +296,9 @@ def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> 
         if values(flag):
             ignore |= np.array(values(flag)) != 0
     name = values("image/filename")[0].decode()
-    return Annotation(name, photo, boxes, labels.clip(-1, LARGEST_CLASS), ignore, size=size)
+    classes = labels.clip(-1, LARGEST_CLASS)
+    facts = {"boxes": boxes, "classes": classes, "ignore": ignore}
+    return {"name": name, "image": photo, "size": size, **facts}
 
 
 def _values(feature: bytes) -> Sequence[Any]:
