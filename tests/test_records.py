@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from unitbox_tf import images
 from unitbox_tf.datasets import csv_table
 from unitbox_tf.problems import LOGGED_PER_KIND, Problems
 from unitbox_tf.records import Annotation, Detections
@@ -50,10 +51,32 @@ def test_a_text_is_the_path_of_an_image(image):
     assert Annotation("a", image, []).image == Path("deep/a.png")
 
 
-@pytest.mark.parametrize("image", [None, 5, np.zeros((4, 4, 3), np.uint8), io.BytesIO(b"")])
+@pytest.mark.parametrize("image", [None, 5, [[[0, 0, 0]]], io.BytesIO(b"")])
 def test_what_is_no_image_is_refused_at_once(image):
     with pytest.raises(ValueError, match=rf"^a: expected an image.*: {type(image).__name__}$"):
         Annotation("a", image, [])
+
+
+def test_an_array_is_kept_as_a_png_of_the_same_pixels(random):
+    array = random.integers(0, 256, (7, 9, 3), np.uint8)
+    one = Annotation("a", array, [])
+    assert isinstance(one.image, bytes)
+    np.testing.assert_array_equal(images.decode_with_pillow(one.encoded()), array)
+    assert dataclasses.replace(one, boxes=[]) == one == Annotation("a", array[:], [])
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4, 3)), r"float64 \[4, 4, 3\]"),
+        (np.zeros((4, 4), np.uint8), r"uint8 \[4, 4\]"),
+        (np.zeros((4, 4, 4), np.uint8), r"uint8 \[4, 4, 4\]"),
+        (np.zeros((0, 4, 3), np.uint8), r"uint8 \[0, 4, 3\]"),
+    ],
+)
+def test_arrays_of_another_form_are_no_images(array, message):
+    with pytest.raises(ValueError, match=rf"^a: Expected an RGB image uint8 .*: {message}"):
+        Annotation("a", array, [])
 
 
 @pytest.mark.parametrize(

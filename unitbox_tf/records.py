@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas
     import supervision
 
-from unitbox_tf import optional
+from unitbox_tf import images, optional
 from unitbox_tf.files import Part
 
 
@@ -35,7 +35,8 @@ class Annotation:
     Attributes:
         name: identifies the image in its data set and in messages; for files, the path below the
             data set's root.
-        image: the file, a part of a file, or the bytes of a JPEG or PNG. A text is the path of a file.
+        image: the file, a part of a file, or the bytes of a JPEG or PNG. A text is the path of a file. An RGB
+            array uint8 `[H, W, 3]` becomes the bytes of a PNG, which has the same pixels.
         boxes: `xyxy` `[N, 4]` float64, in pixels of the image as displayed, with its EXIF orientation
             applied. The type is double because formats hold `x` and `w`: in float32, `x + w - x` does
             not give a written `w` of 23.7 back. Judges compute in double, too.
@@ -52,7 +53,7 @@ class Annotation:
     """
 
     name: str
-    image: Path | Part | bytes  # a text or another os.PathLike becomes a Path
+    image: Path | Part | bytes  # other forms are converted
     boxes: np.ndarray
     classes: np.ndarray = None  # type: ignore[assignment]  # filled in below
     ignore: np.ndarray = None  # type: ignore[assignment]
@@ -103,9 +104,14 @@ class Annotation:
             return image
         if isinstance(image, str | os.PathLike):
             return Path(image)
+        if isinstance(image, np.ndarray):
+            try:
+                return images.encode_png(image)
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {error}") from error
         raise ValueError(
-            f"{self.name}: expected an image as the path of a file, a Part of a file, or the bytes of a JPEG "
-            f"or PNG file. Received: {type(image).__name__}"
+            f"{self.name}: expected an image as the path of a file, a Part of a file, the bytes of a JPEG or "
+            f"PNG file, or an RGB array uint8 [H, W, 3]. Received: {type(image).__name__}"
         )
 
     def _rows(self, name: str, value: Any, width: int) -> np.ndarray:
