@@ -11,11 +11,9 @@ from typing import Any
 from unitbox_tf import registry
 from unitbox_tf.datasets import source as sources
 from unitbox_tf.datasets import writing
-from unitbox_tf.problems import Problems
+from unitbox_tf.problems import PROBLEMS_FILE, Problems
 from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation
-
-PROBLEMS_FILE = "problems.txt"  # in the folder that is written
 
 
 @dataclasses.dataclass(frozen=True)
