@@ -297,7 +297,7 @@ class Folder:
         self._known: dict[str, bool] = {}
 
     def contains(self, path: Path) -> bool:
-        """Whether the file `path` lies in the folder, links followed."""
+        """True if the file `path` lies in the folder after links are followed."""
         parent = os.path.dirname(path)
         if parent not in self._known:  # few of many images have a folder of their own
             self._known[parent] = self._is_below(os.path.realpath(parent))

@@ -28,7 +28,6 @@ import operator
 import os
 import re
 import struct
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -36,7 +35,7 @@ from typing import Any, BinaryIO, NamedTuple
 import google_crc32c
 import numpy as np
 
-from unitbox_tf import images
+from unitbox_tf import files, images
 from unitbox_tf.datasets import checks, writing
 from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.files import Part
@@ -49,7 +48,6 @@ SHARD_BYTES = 1 << 27  # of images in a shard, if it has more than one
 LARGEST_RECORD = (1 << 31) - 1  # bytes; protocol buffers end here
 LARGEST_CLASS = np.iinfo(np.int32).max
 PLAN_SUFFIX = ".shards.json"
-PARTIAL = ".partial"  # ends the names of files that are not complete
 VERSION = 1  # the form of records; shards of two versions are not mixed
 HEADER, FOOTER = 12, 4  # bytes before and after the data in a record
 SHARD_NAME = re.compile(  # as this module names them, and as the Object Detection API does
@@ -150,7 +148,7 @@ def _shards(root: Path, split: str) -> list[Path]:
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder, and no TFRecord file")
     found: dict[str, dict[tuple[int, int], Path]] = {}  # by split; by index and count
-    for path in sorted(root.iterdir()):
+    for path in _whole_files(root):
         if path.name.endswith(PLAN_SUFFIX):
             found.setdefault(path.name.removesuffix(PLAN_SUFFIX), {})
         elif match := SHARD_NAME.fullmatch(path.name) or WHOLE_NAME.fullmatch(path.name):
@@ -456,7 +454,7 @@ def write(
     writing.check_class_names(class_names)
     if isinstance(annotations, Iterator):
         annotations = list(annotations)
-    out = writing.Destination(root, root, class_names, frozenset(), photos, problems)
+    out = writing.Destination(root, root, class_names, frozenset(), photos, problems=problems)
     lengths, plan = _make_plan(annotations, out, problems)
     _claim(root, stem, plan, out)
     kept = (
@@ -515,8 +513,9 @@ def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None
     Raises `ValueError` if it has anything else.
     """
     path = root / f"{stem}{PLAN_SUFFIX}"
-    there = sorted(root.glob(f"*{PLAN_SUFFIX}")) if root.is_dir() else []
-    if root.exists() and not there and (not root.is_dir() or any(map(_is_other, root.iterdir()))):
+    listed = _whole_files(root) if root.is_dir() else []
+    there = [path for path in listed if path.name.endswith(PLAN_SUFFIX)]
+    if root.exists() and not there and (listed or not root.is_dir()):
         raise ValueError(
             f"{root}: expected a new or empty folder, or one of shards, as nothing is overwritten"
         )
@@ -526,9 +525,7 @@ def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None
                 f"{path}: shards of other images, boxes or classes have been begun here: expected the "
                 "same, to go on; write to another folder, or delete this one"
             )
-    elif any(
-        SHARD_NAME.fullmatch(p.name) and p.name.startswith(f"{stem}-") for p in root.glob("*")
-    ):
+    elif any(SHARD_NAME.fullmatch(p.name) and p.name.startswith(f"{stem}-") for p in listed):
         raise ValueError(f"{root}: has shards of {stem!r} of which {path.name} says nothing")
     names = checks.listed_class_names(root) if there else None
     if names not in (None, out.class_names):
@@ -539,32 +536,30 @@ def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None
     if names is None:
         with _complete(root / checks.LABEL_FILES[0]) as partial:
             partial.write_text("".join(f"{name}\n" for name in out.class_names), encoding="utf-8")
-    for partial in root.glob(f".*{PARTIAL}"):
-        match = SHARD_NAME.match(partial.name[1:])
+    for partial in root.iterdir():
+        match = SHARD_NAME.fullmatch(files.whole_name(partial) or "")
         if match and match["split"] == stem:  # another split may be written at this moment
             partial.unlink()
 
 
-def _is_other(path: Path) -> bool:
-    """True unless it is a file that an interrupted run leaves before there is a plan."""
-    return not (path.name.startswith(".") and path.name.endswith(PARTIAL))
+def _whole_files(folder: Path) -> list[Path]:
+    """The files in `folder`, sorted, without those that an interrupted run leaves."""
+    return [path for path in sorted(folder.iterdir()) if files.whole_name(path) is None]
 
 
 @contextlib.contextmanager
 def _complete(path: Path) -> Iterator[Path]:
-    """A path to write to. The file becomes `path` at the end; after an error it is deleted."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    """`files.replacing`, with errors that name the file."""
     try:
-        yield partial
-        os.replace(partial, path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename == str(partial):
+        with files.replacing(path) as partial:
+            yield partial
+    except OSError as error:
+        if error.filename is None:  # no space left, say
+            raise OSError(f"{path}: {error.strerror}") from error
+        if files.whole_name(Path(error.filename)) == path.name:
             raise OSError(
                 f"{path}: {error.strerror}; expected that nothing else writes to the folder"
             ) from error
-        if isinstance(error, OSError) and error.filename is None:  # no space left, say
-            raise OSError(f"{path}: {error.strerror}") from error
         raise
 
 
