@@ -149,6 +149,11 @@ def test_what_is_wrong_is_named(arguments, message):
         evaluate(*arguments)
 
 
+def test_decoders_are_names():
+    with pytest.raises(ValueError, match=r"^decoders: expected names of decoders\. Received: 3"):
+        evaluate(Perfect(), pictures(1), decoders=3)
+
+
 @pytest.mark.parametrize("detector", [Perfect(), [Perfect()(synthetic.draw(0).image)]])
 @pytest.mark.parametrize("decode", [{"max_side": 64}, {"decoders": "peaks"}])
 def test_decoding_is_for_models_that_are_opened(detector, decode):

@@ -70,6 +70,8 @@ def evaluate(
         check_output(output)  # before anything that takes long
     problems = Problems.of(problems)
     job = _Job(protocol, options or protocols.Options(), data, problems, *_split(sources, data))
+    if not isinstance(decoders, Iterable | None):
+        raise ValueError(f"decoders: expected names of decoders. Received: {decoders!r:.200}")
     chosen = [decoders] if isinstance(decoders, str) else list(decoders or ())
     chosen += [decode.pop("decoder")] if "decoder" in decode else []
     evaluation = _judge(job, detector, chosen, decode, present)
