@@ -85,3 +85,11 @@ def test_the_digest_is_that_of_all_contents(tmp_path):
     (tmp_path / "a").write_bytes(b"one")
     assert files.digest(tmp_path / "a") == hashlib.sha256(b"one").hexdigest()
     assert files.digest(tmp_path) == hashlib.sha256(b"onetwo").hexdigest()
+
+
+def test_partial_files_are_known_by_their_names(tmp_path):
+    with files.replacing(tmp_path / "one.txt") as partial:
+        assert files.whole_name(partial) == "one.txt"
+        partial.touch()
+    for name in ("one.txt", ".partial-one.txt", ".partial-0123abcd-"):
+        assert files.whole_name(tmp_path / name) is None

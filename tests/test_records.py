@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from unitbox_tf import images
 from unitbox_tf.datasets import csv_table
 from unitbox_tf.problems import LOGGED_PER_KIND, Problems
 from unitbox_tf.records import Annotation, Detections
@@ -50,10 +51,58 @@ def test_a_text_is_the_path_of_an_image(image):
     assert Annotation("a", image, []).image == Path("deep/a.png")
 
 
-@pytest.mark.parametrize("image", [None, 5, np.zeros((4, 4, 3), np.uint8), io.BytesIO(b"")])
+@pytest.mark.parametrize("image", [None, 5, [[[0, 0, 0]]], io.BytesIO(b"")])
 def test_what_is_no_image_is_refused_at_once(image):
     with pytest.raises(ValueError, match=rf"^a: expected an image.*: {type(image).__name__}$"):
         Annotation("a", image, [])
+
+
+def test_an_array_is_kept_as_a_png_of_the_same_pixels(random):
+    array = random.integers(0, 256, (7, 9, 3), np.uint8)
+    one = Annotation("a", array, [])
+    assert isinstance(one.image, bytes)
+    np.testing.assert_array_equal(images.decode_with_pillow(one.encoded()), array)
+    assert dataclasses.replace(one, boxes=[]) == one == Annotation("a", array[:], [])
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4, 3)), r"float64 \[4, 4, 3\]"),
+        (np.zeros((4, 4), np.uint8), r"uint8 \[4, 4\]"),
+        (np.zeros((4, 4, 4), np.uint8), r"uint8 \[4, 4, 4\]"),
+        (np.zeros((0, 4, 3), np.uint8), r"uint8 \[0, 4, 3\]"),
+    ],
+)
+def test_arrays_of_another_form_are_no_images(array, message):
+    with pytest.raises(ValueError, match=rf"^a: Expected an RGB image uint8 .*: {message}"):
+        Annotation("a", array, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": None}, "^Expected an image's name as a text. Received: None"),
+        ({"boxes": [[0, 0, 4, np.nan]]}, r"^a: expected boxes of finite numbers.*4\.0, nan\]"),
+        ({"boxes": [[0, 0, 4, np.inf]]}, "^a: expected boxes of finite numbers"),
+        ({"boxes": [[0, 0, 4, 5], [1]]}, r"^a: expected boxes as numbers \[N, 4\]"),
+        ({"boxes": [[0, 0, 4]] * 4}, r"^a: expected boxes \[N, 4\]. Received: shape \[4, 3\]"),
+        ({"boxes": [0, 0, 4]}, r"^a: expected boxes \[N, 4\]. Received: shape \[3\]"),
+        ({"boxes": "box"}, "^a: expected boxes as numbers"),
+        ({"classes": [1.5]}, r"^a: Expected classes as whole numbers. Received: \[1.5\]"),
+        ({"classes": [-1]}, "^a: expected classes from 0. Received: -1"),
+        ({"classes": ["dog"]}, "^a: Expected classes as whole numbers"),
+        ({"classes": [[0]]}, r"^a: expected classes \[1\]. Received: shape \[1, 1\]"),
+        ({"ignore": [3]}, r"^a: Expected ignore as True or False. Received: \[3\]"),
+        ({"ignore": ["False"]}, "^a: Expected ignore as True or False"),
+        ({"attributes": {"blur": [0.5]}}, "^a: Expected blur as whole numbers"),
+        ({"ellipses": [[1, 2, 3, 4]]}, r"^a: expected ellipses \[N, 5\]"),
+        ({"areas": ["big"]}, "^a: Expected numbers"),
+    ],
+)
+def test_objects_that_are_none_are_refused_with_the_name_of_the_image(change, message):
+    with pytest.raises(ValueError, match=message):
+        Annotation(**{"name": "a", "image": b"", "boxes": [[0, 0, 4, 5]], **change})
 
 
 def test_one_number_is_no_number_a_box():
@@ -156,6 +205,8 @@ def test_lists_of_detections_become_arrays():
         ({"scores": [0.5, 0.25]}, r"shapes: \[1, 4\], \[2\] and \[1\]"),
         ({"scores": 0.5}, r"shapes: \[1, 4\], \[\]"),
         ({"scores": ["good"]}, "Expected scores as an array of numbers"),
+        ({"scores": [np.nan]}, "of finite numbers. Received NaN or infinity"),
+        ({"boxes": [[0, 0, np.inf, 5]]}, "of finite numbers. Received NaN or infinity"),
         ({"classes": [1, 2]}, r"shapes: \[1, 4\], \[1\] and \[2\]"),
         ({"classes": [0.5]}, r"whole numbers\. Received: \[0\.5\]"),
         ({"classes": [np.nan]}, "whole numbers"),

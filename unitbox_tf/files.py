@@ -6,10 +6,13 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+_PARTIAL = re.compile(r"\.partial-[0-9a-f]{8}-(?P<whole>.+)")
 
 
 @contextlib.contextmanager
@@ -26,7 +29,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
+    partial = _new_partial(path)
     try:
         yield partial
         if partial.is_dir() and path.is_dir() and not path.is_symlink():
@@ -51,9 +54,21 @@ def _replace_folder(path: Path, partial: Path) -> None:
     shutil.rmtree(earlier)
 
 
+def _new_partial(path: Path) -> Path:
+    return path.with_name(f".partial-{uuid.uuid4().hex[:8]}-{path.name}")
+
+
+def whole_name(partial: Path) -> str | None:
+    """The name of the file that `partial` was to become; None if it is not from `replacing`."""
+    match = _PARTIAL.fullmatch(partial.name)
+    return match["whole"] if match else None
+
+
 def remove_partial(folder: Path) -> None:
     """Deletes the partial files that a killed program left in `folder`. No other program may write there meanwhile."""
-    for path in folder.glob(f".partial-{'[0-9a-f]' * 8}-*"):
+    for path in list(folder.iterdir()):
+        if whole_name(path) is None:
+            continue
         if path.is_dir():
             shutil.rmtree(path)
         else:

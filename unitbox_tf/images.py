@@ -147,6 +147,24 @@ def from_pillow(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
+def check_array(image: np.ndarray) -> None:
+    """Raises `ValueError` if the array is no RGB image uint8 `[H, W, 3]`."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(
+            f"Expected an RGB image uint8 [H, W, 3]. Received: {image.dtype} {list(image.shape)}"
+        )
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """An RGB image uint8 `[H, W, 3]` as the bytes of a PNG, without any loss.
+
+    Raises:
+        ValueError: the array has another shape or type.
+    """
+    check_array(image)
+    return cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
+
+
 def save_image(image: np.ndarray, path: str | Path) -> None:
     """Writes an RGB image uint8 `[H, W, 3]`; the suffix of `path` gives the format.
 

@@ -139,10 +139,7 @@ def read_image(image: Image, decode: Callable[[bytes], Any] = images.decode_phot
     if isinstance(image, pillow.Image):
         image = images.from_pillow(image)
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ValueError(
-                f"Expected an RGB image uint8 [H, W, 3]. Received: {image.dtype} {list(image.shape)}"
-            )
+        images.check_array(image)
         return image
     if isinstance(image, bytes):
         name, encoded = "encoded image", image

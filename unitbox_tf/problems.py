@@ -8,8 +8,11 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from unitbox_tf import files
+
 logger = logging.getLogger(__name__)
 
+PROBLEMS_FILE = "problems.txt"  # the report in the folder of a run, of results or of a data set
 LOGGED_PER_KIND = 5  # how many problems of one kind are logged in full; all of them are kept
 
 
@@ -67,13 +70,14 @@ class Problems:
             logger.warning("%d x %s", count, kind)
 
     def save(self, path: Path) -> None:
-        """Writes all problems, one in a line: kind, place, message."""
-        path.unlink(missing_ok=True)
-        self.add_to(path)
+        """Writes all problems, one in a line: kind, place, message. An earlier file is replaced."""
+        files.write(path, b"".join(self._lines()))
 
     def add_to(self, path: Path) -> None:
         """Adds the problems that a file of `save` does not have yet."""
         known = path.read_bytes() if path.exists() else b""
+        files.write(path, known + b"".join(line for line in self._lines() if line not in known))
+
+    def _lines(self) -> list[bytes]:
         # Quotes from broken files need not be text.
-        lines = [f"{p.kind}\t{p}\n".encode("utf-8", "backslashreplace") for p in self.found]
-        path.write_bytes(known + b"".join(line for line in lines if line not in known))
+        return [f"{p.kind}\t{p}\n".encode("utf-8", "backslashreplace") for p in self.found]

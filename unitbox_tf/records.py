@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import io
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pandas
     import supervision
 
-from unitbox_tf import optional
+from unitbox_tf import images, optional
 from unitbox_tf.files import Part
 
 
@@ -34,7 +35,8 @@ class Annotation:
     Attributes:
         name: identifies the image in its data set and in messages; for files, the path below the
             data set's root.
-        image: the file, a part of a file, or the bytes of a JPEG or PNG. A text is the path of a file.
+        image: the file, a part of a file, or the bytes of a JPEG or PNG. A text is the path of a file. An RGB
+            array uint8 `[H, W, 3]` becomes the bytes of a PNG, which has the same pixels.
         boxes: `xyxy` `[N, 4]` float64, in pixels of the image as displayed, with its EXIF orientation
             applied. The type is double because formats hold `x` and `w`: in float32, `x + w - x` does
             not give a written `w` of 23.7 back. Judges compute in double, too.
@@ -51,7 +53,7 @@ class Annotation:
     """
 
     name: str
-    image: Path | Part | bytes  # a text or another os.PathLike becomes a Path
+    image: Path | Part | bytes  # other forms are converted
     boxes: np.ndarray
     classes: np.ndarray = None  # type: ignore[assignment]  # filled in below
     ignore: np.ndarray = None  # type: ignore[assignment]
@@ -61,23 +63,34 @@ class Annotation:
     areas: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        boxes = np.asarray(self.boxes, np.float64).reshape(-1, 4)
-        classes = np.zeros(len(boxes)) if self.classes is None else self.classes
-        ignore = np.zeros(len(boxes)) if self.ignore is None else self.ignore
+        if not isinstance(self.name, str):
+            raise ValueError(f"Expected an image's name as a text. Received: {self.name!r:.200}")
+        boxes = self._rows("boxes", self.boxes, 4)
+        if not np.isfinite(boxes).all():
+            wrong = boxes[~np.isfinite(boxes).all(axis=1)][0].tolist()
+            raise ValueError(f"{self.name}: expected boxes of finite numbers. Received: {wrong}")
+        count = len(boxes)
         changes: dict[str, Any] = {
             "image": self._checked_image(),
             "boxes": boxes,
-            "classes": self._one_a_box("classes", classes, np.int32, len(boxes)),
-            "ignore": self._one_a_box("ignore", ignore, np.bool_, len(boxes)),
+            "classes": np.zeros(count, np.int32),
+            "ignore": np.zeros(count, np.bool_),
         }
+        if self.classes is not None:
+            classes = self._one_a_box("classes", self.classes, count, _int32)
+            if (classes < 0).any():
+                raise ValueError(f"{self.name}: expected classes from 0. Received: {classes.min()}")
+            changes["classes"] = classes
+        if self.ignore is not None:
+            changes["ignore"] = self._one_a_box("ignore", self.ignore, count, _bools)
         if self.ellipses is not None:
-            ellipses = np.asarray(self.ellipses, np.float64).reshape(-1, 5)
-            changes["ellipses"] = self._one_a_box("ellipses", ellipses, np.float64, len(boxes))
+            ellipses = self._rows("ellipses", self.ellipses, 5)
+            changes["ellipses"] = self._one_a_box("ellipses", ellipses, count, np.asarray)
         if self.areas is not None:
-            changes["areas"] = self._one_a_box("areas", self.areas, np.float64, len(boxes))
+            changes["areas"] = self._one_a_box("areas", self.areas, count, _doubles)
         if self.attributes is not None:
             changes["attributes"] = {
-                name: self._one_a_box(name, value, np.int32, len(boxes))
+                name: self._one_a_box(name, value, count, functools.partial(_int32, what=name))
                 for name, value in self.attributes.items()
             }
         if self.size is not None:
@@ -91,17 +104,46 @@ class Annotation:
             return image
         if isinstance(image, str | os.PathLike):
             return Path(image)
+        if isinstance(image, np.ndarray):
+            try:
+                return images.encode_png(image)
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {error}") from error
         raise ValueError(
-            f"{self.name}: expected an image as the path of a file, a Part of a file, or the bytes of a JPEG "
-            f"or PNG file. Received: {type(image).__name__}"
+            f"{self.name}: expected an image as the path of a file, a Part of a file, the bytes of a JPEG or "
+            f"PNG file, or an RGB array uint8 [H, W, 3]. Received: {type(image).__name__}"
         )
 
-    def _one_a_box(self, name: str, value: Any, dtype: Any, count: int) -> np.ndarray:
-        array = np.asarray(value).astype(dtype, copy=False)
+    def _rows(self, name: str, value: Any, width: int) -> np.ndarray:
+        """`value` as float64 `[N, width]`. One row may lack the first axis, and so may several in a row."""
+        try:
+            array = np.asarray(value, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.name}: expected {name} as numbers [N, {width}]. Received: {error}"
+            ) from error
+        if array.size and (array.shape[-1:] != (width,) or array.ndim > 2):
+            if array.ndim != 1 or array.size % width:
+                raise ValueError(
+                    f"{self.name}: expected {name} [N, {width}]. Received: shape {list(array.shape)}"
+                )
+        return array.reshape(-1, width)
+
+    def _one_a_box(
+        self, name: str, value: Any, count: int, to_array: Callable[[Any], np.ndarray]
+    ) -> np.ndarray:
+        try:
+            array = to_array(value)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
         if array.ndim == 0 or len(array) != count:
             received = "one number" if array.ndim == 0 else len(array)
             raise ValueError(
                 f"{self.name}: expected {count} {name}, one for each box, received {received}"
+            )
+        if array.ndim != 1 and name != "ellipses":
+            raise ValueError(
+                f"{self.name}: expected {name} [{count}]. Received: shape {list(array.shape)}"
             )
         return array
 
@@ -186,6 +228,10 @@ class Detections:
             raise ValueError(
                 "Expected boxes [K, 4], and K scores and classes. Received shapes: "
                 f"{list(boxes.shape)}, {list(scores.shape)} and {list(classes.shape)}"
+            )
+        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+            raise ValueError(
+                "Expected boxes and scores of finite numbers. Received NaN or infinity"
             )
         changes = (boxes, scores, classes, _checked_size(self.image_size))
         for name, value in zip(("boxes", "scores", "classes", "image_size"), changes, strict=True):
@@ -355,20 +401,39 @@ def _floats(values: Any, name: str) -> np.ndarray:
         raise ValueError(f"Expected {name} as an array of numbers. Received: {error}") from error
 
 
-def _int32(classes: Any) -> np.ndarray:
-    """Classes as int32. Raises `ValueError` if one is no whole number."""
-    if isinstance(classes, np.ndarray) and classes.dtype == np.int32:
-        return classes
+def _doubles(values: Any) -> np.ndarray:
     try:
-        given = np.asarray(classes)
-        with np.errstate(invalid="ignore"):  # NaN is refused below
-            whole = given.astype(np.int32)
-        same = np.array_equal(given, whole)
+        return np.asarray(values, np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"Expected classes as whole numbers. Received: {error}") from error
+        raise ValueError(f"Expected numbers. Received: {error}") from error
+
+
+def _int32(values: Any, what: str = "classes") -> np.ndarray:
+    """`values` as int32. Raises `ValueError` if one is no whole number."""
+    if isinstance(values, np.ndarray) and values.dtype == np.int32:
+        return values
+    return _exactly(values, np.int32, f"{what} as whole numbers")
+
+
+def _bools(values: Any) -> np.ndarray:
+    """`values` as bool. Raises `ValueError` if one is neither a bool nor 0 or 1."""
+    if isinstance(values, np.ndarray) and values.dtype == np.bool_:
+        return values
+    return _exactly(values, np.bool_, "ignore as True or False")
+
+
+def _exactly(values: Any, dtype: Any, expected: str) -> np.ndarray:
+    """`values` in another type. Raises `ValueError` if that changes a value."""
+    try:
+        given = np.asarray(values)
+        with np.errstate(invalid="ignore"):  # NaN is refused below
+            changed = given.astype(dtype)
+        same = np.array_equal(given, changed)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected {expected}. Received: {error}") from error
     if not same:
-        raise ValueError(f"Expected classes as whole numbers. Received: {given.tolist()!r:.200}")
-    return whole
+        raise ValueError(f"Expected {expected}. Received: {given.tolist()!r:.200}")
+    return changed
 
 
 def _checked_size(size: Any, where: str = "") -> tuple[int, int]:

@@ -21,6 +21,7 @@ import numpy as np
 from unitbox_tf import config as configs
 from unitbox_tf import files
 from unitbox_tf.config import Config
+from unitbox_tf.problems import PROBLEMS_FILE
 
 KERAS_SUFFIX = ".keras"  # of files of `keras.Model.save`
 _HERE = Path(__file__).parent
@@ -84,7 +85,7 @@ class Run:
     @property
     def problems(self) -> Path:
         """Data that could not be used."""
-        return self.folder / "problems.txt"
+        return self.folder / PROBLEMS_FILE
 
     @property
     def tensorboard(self) -> Path:

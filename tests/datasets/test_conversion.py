@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -46,11 +47,17 @@ def test_convert_takes_a_source_that_is_open(tmp_path):
             "Expected images as one of .*'copy', 'link', 'none'.*Received: 'move'",
         ),
         ({"destination": "synthetic:x"}, "Expected a destination as FORMAT:PATH#SPLIT"),
+        ({"destination": "coco:"}, "Expected a destination as FORMAT:PATH#SPLIT with a path"),
+        ({"destination": Path("x")}, "Expected a destination as .*Received: PosixPath"),
+        ({"destination": None}, "Expected a destination as .*Received: None"),
+        ({"source": 3}, "Expected a source as FORMAT:PATH#SPLIT .*Received: 3"),
+        ({"source": ["a"]}, r"Expected a source as FORMAT:PATH#SPLIT .*Received: \['a'\]"),
+        ({"data": None}, "data: expected the path of a folder. Received: None"),
         ({"source": "negatives:"}, "nothing usable was found in 'negatives:'"),
     ],
 )
 def test_convert_names_what_is_wrong(tmp_path, arguments, message):
-    whole = {"source": "synthetic:#0-2", "destination": f"coco:{tmp_path / 'out'}"} | arguments
+    whole = {"source": "synthetic:#0-2", "destination": f"coco:{tmp_path / 'out'}"}
     with pytest.raises(ValueError, match=message):
-        datasets.convert(**whole, data=tmp_path)
+        datasets.convert(**{**whole, "data": tmp_path, **arguments})
     assert not list(tmp_path.iterdir())

@@ -61,3 +61,9 @@ def test_inspect_says_where_there_is_nothing(tmp_path):
     assert "-" in found.table()
     with pytest.raises(ValueError, match="Expected at least one source"):
         datasets.inspect()
+
+
+@pytest.mark.parametrize("source", [3, None, ["a"], "a", b"synthetic:"])
+def test_inspect_names_what_is_no_source(source):
+    with pytest.raises(ValueError, match=r"Expected a source as FORMAT:PATH#SPLIT .*Received: "):
+        datasets.inspect(source)

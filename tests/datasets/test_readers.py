@@ -85,6 +85,15 @@ def test_wider_face(tmp_path, problems):
     ]
 
 
+def test_numbers_whose_sum_is_not_finite_are_a_malformed_line(tmp_path, problems):
+    photo(tmp_path / "WIDER_val/images/a.jpg")
+    rows = "1e308 5 1e308 5\n5 5 5 5\n"
+    (tmp_path / "wider_face_val_bbx_gt.txt").write_text(f"a.jpg\n2\n{rows}")
+    (found,) = read("wider_face", tmp_path, "val", problems)
+    assert found.boxes.tolist() == [[5, 5, 10, 10]]
+    assert where(problems) == [("malformed line", "wider_face_val_bbx_gt.txt:3")]
+
+
 def test_wider_face_reads_the_real_list(data, problems):
     found = datasets.load(
         [f"wider_face:{data('wider/val_416')}#val"], ["object"], problems=problems

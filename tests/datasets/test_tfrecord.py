@@ -266,8 +266,8 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, error, caplog):
     with pytest.raises(ValueError, match=r"train-00003-of-00005\.tfrecord: no such file, one of 5"):
         read(root)
     assert not list(root.glob(".*"))
-    (root / ".train-00003-of-00005.tfrecord.0.partial").write_bytes(b"what kill -9 left")
     before = {path.name: path.stat() for path in shards(root)}
+    (root / ".partial-0123abcd-train-00003-of-00005.tfrecord").write_bytes(b"what kill -9 left")
     assert {"train-00000-of-00005.tfrecord", "train-00002-of-00005.tfrecord"} <= before.keys()
 
     with caplog.at_level("INFO"):
@@ -295,10 +295,23 @@ write(pictures(9), Path(sys.argv[1]))
 def test_a_run_that_was_killed_goes_on(tmp_path):
     result = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "out")])
     assert result.returncode == 9
-    assert list((tmp_path / "out").glob(".*.partial"))
+    assert list((tmp_path / "out").glob(".partial-*"))
     write(pictures(9), tmp_path / "out")
     write(pictures(9), tmp_path / "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_files_that_a_killed_run_left_are_no_shards(tmp_path):
+    root = tmp_path / "out"
+    write(pictures(1), root)
+    (root / ".partial-0123abcd-b-00000-of-00001.tfrecord").write_bytes(b"half")
+    (root / ".partial-0123abcd-b.shards.json").write_text("{")
+    assert len(read(root, split="")) == 1
+    for path in root.glob("[a-z]*"):
+        path.unlink()
+    (root / "other.txt").touch()
+    with pytest.raises(ValueError, match="expected a new or empty folder, or one of shards"):
+        write(pictures(1), root)
 
 
 FULL = """
@@ -337,7 +350,7 @@ def test_a_run_that_ends_before_the_first_shard_goes_on(tmp_path, monkeypatch, f
         patch.setattr(Path, "write_text", no_space)
         with pytest.raises(OSError, match=f"{full}: No space left on device"):
             write(pictures(2), root)
-    (root / ".train.shards.json.abc.partial").write_text("{")  # of a run that was killed
+    (root / ".partial-0123abcd-train.shards.json").write_text("{")  # of a run that was killed
     write(pictures(2), root)
     assert [a.name for a in read(root)] == [a.name for a in pictures(2)]
 
@@ -359,7 +372,7 @@ def test_of_two_runs_at_once_the_later_one_wins_where_they_meet(tmp_path, monkey
         write(pictures(1), root, split="a")
         assert len(read(root, split="a-b")) == 1
     assert len(read(root, split="a")) == 1
-    assert not list(root.glob(".*.partial"))
+    assert not list(root.glob(".partial-*"))
 
 
 @pytest.mark.usefixtures("small")
@@ -434,7 +447,7 @@ def test_photos_that_are_absent_or_change_are_reported(tmp_path, problems, monke
     monkeypatch.setattr(tfrecord, "_example", changed)
     for content in (b"another image", b"short"):
         photo(tmp_path / "a.jpg", b"an image")
-        with pytest.raises(ValueError, match=r"a\.jpg: expected 7 bytes, received \d+: "):
+        with pytest.raises(ValueError, match=r"a\.jpg: expected 8 bytes, received \d+: "):
             write(source, tmp_path / f"other{len(content)}")
 
 

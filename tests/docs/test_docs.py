@@ -89,6 +89,7 @@ CHECKED = [
     ("README.md", "make fit", "installs, trains, and runs these tests"),
     ("README.md", "pip install .  ", "installs from the network"),
     ("README.md", "-m venv", "installs from the network"),
+    ("README.md", "requirements-tensorflow-cpu", "installs from the network"),
     ("README.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     ("README.md", "figure4 letter", "trains eight runs"),
     ("docs/demo.md", "unitbox demo  ", "a server"),

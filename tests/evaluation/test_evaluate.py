@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +53,20 @@ def test_a_detector_is_judged_on_annotations_in_memory(tmp_path):
     assert len(list((tmp_path / "out/peaks").glob("*.jpg"))) == 4
     with pytest.raises(ValueError, match="out: expected a new or empty folder"):
         found.save(tmp_path / "out")
+
+
+def test_an_iterator_of_annotations_is_read_once():
+    assert evaluate(Perfect(), iter(pictures())).metrics == evaluate(Perfect(), pictures()).metrics
+
+
+def test_a_keras_model_is_judged_as_its_detector(untrained_run):
+    from unitbox_tf.detect.model import UnitBox
+
+    model = UnitBox.from_preset(untrained_run, max_side=64)
+    found = evaluate(model, pictures(2))
+    np.testing.assert_equal(found.metrics, evaluate(model.detector(), pictures(2)).metrics)
+    assert sum(map(len, found.detections["peaks"])) > 0
+    assert found.facts["detector"] == "UnitBox"
 
 
 def test_sources_give_the_figures_of_their_annotations():
@@ -104,12 +119,27 @@ def test_every_decoder_is_judged_by_its_name_or_one(untrained_run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((None, "synthetic:#0-1"), "Expected a detector as a path, a name or a Detector.*NoneType"),
+        (
+            (None, "synthetic:#0-1"),
+            "Expected a detector as a path, a name, a UnitBox or a .*NoneType",
+        ),
         (([], "synthetic:#0-1"), "Expected Detections for each of 1 annotations.*Received: 0"),
         (([1], "synthetic:#0-1"), "Expected a list of Detections. Received: int"),
         ((Perfect(), []), "Expected annotated images. Received none"),
         ((Perfect(), [5]), "or a list of annotations. Received: int"),
-        ((Perfect(), ["synthetic:#0-1", synthetic.draw(1)]), "Expected sources.*Received: str"),
+        ((Perfect(), ["synthetic:#0-1", synthetic.draw(1)]), "expected sources.*Received: str"),
+        ((Perfect(), 3), "^sources: expected sources.*Received: int"),
+        ((Perfect(), None), "^sources: expected sources.*Received: NoneType"),
+        ((Perfect(), Path("x")), "^sources: expected sources.*Received: PosixPath"),
+        ((Perfect(), synthetic.draw(1)), "^sources: expected sources.*Received: Annotation"),
+        (
+            (Perfect(), [Annotation("a", b"x", [])] * 2),
+            "None of the 2 images can be read.*: a: no image",
+        ),
+        (
+            (Perfect(), [Annotation("a", "gone.png", [])]),
+            "None of the 1 images is there.*: gone.png",
+        ),
         ((Perfect(), [Annotation("a", b"", [[0, 0, 1, 1]], [3])]), "Received: 4 classes"),
         (("gone", "synthetic:#0-1"), "gone: no such file or folder. Expected a run"),
     ],
@@ -117,6 +147,11 @@ def test_every_decoder_is_judged_by_its_name_or_one(untrained_run):
 def test_what_is_wrong_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         evaluate(*arguments)
+
+
+def test_decoders_are_names():
+    with pytest.raises(ValueError, match=r"^decoders: expected names of decoders\. Received: 3"):
+        evaluate(Perfect(), pictures(1), decoders=3)
 
 
 @pytest.mark.parametrize("detector", [Perfect(), [Perfect()(synthetic.draw(0).image)]])

@@ -6,6 +6,7 @@ from unitbox_tf import images
 from unitbox_tf.config import DataConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
 from unitbox_tf.train import pipeline, reading
 
 IMAGE = np.full((20, 30, 3), 9, np.uint8)
@@ -69,7 +70,7 @@ def test_boxes_that_leave_the_image_are_cut_and_those_outside_are_reported_once(
     ("wrong", "message"),
     [
         (element(classes=[1]), r"element 1: expected classes from 0 to 0.*Received: 1"),
-        (element(classes=[-1]), r"element 1: expected classes from 0 to 0.*Received: -1"),
+        (element(classes=[-1]), r"element 1: expected classes from 0.*Received: -1"),
         (element(classes=[0, 0]), r"element 1.*classes"),
         (element(image=IMAGE[:0], classes=[0]), "element 1: expected an image with pixels"),
     ],
@@ -95,6 +96,14 @@ def test_a_data_set_gives_the_batches_of_its_annotations():
     expected = pipeline._batches(changed, data, 64, 1, False, 2).take(3)
     for a, b in zip(got, expected, strict=True):
         tf.nest.map_structure(np.testing.assert_array_equal, a, b)
+
+
+def test_images_in_memory_come_back_pixel_by_pixel(random):
+    array = random.integers(0, 256, (21, 34, 3), np.uint8)
+    source = [Annotation("a", array, [[1, 2, 9, 8]])]
+    ((image, objects),) = reading.from_annotations(source, problems=Problems())
+    np.testing.assert_array_equal(image, array)
+    assert objects["boxes"].numpy().tolist() == [[1, 2, 9, 8]]
 
 
 def test_images_that_can_be_read_are_found_beforehand():

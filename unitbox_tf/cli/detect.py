@@ -11,6 +11,7 @@ from unitbox_tf import loading, runs
 from unitbox_tf.cli import options as cli_options
 from unitbox_tf.cli import output
 from unitbox_tf.detect import folders
+from unitbox_tf.problems import PROBLEMS_FILE
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         print(
             f"unitbox: {images.broken} of {images.images} images could not be read", file=sys.stderr
         )
-    print(f"unitbox: see {summary.output / folders.PROBLEMS_FILE}", file=sys.stderr)
+    print(f"unitbox: see {summary.output / PROBLEMS_FILE}", file=sys.stderr)
     return 1
 
 

@@ -18,6 +18,7 @@ from unitbox_tf.problems import Problems
 LARGEST_FILE = (
     1 << 24
 )  # bytes; limit for a settings file or a file about one image. Real files are far smaller
+LARGEST_NUMBER = 1e100  # in a list of objects: sums and squares of such numbers are finite
 LABEL_FILES = ("labels.txt", "classes.txt")
 LEAVES = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)")  # absolute, or with ".."
 UNUSABLE = re.compile(
@@ -65,7 +66,10 @@ def _decoded(line: bytes, where: str, problems: Problems) -> str:
 def numbers(
     text: str, counts: Sequence[int], where: str, *, problems: Problems | None = None
 ) -> list[float] | None:
-    """The finite numbers in `text`. Their number must be one of `counts`; else there is a problem, and None."""
+    """The numbers in `text`, finite and up to `LARGEST_NUMBER`.
+
+    Their number must be one of `counts`. If not, there is a problem, and the result is None.
+    """
     values = _floats(text.split())
     if values is not None and len(values) in counts:
         return values
@@ -76,14 +80,14 @@ def numbers(
 
 
 def _floats(words: Sequence[str]) -> list[float] | None:
-    """`words` as finite numbers; None if one of them is none."""
+    """`words` as numbers up to `LARGEST_NUMBER`; None if one of them is none."""
     try:
         values = [float(word) for word in words]
     except ValueError:
         return None
     # Python, unlike the formats, reads 1_000 as a number.
     usable = all(map(math.isfinite, values)) and "_" not in "".join(words)
-    return values if usable else None
+    return values if usable and max(map(abs, values), default=0) <= LARGEST_NUMBER else None
 
 
 def fault_of_name(name: str) -> tuple[str, str] | None:
@@ -293,7 +297,7 @@ class Folder:
         self._known: dict[str, bool] = {}
 
     def contains(self, path: Path) -> bool:
-        """Whether the file `path` lies in the folder, links followed."""
+        """True if the file `path` lies in the folder after links are followed."""
         parent = os.path.dirname(path)
         if parent not in self._known:  # few of many images have a folder of their own
             self._known[parent] = self._is_below(os.path.realpath(parent))

@@ -11,11 +11,9 @@ from typing import Any
 from unitbox_tf import registry
 from unitbox_tf.datasets import source as sources
 from unitbox_tf.datasets import writing
-from unitbox_tf.problems import Problems
+from unitbox_tf.problems import PROBLEMS_FILE, Problems
 from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation
-
-PROBLEMS_FILE = "problems.txt"  # in the folder that is written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +91,10 @@ def convert(
         raise ValueError(
             f"Expected images as one of {typing.get_args(writing.PhotosAs)}. Received: {photos!r}"
         )
-    form, _, rest = destination.partition(":")
-    path, _, split = rest.partition("#")
-    if form not in registry.DATASETS or registry.DATASETS[form].write is None or not path:
+    form, path, split = sources.parts(destination, "destination", writable())
+    if not path:
         raise ValueError(
-            f"Expected a destination as FORMAT:PATH#SPLIT with a format of {writable()}. "
-            f"Received: {destination!r}"
+            f"Expected a destination as FORMAT:PATH#SPLIT with a path. Received: {destination!r}"
         )
     annotations = source.annotations(photos=photos != "none", problems=problems)
     if not annotations:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -29,13 +30,9 @@ class Source:
         Raises:
             ValueError: the text has another form, the format is unknown, or the path does not exist.
         """
-        name, colon, rest = text.partition(":")
-        if not colon or name not in registry.DATASETS:
-            raise ValueError(
-                "Expected a source as FORMAT:PATH#SPLIT with a format of "
-                f"{sorted(registry.DATASETS)}. Received: {text!r}"
-            )
-        path, _, split = rest.partition("#")
+        name, path, split = parts(text, "source", registry.DATASETS)
+        if not isinstance(data, str | os.PathLike):
+            raise ValueError(f"data: expected the path of a folder. Received: {data!r:.200}")
         root = Path(data) / path
         if path and not root.exists():
             raise ValueError(
@@ -87,6 +84,22 @@ class Source:
         return self._opened.ids()
 
 
+def parts(text: str, argument: str, formats: Iterable[str]) -> tuple[str, str, str]:
+    """Format, path and split of the text `FORMAT:PATH#SPLIT`, which is the caller's `argument`.
+
+    Raises:
+        ValueError: it is no text, has another form, or its format is not one of `formats`.
+    """
+    name, colon, rest = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if not colon or name not in formats:
+        raise ValueError(
+            f"Expected a {argument} as FORMAT:PATH#SPLIT with a format of {sorted(formats)}. "
+            f"Received: {text!r:.200}"
+        )
+    path, _, split = rest.partition("#")
+    return name, path, split
+
+
 def open(source: str | Source, data: str | Path = ".") -> Source:
     """Opens the source `FORMAT:PATH#SPLIT`, whose path is relative to `data`. A `Source` is returned as it is.
 
@@ -100,8 +113,8 @@ def open_all(
     sources: str | Source | Iterable[str | Source], data: str | Path = "."
 ) -> list[Source]:
     """One or several sources; see `open`."""
-    if isinstance(sources, str | Source):
-        sources = [sources]
+    if isinstance(sources, str | Source) or not isinstance(sources, Iterable):
+        sources = [sources]  # also unusable values, which `open` refuses
     return [open(source, data) for source in sources]
 
 

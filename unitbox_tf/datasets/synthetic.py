@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from unitbox_tf import boxes as box_ops
+from unitbox_tf import images
 from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
@@ -62,7 +63,7 @@ def draw(number: int) -> Annotation:
             boxes.append(box_ops.ellipses_to_boxes(ellipse[None])[0])
             _draw_ellipse(image, ellipse, generator)
     image = np.clip(image + generator.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
-    encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+    encoded = images.encode_png(image)
     return Annotation(f"synthetic/{number}", encoded, np.array(boxes), size=(SIZE, SIZE))
 
 

@@ -28,7 +28,6 @@ import operator
 import os
 import re
 import struct
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -36,7 +35,7 @@ from typing import Any, BinaryIO, NamedTuple
 import google_crc32c
 import numpy as np
 
-from unitbox_tf import images
+from unitbox_tf import files, images
 from unitbox_tf.datasets import checks, writing
 from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.files import Part
@@ -49,7 +48,6 @@ SHARD_BYTES = 1 << 27  # of images in a shard, if it has more than one
 LARGEST_RECORD = (1 << 31) - 1  # bytes; protocol buffers end here
 LARGEST_CLASS = np.iinfo(np.int32).max
 PLAN_SUFFIX = ".shards.json"
-PARTIAL = ".partial"  # ends the names of files that are not complete
 VERSION = 1  # the form of records; shards of two versions are not mixed
 HEADER, FOOTER = 12, 4  # bytes before and after the data in a record
 SHARD_NAME = re.compile(  # as this module names them, and as the Object Detection API does
@@ -97,7 +95,7 @@ class Shards(DataSet):
             for number, offset, record in _records(path):
                 where = f"{path}: record {number}"
                 try:
-                    annotation = _annotation(path, offset, record)
+                    annotation, faults = _usable(_facts(path, offset, record))
                 except MALFORMED as error:
                     message = f"{where}: expected an image with its boxes: {error}"
                     raise ValueError(message) from error
@@ -105,7 +103,7 @@ class Shards(DataSet):
                 if fault:
                     problems.add(fault[0], where, fault[1])
                     continue
-                yield _checked(annotation, problems)
+                yield _checked(annotation, faults, problems)
             expected = _planned(path)
             if expected not in (None, number):
                 raise ValueError(
@@ -113,17 +111,31 @@ class Shards(DataSet):
                 )
 
 
-def _checked(annotation: Annotation, problems: Problems) -> Annotation:
-    """`annotation` without objects that no model can learn. They are reported. Boxes without area stay, ignored."""
-    places = [f"{annotation.where}, object {n}" for n in range(1, len(annotation.boxes) + 1)]
-    usable = np.isfinite(annotation.boxes).all(axis=1) & (annotation.classes >= 0)
-    for index in np.flatnonzero(~usable).tolist():
-        box, label = annotation.boxes[index].tolist(), annotation.classes[index]
-        message = f"expected a finite box and a class of 0 or above, received {box}, class {label}"
+def _usable(facts: dict[str, Any]) -> tuple[Annotation, dict[int, str]]:
+    """The annotation without objects that no model can learn, and what is wrong with these, by their index."""
+    boxes, classes = facts["boxes"].reshape(-1, 4), facts["classes"]
+    if len(classes) != len(boxes):
+        return Annotation(**facts), {}  # which refuses them
+    usable = np.isfinite(boxes).all(axis=1) & (classes >= 0)
+    faults = {
+        index: "expected a finite box and a class of 0 or above, received "
+        f"{boxes[index].tolist()}, class {classes[index]}"
+        for index in np.flatnonzero(~usable).tolist()
+    }
+    if not faults:
+        return Annotation(**facts), faults
+    clean = np.where(usable[:, None], boxes, 0.0), np.where(usable, classes, 0)
+    whole = Annotation(**{**facts, "boxes": clean[0], "classes": clean[1]})
+    return whole.select(usable), faults
+
+
+def _checked(annotation: Annotation, faults: Mapping[int, str], problems: Problems) -> Annotation:
+    """`annotation`, whose boxes without area are ignored and reported, and so are the `faults` of `_usable`."""
+    count = len(annotation.boxes) + len(faults)
+    places = [f"{annotation.where}, object {number}" for number in range(1, count + 1)]
+    for index, message in faults.items():
         problems.add("malformed annotation", places[index], message)
-    if not usable.all():
-        annotation = annotation.select(usable)
-        places = [place for place, kept in zip(places, usable, strict=True) if kept]
+    places = [place for index, place in enumerate(places) if index not in faults]
     boxes, ignore, size = annotation.boxes, annotation.ignore, annotation.size
     ignored = checks.ignored(boxes, ignore, places, size, problems=problems)
     return dataclasses.replace(annotation, ignore=ignored)
@@ -136,7 +148,7 @@ def _shards(root: Path, split: str) -> list[Path]:
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder, and no TFRecord file")
     found: dict[str, dict[tuple[int, int], Path]] = {}  # by split; by index and count
-    for path in sorted(root.iterdir()):
+    for path in _whole_files(root):
         if path.name.endswith(PLAN_SUFFIX):
             found.setdefault(path.name.removesuffix(PLAN_SUFFIX), {})
         elif match := SHARD_NAME.fullmatch(path.name) or WHOLE_NAME.fullmatch(path.name):
@@ -224,8 +236,11 @@ def _lengths(path: Path, file: BinaryIO) -> Iterator[tuple[int, int]]:
         offset += length + FOOTER + HEADER
 
 
-def _annotation(path: Path, offset: int, record: bytes) -> Annotation:
-    """The annotation in a record whose data begin at `offset`. Raises one of `MALFORMED` if there is none."""
+def _facts(path: Path, offset: int, record: bytes) -> dict[str, Any]:
+    """The fields of the annotation in a record whose data begin at `offset`.
+
+    Raises one of `MALFORMED` if there is none.
+    """
     spans = {}
     for name, begin, end in _features(record):
         spans[name] = begin, end
@@ -255,11 +270,11 @@ def _annotation(path: Path, offset: int, record: bytes) -> Annotation:
         raise ValueError(f"received arrays of {at - end:+} bytes")
     size = facts["size"] and tuple(map(operator.index, facts["size"]))
     name = facts["name"].encode().decode()  # half characters are no text
-    return Annotation(name, photo, size=size, attributes=attributes or None, **arrays)
+    return {"name": name, "image": photo, "size": size, "attributes": attributes or None, **arrays}
 
 
-def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> Annotation:
-    """The annotation from the Object Detection API's features alone: classes count from 1, boxes are shares."""
+def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> dict[str, Any]:
+    """The fields from the Object Detection API's features alone: classes count from 1, boxes are shares."""
 
     def values(name: str) -> Sequence[Any]:
         return _values(record[slice(*spans.get(name, (0, 0)))])
@@ -279,7 +294,9 @@ def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> 
         if values(flag):
             ignore |= np.array(values(flag)) != 0
     name = values("image/filename")[0].decode()
-    return Annotation(name, photo, boxes, labels.clip(-1, LARGEST_CLASS), ignore, size=size)
+    classes = labels.clip(-1, LARGEST_CLASS)
+    facts = {"boxes": boxes, "classes": classes, "ignore": ignore}
+    return {"name": name, "image": photo, "size": size, **facts}
 
 
 def _values(feature: bytes) -> Sequence[Any]:
@@ -437,7 +454,7 @@ def write(
     writing.check_class_names(class_names)
     if isinstance(annotations, Iterator):
         annotations = list(annotations)
-    out = writing.Destination(root, root, class_names, frozenset(), photos, problems)
+    out = writing.Destination(root, root, class_names, frozenset(), photos, problems=problems)
     lengths, plan = _make_plan(annotations, out, problems)
     _claim(root, stem, plan, out)
     kept = (
@@ -496,8 +513,9 @@ def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None
     Raises `ValueError` if it has anything else.
     """
     path = root / f"{stem}{PLAN_SUFFIX}"
-    there = sorted(root.glob(f"*{PLAN_SUFFIX}")) if root.is_dir() else []
-    if root.exists() and not there and (not root.is_dir() or any(map(_is_other, root.iterdir()))):
+    listed = _whole_files(root) if root.is_dir() else []
+    there = [path for path in listed if path.name.endswith(PLAN_SUFFIX)]
+    if root.exists() and not there and (listed or not root.is_dir()):
         raise ValueError(
             f"{root}: expected a new or empty folder, or one of shards, as nothing is overwritten"
         )
@@ -507,9 +525,7 @@ def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None
                 f"{path}: shards of other images, boxes or classes have been begun here: expected the "
                 "same, to go on; write to another folder, or delete this one"
             )
-    elif any(
-        SHARD_NAME.fullmatch(p.name) and p.name.startswith(f"{stem}-") for p in root.glob("*")
-    ):
+    elif any(SHARD_NAME.fullmatch(p.name) and p.name.startswith(f"{stem}-") for p in listed):
         raise ValueError(f"{root}: has shards of {stem!r} of which {path.name} says nothing")
     names = checks.listed_class_names(root) if there else None
     if names not in (None, out.class_names):
@@ -520,32 +536,30 @@ def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None
     if names is None:
         with _complete(root / checks.LABEL_FILES[0]) as partial:
             partial.write_text("".join(f"{name}\n" for name in out.class_names), encoding="utf-8")
-    for partial in root.glob(f".*{PARTIAL}"):
-        match = SHARD_NAME.match(partial.name[1:])
+    for partial in root.iterdir():
+        match = SHARD_NAME.fullmatch(files.whole_name(partial) or "")
         if match and match["split"] == stem:  # another split may be written at this moment
             partial.unlink()
 
 
-def _is_other(path: Path) -> bool:
-    """True unless it is a file that an interrupted run leaves before there is a plan."""
-    return not (path.name.startswith(".") and path.name.endswith(PARTIAL))
+def _whole_files(folder: Path) -> list[Path]:
+    """The files in `folder`, sorted, without those that an interrupted run leaves."""
+    return [path for path in sorted(folder.iterdir()) if files.whole_name(path) is None]
 
 
 @contextlib.contextmanager
 def _complete(path: Path) -> Iterator[Path]:
-    """A path to write to. The file becomes `path` at the end; after an error it is deleted."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    """`files.replacing`, with errors that name the file."""
     try:
-        yield partial
-        os.replace(partial, path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename == str(partial):
+        with files.replacing(path) as partial:
+            yield partial
+    except OSError as error:
+        if error.filename is None:  # no space left, say
+            raise OSError(f"{path}: {error.strerror}") from error
+        if files.whole_name(Path(error.filename)) == path.name:
             raise OSError(
                 f"{path}: {error.strerror}; expected that nothing else writes to the folder"
             ) from error
-        if isinstance(error, OSError) and error.filename is None:  # no space left, say
-            raise OSError(f"{path}: {error.strerror}") from error
         raise
 
 

@@ -48,14 +48,15 @@ class Destination:
         class_names: Sequence[str],
         holds: frozenset[str],
         photos: PhotosAs,
-        problems: Problems,
+        *,
+        problems: Problems | None = None,
     ) -> None:
         """`holds` names the facts that the format can store; see `destination`."""
         self.folder = folder
         self.class_names = tuple(class_names)
         self._root = root
         self._holds = holds
-        self._problems = problems
+        self._problems = Problems.of(problems)
         self._photos = photos
         self._taken: set[str] = set()
         self.written = Written(0, 0, 0)
@@ -235,7 +236,7 @@ def destination(
         problems.add(LOST, f"{root}: classes", message)
     with files.replacing(root) as folder:
         folder.mkdir()
-        yield Destination(root, folder, class_names, frozenset(holds), photos, problems)
+        yield Destination(root, folder, class_names, frozenset(holds), photos, problems=problems)
         if root.exists():
             root.rmdir()  # fails if it is not empty any more
 

@@ -19,14 +19,13 @@ from unitbox_tf import files, images, inputs, visualize
 from unitbox_tf.detect import journal as journals
 from unitbox_tf.detect import video as videos
 from unitbox_tf.detect.detector import Detector
-from unitbox_tf.problems import Problems
+from unitbox_tf.problems import PROBLEMS_FILE, Problems
 from unitbox_tf.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 RESULTS_FILE = "detections.json"
 JOURNAL_FILE = "journal.jsonl"
-PROBLEMS_FILE = "problems.txt"
 OWN_FILES = frozenset({RESULTS_FILE, JOURNAL_FILE, PROBLEMS_FILE})
 # Kinds of problems, beside that of an image that cannot be decoded.
 UNREAD, UNREADABLE, DAMAGED = (

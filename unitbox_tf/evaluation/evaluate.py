@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from unitbox_tf.records import Annotation, Detections
 
 IN_MEMORY = "detections"  # the label of detections that are in no file
 
-Sources = str | Source | Sequence[str | Source] | Sequence[Annotation]
+Sources = str | Source | Iterable[str | Source] | Iterable[Annotation]
 
 
 def evaluate(
@@ -47,9 +47,9 @@ def evaluate(
     """Judges a detector on annotated images.
 
     Args:
-        detector: a run's folder, an exported detector, the name of a published one, or a `Detector`.
-            Detections of any detector are judged, too: a file or folder (see `evaluation.results`), or a
-            list of `Detections`, one for each annotation.
+        detector: a run's folder, an exported detector, the name of a published one, a `UnitBox`, or a
+            `Detector`. Detections of any detector are judged, too: a file or folder (see
+            `evaluation.results`), or a list of `Detections`, one for each annotation.
         sources: the annotated images: texts `FORMAT:PATH#SPLIT`, opened sources, or annotations.
         data: the folder that relative paths of sources start from.
         protocol: one of `protocols.NAMES`.
@@ -59,17 +59,19 @@ def evaluate(
         output: a new or empty folder for the files of `Evaluation.save`.
         problems: unusable items are added here.
         decode: fields of `DecodeConfig` to change, such as `max_side=640`. Without `score_threshold`, a
-            low one is used, because curves need low scores. A `Detector` keeps its own settings.
+            low one is used, because curves need low scores. A `UnitBox` or `Detector` keeps its own settings.
 
     Raises:
-        ValueError: there is no such detector, decoder or protocol, the sources have nothing usable, or the
-            annotations lack facts that the protocol needs.
+        ValueError: there is no such detector, decoder or protocol, the sources have nothing usable, no image
+            can be read, or the annotations lack facts that the protocol needs.
         ImportError: a library that the protocol needs is not installed. The message names the extra.
     """
     if output is not None:
         check_output(output)  # before anything that takes long
     problems = Problems.of(problems)
     job = _Job(protocol, options or protocols.Options(), data, problems, *_split(sources, data))
+    if not isinstance(decoders, Iterable | None):
+        raise ValueError(f"decoders: expected names of decoders. Received: {decoders!r:.200}")
     chosen = [decoders] if isinstance(decoders, str) else list(decoders or ())
     chosen += [decode.pop("decoder")] if "decoder" in decode else []
     evaluation = _judge(job, detector, chosen, decode, present)
@@ -97,14 +99,16 @@ def _judge(
     if isinstance(detector, Sequence):
         _check_no_decoding("a list of detections", decoders, decode)
         return _judge_list(job, detector, present)
-    _check_no_decoding("a Detector, whose decoding is fixed", decoders, decode)
+    kind = type(detector).__name__
+    _check_no_decoding(f"a {kind}, whose decoding is fixed", decoders, decode)
+    if hasattr(detector, "detector"):  # a UnitBox
+        detector = detector.detector()
     if not (callable(detector) and hasattr(detector, "class_names")):
         raise ValueError(
-            "Expected a detector as a path, a name or a Detector, or detections as a path or a list "
-            f"of Detections. Received: {type(detector).__name__}"
+            "Expected a detector as a path, a name, a UnitBox or a Detector, or detections as a path or a "
+            f"list of Detections. Received: {kind}"
         )
-    models = {detector.decode.decoder: detector}
-    return _judge_models(job, type(detector).__name__, models)
+    return _judge_models(job, kind, {detector.decode.decoder: detector})
 
 
 def is_model(path: Path) -> bool:
@@ -159,7 +163,12 @@ class _Job:
         for annotation in self.given:
             if not _is_here(annotation):
                 self.problems.add(checks.ABSENT, annotation.where, "no such file")
-        return list(filter(_is_here, self.given))
+        here = list(filter(_is_here, self.given))
+        if not here:
+            raise ValueError(
+                f"None of the {len(self.given)} images is there. The first: {self.given[0].where}"
+            )
+        return here
 
     def judge(self, annotations: Sequence[Annotation]) -> protocols.Judge:
         """The protocol for these annotations."""
@@ -208,18 +217,18 @@ class _Job:
 def _split(
     sources: Sources, data: str | Path
 ) -> tuple[tuple[Source, ...], list[Annotation] | None]:
-    """Opened sources, or annotations."""
-    if isinstance(sources, str | Source):
-        sources = [sources]
-    if all(isinstance(source, str | Source) for source in sources) and sources:
-        return tuple(datasets.open_all(sources, data)), None  # type: ignore[arg-type]
-    for item in sources:
-        if not isinstance(item, Annotation):
+    """Opened sources, or annotations. Iterators are read once."""
+    one = isinstance(sources, str | Source) or not isinstance(sources, Iterable)
+    items: list[Any] = [sources] if one else list(sources)  # type: ignore[arg-type]
+    if all(isinstance(item, str | Source) for item in items) and items:
+        return tuple(datasets.open_all(items, data)), None
+    for item in items:
+        if one or not isinstance(item, Annotation):
             raise ValueError(
-                "Expected sources, each a text FORMAT:PATH#SPLIT or a Source, or a list of annotations. "
-                f"Received: {type(item).__name__}"
+                "sources: expected sources, each a text FORMAT:PATH#SPLIT or a Source, or a list of "
+                f"annotations. Received: {type(item).__name__}"
             )
-    return (), list(sources)  # type: ignore[arg-type]
+    return (), items
 
 
 def _is_here(annotation: Annotation) -> bool:
@@ -269,7 +278,10 @@ def _judge_models(job: _Job, name: str, models: Mapping[str, Any]) -> Evaluation
     judged = {}
     for label, model in models.items():
         progress = Progress(annotations, label, len(annotations))
+        known_before = len(problems.found)
         detections, seen = detect_annotated(model, progress, problems)
+        if not seen:
+            raise ValueError(_unreadable(annotations, problems, known_before))
         if len(seen) < len(annotations):
             annotations = seen
             judge = job.judge(annotations)
@@ -280,6 +292,12 @@ def _judge_models(job: _Job, name: str, models: Mapping[str, Any]) -> Evaluation
     facts = job.facts(name, annotations, counts, sizes)
     facts["model"] = _decoding(one.decode)
     return Evaluation(facts, judged, tuple(one.class_names), job.sources, problems)
+
+
+def _unreadable(annotations: Sequence[Annotation], problems: Problems, known_before: int) -> str:
+    """The message where no image can be read. A problem may have been known before this evaluation."""
+    first = [str(problem) for problem in problems.found[known_before:]] or [annotations[0].where]
+    return f"None of the {len(annotations)} images can be read. The first: {first[0]}"
 
 
 def _decoding(decode: DecodeConfig) -> dict[str, Any]:

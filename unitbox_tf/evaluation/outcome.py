@@ -15,7 +15,7 @@ from unitbox_tf import files
 from unitbox_tf.datasets import Source
 from unitbox_tf.evaluation import matching, protocols
 from unitbox_tf.evaluation.results import Results
-from unitbox_tf.problems import Problems
+from unitbox_tf.problems import PROBLEMS_FILE, Problems
 from unitbox_tf.records import Annotation, Detections, coco_rows
 
 WORST_AND_BEST = 12  # images that `Evaluation.save` draws, half of them the worst
@@ -101,7 +101,7 @@ class Evaluation:
             if row.detections is not None and "model" in self.facts:  # it has read the images
                 _draw_worst_and_best(row.detections, row.annotations, self.class_names, part)
         if self.problems.found:
-            self.problems.save(folder / "problems.txt")
+            self.problems.save(folder / PROBLEMS_FILE)
 
 
 def check_output(folder: str | Path) -> Path:

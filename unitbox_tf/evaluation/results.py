@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unitbox_tf import boxes as box_ops
+from unitbox_tf import runs
 from unitbox_tf.datasets import Ids, Source, checks
 from unitbox_tf.evaluation import fddb, wider_face
 from unitbox_tf.problems import Problems
@@ -100,10 +101,10 @@ def form_of(path: Path) -> str:
     if path.is_dir():
         if any(path.glob("fold-*-out.txt")):
             return "fddb"
-        runs = [file.parent for file in path.glob("*/config.json")]
-        if runs:
+        found = [folder for folder in sorted(path.iterdir()) if runs.Run(folder).exists]
+        if found:
             raise ValueError(
-                f"{path}: expected a run, not the folder of {len(runs)}: name one, such as {runs[0]}"
+                f"{path}: expected a run, not the folder of {len(found)}: name one, such as {found[0]}"
             )
         if any(path.glob("*/*.txt")):
             return "wider_face"
