@@ -120,3 +120,8 @@ def test_a_broken_file_is_named_with_its_line(tmp_path):
     path.write_text('{\n "data": }')
     with pytest.raises(ValueError, match=r"config\.json:2: not valid JSON"):
         configs.load(path)
+    with pytest.raises(ValueError, match=r"the card:1: not valid JSON"):
+        Config.from_json("{", "the card")
+    path.write_bytes(b"\xff\xd8")
+    with pytest.raises(ValueError, match=r"config\.json: expected JSON in UTF-8"):
+        configs.load(path)

@@ -351,9 +351,14 @@ class Config(Settings):
         """The configuration in a text of `to_json`. Missing fields take their defaults.
 
         Raises:
-            ValueError: a group or field is unknown, or has an unusable value. `where` names the file.
+            ValueError: the text is no JSON, or a group or field is unknown or has an unusable value.
+                `where` names the file.
         """
-        config: Config = from_dict(cls, json.loads(text), where)
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}:{error.lineno}: not valid JSON: {error.msg}") from error
+        config: Config = from_dict(cls, values, where)
         return config
 
 
@@ -361,6 +366,9 @@ def load(path: str | Path) -> Config:
     """The configuration in the file `path`; raises `ValueError` that names the file if it cannot be used."""
     path = Path(path)
     try:
-        return Config.from_json(path.read_text(encoding="utf-8"), str(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected JSON in UTF-8, which these bytes are not: {error}"
+        ) from error
+    return Config.from_json(text, str(path))
