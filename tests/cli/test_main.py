@@ -94,6 +94,10 @@ def test_the_version_is_told():
         (["detect", "faces", "a", "--max_side=5"], "unknown option --max_side. Did you mean --max"),
         (["evaluate", "faces", "coco:a", "--min-size", "-1"], "expected a number of at least 0"),
         (["export", "faces", "a", "--format", "onx"], "unknown format 'onx'. Did you mean onnx?"),
+        (
+            ["inspect", "foo:bar"],
+            "SOURCE: expected a source as FORMAT:PATH#SPLIT. Received: 'foo:bar'",
+        ),
         (["demo", "--port", "0"], "--port: expected a whole number from 1 to 65535. Received: 0"),
     ],
 )

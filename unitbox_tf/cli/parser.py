@@ -167,7 +167,7 @@ def _add_evaluate(parser: options.Parser) -> None:
         help=f"{MODEL}; or detections of any detector: COCO's json, FDDB's result file or folder, WIDER "
         "FACE's folder",
     )
-    parser.add_argument("sources", metavar="SOURCE", nargs="+", help=SOURCES)
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", type=options.source, help=SOURCES)
     parser.add_argument("--data", metavar="FOLDER", default=".", help=DATA)
     parser.add_argument(
         "--protocol",
@@ -236,10 +236,16 @@ def _add_protocol_options(group: Any) -> None:
 
 
 def _add_convert(parser: options.Parser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help=SOURCES.replace("each source", "a source"))
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        type=options.source,
+        help=SOURCES.replace("each source", "a source"),
+    )
     parser.add_argument(
         "destination",
         metavar="DESTINATION",
+        type=options.destination,
         help="new folder as FORMAT:PATH#SPLIT, such as yolo:converted",
     )
     parser.add_argument("--data", metavar="FOLDER", default=".", help=f"{DATA}; only for SOURCE")
@@ -257,7 +263,7 @@ def _add_convert(parser: options.Parser) -> None:
 
 
 def _add_inspect(parser: options.Parser) -> None:
-    parser.add_argument("sources", metavar="SOURCE", nargs="+", help=SOURCES)
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", type=options.source, help=SOURCES)
     parser.add_argument("--data", metavar="FOLDER", default=".", help=DATA)
 
 
