@@ -4,18 +4,39 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 
 import unitbox_tf
+from unitbox_tf import registry
+from unitbox_tf.config import DecodeConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.demo import page as pages
+from unitbox_tf.detect import decoders
 
 EXAMPLE_BUTTON = "Try an example image"
 
 
 def test_the_example_can_be_opened(viewer):
     assert viewer.see(pages.EXAMPLE.read_bytes(), 10**6).size == (600, 512)
+
+
+def test_sliders_are_enabled_by_what_the_decoder_reads():
+    gr = types.SimpleNamespace(update=lambda *, interactive: interactive)
+    once = decoders.Decoder(pytest.fail, ("score_threshold", "max_detections"), (), once=True)
+    registry.DECODERS.register("once", once)
+    try:
+        for scales, name, expected in (
+            ((1.0,), "peaks", (True, False)),
+            ((1.0,), "ellipse", (False, True)),
+            ((1.0, 2.0), "ellipse", (True, True)),
+            ((1.0, 2.0), "once", (False, False)),
+        ):
+            viewer = types.SimpleNamespace(decode=DecodeConfig(scales=scales))
+            assert pages._Answers(gr, viewer, 1).applicable(name) == expected
+    finally:
+        registry.DECODERS.unregister("once")
 
 
 # Tells of each connection that leaves the machine.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unitbox_tf import optional
+from unitbox_tf import optional, registry
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.demo.drawing import (
     FOUND,
@@ -112,10 +112,11 @@ class _Answers:
 
     def applicable(self, decoder: str) -> tuple[Any, Any]:
         """Enables the sliders of NMS and of blobs if they have an effect."""
-        suppressed = decoder == "peaks" or len(self.viewer.decode.scales) > 1
+        facts = registry.DECODERS[decoder]
+        repeated = not facts.once or len(self.viewer.decode.scales) > 1
         return (
-            self.gr.update(interactive=suppressed),
-            self.gr.update(interactive=decoder == "ellipse"),
+            self.gr.update(interactive=repeated and "nms_iou" in facts.options),
+            self.gr.update(interactive="blob_threshold" in facts.options),
         )
 
     def _decoded(
@@ -189,7 +190,7 @@ def _lay_out(
 def _settings(gr: Any, decode: DecodeConfig, answers: _Answers) -> list[Any]:
     """The elements of the settings, which start at the detector's settings."""
     decoder = gr.Radio(
-        [("peaks", "peaks"), ("ellipse (the paper's)", "ellipse")],
+        list(registry.DECODERS),
         value=decode.decoder,
         label="Decoder",
     )
@@ -217,7 +218,7 @@ def _settings(gr: Any, decode: DecodeConfig, answers: _Answers) -> list[Any]:
         decode.blob_threshold,
         step=0.01,
         label="Blob threshold",
-        info="ellipse: lowest confidence of a pixel of a blob",
+        info="lowest confidence of a pixel of a blob",
         interactive=blobs["interactive"],
     )
     return [decoder, score, iou, blob]
