@@ -162,7 +162,7 @@ def test_another_keras_file_is_refused(tmp_path):
 
 
 def test_settings_of_the_network_are_checked():
-    with pytest.raises(ValueError, match="class_names that differ"):
+    with pytest.raises(ValueError, match="all different"):
         UnitBox(own_backbone(), ("cat", "cat"))
     with pytest.raises(ValueError, match="class_names: expected a list of texts"):
         UnitBox(own_backbone(), ())
