@@ -106,6 +106,16 @@ def test_wrong_usage_gives_status_2(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", parser.COMMANDS)
+def test_wrong_usage_is_told_in_two_lines(command, capsys):
+    assert cli.main([command, "--wrong", "1"]) == 2
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith(f"usage: unitbox {command} ")
+    assert error.startswith(f"unitbox {command}: error: unknown option --wrong.")
+    for action in actions_of(command):
+        assert action.option_strings or action.metavar in usage
+
+
 @pytest.mark.parametrize("more", [[], ["./"]])
 def test_a_mistyped_detector_is_told_before_tensorflow_is_imported(more):
     name = "".join([*more, "facs"])

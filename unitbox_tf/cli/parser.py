@@ -30,6 +30,16 @@ MODEL = (
     "such as faces"
 )
 SOURCES = "annotated images, each source as FORMAT:PATH#SPLIT, such as coco:photos/instances.json"
+# The arguments of each command in short. Its help describes all options.
+USAGES = {
+    "fit": "[PRESET | --config FILE | --resume RUN] [--FIELD VALUE ...]",
+    "detect": "MODEL INPUT ... [--OPTION VALUE ...]",
+    "evaluate": "MODEL_OR_DETECTIONS SOURCE ... [--OPTION VALUE ...]",
+    "inspect": "SOURCE ... [--OPTION VALUE ...]",
+    "convert": "SOURCE DESTINATION [--OPTION VALUE ...]",
+    "export": "MODEL OUTPUT [--OPTION VALUE ...]",
+    "demo": "[MODEL] [--OPTION VALUE ...]",
+}
 DATA = "folder that relative paths of sources start from (default: the current folder)"
 
 
@@ -54,6 +64,8 @@ def make(arguments: Sequence[str]) -> options.Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, (summary, add) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=f"{_capital(summary)}.")
+        # Short, because it also stands before the message about wrong usage.
+        command.usage = f"unitbox {name} {USAGES[name]}"
         if name == "fit":
             _add_fit(command, _named_preset(arguments))
         else:
@@ -85,7 +97,6 @@ def _named_preset(arguments: Sequence[str]) -> str:
 
 
 def _add_fit(parser: options.Parser, shown: str = DEFAULT_PRESET) -> None:
-    parser.usage = "unitbox fit [PRESET | --config FILE | --resume RUN] [--FIELD VALUE ...]"
     parser.description = (
         "Train a detector. Start from a preset, a configuration file or an earlier run, and change any of "
         f"its settings by an option. The defaults shown are those of the preset {shown}."
