@@ -121,6 +121,19 @@ def test_help_shows_the_defaults_of_the_preset(capsys):
         assert default in capsys.readouterr().out
 
 
+def test_help_shows_the_defaults_of_a_file_or_a_run(tmp_path, capsys):
+    file = tmp_path / "config.json"
+    file.write_text('{"train": {"epochs": 77}}')
+    for option in (["--config", str(file)], [f"--config={file}"], ["--resume", str(tmp_path)]):
+        assert cli.main(["fit", *option, "--help"]) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert "(default: 77)" in printed
+        assert "The defaults shown are those of" in printed
+    for wrong in (["--config", str(tmp_path / "gone")], ["--config"]):
+        assert cli.main(["fit", *wrong, "--help"]) in (0, 2)
+        assert "(default: 77)" not in capsys.readouterr().out
+
+
 @dataclasses.dataclass
 class Trained:
     folder: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def make(arguments: Sequence[str]) -> options.Parser:
-    """The parser. `arguments` may name the preset whose values the help of `fit` shows as defaults."""
+    """The parser. `arguments` may name the settings whose values the help of `fit` shows as defaults."""
     parser = options.Parser(prog="unitbox", description="Object detection with UnitBox.")
     parser.add_argument("--version", action="version", version=f"unitbox {unitbox_tf.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
@@ -67,7 +68,7 @@ def make(arguments: Sequence[str]) -> options.Parser:
         # Short, because it also stands before the message about wrong usage.
         command.usage = f"unitbox {name} {USAGES[name]}"
         if name == "fit":
-            _add_fit(command, _named_preset(arguments))
+            _add_fit(command, *_start(arguments))
         else:
             add(command)
         _add_common(command, has_result=name != "demo")
@@ -90,16 +91,43 @@ def _add_common(parser: options.Parser, has_result: bool) -> None:
         )
 
 
-def _named_preset(arguments: Sequence[str]) -> str:
-    """The preset whose values `fit --help` shows."""
+def _start(arguments: Sequence[str]) -> tuple[str, configs.Config]:
+    """The settings whose values `fit --help` shows, and words for where they come from.
+
+    They are those of the file, run or preset that the arguments name, or else of the default preset.
+    """
+    if {"-h", "--help"} & set(arguments):
+        file, run = _value(arguments, "--config"), _value(arguments, "--resume")
+        with contextlib.suppress(ValueError, OSError):  # the command itself reports them
+            if file is not None:
+                return f"of {file}", configs.load(file)
+            if run is not None:
+                from unitbox_tf import runs
+
+                return f"of the run {run}", runs.Run(Path(run)).config()
     first = arguments[1] if len(arguments) > 1 else ""
-    return first if first in PRESETS else DEFAULT_PRESET
+    name = first if first in PRESETS else DEFAULT_PRESET
+    return f"of the preset {name}", PRESETS[name]
 
 
-def _add_fit(parser: options.Parser, shown: str = DEFAULT_PRESET) -> None:
+def _value(arguments: Sequence[str], option: str) -> str | None:
+    """The value of an option in arguments that are not parsed yet; None if it is not given."""
+    for text, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if text == option:
+            return following
+        if text.startswith(f"{option}="):
+            return text.partition("=")[2]
+    return None
+
+
+def _add_fit(
+    parser: options.Parser,
+    origin: str = f"of the preset {DEFAULT_PRESET}",
+    shown: configs.Config = PRESETS[DEFAULT_PRESET],
+) -> None:
     parser.description = (
         "Train a detector. Start from a preset, a configuration file or an earlier run, and change any of "
-        f"its settings by an option. The defaults shown are those of the preset {shown}."
+        f"its settings by an option. The defaults shown are those {origin}."
     )
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
@@ -127,7 +155,7 @@ def _add_fit(parser: options.Parser, shown: str = DEFAULT_PRESET) -> None:
     for name, cls in GROUPS.items():
         first_line = (cls.__doc__ or "").splitlines()[0]
         group = parser.add_argument_group(name, first_line)
-        options.add_settings(group, cls, getattr(PRESETS[shown], name))
+        options.add_settings(group, cls, getattr(shown, name))
 
 
 def _add_detect(parser: options.Parser) -> None:
