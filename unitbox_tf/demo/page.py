@@ -17,8 +17,8 @@ from unitbox_tf.demo.drawing import (
     NOTHING,
     Html,
     error_html,
+    image_html,
     maps_html,
-    photo_html,
     summary_html,
     table_html,
 )
@@ -135,7 +135,7 @@ class _Answers:
         names = self.viewer.class_names
         return (
             summary_html(name, seen, found, elapsed),
-            photo_html(seen, found, names),
+            image_html(seen, found, names),
             table_html(found, names),
         )
 
@@ -164,7 +164,7 @@ def _lay_out(
             example = gr.Button("Try an example image", size="sm")
             summary = gr.HTML()
         with gr.Column(elem_id="photo"):
-            photo = gr.HTML(NOTHING)
+            image = gr.HTML(NOTHING)
             table = gr.HTML()
         with gr.Column(elem_id="settings"):
             settings = _settings(gr, decode, answers)
@@ -183,7 +183,7 @@ def _lay_out(
                 container=True,
             )
         maps = gr.HTML()
-    results = [summary, photo, table]
+    results = [summary, image, table]
     return _Elements(session, upload, example, results, settings, heatmaps, scale, everywhere, maps)
 
 
@@ -226,7 +226,7 @@ def _settings(gr: Any, decode: DecodeConfig, answers: _Answers) -> list[Any]:
 
 def _connect(gr: Any, page: _Elements, answers: _Answers) -> None:
     """Connects the events of elements to their answers."""
-    _, photo, _ = page.results
+    _, image, _ = page.results
     decoder, _, iou, blob = page.settings
     given = [page.scale, page.everywhere, *page.settings]
     shown = [page.session, *page.results, page.heatmaps, page.maps]
@@ -234,10 +234,10 @@ def _connect(gr: Any, page: _Elements, answers: _Answers) -> None:
         answers.uploaded,
         [page.upload, *given],
         [page.upload, *shown],
-        show_progress_on=photo,
+        show_progress_on=image,
         **_ALONE,
     )
-    page.example.click(answers.example, given, shown, show_progress_on=photo, **_ALONE)
+    page.example.click(answers.example, given, shown, show_progress_on=image, **_ALONE)
     # Only the last of several moves of a slider is answered.
     last = {"show_progress": "hidden", "trigger_mode": "always_last", **_ALONE}
     gr.on(
