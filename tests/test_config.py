@@ -48,6 +48,9 @@ UNUSABLE = [
     ("train", "epochs", True, "TrainConfig.epochs: expected a whole number of at least 1. Received: True"),
     ("train", "epochs", 2.0, "epochs: expected a whole number"),
     ("train", "device", "tpu", "device: expected one of ['auto', 'cpu', 'gpu']. Received: 'tpu'"),
+    ("train", "seed", 2**31, "seed: expected a whole number from 0 to 2147483647. Received: 2147483648"),
+    ("train", "run", "../x", "run: expected None or text that names a folder, without slashes. Received: '../x'"),
+    ("train", "run", "..", "run: expected None or text that names a folder, without slashes. Received: '..'"),
     ("train", "optimizer", "adamw", "optimizer: expected one of ['sgd', 'adam']. Received: 'adamw'"),
     ("train", "schedule", "linear", "schedule: expected one of ['constant', 'cosine']"),
     ("train", "clip_norm", "x", "clip_norm: expected None or a number above 0. Received: 'x'"),
@@ -63,7 +66,9 @@ UNUSABLE = [
     ("data", "mosaic", 1.5, "mosaic: expected a number from 0 to 1. Received: 1.5"),
     ("model", "class_names", [], "class_names: expected a list of texts with at least one item"),
     ("model", "class_names", "face", "class_names: expected a list of texts with at least one item"),
-    ("model", "class_names", ["cat", "cat"], "expected class_names that differ"),
+    ("model", "class_names", ["cat", "cat"], "not blank, all different. Received: ['cat', 'cat']"),
+    ("model", "class_names", [""], "class_names: expected a list of texts with at least one item, each one line"),
+    ("model", "class_names", ["a cat\n"], "each one line that is not blank, all different. Received: ['a cat"),
     ("model", "backbone", "vgg17", "backbone: expected one of ['vgg16'"),
     ("loss", "distance_loss", "l1", "distance_loss: expected one of ['iou', 'linear_iou'"),
     ("loss", "alpha", 0.5, "alpha: expected a number of at least 1. Received: 0.5"),
@@ -73,6 +78,7 @@ UNUSABLE = [
     ("decode", "decoder", "foo", "decoder: expected one of ['peaks', 'ellipse'"),
     ("decode", "scales", [], "scales: expected a list of numbers with at least one item, each above 0"),
     ("decode", "scales", [1, 0], "scales: expected a list of numbers with at least one item, each above 0"),
+    ("decode", "scales", [1, 1.0], "each above 0, all different. Received: [1, 1.0]"),
     ("decode", "score_threshold", float("inf"), "score_threshold: expected a number from 0 to 1"),
 ]  # fmt: skip
 
@@ -104,6 +110,11 @@ def test_what_is_plainly_meant_is_converted_and_survives_json(tmp_path):
     config = Config(data=data, train=configs.TrainConfig(init=tmp_path / "run", epochs=np.int32(3)))
     assert (data.data, data.object_size, data.colour) == (str(tmp_path), (9.0, 20.0), 0.5)
     assert all(type(value) is float for value in (*data.object_size, data.colour))
+    arrays = configs.DataConfig(object_size=np.float32([9, 20]), train_sources=np.array(["coco:a"]))
+    assert (arrays.object_size, arrays.train_sources) == ((9.0, 20.0), ("coco:a",))
+    assert type(arrays.train_sources[0]) is str
+    with pytest.raises(ValueError, match="object_size: expected 2 numbers"):
+        configs.DataConfig(object_size=np.ones((2, 2)))
     assert type(config.train.init) is str
     assert type(config.train.epochs) is int
     assert Config.from_json(config.to_json()) == config
@@ -119,4 +130,9 @@ def test_a_broken_file_is_named_with_its_line(tmp_path):
     path = tmp_path / "config.json"
     path.write_text('{\n "data": }')
     with pytest.raises(ValueError, match=r"config\.json:2: not valid JSON"):
+        configs.load(path)
+    with pytest.raises(ValueError, match=r"the card:1: not valid JSON"):
+        Config.from_json("{", "the card")
+    path.write_bytes(b"\xff\xd8")
+    with pytest.raises(ValueError, match=r"config\.json: expected JSON in UTF-8"):
         configs.load(path)

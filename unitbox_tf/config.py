@@ -19,9 +19,11 @@ from unitbox_tf.settings import (
     at_least,
     below,
     between,
+    file_name,
     from_dict,
     inside,
     not_empty,
+    one_line,
     setting,
 )
 
@@ -129,7 +131,9 @@ class ModelConfig(Settings):
     """The network (section 3 of the paper)."""
 
     class_names: tuple[str, ...] = setting(
-        ("object",), "name of each class, in the order of the data set's", not_empty()
+        ("object",),
+        "name of each class, in the order of the data set's",
+        not_empty(one_line(), different=True),
     )
     backbone: str = setting("vgg16", "network that the heads stand on", names=registry.BACKBONES)
     weights: str | None = setting(
@@ -165,11 +169,6 @@ class ModelConfig(Settings):
         "explodes in the first steps",
         above(0),
     )
-
-    def together(self) -> Held:
-        """Conditions between fields."""
-        names = self.class_names
-        yield len(set(names)) == len(names), "class_names that differ", names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +256,9 @@ class TrainConfig(Settings):
         "summary", "protocol that judges them and chooses the best epoch; see docs/evaluation.md"
     )
     seed: int = setting(
-        0, "seed of the initial weights, and of the order and changes of images", at_least(0)
+        0,
+        "seed of the initial weights, and of the order and changes of images",
+        between(0, 2**31 - 1),
     )
     device: Literal["auto", "cpu", "gpu"] = setting(
         "auto", "device to train on; auto takes a GPU if there is one"
@@ -271,7 +272,7 @@ class TrainConfig(Settings):
     )
     output: str = setting("saved_models", "folder that holds the runs")
     run: str | None = setting(
-        None, "name of the run's folder; None makes one of preset, date and time"
+        None, "name of the run's folder; None makes one of preset, date and time", file_name()
     )
 
     def together(self) -> Held:
@@ -302,7 +303,7 @@ class DecodeConfig(Settings):
         (1.0,),
         "sizes at which the network is shown each image, as shares of max_side; the objects found at all "
         "sizes are merged: 1 2 finds smaller objects, .5 1 larger ones",
-        not_empty(above(0)),
+        not_empty(above(0), different=True),
     )
     largest_object: float | None = setting(
         None,
@@ -351,9 +352,14 @@ class Config(Settings):
         """The configuration in a text of `to_json`. Missing fields take their defaults.
 
         Raises:
-            ValueError: a group or field is unknown, or has an unusable value. `where` names the file.
+            ValueError: the text is no JSON, or a group or field is unknown or has an unusable value.
+                `where` names the file.
         """
-        config: Config = from_dict(cls, json.loads(text), where)
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}:{error.lineno}: not valid JSON: {error.msg}") from error
+        config: Config = from_dict(cls, values, where)
         return config
 
 
@@ -361,6 +367,9 @@ def load(path: str | Path) -> Config:
     """The configuration in the file `path`; raises `ValueError` that names the file if it cannot be used."""
     path = Path(path)
     try:
-        return Config.from_json(path.read_text(encoding="utf-8"), str(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected JSON in UTF-8, which these bytes are not: {error}"
+        ) from error
+    return Config.from_json(text, str(path))

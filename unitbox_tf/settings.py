@@ -5,8 +5,8 @@
         image_size: int = setting(96, "side of the square training images, in pixels", at_least(1))
 
 Types, ranges and conditions between fields are checked when an object is made by the command line, from a
-json file or in Python. Values with a plain meaning are converted: a list to a tuple, a `Path` to text, a
-whole number to a float, a NumPy number to Python's.
+json file or in Python. Values with a plain meaning are converted: a list or a NumPy array to a tuple, a `Path`
+to text, a whole number to a float, a NumPy number to Python's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def above(limit: float) -> Check:
 
 def between(lowest: float, highest: float) -> Check:
     """A number from `lowest` to `highest`, both included."""
-    return Check(f"from {lowest:g} to {highest:g}", lambda value: lowest <= value <= highest)
+    limits = (str(limit) if isinstance(limit, int) else f"{limit:g}" for limit in (lowest, highest))
+    return Check("from {} to {}".format(*limits), lambda value: lowest <= value <= highest)
 
 
 def inside(lowest: float, limit: float) -> Check:
@@ -53,11 +54,33 @@ def below(lowest: float, limit: float) -> Check:
     return Check(f"above {lowest:g} and below {limit:g}", lambda value: lowest < value < limit)
 
 
-def not_empty(check: Check | None = None) -> Check:
-    """A tuple with at least one item, each of which passes `check`."""
-    words = "with at least one item" + (f", each {check.words}" if check else "")
+def not_empty(check: Check | None = None, *, different: bool = False) -> Check:
+    """A tuple with at least one item. Each item passes `check`; if `different`, no two are equal."""
+    words = "with at least one item"
+    words += f", each {check.words}" if check else ""
+    words += ", all different" if different else ""
+
+    def holds(value: tuple[Any, ...]) -> bool:
+        if different and len(set(value)) < len(value):
+            return False
+        return len(value) > 0 and (check is None or all(map(check.holds, value)))
+
+    return Check(words, holds)
+
+
+def one_line() -> Check:
+    """A text of one line that is not blank."""
     return Check(
-        words, lambda value: len(value) > 0 and (check is None or all(map(check.holds, value)))
+        "one line that is not blank",
+        lambda value: bool(value.strip()) and value.splitlines() == [value],
+    )
+
+
+def file_name() -> Check:
+    """The name of a file or folder, without folders before it."""
+    return Check(
+        "that names a folder, without slashes",
+        lambda value: value not in ("", ".", "..") and not {"/", "\\", "\0"} & set(value),
     )
 
 
@@ -183,6 +206,8 @@ def _converted(hint: Any, value: Any) -> Any:
     """`value` as the type `hint`, or `_UNUSABLE`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
+        if getattr(value, "ndim", None) == 1:  # a NumPy array
+            value = list(value)
         if not isinstance(value, list | tuple):
             return _UNUSABLE
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
@@ -209,7 +234,7 @@ def _plain(kind: type, value: Any) -> Any:
     if kind is bool and type(value).__name__ in ("bool", "bool_"):  # NumPy's, too
         return bool(value)
     if kind is str and isinstance(value, str | os.PathLike):
-        return os.fspath(value)
+        return str(os.fspath(value))  # also NumPy's text
     return _UNUSABLE
 
 

@@ -56,18 +56,19 @@ def test_convert_counts_what_is_ignored_and_lists_problems(tmp_path, capsys):
 
 def test_convert_says_what_is_wrong(tmp_path, capsys):
     out = f"coco:{tmp_path / 'out'}"
-    for source, destination, message in (
-        ("synthetic:#0-1", "synthetic:x", "Expected a destination as FORMAT:PATH#SPLIT"),
-        ("synthetic:#0-1", "coco:", "Expected a destination as FORMAT:PATH#SPLIT"),
-        ("cocoa:x", out, "Expected a source as FORMAT:PATH#SPLIT"),
-        ("coco:gone", out, "gone: no such file or folder"),
-        ("negatives:", out, "nothing usable was found in 'negatives:'"),
-        ("synthetic:#0-1", f"coco:{tmp_path}", "expected a new or empty folder"),
+    for source, destination, status, message in (
+        ("synthetic:#0-1", "synthetic:x", 2, "expected a destination as FORMAT:PATH#SPLIT"),
+        ("synthetic:#0-1", "nofmt", 2, "expected a destination as FORMAT:PATH#SPLIT"),
+        ("synthetic:#0-1", "coco:", 2, "Received: 'coco:', which has no path"),
+        ("cocoa:x", out, 2, "expected a source as FORMAT:PATH#SPLIT"),
+        ("coco:gone", out, 1, "gone: no such file or folder"),
+        ("negatives:", out, 1, "nothing usable was found in 'negatives:'"),
+        ("synthetic:#0-1", f"coco:{tmp_path}", 1, "expected a new or empty folder"),
     ):
         (tmp_path / "mine").touch()
         folder = tmp_path / "nothing"
         folder.mkdir(exist_ok=True)
-        assert cli.main(["convert", source, destination, "--data", str(folder)]) == 1
+        assert cli.main(["convert", source, destination, "--data", str(folder)]) == status
         assert message in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "nothing"]
 

@@ -404,14 +404,14 @@ def test_detect_looks_at_tiles_and_blurs(untrained_run, photos, tmp_path):
 def test_an_output_that_is_no_folder_and_a_photo_that_is_gone_are_named(
     untrained_run, photos, tmp_path, capsys
 ):
-    command = ["detect", str(untrained_run), "gone.jpg", "--output"]
+    command = ["detect", str(untrained_run), "gone.jpg", str(photos / "a.png"), "--output"]
     assert cli.main([*command, str(photos / "a.png")]) == 1
     assert "a.png: expected a folder to write" in capsys.readouterr().err
     assert cli.main([*command, str(tmp_path / "out"), "--tile", "-5"]) == 2
     assert "--tile: expected a whole number of at least 1. Received: -5" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert cli.main([*command, str(tmp_path / "out")]) == 1
-    assert "1 of 1 images could not be read" in capsys.readouterr().err
+    assert "1 of 2 images could not be read" in capsys.readouterr().err
     listed = (tmp_path / "out" / "problems.txt").read_text()
     assert listed.startswith("image that cannot be read\tgone.jpg: [Errno 2]")
 

@@ -141,7 +141,6 @@ def test_evaluate_says_what_is_wrong(untrained_run, tmp_path, capsys):
     for arguments, message in (
         ([run, "synthetic:#0-2", "--protocol", "fddb"], "needs faces annotated as ellipses"),
         ([run, "synthetic:#0-2", "--protocol", "wider_face"], "wider_face_val.mat"),
-        ([run, "synthetic:#0-2", "--iou", "exact"], "iou is for the protocol wider_face"),
         ([found, "coco:set.json", "--max-side", "64"], "max_side is for models"),
         ([found, "coco:set.json", "--decoder", "peaks"], "decoder is for models"),
         ([str(tmp_path), "coco:set.json"], "Expected detections: a json list as of COCO"),
@@ -149,7 +148,13 @@ def test_evaluate_says_what_is_wrong(untrained_run, tmp_path, capsys):
         ([found, "synthetic:#0-2"], "expected detections of images such as"),
         ([found, "coco:gone.json"], "gone.json: no such file or folder"),
         ([found, "coco:set.json", "--output", str(tmp_path)], "expected a new or empty folder"),
-        ([found, "coco:set.json", "--curves", str(tmp_path)], "Expected --output beside --curves"),
     ):
         assert cli.main(["evaluate", *arguments, "--data", str(tmp_path)]) == 1, arguments
+        assert message in capsys.readouterr().err
+    for arguments, message in (
+        ([found, "cocoa:set.json"], "Received: 'cocoa:set.json'. Did you mean coco?"),
+        ([run, "synthetic:#0-2", "--iou", "exact"], "iou is for the protocol wider_face"),
+        ([found, "coco:set.json", "--curves", str(tmp_path)], "Expected --output beside --curves"),
+    ):
+        assert cli.main(["evaluate", *arguments, "--data", str(tmp_path)]) == 2, arguments
         assert message in capsys.readouterr().err

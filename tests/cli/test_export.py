@@ -49,12 +49,13 @@ def test_export_hands_its_options_to_the_verb(photos, monkeypatch, capsys):
     [
         (["a.onnx", "--format", "litert"], r"Expected a file that ends in \.tflite for litert"),
         (["a.tflite", "--format", "litert-int8"], "Expected images for calibration .*: none"),
+        (["a.foo", "--format", "onnx"], r"Expected a file that ends in \.onnx for onnx"),
         (["a", "--calibration", "a.jpg"], "Expected no images for calibration .*: 1 images"),
     ],
 )
 def test_export_says_what_does_not_fit(arguments, message, untrained_run, tmp_path, capsys):
     path, *options = arguments
-    assert cli.main(["export", str(untrained_run), str(tmp_path / path), *options]) == 1
+    assert cli.main(["export", str(untrained_run), str(tmp_path / path), *options]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 

@@ -78,6 +78,7 @@ def test_a_configuration_file_starts_a_run(tmp_path):
         (["--distance-loss", "giuo"], r"Received: 'giuo'\. Did you mean giou\?"),
         (["--optimizer", "adamw"], r"Received: 'adamw'\. Did you mean adam\?"),
         (["--stretch", "2"], "expected stretch of 1 where there is no random_crop. Received: 2"),
+        (["--train-sources", "cocoa:a"], r"Received: 'cocoa:a'\. Did you mean coco\?"),
         (["--init", "facs"], r"unknown detector 'facs'\. Did you mean faces\?"),
         (["faces", "--resume", "RUN"], "--resume: not allowed with argument PRESET"),
         (["--config", "FILE", "--resume", "RUN"], "not allowed with argument --config"),
@@ -90,8 +91,16 @@ def test_wrong_usage_is_named(arguments, message, capsys, monkeypatch):
 
 
 def test_files_that_cannot_be_used_are_failures(tmp_path, capsys):
+    wrong, binary = tmp_path / "wrong.json", tmp_path / "binary.json"
+    wrong.write_text('{"train": {"epochs": 0}}')
+    binary.write_bytes(b"\xff\xd8")
     for option, message in (
         (["--config", str(tmp_path / "gone.json")], "gone.json"),
+        (
+            ["--config", str(wrong)],
+            "wrong.json: train: TrainConfig.epochs: expected a whole number",
+        ),
+        (["--config", str(binary)], "binary.json: expected JSON in UTF-8"),
         (["--resume", str(tmp_path)], "config.json: no such file. Expected the folder of a run"),
         (["--init", str(tmp_path / "gone")], "gone: no such file or folder"),
     ):
@@ -110,6 +119,19 @@ def test_help_shows_the_defaults_of_the_preset(capsys):
     for preset, default in (("smoke", "default: --no-flip"), ("faces", "default: --flip")):
         assert cli.main(["fit", preset, "--help"]) == 0
         assert default in capsys.readouterr().out
+
+
+def test_help_shows_the_defaults_of_a_file_or_a_run(tmp_path, capsys):
+    file = tmp_path / "config.json"
+    file.write_text('{"train": {"epochs": 77}}')
+    for option in (["--config", str(file)], [f"--config={file}"], ["--resume", str(tmp_path)]):
+        assert cli.main(["fit", *option, "--help"]) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert "(default: 77)" in printed
+        assert "The defaults shown are those of" in printed
+    for wrong in (["--config", str(tmp_path / "gone")], ["--config"]):
+        assert cli.main(["fit", *wrong, "--help"]) in (0, 2)
+        assert "(default: 77)" not in capsys.readouterr().out
 
 
 @dataclasses.dataclass

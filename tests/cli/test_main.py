@@ -94,12 +94,26 @@ def test_the_version_is_told():
         (["detect", "faces", "a", "--max_side=5"], "unknown option --max_side. Did you mean --max"),
         (["evaluate", "faces", "coco:a", "--min-size", "-1"], "expected a number of at least 0"),
         (["export", "faces", "a", "--format", "onx"], "unknown format 'onx'. Did you mean onnx?"),
+        (
+            ["inspect", "foo:bar"],
+            "SOURCE: expected a source as FORMAT:PATH#SPLIT. Received: 'foo:bar'",
+        ),
         (["demo", "--port", "0"], "--port: expected a whole number from 1 to 65535. Received: 0"),
     ],
 )
 def test_wrong_usage_gives_status_2(arguments, message, capsys):
     assert cli.main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", parser.COMMANDS)
+def test_wrong_usage_is_told_in_two_lines(command, capsys):
+    assert cli.main([command, "--wrong", "1"]) == 2
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith(f"usage: unitbox {command} ")
+    assert error.startswith(f"unitbox {command}: error: unknown option --wrong.")
+    for action in actions_of(command):
+        assert action.option_strings or action.metavar in usage
 
 
 @pytest.mark.parametrize("more", [[], ["./"]])
@@ -127,6 +141,20 @@ print(time.process_time())
     assert result.stderr.count("published here: faces") == 5
 
 
+def test_inputs_that_are_absent_are_told_before_tensorflow_is_imported(tmp_path):
+    code = """
+import sys
+from unitbox_tf.cli import main
+print(main(["detect", "faces", "gone.jpg", "gone.mp4", "--output", sys.argv[1]]))
+print("imported:", [name for name in ("tensorflow", "keras") if name in sys.modules])
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.stdout.splitlines() == ["1", "imported: []"]
+    assert result.stderr == "unitbox: error: gone.jpg (and 1 more): no such file\n"
+    assert not (tmp_path / "out").exists()
+
+
 STARTING = ("oneDNN custom operations", "cuInit", "cuda", "absl", "cpu_feature_guard", "rebuild")
 
 
@@ -139,9 +167,6 @@ def test_tensorflow_starts_quietly(untrained_run, photos, tmp_path):
     assert result.returncode == 0
     for words in STARTING:
         assert words not in result.stderr
-    result = unitbox("detect", str(untrained_run), "gone.png", "--output", str(tmp_path / "b"))
-    assert result.returncode == 1
-    assert "gone.png: [Errno 2]" in result.stderr
 
 
 def test_what_tensorflow_writes_before_it_fails_is_shown(tmp_path):

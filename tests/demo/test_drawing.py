@@ -32,7 +32,7 @@ def test_names_are_text_and_no_part_of_the_page():
     names = ("a", "<script>")
     pages = (
         drawing.summary_html("<script>.jpg", seen, found, 1.0),
-        drawing.photo_html(seen, found, names),
+        drawing.image_html(seen, found, names),
         drawing.table_html(found, names),
         drawing.error_html("<script>.jpg: expected an image"),
     )
@@ -45,7 +45,7 @@ def test_boxes_stand_where_the_table_says():
     seen = seen_of(np.zeros((4, 4, 1)), np.ones((4, 4, 4)), (50, 200))
     found = Detections(np.float32([[20, 10, 60, 35]]), np.float32([0.5]), np.int32([0]), (50, 200))
     style = "left: 10.00%; top: 20.00%; width: 20.00%; height: 50.00%"
-    assert style in drawing.photo_html(seen, found, ("face",))
+    assert style in drawing.image_html(seen, found, ("face",))
     assert "<td>20.0</td><td>10.0</td><td>60.0</td><td>35.0</td>" in drawing.table_html(
         found, ("face",)
     )

@@ -4,18 +4,39 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 
 import unitbox_tf
+from unitbox_tf import registry
+from unitbox_tf.config import DecodeConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.demo import page as pages
+from unitbox_tf.detect import decoders
 
 EXAMPLE_BUTTON = "Try an example image"
 
 
 def test_the_example_can_be_opened(viewer):
     assert viewer.see(pages.EXAMPLE.read_bytes(), 10**6).size == (600, 512)
+
+
+def test_sliders_are_enabled_by_what_the_decoder_reads():
+    gr = types.SimpleNamespace(update=lambda *, interactive: interactive)
+    once = decoders.Decoder(pytest.fail, ("score_threshold", "max_detections"), (), once=True)
+    registry.DECODERS.register("once", once)
+    try:
+        for scales, name, expected in (
+            ((1.0,), "peaks", (True, False)),
+            ((1.0,), "ellipse", (False, True)),
+            ((1.0, 2.0), "ellipse", (True, True)),
+            ((1.0, 2.0), "once", (False, False)),
+        ):
+            viewer = types.SimpleNamespace(decode=DecodeConfig(scales=scales))
+            assert pages._Answers(gr, viewer, 1).applicable(name) == expected
+    finally:
+        registry.DECODERS.unregister("once")
 
 
 # Tells of each connection that leaves the machine.
@@ -100,18 +121,18 @@ def count(page):
     return int(re.match(r"(\d+) found", page.locator(".summary").inner_text()).group(1))
 
 
-def test_a_photo_gets_boxes_that_thresholds_change(page, served, untrained_run):
+def test_an_image_gets_boxes_that_thresholds_change(page, served, untrained_run):
     encoded = synthetic.draw(0).image
     find = unitbox_tf.load(untrained_run)
     expected = find(encoded)
-    upload(page, "a photo.png", encoded)
+    upload(page, "an image.png", encoded)
     page.locator(".photo img").wait_for()
     assert count(page) == len(expected) > 1
     assert page.locator(".rows tbody tr").count() == page.locator(".box").count() == len(expected)
-    assert "a photo.png, 96 x 96 px" in page.locator(".summary").inner_text()
+    assert "an image.png, 96 x 96 px" in page.locator(".summary").inner_text()
     assert page.locator(".maps img").count() == 5
-    photo, box = (page.locator(name).last.bounding_box() for name in (".photo img", ".box"))
-    assert box["x"] - photo["x"] == pytest.approx(expected.boxes[0, 0] / 96 * photo["width"], abs=1)
+    image, box = (page.locator(name).last.bounding_box() for name in (".photo img", ".box"))
+    assert box["x"] - image["x"] == pytest.approx(expected.boxes[0, 0] / 96 * image["width"], abs=1)
     uploads = list(served[1].glob("unitbox-demo-*/**/*"))
     assert uploads
     assert not [path for path in uploads if path.is_file() and path.stat().st_size]  # none is kept
@@ -161,5 +182,5 @@ def test_the_page_fits_a_phone(page):
     upload(page, "a.png", synthetic.draw(0).image)
     page.locator(".maps img").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
-    photo, settings = (page.locator(name).bounding_box() for name in (".photo", "#settings"))
-    assert photo["y"] < settings["y"]
+    image, settings = (page.locator(name).bounding_box() for name in (".photo", "#settings"))
+    assert image["y"] < settings["y"]

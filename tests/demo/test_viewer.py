@@ -42,18 +42,18 @@ def test_settings_give_what_the_detector_finds_with_them(viewer, untrained_run, 
     assert decoder == "ellipse" or counts[3] < counts[2]  # blobs of one scale do not overlap
 
 
-def test_a_photo_is_seen_as_it_is_displayed(viewer):
+def test_an_image_is_seen_as_it_is_displayed(viewer):
     image = np.zeros((40, 60, 3), np.uint8)
     seen = viewer.see(exif_jpeg(image, 6, "big"), 10**6)
-    assert seen.size == seen.photo.shape[:2] == (60, 40)
+    assert seen.size == seen.image.shape[:2] == (60, 40)
     assert [maps["confidence"].shape[1:3] for maps in seen.maps] == [(30, 20), (60, 40)]
 
 
-def test_a_large_photo_is_shown_smaller(viewer):
+def test_a_large_image_is_shown_smaller(viewer):
     encoded = cv2.imencode(".png", np.zeros((10, 2400, 3), np.uint8))[1].tobytes()
     seen = viewer.see(encoded, 10**6)
     assert seen.size == (10, 2400)
-    assert seen.photo.shape == (5, 1200, 3)
+    assert seen.image.shape == (5, 1200, 3)
 
 
 def png_header(width, height):
@@ -69,7 +69,7 @@ def png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def test_a_photo_with_too_many_pixels_is_refused_before_it_is_decoded(viewer, monkeypatch):
+def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded(viewer, monkeypatch):
     monkeypatch.setattr(viewers.images, "decode_photo", lambda encoded: pytest.fail("decoded"))
     expected = "expected an image of at most 12 million pixels. Received: "
     with pytest.raises(ValueError, match=f"{expected}4001 x 3000, 12.0 million"):
@@ -91,13 +91,13 @@ def test_what_is_no_jpeg_or_png_is_named(viewer, encoded):
         viewer.see(encoded, 10**6)
 
 
-def test_a_photo_that_ends_early_is_named(viewer):
+def test_an_image_that_ends_early_is_named(viewer):
     encoded = exif_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), 1, "big")
     with pytest.raises(ValueError, match=r"expected a JPEG or PNG image, which these \d+ bytes"):
         viewer.see(encoded[: len(encoded) // 2], 10**6)
 
 
-def test_maps_are_probabilities_and_pixels_of_the_photo():
+def test_maps_are_probabilities_and_pixels_of_the_image():
     logits = np.zeros((2, 4, 2))
     logits[0, 1, 1] = np.log(3)  # a probability of 3/4
     seen = seen_of(logits, np.ones((2, 4, 4)) * [1, 2, 3, 4], (6, 8))  # 3 times as high, 2 as wide

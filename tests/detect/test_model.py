@@ -182,7 +182,7 @@ def test_settings_of_the_network_are_checked():
         UnitBox("vgg16", ("a",))
     with pytest.raises(ValueError, match="channels 'rgb' or 'bgr'"):
         Preprocessing("xyz")
-    with pytest.raises(ValueError, match="class_names that differ"):
+    with pytest.raises(ValueError, match="all different"):
         UnitBox(own_backbone(), ("cat", "cat"))
     with pytest.raises(ValueError, match="class_names: expected a list of texts"):
         UnitBox(own_backbone(), ())

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from training import command
+from unitbox_tf import registry
 
 
 def main() -> None:
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     sixth.add_argument("--runs", nargs="+", required=True, metavar="NAME=RUN")
     sixth.add_argument("--sources", nargs="+", default=["fddb:fddb#8"], help="images of FDDB")
     sixth.add_argument("--curves", type=Path, help="folder of published curves")
-    sixth.add_argument("--decoder", choices=["peaks", "ellipse"], default="ellipse")
+    sixth.add_argument("--decoder", choices=list(registry.DECODERS), default="ellipse")
 
     ablations = figures.add_parser("ablations", help="one change at a time")
     ablations.set_defaults(function="training.paper.ablations:make")

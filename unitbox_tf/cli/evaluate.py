@@ -12,17 +12,26 @@ from unitbox_tf.evaluation.evaluate import evaluate
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command, and returns the exit status."""
+    """Runs the command, and returns the exit status.
+
+    Raises:
+        argparse.ArgumentTypeError: options do not go together.
+    """
     if options.curves and not options.output:
-        raise ValueError("Expected --output beside --curves, as plots are files")
+        raise argparse.ArgumentTypeError("Expected --output beside --curves, as plots are files")
     names = [field.name for field in dataclasses.fields(protocols.Options)]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    chosen = protocols.Options(**given)
+    try:
+        protocols.check_options(options.protocol, chosen)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     found = evaluate(
         options.detector,
         options.sources,
         data=options.data,
         protocol=options.protocol,
-        options=protocols.Options(**given),
+        options=chosen,
         present=options.present,
         output=options.output,
         **cli_options.decoding(options),

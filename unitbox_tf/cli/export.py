@@ -11,7 +11,16 @@ from unitbox_tf.problems import Problems
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command, and returns the exit status."""
+    """Runs the command, and returns the exit status.
+
+    Raises:
+        argparse.ArgumentTypeError: options do not go together.
+    """
+    try:
+        form = formats.format_of(options.output, options.format)
+        formats.check_calibration(form, len(options.calibration or ()))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     written = formats.export(
         options.model,
         options.output,
@@ -20,6 +29,5 @@ def run(options: argparse.Namespace) -> int:
         problems=Problems(),  # which logs them
         **cli_options.decoding(options),
     )
-    form = formats.format_of(written, options.format).name
-    output.show({"output": written, "format": form}, f"written: {written}")
+    output.show({"output": written, "format": form.name}, f"written: {written}")
     return 0

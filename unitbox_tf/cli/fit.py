@@ -19,8 +19,12 @@ def configuration(options: argparse.Namespace) -> tuple[str, configs.Config]:
 
     Raises:
         ValueError: a configuration file, or the configuration of the run to resume, cannot be used.
-        argparse.ArgumentTypeError: settings do not go together, or `init` names no detector.
+        argparse.ArgumentTypeError: settings do not go together, or a source has an unknown format.
     """
+    given = cli_options.given(options, configs.DataConfig)
+    for field in ("train_sources", "validation_sources"):
+        for text in given.get(field, ()):
+            cli_options.source(text)
     if options.resume:
         run_ = runs.Run(options.resume)
         if not run_.exists:

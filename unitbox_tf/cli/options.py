@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unitbox_tf import settings
+from unitbox_tf import registry, settings
 from unitbox_tf.config import DecodeConfig
 
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
@@ -77,6 +77,34 @@ def number(kind: type, check: settings.Check) -> Any:
         return value
 
     return read
+
+
+def source(text: str) -> str:
+    """An argparse type for a source of annotated images. Its path is not looked for."""
+    return _of_format(text, "source", list(registry.DATASETS))
+
+
+def destination(text: str) -> str:
+    """An argparse type for a data set to write."""
+    from unitbox_tf import datasets
+
+    text = _of_format(text, "destination", datasets.writable())
+    if text.partition(":")[2].partition("#")[0]:
+        return text
+    raise argparse.ArgumentTypeError(
+        f"expected a destination as FORMAT:PATH#SPLIT. Received: {text!r}, which has no path"
+    )
+
+
+def _of_format(text: str, kind: str, formats: Collection[str]) -> str:
+    name, colon, _ = text.partition(":")
+    if colon and name in formats:
+        return text
+    near = resembling(name, formats)
+    raise argparse.ArgumentTypeError(
+        f"expected a {kind} as FORMAT:PATH#SPLIT. Received: {text!r}.{near} Expected one of the formats: "
+        f"{', '.join(formats)}"
+    )
 
 
 def detector(text: str) -> Path:

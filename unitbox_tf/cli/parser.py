@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,16 @@ MODEL = (
     "such as faces"
 )
 SOURCES = "annotated images, each source as FORMAT:PATH#SPLIT, such as coco:photos/instances.json"
+# The arguments of each command in short. Its help describes all options.
+USAGES = {
+    "fit": "[PRESET | --config FILE | --resume RUN] [--FIELD VALUE ...]",
+    "detect": "MODEL INPUT ... [--OPTION VALUE ...]",
+    "evaluate": "MODEL_OR_DETECTIONS SOURCE ... [--OPTION VALUE ...]",
+    "inspect": "SOURCE ... [--OPTION VALUE ...]",
+    "convert": "SOURCE DESTINATION [--OPTION VALUE ...]",
+    "export": "MODEL OUTPUT [--OPTION VALUE ...]",
+    "demo": "[MODEL] [--OPTION VALUE ...]",
+}
 DATA = "folder that relative paths of sources start from (default: the current folder)"
 
 
@@ -48,14 +59,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def make(arguments: Sequence[str]) -> options.Parser:
-    """The parser. `arguments` may name the preset whose values the help of `fit` shows as defaults."""
+    """The parser. `arguments` may name the settings whose values the help of `fit` shows as defaults."""
     parser = options.Parser(prog="unitbox", description="Object detection with UnitBox.")
     parser.add_argument("--version", action="version", version=f"unitbox {unitbox_tf.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, (summary, add) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=f"{_capital(summary)}.")
+        # Short, because it also stands before the message about wrong usage.
+        command.usage = f"unitbox {name} {USAGES[name]}"
         if name == "fit":
-            _add_fit(command, _named_preset(arguments))
+            _add_fit(command, *_start(arguments))
         else:
             add(command)
         _add_common(command, has_result=name != "demo")
@@ -78,17 +91,43 @@ def _add_common(parser: options.Parser, has_result: bool) -> None:
         )
 
 
-def _named_preset(arguments: Sequence[str]) -> str:
-    """The preset whose values `fit --help` shows."""
+def _start(arguments: Sequence[str]) -> tuple[str, configs.Config]:
+    """The settings whose values `fit --help` shows, and words for where they come from.
+
+    They are those of the file, run or preset that the arguments name, or else of the default preset.
+    """
+    if {"-h", "--help"} & set(arguments):
+        file, run = _value(arguments, "--config"), _value(arguments, "--resume")
+        with contextlib.suppress(ValueError, OSError):  # the command itself reports them
+            if file is not None:
+                return f"of {file}", configs.load(file)
+            if run is not None:
+                from unitbox_tf import runs
+
+                return f"of the run {run}", runs.Run(Path(run)).config()
     first = arguments[1] if len(arguments) > 1 else ""
-    return first if first in PRESETS else DEFAULT_PRESET
+    name = first if first in PRESETS else DEFAULT_PRESET
+    return f"of the preset {name}", PRESETS[name]
 
 
-def _add_fit(parser: options.Parser, shown: str = DEFAULT_PRESET) -> None:
-    parser.usage = "unitbox fit [PRESET | --config FILE | --resume RUN] [--FIELD VALUE ...]"
+def _value(arguments: Sequence[str], option: str) -> str | None:
+    """The value of an option in arguments that are not parsed yet; None if it is not given."""
+    for text, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if text == option:
+            return following
+        if text.startswith(f"{option}="):
+            return text.partition("=")[2]
+    return None
+
+
+def _add_fit(
+    parser: options.Parser,
+    origin: str = f"of the preset {DEFAULT_PRESET}",
+    shown: configs.Config = PRESETS[DEFAULT_PRESET],
+) -> None:
     parser.description = (
         "Train a detector. Start from a preset, a configuration file or an earlier run, and change any of "
-        f"its settings by an option. The defaults shown are those of the preset {shown}."
+        f"its settings by an option. The defaults shown are those {origin}."
     )
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
@@ -116,7 +155,7 @@ def _add_fit(parser: options.Parser, shown: str = DEFAULT_PRESET) -> None:
     for name, cls in GROUPS.items():
         first_line = (cls.__doc__ or "").splitlines()[0]
         group = parser.add_argument_group(name, first_line)
-        options.add_settings(group, cls, getattr(PRESETS[shown], name))
+        options.add_settings(group, cls, getattr(shown, name))
 
 
 def _add_detect(parser: options.Parser) -> None:
@@ -167,7 +206,7 @@ def _add_evaluate(parser: options.Parser) -> None:
         help=f"{MODEL}; or detections of any detector: COCO's json, FDDB's result file or folder, WIDER "
         "FACE's folder",
     )
-    parser.add_argument("sources", metavar="SOURCE", nargs="+", help=SOURCES)
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", type=options.source, help=SOURCES)
     parser.add_argument("--data", metavar="FOLDER", default=".", help=DATA)
     parser.add_argument(
         "--protocol",
@@ -236,10 +275,16 @@ def _add_protocol_options(group: Any) -> None:
 
 
 def _add_convert(parser: options.Parser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help=SOURCES.replace("each source", "a source"))
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        type=options.source,
+        help=SOURCES.replace("each source", "a source"),
+    )
     parser.add_argument(
         "destination",
         metavar="DESTINATION",
+        type=options.destination,
         help="new folder as FORMAT:PATH#SPLIT, such as yolo:converted",
     )
     parser.add_argument("--data", metavar="FOLDER", default=".", help=f"{DATA}; only for SOURCE")
@@ -257,7 +302,7 @@ def _add_convert(parser: options.Parser) -> None:
 
 
 def _add_inspect(parser: options.Parser) -> None:
-    parser.add_argument("sources", metavar="SOURCE", nargs="+", help=SOURCES)
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", type=options.source, help=SOURCES)
     parser.add_argument("--data", metavar="FOLDER", default=".", help=DATA)
 
 

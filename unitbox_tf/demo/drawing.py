@@ -53,8 +53,8 @@ def draw_distances(
 
 
 def _grey(seen: Seen) -> np.ndarray:
-    photo = fit(seen.photo, MAP_SIDE)
-    return cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    image = fit(seen.image, MAP_SIDE)
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
 def _enlarge(values: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -82,7 +82,7 @@ def _colour_bar(ticks: Sequence[str]) -> Html:
     )
 
 
-def photo_html(seen: Seen, found: Detections, class_names: Sequence[str]) -> Html:
+def image_html(seen: Seen, found: Detections, class_names: Sequence[str]) -> Html:
     """The image with boxes, their scores and, where there are several classes, their names.
 
     Boxes are elements of the page, not pixels, so that they are sharp and legible on a phone, too.
@@ -101,7 +101,7 @@ def photo_html(seen: Seen, found: Detections, class_names: Sequence[str]) -> Htm
             f'height: {y1 - y0:.2f}%"><b class="{place}">{name}{score:.2f}</b></span>'
         )
     crowd = " crowd" if len(found) > CROWD else ""
-    image = _image(seen.photo, f"The image with {len(found)} boxes")
+    image = _image(seen.image, f"The image with {len(found)} boxes")
     return f'<div class="photo"><div class="frame{crowd}">{image}{"".join(boxes)}</div></div>'
 
 

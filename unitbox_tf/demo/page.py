@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from unitbox_tf import optional
+from unitbox_tf import optional, registry
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.demo.drawing import (
     FOUND,
     NOTHING,
     Html,
     error_html,
+    image_html,
     maps_html,
-    photo_html,
     summary_html,
     table_html,
 )
@@ -112,10 +112,11 @@ class _Answers:
 
     def applicable(self, decoder: str) -> tuple[Any, Any]:
         """Enables the sliders of NMS and of blobs if they have an effect."""
-        suppressed = decoder == "peaks" or len(self.viewer.decode.scales) > 1
+        facts = registry.DECODERS[decoder]
+        repeated = not facts.once or len(self.viewer.decode.scales) > 1
         return (
-            self.gr.update(interactive=suppressed),
-            self.gr.update(interactive=decoder == "ellipse"),
+            self.gr.update(interactive=repeated and "nms_iou" in facts.options),
+            self.gr.update(interactive="blob_threshold" in facts.options),
         )
 
     def _decoded(
@@ -134,7 +135,7 @@ class _Answers:
         names = self.viewer.class_names
         return (
             summary_html(name, seen, found, elapsed),
-            photo_html(seen, found, names),
+            image_html(seen, found, names),
             table_html(found, names),
         )
 
@@ -163,7 +164,7 @@ def _lay_out(
             example = gr.Button("Try an example image", size="sm")
             summary = gr.HTML()
         with gr.Column(elem_id="photo"):
-            photo = gr.HTML(NOTHING)
+            image = gr.HTML(NOTHING)
             table = gr.HTML()
         with gr.Column(elem_id="settings"):
             settings = _settings(gr, decode, answers)
@@ -182,14 +183,14 @@ def _lay_out(
                 container=True,
             )
         maps = gr.HTML()
-    results = [summary, photo, table]
+    results = [summary, image, table]
     return _Elements(session, upload, example, results, settings, heatmaps, scale, everywhere, maps)
 
 
 def _settings(gr: Any, decode: DecodeConfig, answers: _Answers) -> list[Any]:
     """The elements of the settings, which start at the detector's settings."""
     decoder = gr.Radio(
-        [("peaks", "peaks"), ("ellipse (the paper's)", "ellipse")],
+        list(registry.DECODERS),
         value=decode.decoder,
         label="Decoder",
     )
@@ -217,7 +218,7 @@ def _settings(gr: Any, decode: DecodeConfig, answers: _Answers) -> list[Any]:
         decode.blob_threshold,
         step=0.01,
         label="Blob threshold",
-        info="ellipse: lowest confidence of a pixel of a blob",
+        info="lowest confidence of a pixel of a blob",
         interactive=blobs["interactive"],
     )
     return [decoder, score, iou, blob]
@@ -225,7 +226,7 @@ def _settings(gr: Any, decode: DecodeConfig, answers: _Answers) -> list[Any]:
 
 def _connect(gr: Any, page: _Elements, answers: _Answers) -> None:
     """Connects the events of elements to their answers."""
-    _, photo, _ = page.results
+    _, image, _ = page.results
     decoder, _, iou, blob = page.settings
     given = [page.scale, page.everywhere, *page.settings]
     shown = [page.session, *page.results, page.heatmaps, page.maps]
@@ -233,10 +234,10 @@ def _connect(gr: Any, page: _Elements, answers: _Answers) -> None:
         answers.uploaded,
         [page.upload, *given],
         [page.upload, *shown],
-        show_progress_on=photo,
+        show_progress_on=image,
         **_ALONE,
     )
-    page.example.click(answers.example, given, shown, show_progress_on=photo, **_ALONE)
+    page.example.click(answers.example, given, shown, show_progress_on=image, **_ALONE)
     # Only the last of several moves of a slider is answered.
     last = {"show_progress": "hidden", "trigger_mode": "always_last", **_ALONE}
     gr.on(

@@ -19,7 +19,7 @@ from unitbox_tf.detect import decoders, graph, padding
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.records import Detections
 
-PHOTO_SIDE = 1200  # px; long side of the image on the page, at most
+IMAGE_SIDE = 1200  # px; long side of the image on the page, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Seen:
 
     Attributes:
         size: height and width of the image, in pixels.
-        photo: RGB uint8 `[H, W, 3]`, shrunk to `PHOTO_SIDE`.
+        image: RGB uint8 `[H, W, 3]`, shrunk to `IMAGE_SIDE`.
         maps: the heatmaps at each scale: `confidence` logits `[1, h, w, C]`, `distances`
             `[1, h, w, 4]` in pixels of these maps.
         reading: the time to decode the image, in ms.
@@ -36,7 +36,7 @@ class Seen:
     """
 
     size: tuple[int, int]
-    photo: np.ndarray
+    image: np.ndarray
     maps: tuple[dict[str, np.ndarray], ...]
     reading: float
     network: float
@@ -85,7 +85,7 @@ class Viewer:
         predicted = time.perf_counter()
         size = (image.shape[0], image.shape[1])
         return Seen(
-            size, fit(image, PHOTO_SIDE), maps, 1e3 * (read - start), 1e3 * (predicted - read)
+            size, fit(image, IMAGE_SIDE), maps, 1e3 * (read - start), 1e3 * (predicted - read)
         )
 
     def find(self, seen: Seen, decode: DecodeConfig) -> Detections:
@@ -101,8 +101,8 @@ def check_size(encoded: bytes, max_pixels: int) -> None:
     """
     expected = f"expected an image of at most {max_pixels / 1e6:g} million pixels. Received: "
     try:
-        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as photo:
-            width, height = photo.size
+        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as image:
+            width, height = image.size
     except Image.DecompressionBombError as error:  # Pillow's own limit
         raise ValueError(f"{expected}{error}") from error
     except (OSError, SyntaxError, ValueError) as error:

@@ -103,6 +103,7 @@ def find(names: Iterable[str | os.PathLike[str] | int], output: str | os.PathLik
 
     Raises:
         ValueError: a folder or pattern stands for no image, or only for images in `output`.
+        FileNotFoundError: no named file exists. A file that is absent beside others is not refused here.
     """
     photos: dict[str, Path] = {}
     clips: dict[str, Path | int] = {}
@@ -119,6 +120,11 @@ def find(names: Iterable[str | os.PathLike[str] | int], output: str | os.PathLik
         for path in found:
             chosen: dict[str, Any] = clips if inputs.is_video(path) else photos
             chosen.setdefault(os.path.abspath(path), path)
+    paths = [path for path in (*photos.values(), *clips.values()) if isinstance(path, Path)]
+    webcams = len(photos) + len(clips) - len(paths)
+    if paths and not webcams and not any(map(os.path.exists, paths)):
+        others = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+        raise FileNotFoundError(f"{paths[0]}{others}: no such file")
     return Inputs(list(photos.values()), list(clips.values()))
 
 
@@ -154,6 +160,7 @@ def detect_into(
 
     Raises:
         ValueError: the inputs cannot be used, `output` is no folder, or it has results of other settings.
+        FileNotFoundError: no named file exists.
     """
     output = Path(output)
     found = find(names, output)

@@ -136,6 +136,16 @@ def make(
     """
     problems = Problems.of(problems)
     options = options or Options()
+    check_options(name, options)
+    if name == "wider_face":
+        return _wider_face(annotations, sources, options)
+    if name == "coco":
+        return _coco(annotations, sources)
+    return (_fddb if name == "fddb" else _summary)(annotations, options, problems)
+
+
+def check_options(name: str, options: Options) -> None:
+    """Raises `ValueError` if the protocol is unknown, or an option belongs to another protocol."""
     if name not in NAMES:
         raise ValueError(f"Unknown protocol {name!r}. Expected one of {NAMES}.")
     for field in dataclasses.fields(Options):
@@ -144,11 +154,6 @@ def make(
             raise ValueError(
                 f"{field.name} is for the protocol {' or '.join(used_by)}, received with {name!r}"
             )
-    if name == "wider_face":
-        return _wider_face(annotations, sources, options)
-    if name == "coco":
-        return _coco(annotations, sources)
-    return (_fddb if name == "fddb" else _summary)(annotations, options, problems)
 
 
 def digest(annotations: Sequence[Annotation]) -> str:

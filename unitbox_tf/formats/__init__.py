@@ -114,10 +114,7 @@ def export(
     path = Path(path)
     chosen = format_of(path, format)
     pictures = list(inputs.find(calibration))
-    if chosen.calibrated != bool(pictures):
-        wanted = "images for calibration" if chosen.calibrated else "no images for calibration"
-        received = f"{len(pictures)} images" if pictures else "none"
-        raise ValueError(f"Expected {wanted} with the format {chosen.name}. Received: {received}")
+    check_calibration(chosen, len(pictures))
     opened, card = _opened(model)
     options: dict[str, Any] = {"decode": settings.changed(opened.decode, decode)}
     check_decoder(options["decode"], chosen)
@@ -146,6 +143,14 @@ def format_of(path: Path, name: str | None = None) -> Format:
             f"Expected a file that ends in {chosen.suffix} for {name}. Received: {path}"
         )
     return chosen
+
+
+def check_calibration(format: Format, count: int) -> None:
+    """Raises `ValueError` if the format needs images for calibration and `count` is 0, or the reverse."""
+    if format.calibrated != bool(count):
+        wanted = "images for calibration" if format.calibrated else "no images for calibration"
+        received = f"{count} images" if count else "none"
+        raise ValueError(f"Expected {wanted} with the format {format.name}. Received: {received}")
 
 
 def _opened(model: Any) -> tuple[UnitBox, str]:
