@@ -565,6 +565,22 @@ def test_without_matplotlib_the_curves_are_left_out_and_the_log_says_so(
     assert "pip install 'unitbox_tf[plots]'" in record.getMessage()
 
 
+def test_a_decoder_that_cannot_be_exported_still_gets_its_results(whole):
+    ours = dataclasses.replace(registry.DECODERS["peaks"], formats=())
+    registry.DECODERS.register("ours", ours)
+    try:
+        decode = dataclasses.replace(whole.decode, decoder="ours")
+        run = fit.fit(dataclasses.replace(whole, decode=decode))
+    finally:
+        registry.DECODERS.unregister("ours")
+    assert not (run.folder / "saved_model").exists()
+    stored = json.loads((run.folder / "results.json").read_text())
+    assert stored["ours"] == stored["peaks"]
+    report = (run.folder / "problems.txt").read_text()
+    assert "export that was left out" in report
+    assert "Expected a decoder that runs in saved_model" in report
+
+
 @pytest.mark.gpu
 def test_training_runs_on_a_gpu(tiny_config, tmp_path):
     run = fit.fit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from unitbox_tf import config as configs
@@ -54,12 +55,18 @@ def run(options: argparse.Namespace) -> int:
     done = fit.fit(config, name=name, resume=options.resume)
     result = {
         "run": done.folder,
-        "saved_model": runs.Run(done.folder).saved_model,
+        "saved_model": _exported(done),
         "results": done.results,
         "problems": dict(done.problems.counts),
     }
     output.show(result, _described(done, config.train.validation_protocol))
     return 0
+
+
+def _exported(done: Any) -> Path | None:
+    """The exported model; None if the decoder of the run cannot be exported."""
+    path = runs.Run(done.folder).saved_model
+    return path if path.exists() else None
 
 
 def _described(done: Any, protocol: str) -> str:
@@ -72,7 +79,7 @@ def _described(done: Any, protocol: str) -> str:
     files = runs.Run(done.folder)
     facts = {
         "run": done.folder,
-        "exported model": files.saved_model,
+        "exported model": _exported(done) or "none",
         "images": files.pictures,
         "curves": f"{files.curves}, or: tensorboard --logdir {done.folder}",
         "left out": f"{counts} (see {files.problems.name})" if counts else "nothing",
