@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from unitbox_tf import config as configs
-from unitbox_tf import datasets, images, losses, registry
+from unitbox_tf import datasets, images, losses, registry, runs
 from unitbox_tf.config import LossConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect.model import UnitBox
@@ -579,6 +579,21 @@ def test_a_decoder_that_cannot_be_exported_still_gets_its_results(whole):
     report = (run.folder / "problems.txt").read_text()
     assert "export that was left out" in report
     assert "Expected a decoder that runs in saved_model" in report
+
+
+def test_a_run_on_data_from_python_goes_on_with_them_and_asks_for_them(whole, unfinished):
+    given = [synthetic.draw(number) for number in range(3)]
+    run = fit.fit(whole, train=given, validation=given)
+    config = changed(runs.Run(run.folder).config(), epochs=2)
+    with pytest.raises(ValueError, match=r"'3 annotations .* data given in Python\. Give train="):
+        fit.fit(config, resume=run.folder)
+    stream = elements(given)
+    for epochs in (2, 3):
+        more = changed(config, epochs=epochs)
+        again = fit.fit(more, train=stream, validation=given, resume=run.folder)
+        assert len(again.history) == epochs
+        config = runs.Run(run.folder).config()
+        assert config.data.train_sources == ("a tf.data.Dataset given in Python",)
 
 
 @pytest.mark.gpu

@@ -12,6 +12,8 @@ from unitbox_tf.problems import Problem, Problems
 from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation
 
+GIVEN_IN_PYTHON = "given in Python"  # ends the stored origin of data that no source can read again
+
 
 class Source:
     """A data set, or a part of it. Its files are read once, when they are first needed.
@@ -44,6 +46,17 @@ class Source:
             )
         self.text, self.format, self.root, self.split = text, name, root, split
         self._read: dict[bool, tuple[list[Annotation], list[Problem]]] = {}
+
+    def text_below(self, data: str | Path) -> str:
+        """The source as it is written where relative paths start from the folder `data`."""
+        path = self.text.partition(":")[2].partition("#")[0]
+        root = self.root.resolve()
+        if (
+            root == (Path(data) / path).resolve() or not root.exists()
+        ):  # synthetic images need no folder
+            return self.text
+        split = f"#{self.split}" if self.split else ""
+        return f"{self.format}:{root}{split}"
 
     def __repr__(self) -> str:
         return f"Source({self.text!r})"
@@ -93,6 +106,11 @@ def open(source: str | Source, data: str | Path = ".") -> Source:
     Raises:
         ValueError: the text has another form, the format is unknown, or the path does not exist.
     """
+    if isinstance(source, str) and ":" not in source and source.endswith(GIVEN_IN_PYTHON):
+        raise ValueError(
+            f"{source!r} is no source: this run was trained on data given in Python. Give train= and "
+            "validation= of unitbox_tf.fit again, or name sources (train_sources, validation_sources)."
+        )
     return source if isinstance(source, Source) else Source(source, data)
 
 
