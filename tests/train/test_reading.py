@@ -69,7 +69,7 @@ def test_boxes_that_leave_the_image_are_cut_and_those_outside_are_reported_once(
     ("wrong", "message"),
     [
         (element(classes=[1]), r"element 1: expected classes from 0 to 0.*Received: 1"),
-        (element(classes=[-1]), r"element 1: expected classes from 0 to 0.*Received: -1"),
+        (element(classes=[-1]), r"element 1: expected classes from 0.*Received: -1"),
         (element(classes=[0, 0]), r"element 1.*classes"),
         (element(image=IMAGE[:0], classes=[0]), "element 1: expected an image with pixels"),
     ],
