@@ -524,9 +524,22 @@ def test_what_cannot_be_trained_on_is_refused_before_a_folder_is_made(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_callback_that_is_none_is_refused(quick, tmp_path):
-    with pytest.raises(ValueError, match=r"callbacks: expected objects of keras\.callbacks"):
-        fit.fit(quick, callbacks=[print])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"config": None}, "config: expected a Config, .*Received: None"),
+        ({"config": "smoke"}, "config: expected a Config, .*Received: 'smoke'"),
+        ({"callbacks": [print]}, "callbacks: expected a sequence of.*Received: .<built-in"),
+        (
+            {"callbacks": keras.callbacks.Callback()},
+            "callbacks: expected a sequence of.*Received: <",
+        ),
+        ({"callbacks": None}, "callbacks: expected a sequence of.*Received: None"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(quick, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fit.fit(**{"config": quick, **arguments})
     assert not (tmp_path / "runs").exists()
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def fit(
         Diverged: the loss is not a number any more. This is a `ValueError`, too.
     """
     problems = Problems() if problems is None else problems
-    _check_callbacks(callbacks)
+    callbacks = _checked_arguments(config, callbacks)
     run = _folder(config.train, name) if resume is None else Path(resume)
     with _hardware(config.train) as jit:
         shown = examples.training(train, config, problems=problems)
@@ -94,12 +94,19 @@ def fit(
     return Trained(run, best, results, history, problems)
 
 
-def _check_callbacks(callbacks: Sequence[Any]) -> None:
-    for callback in callbacks:
-        if not isinstance(callback, keras.callbacks.Callback):
-            raise ValueError(
-                f"callbacks: expected objects of keras.callbacks.Callback. Received: {callback!r}"
-            )
+def _checked_arguments(config: Any, callbacks: Any) -> list[keras.callbacks.Callback]:
+    """The callbacks as a list. Raises `ValueError` if one of the arguments is of another kind."""
+    if not isinstance(config, Config):
+        raise ValueError(
+            f'config: expected a Config, such as PRESETS["faces"]. Received: {config!r:.200}'
+        )
+    found = list(callbacks) if isinstance(callbacks, Iterable) else [None]
+    if not all(isinstance(callback, keras.callbacks.Callback) for callback in found):
+        raise ValueError(
+            "callbacks: expected a sequence of objects of keras.callbacks.Callback. "
+            f"Received: {callbacks!r:.200}"
+        )
+    return found
 
 
 def _folder(settings: TrainConfig, name: str) -> Path:
