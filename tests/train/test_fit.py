@@ -2,6 +2,7 @@ import dataclasses
 import json
 import shutil
 import sys
+import types
 import warnings
 
 import keras
@@ -14,6 +15,7 @@ from unitbox_tf import datasets, images, losses, registry, runs
 from unitbox_tf.config import LossConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect.model import UnitBox
+from unitbox_tf.network.backbones import Preprocessing
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 from unitbox_tf.train import callbacks, finish, fit, pipeline
@@ -357,6 +359,22 @@ def test_objects_are_equal_where_their_mean_is_asked_for(
     assert asked == [equal, equal]
 
 
+def test_what_lies_beyond_an_image_has_the_mean_colour_of_the_backbone(
+    whole, unfinished, monkeypatch
+):
+    batches = []
+
+    def one_batch(self, training, validation_data, **options):
+        batches.extend(next(iter(images))[0] for images in (training, validation_data))
+
+    monkeypatch.setattr(keras.Model, "fit", one_batch)
+    narrow = Annotation("a", tf.io.encode_png(np.zeros((64, 20, 3), np.uint8)).numpy(), [])
+    fit.fit(whole, train=[narrow], validation=[narrow])
+    for batch in batches:
+        assert batch[0, 0, 0].numpy().tolist() == [0, 0, 0]
+        assert batch[0, 0, -1].numpy().tolist() == [30, 20, 10]  # RGB of (10, 20, 30) in BGR
+
+
 def test_the_policy_is_restored_after_training(tiny_run):
     assert keras.config.dtype_policy().name == "float32"
 
@@ -388,6 +406,7 @@ def quick(monkeypatch, tiny_config, tmp_path, small_model, unfinished):
     def from_settings(config, decode=None, seed=0):
         made.append(keras.models.clone_model(small_model))
         made[-1].class_names = config.class_names
+        made[-1].backbone = types.SimpleNamespace(preprocessing=Preprocessing())
         return made[-1]
 
     monkeypatch.setattr(fit.UnitBox, "from_settings", from_settings)
@@ -418,7 +437,7 @@ def test_annotations_in_memory_are_trained_on_and_callbacks_see_the_logs(
     import matplotlib
 
     def finish_without_model(config, run, validation, history, *, problems):
-        finish._save_curves(config, run, history)
+        finish._save_curves(config, runs.Run(run).curves, history)
         return None, {}
 
     monkeypatch.setattr(fit, "finish", finish_without_model)

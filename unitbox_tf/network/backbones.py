@@ -30,6 +30,12 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: float = 1.0
 
+    @property
+    def mean_colour(self) -> tuple[float, float, float]:
+        """The RGB colour that becomes 0."""
+        first, second, third = self.mean
+        return self.mean if self.channels == "rgb" else (third, second, first)
+
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class Backbone:

@@ -211,7 +211,7 @@ def _learn(
     settings, epochs_done = config.train, len(store.history)
     stored = _with_origins(config, shown, judged)
     files.write(runs.Run(store.run).config_file, stored.to_json())
-    batches, validation = _batches(config, shown, judged, epochs_done, problems)
+    batches, validation = _batches(model, config, shown, judged, epochs_done, problems)
     ours = _callbacks(config, judged, store, problems)
     problems.log_counts()
     try:
@@ -239,12 +239,18 @@ def _with_origins(config: Config, shown: Training, judged: Validation) -> Config
 
 
 def _batches(
-    config: Config, shown: Training, judged: Validation, epochs_done: int, problems: Problems
+    model: UnitBox,
+    config: Config,
+    shown: Training,
+    judged: Validation,
+    epochs_done: int,
+    problems: Problems,
 ) -> tuple[tf.data.Dataset, tf.data.Dataset]:
     """The batches for training, and the batches for the validation loss."""
     common: dict[str, Any] = {
         "num_classes": len(config.model.class_names),
         "equal_objects": config.loss.reduction == "object_mean",
+        "padding": model.backbone.preprocessing.mean_colour,
         "batch_size": config.train.batch_size,
     }
     start = epochs_done * config.train.steps_per_epoch * config.train.batch_size
