@@ -585,12 +585,27 @@ def test_a_loss_of_a_user_is_trained_with(quick, monkeypatch):
         registry.LOSSES.unregister("mine")
 
 
+def test_a_power_is_refused_where_the_loss_has_none(quick, tmp_path):
+    registry.LOSSES.register("mine", MyLoss)
+    try:
+        for name in ("iou", "l2", "smooth_l1", "mine"):
+            config = dataclasses.replace(quick, loss=LossConfig(distance_loss=name, alpha=3.0))
+            message = rf"distance_loss: expected one of \['linear_iou', .*Received: '{name}'"
+            with pytest.raises(ValueError, match=message):
+                fit.fit(config)
+    finally:
+        registry.LOSSES.unregister("mine")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_without_matplotlib_the_curves_are_left_out_and_the_log_says_so(
     tiny_config, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with caplog.at_level("INFO"):
-        finish._save_curves(tiny_config, tmp_path, [{"iterations": 1, "loss": 2.0}])
+        finish._save_curves(
+            tiny_config, runs.Run(tmp_path).curves, [{"iterations": 1, "loss": 2.0}]
+        )
     assert not list(tmp_path.iterdir())
     [record] = caplog.records
     assert record.getMessage().startswith("history.png is left out: ")

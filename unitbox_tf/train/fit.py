@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from unitbox_tf import files, losses, progress, registry, runs
-from unitbox_tf.config import Config, TrainConfig
+from unitbox_tf.config import Config, LossConfig, TrainConfig
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.problems import Problems
 from unitbox_tf.train import examples, pipeline
@@ -82,6 +82,7 @@ def fit(
     """
     problems = Problems() if problems is None else problems
     callbacks = _checked_arguments(config, callbacks)
+    _check_alpha(config.loss)
     run = _folder(config.train, name) if resume is None else Path(resume)
     with _hardware(config.train) as jit:
         shown = examples.training(train, config, problems=problems)
@@ -107,6 +108,16 @@ def _checked_arguments(config: Any, callbacks: Any) -> list[keras.callbacks.Call
             f"Received: {callbacks!r:.200}"
         )
     return found
+
+
+def _check_alpha(settings: LossConfig) -> None:
+    """Raises `ValueError` if the loss does not take the power."""
+    if settings.alpha != 1 and not registry.LOSSES[settings.distance_loss].takes_alpha:
+        able = [name for name in registry.LOSSES if registry.LOSSES[name].takes_alpha]
+        raise ValueError(
+            f"LossConfig.distance_loss: expected one of {able}, where alpha is not 1. "
+            f"Received: {settings.distance_loss!r}"
+        )
 
 
 def _folder(settings: TrainConfig, name: str) -> Path:
@@ -153,8 +164,9 @@ def _model(
 def _compile(model: keras.Model, config: Config, jit: bool | str) -> None:
     # "mean" and "object_mean" differ in the weights of pixels only.
     reduction = "sum" if config.loss.reduction == "sum" else losses.MEAN
-    options: dict[str, Any] = {} if config.loss.alpha == 1 else {"alpha": config.loss.alpha}
-    distance_loss = registry.LOSSES[config.loss.distance_loss](reduction=reduction, **options)
+    kind = registry.LOSSES[config.loss.distance_loss]
+    options: dict[str, Any] = {"alpha": config.loss.alpha} if kind.takes_alpha else {}
+    distance_loss = kind(reduction=reduction, **options)
     distance_loss.gather = jit is False
     model.compile(
         optimizer(config.train),
