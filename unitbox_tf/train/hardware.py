@@ -60,8 +60,14 @@ def _gpus(device: str) -> list[Any]:
             "and check the driver with nvidia-smi, or train with --device cpu."
         )
     if device == "cpu" and gpus:
-        tf.config.set_visible_devices([], "GPU")
-        gpus = []
+        try:
+            tf.config.set_visible_devices([], "GPU")
+            gpus = []
+        except RuntimeError:
+            logger.warning(
+                "TensorFlow has started: it cannot leave the GPU any more, and trains on it in spite of "
+                "device='cpu'. Train in a new process to use the CPU."
+            )
     try:
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
