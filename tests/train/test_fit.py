@@ -493,7 +493,11 @@ def test_what_fails_before_a_checkpoint_leaves_no_folder(quick, tmp_path):
     for _ in range(2):
         with pytest.raises(RuntimeError, match="out of memory, perhaps"):
             fit.fit(quick, callbacks=[Broken()])
-        assert not list((tmp_path / "runs").iterdir())
+        assert not (tmp_path / "runs").exists()
+    (tmp_path / "runs" / "b").mkdir(parents=True)
+    with pytest.raises(RuntimeError, match="out of memory, perhaps"):
+        fit.fit(quick, callbacks=[Broken()])
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["b"]
     (tmp_path / "runs" / "a").mkdir()
     with pytest.raises(ValueError, match=r"exists already.*delete it: it holds no checkpoint"):
         fit.fit(quick)

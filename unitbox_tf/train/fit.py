@@ -135,14 +135,17 @@ def _folder(settings: TrainConfig, name: str) -> Path:
 
 @contextlib.contextmanager
 def _kept_if_stored(run: Path) -> Iterator[None]:
-    """Makes the folder `run`, and deletes it if an error leaves it without a checkpoint."""
-    made = not run.exists()
+    """Makes the folder `run`. An error that leaves it without a checkpoint deletes the folders that were made."""
+    made = [folder for folder in (run, *run.parents) if not folder.exists()]
     run.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
         if made and not runs.Run(run).last.is_file():
             shutil.rmtree(run, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another run is in it
+                for folder in made[1:]:
+                    folder.rmdir()
         raise
 
 
