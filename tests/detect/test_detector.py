@@ -156,7 +156,7 @@ def test_what_is_no_photo_is_named(found, tmp_path):
     path = tmp_path / "notes.jpg"
     path.write_text("not an image")
     with pytest.raises(
-        ValueError, match=r"notes\.jpg: expected a JPEG or PNG image, which these 11"
+        ValueError, match=r"notes\.jpg: expected a JPEG or PNG image, which these 12"
     ):
         found(path)
     with pytest.raises(ValueError, match=r"notes\.jpg.*: Unknown image file format"):
@@ -211,7 +211,9 @@ def test_photos_that_cannot_be_read_are_left_out_and_reported(found):
     good = synthetic.draw(0)
     broken = dataclasses.replace(good, name="broken", image=b"nonsense")
     problems = Problems()
-    detections, annotations = detector.detect_annotated(found, [good, broken, good], problems)
+    detections, annotations = detector.detect_annotated(
+        found, [good, broken, good], problems=problems
+    )
     assert len(detections) == 2
     assert [a.name for a in annotations] == [good.name] * 2
     assert [p.where for p in problems.found] == ["broken"]

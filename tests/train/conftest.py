@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 
 import keras
 import pytest
@@ -17,7 +18,9 @@ def small_model():
     positive = {"activation": "relu", "bias_initializer": keras.initializers.Constant(10)}
     confidence = keras.layers.Conv2D(2, 1)(shown)
     distances = keras.layers.Conv2D(4, 1, **positive)(shown)
-    return keras.Model(image, {"confidence": confidence, "distances": distances})
+    model = keras.Model(image, {"confidence": confidence, "distances": distances})
+    model.backbone = types.SimpleNamespace(preprocessing=Preprocessing())
+    return model
 
 
 def _two_layers(config, seed=0):

@@ -2,7 +2,6 @@ import dataclasses
 import json
 import shutil
 import sys
-import types
 import warnings
 
 import keras
@@ -15,7 +14,6 @@ from unitbox_tf import datasets, images, losses, registry, runs
 from unitbox_tf.config import LossConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect.model import UnitBox
-from unitbox_tf.network.backbones import Preprocessing
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 from unitbox_tf.train import callbacks, finish, fit, pipeline
@@ -406,7 +404,7 @@ def quick(monkeypatch, tiny_config, tmp_path, small_model, unfinished):
     def from_settings(config, decode=None, seed=0):
         made.append(keras.models.clone_model(small_model))
         made[-1].class_names = config.class_names
-        made[-1].backbone = types.SimpleNamespace(preprocessing=Preprocessing())
+        made[-1].backbone = small_model.backbone
         return made[-1]
 
     monkeypatch.setattr(fit.UnitBox, "from_settings", from_settings)

@@ -269,7 +269,7 @@ def _judge_models(job: _Job, name: str, models: Mapping[str, Any]) -> Evaluation
     judged = {}
     for label, model in models.items():
         progress = Progress(annotations, label, len(annotations))
-        detections, seen = detect_annotated(model, progress, problems)
+        detections, seen = detect_annotated(model, progress, problems=problems)
         if len(seen) < len(annotations):
             annotations = seen
             judge = job.judge(annotations)

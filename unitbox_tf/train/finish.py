@@ -33,7 +33,7 @@ def finish(
     validation: Validation,
     history: Sequence[dict[str, Any]],
     *,
-    problems: Problems,
+    problems: Problems | None = None,
 ) -> tuple[UnitBox, dict[str, dict[str, float]]]:
     """Exports the best weights, judges them with each decoder, and draws. The most important step comes first.
 
@@ -42,6 +42,7 @@ def finish(
     Returns:
         The Keras model with these weights, and for each decoder the metrics on all validation images.
     """
+    problems = Problems.of(problems)
     files = runs.Run(run)
     network = dataclasses.replace(config.model, weights=None)
     model = UnitBox.from_settings(network, config.decode, seed=config.train.seed)
@@ -79,7 +80,7 @@ def _detect(
     score = lowest_score(config.decode)
     decode = dataclasses.replace(config.decode, decoder=decoder, score_threshold=score)
     judged = detector.Detector.of(model, decode)
-    return detector.detect_annotated(judged, validation.annotations, problems)
+    return detector.detect_annotated(judged, validation.annotations, problems=problems)
 
 
 def _judged(

@@ -80,7 +80,7 @@ def fit(
         ValueError: settings or data cannot be used.
         Diverged: the loss is not a number any more. This is a `ValueError`, too.
     """
-    problems = Problems() if problems is None else problems
+    problems = Problems.of(problems)
     callbacks = _checked_arguments(config, callbacks)
     _check_alpha(config.loss)
     run = _folder(config.train, name) if resume is None else Path(resume)

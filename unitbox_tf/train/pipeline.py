@@ -49,7 +49,7 @@ def training_dataset(
         `targets.encode` makes them.
     """
     size = data.image_size
-    problems = Problems() if problems is None else problems
+    problems = Problems.of(problems)
 
     def changed(side: int, seed: int) -> tf.data.Dataset:
         if isinstance(examples, tf.data.Dataset):
@@ -82,7 +82,7 @@ def validation_dataset(
     An image that cannot be decoded becomes one black pixel, so that the length of the data set is known.
     If the length is unknown, Keras counts a batch too many in the means of the parts of the loss.
     """
-    problems = Problems() if problems is None else problems
+    problems = Problems.of(problems)
     images = reading.from_annotations(annotations, same_count=True, problems=problems)
     shown = images.map(
         lambda image, objects: augment.fit(image, objects, size, padding=padding), tf.data.AUTOTUNE
