@@ -242,7 +242,9 @@ def test_if_no_photo_can_be_decoded_training_says_so(tiny_config, tmp_path):
 
 def test_a_loss_that_diverges_ends_training_before_it_is_stored(tiny_config, tmp_path):
     config = changed(tiny_config, learning_rate=1e30, clip_norm=None, output=str(tmp_path), run="a")
-    with pytest.raises(callbacks.Diverged, match=r"the loss became .*Lower --learning-rate"):
+    with pytest.raises(
+        callbacks.Diverged, match=r"the loss became .*Lower learning_rate \(--learning-rate\)"
+    ):
         fit.fit(config)
     assert not list(tmp_path.iterdir())
 
@@ -266,7 +268,7 @@ def test_a_run_of_another_model_or_optimiser_is_not_resumed(tiny_config, tiny_ru
 
 
 def test_an_existing_run_is_not_overwritten(tiny_config, tiny_run):
-    with pytest.raises(ValueError, match=r"exists already\. Choose another --run"):
+    with pytest.raises(ValueError, match=r"exists already\. Choose another run \(--run\)"):
         fit.fit(changed(tiny_config, run=tiny_run.folder.name))
 
 

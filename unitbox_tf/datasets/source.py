@@ -42,7 +42,7 @@ class Source:
         if path and not root.exists():
             raise ValueError(
                 f"{root}: no such file or folder, needed for the source {text!r}. Give the "
-                "folder that relative paths start from with --data, or another source."
+                "folder that relative paths start from as data (--data), or another source."
             )
         self.text, self.format, self.root, self.split = text, name, root, split
         self._read: dict[bool, tuple[list[Annotation], list[Problem]]] = {}
@@ -173,8 +173,8 @@ def _check_classes(
     if most > len(class_names):
         raise ValueError(
             f"{source.text!r} has objects of at least {most} classes, but the model has {len(class_names)}. "
-            "Expected a model with as many classes: name them in training with --class-names, in the data set's order"
-            + (f": {', '.join(names)}" if names else "")
+            "Expected a model with as many classes: name them in training as class_names (--class-names), "
+            "in the data set's order" + (f": {', '.join(names)}" if names else "")
         )
     if len(names) > 1 and names != class_names[: len(names)]:
         message = f"they are {', '.join(names)}, and taken for {', '.join(class_names)}"

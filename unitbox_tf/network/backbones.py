@@ -135,7 +135,7 @@ def vgg16(config: ModelConfig, seed: int = 0) -> Backbone:
         if weights == "imagenet":
             raise ValueError(
                 f"The ImageNet weights of VGG-16 could not be downloaded ({error}). Without network, get the file "
-                "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 elsewhere and name it with --weights."
+                "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 elsewhere and name it as weights (--weights)."
             ) from error
         raise ValueError(
             f"weights={weights!r}: expected the weights of keras.applications.VGG16 without its top: {error}"

@@ -185,7 +185,8 @@ class StopOnNaN(keras.callbacks.Callback):
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss became {loss} at step {batch + 1} of the epoch: training diverged. Lower "
-                "--learning-rate, or limit the gradient with --clip-norm. Earlier epochs are stored."
+                "learning_rate (--learning-rate), or limit the gradient with clip_norm (--clip-norm). "
+                "Earlier epochs are stored."
             )
 
 

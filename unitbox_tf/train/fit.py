@@ -125,11 +125,11 @@ def _folder(settings: TrainConfig, name: str) -> Path:
     folder = Path(settings.output) / (settings.run or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     if folder.exists():
         go_on = (
-            f"go on with it: --resume {folder}"
+            "go on with it: name it as resume (--resume)"
             if runs.Run(folder).last.is_file()
             else "delete it: it holds no checkpoint"
         )
-        raise ValueError(f"{folder} exists already. Choose another --run, or {go_on}")
+        raise ValueError(f"{folder} exists already. Choose another run (--run), or {go_on}")
     return folder
 
 
@@ -241,7 +241,9 @@ def _learn(
             verbose=progress.verbosity(),
         )
     except KeyboardInterrupt:
-        logger.warning("Interrupted: storing the weights. Go on with --resume %s", store.run)
+        logger.warning(
+            "Interrupted: storing the weights. To go on, name %s as resume (--resume)", store.run
+        )
         store.store_last()
 
 
