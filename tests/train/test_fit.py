@@ -437,7 +437,7 @@ def test_annotations_in_memory_are_trained_on_and_callbacks_see_the_logs(
     import matplotlib
 
     def finish_without_model(config, run, validation, history, *, problems):
-        finish._save_curves(config, runs.Run(run).curves, history)
+        finish._save_curves(config, run / "history.png", history)
         return None, {}
 
     monkeypatch.setattr(fit, "finish", finish_without_model)
@@ -607,9 +607,7 @@ def test_without_matplotlib_the_curves_are_left_out_and_the_log_says_so(
 ):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with caplog.at_level("INFO"):
-        finish._save_curves(
-            tiny_config, runs.Run(tmp_path).curves, [{"iterations": 1, "loss": 2.0}]
-        )
+        finish._save_curves(tiny_config, tmp_path / "history.png", [{"iterations": 1, "loss": 2.0}])
     assert not list(tmp_path.iterdir())
     [record] = caplog.records
     assert record.getMessage().startswith("history.png is left out: ")
