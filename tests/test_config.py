@@ -72,7 +72,6 @@ UNUSABLE = [
     ("model", "backbone", "vgg17", "backbone: expected one of ['vgg16'"),
     ("loss", "distance_loss", "l1", "distance_loss: expected one of ['iou', 'linear_iou'"),
     ("loss", "alpha", 0.5, "alpha: expected a number of at least 1. Received: 0.5"),
-    ("loss", "alpha", 3.0, "from linear_iou to siou where alpha is not 1. Received: 'iou'"),
     ("decode", "max_detections", 0, "max_detections: expected a whole number of at least 1"),
     ("decode", "max_side", -5, "max_side: expected a whole number of at least 1. Received: -5"),
     ("decode", "decoder", "foo", "decoder: expected one of ['peaks', 'ellipse'"),

@@ -120,6 +120,19 @@ def test_a_wrong_margin_or_shape_is_refused(photo, wrong):
         visualize.blur(photo, BOX, **wrong)
 
 
+def test_boxes_far_outside_are_drawn_as_far_as_they_are_seen():
+    image = np.zeros((40, 60, 3), np.uint8)
+    far = np.array(
+        [[1e12, 1e12, 2e12, 2e12], [-1e300, -9e99, -1e30, -5e40], [-np.inf, 0, np.inf, 1e9]]
+    )
+    drawn = visualize.draw_boxes(image, far, (255, 0, 0), ["a", "b", "c"])
+    assert drawn[0, :, 0].all()  # the top of the last box is in the image
+    near = visualize.draw_boxes(image, np.array([[-50.0, 3, 70, 90]]), (255, 0, 0))
+    np.testing.assert_array_equal(
+        near, visualize.draw_boxes(image, np.array([[-5e9, 3, 7e9, 9e9]]), (255, 0, 0))
+    )
+
+
 def test_a_picture_of_no_known_format_is_not_written(tmp_path):
     image = np.zeros((4, 5, 3), np.uint8)
     images.save_image(image, str(tmp_path / "a.png"))

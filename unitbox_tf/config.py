@@ -198,12 +198,6 @@ class LossConfig(Settings):
         1.0, "weight of the distance loss in the sum of both", at_least(0)
     )
 
-    def together(self) -> Held:
-        """Conditions between fields."""
-        alone = self.alpha == 1 or self.distance_loss not in ("iou", "l2", "smooth_l1")
-        words = "a distance_loss from linear_iou to siou where alpha is not 1"
-        yield alone, words, self.distance_loss
-
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Settings):

@@ -460,10 +460,12 @@ class BoxLoss(keras.losses.Loss):
             False. It is not part of the stored configuration.
         looks_everywhere: True if the function reads the prediction where there is no true box. Losses of
             overlap do not.
+        takes_alpha: True if the constructor takes the power `alpha`, which training hands on.
     """
 
     gather: bool = True
     looks_everywhere: ClassVar[bool] = True
+    takes_alpha: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -597,6 +599,7 @@ class _PowerLoss(BoxLoss):
 
     formula: ClassVar[Callable[..., tf.Tensor]]
     looks_everywhere = False
+    takes_alpha = True
 
     def __init__(
         self,

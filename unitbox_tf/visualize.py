@@ -29,11 +29,15 @@ VALIDATION_METRICS = ("val_recall", "val_precision", "val_box_iou", "val_ap50", 
 def draw_boxes(
     image: np.ndarray, boxes: np.ndarray, colour: tuple[int, int, int], labels: Sequence[str] = ()
 ) -> np.ndarray:
-    """A copy of `image` with `boxes` `xyxy` `[N, 4]`, and a label above each box if there are `labels`."""
+    """A copy of `image` with `boxes` `xyxy` `[N, 4]`, and a label above each box if there are `labels`.
+
+    Boxes may reach beyond the image, however far.
+    """
     image = image.copy()
-    thickness = max(1, round(max(image.shape[:2]) / 300))
-    scale = max(0.35, max(image.shape[:2]) / 1400)
-    for index, box in enumerate(boxes):
+    side = max(image.shape[:2])
+    thickness = max(1, round(side / 300))
+    scale = max(0.35, side / 1400)
+    for index, box in enumerate(np.clip(boxes, -side, 2 * side)):  # OpenCV takes 32 bits
         x0, y0, x1, y1 = (round(float(value)) for value in box)
         cv2.rectangle(image, (x0, y0), (x1, y1), colour, thickness)
         if labels:

@@ -139,6 +139,7 @@ class Trained:
     folder: Path
     results: dict
     problems: Problems
+    interrupted: bool = False
 
 
 def test_the_result_is_json_alone_where_it_is_asked_for(monkeypatch, capsys, tmp_path):
@@ -157,6 +158,15 @@ def test_the_result_is_json_alone_where_it_is_asked_for(monkeypatch, capsys, tmp
     assert result["run"] == str(tmp_path)
     assert result["results"] == {"peaks": {"ap50": 0.5, "recall": None}}
     assert "Epoch 1/1" in printed.err
+
+
+def test_a_run_that_was_interrupted_ends_with_the_status_of_shells(monkeypatch, capsys, tmp_path):
+    def trained(config, *, name, resume):
+        return Trained(tmp_path, {"peaks": {"ap50": 0.5}}, Problems(), interrupted=True)
+
+    monkeypatch.setattr(importlib.import_module("unitbox_tf.train.fit"), "fit", trained)
+    assert cli.main(["fit", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["interrupted"] is True
 
 
 @pytest.mark.slow

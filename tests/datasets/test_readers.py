@@ -587,7 +587,9 @@ def test_classes_of_other_names_are_reported(tmp_path, problems):
     load("dog", "cat")
     [problem] = problems.found
     assert problem.message == "they are cat, dog, and taken for dog, cat"
-    with pytest.raises(ValueError, match=r"--class-names, in the data set's order: cat, dog"):
+    with pytest.raises(
+        ValueError, match=r"class_names \(--class-names\), in the data set's order: cat, dog"
+    ):
         load("dog")
 
 

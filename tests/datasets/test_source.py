@@ -181,3 +181,18 @@ def test_a_format_is_one_class_and_one_line_in_the_registry(tmp_path):
         assert "dots" not in datasets.writable()
     finally:
         registry.DATASETS.unregister("dots")
+
+
+def test_a_source_is_written_so_that_it_opens_from_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine" / "photos").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    source = datasets.open("negatives:photos#train", "mine")
+    assert source.text_below("mine") == source.text_below(tmp_path / "mine") == source.text
+    assert source.text_below(".") == f"negatives:{tmp_path / 'mine' / 'photos'}#train"
+    assert datasets.open(source.text_below("gone"), "gone").root == source.root.resolve()
+    assert datasets.open("synthetic:#0-3", "nowhere").text_below(".") == "synthetic:#0-3"
+
+
+def test_data_that_were_given_in_python_are_asked_for_again():
+    with pytest.raises(ValueError, match=r"data given in Python\. Give train= and validation="):
+        datasets.open("5 annotations given in Python")

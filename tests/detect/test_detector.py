@@ -211,7 +211,9 @@ def test_photos_that_cannot_be_read_are_left_out_and_reported(found):
     good = synthetic.draw(0)
     broken = dataclasses.replace(good, name="broken", image=b"nonsense")
     problems = Problems()
-    detections, annotations = detector.detect_annotated(found, [good, broken, good], problems)
+    detections, annotations = detector.detect_annotated(
+        found, [good, broken, good], problems=problems
+    )
     assert len(detections) == 2
     assert [a.name for a in annotations] == [good.name] * 2
     assert [p.where for p in problems.found] == ["broken"]

@@ -69,6 +69,14 @@ def test_preprocessing_orders_subtracts_scales_and_pads(channels, expected):
     assert backbones.Preprocessing().scale == 1.0
 
 
+def test_the_mean_colour_is_rgb_and_becomes_0():
+    assert backbones._VGG_PREPROCESSING.mean_colour == (123.68, 116.779, 103.939)
+    for channels in ("rgb", "bgr"):
+        stated = Preprocessing(channels, (1.0, 2.0, 3.0), 0.5)
+        layer = layers.Preprocess(stride=1, channels=channels, mean=stated.mean, scale=0.5)
+        assert not layer(np.float32([[[stated.mean_colour]]])).numpy().any()
+
+
 def test_a_program_may_import_backbone_first():
     # Importing Keras imports the modules with Keras classes, while this one is not complete yet.
     code = "import unitbox_tf; unitbox_tf.Backbone"

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+import types
+
 import keras
 import pytest
+
+from unitbox_tf import registry
+from unitbox_tf.network.backbones import Backbone, Preprocessing
 
 
 @pytest.fixture(scope="package")
@@ -12,4 +18,26 @@ def small_model():
     positive = {"activation": "relu", "bias_initializer": keras.initializers.Constant(10)}
     confidence = keras.layers.Conv2D(2, 1)(shown)
     distances = keras.layers.Conv2D(4, 1, **positive)(shown)
-    return keras.Model(image, {"confidence": confidence, "distances": distances})
+    model = keras.Model(image, {"confidence": confidence, "distances": distances})
+    model.backbone = types.SimpleNamespace(preprocessing=Preprocessing())
+    return model
+
+
+def _two_layers(config, seed=0):
+    image = keras.Input((None, None, 3))
+    first = keras.layers.Conv2D(4, 3, 2, padding="same", activation="relu", name="first")(image)
+    second = keras.layers.Conv2D(6, 3, 2, padding="same", activation="relu", name="second")(first)
+    model = keras.Model(image, second, name="two_layers")
+    colours = Preprocessing("bgr", (10.0, 20.0, 30.0), 0.5)
+    return Backbone(model, confidence="first", distances="second", stride=4, preprocessing=colours)
+
+
+@pytest.fixture
+def whole(tiny_config, tmp_path):
+    """`tiny_config` with a backbone of two layers: whole runs, from the first step to the results, are quick."""
+    registry.BACKBONES.register("two_layers", _two_layers)
+    settings = {"output": str(tmp_path / "runs"), "run": "a", "epochs": 1}
+    train = dataclasses.replace(tiny_config.train, validation_protocol="summary", **settings)
+    model = dataclasses.replace(tiny_config.model, backbone="two_layers")
+    yield dataclasses.replace(tiny_config, model=model, train=train)
+    registry.BACKBONES.unregister("two_layers")

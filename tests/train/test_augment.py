@@ -80,10 +80,11 @@ def test_fit_shrinks_the_whole_photo_and_its_boxes(scene, size):
 def test_fit_leaves_a_small_photo_as_it_is(random):
     image = tf.constant(random.integers(0, 256, (20, 30, 3)), tf.uint8)
     objects = {"boxes": [[1.0, 2, 3, 4]], "classes": [0], "ignore": [False]}
-    fitted, changed = augment.fit(image, {k: tf.constant(v) for k, v in objects.items()}, 40)
+    objects = {name: tf.constant(value) for name, value in objects.items()}
+    fitted, changed = augment.fit(image, objects, 40, padding=(12.3, 45.6, 78.9))
     np.testing.assert_allclose(fitted[:20, :30], image, atol=1e-3)
     assert changed["boxes"].numpy().tolist() == [[1, 2, 3, 4]]
-    np.testing.assert_allclose(fitted[30, 35], augment.PADDING, rtol=1e-6)
+    np.testing.assert_allclose(fitted[30, 35], (12.3, 45.6, 78.9), rtol=1e-6)
 
 
 def test_crops_reach_the_wanted_sizes_of_objects():

@@ -40,7 +40,7 @@ def test_the_parts_of_the_validation_loss_add_up_to_it(tiny_config, small_model,
     assert len(judged.watched) == count
     assert [problem.where for problem in problems.found] == ["broken"]
     fit._compile(small_model, config, False)
-    batches, validation = fit._batches(config, shown, judged, 0, problems)
+    batches, validation = fit._batches(small_model, config, shown, judged, 0, problems)
     assert int(validation.cardinality()) == -(-count // 2)
     logs = Logs()
     # Two epochs: Keras learns the length of a data set when it has seen its end.

@@ -23,6 +23,19 @@ def test_sources_may_be_written_or_opened(tiny_config):
     assert [source.format for source in judged.sources] == ["synthetic"]
 
 
+def test_an_opened_source_of_another_folder_is_stored_so_that_it_can_be_read_again(
+    tiny_config, tmp_path
+):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "0.png").write_bytes(synthetic.draw(0).image)
+    opened = datasets.open("negatives:photos", tmp_path)
+    found = examples.training([opened], tiny_config)
+    data = dataclasses.replace(tiny_config.data, train_sources=found.origin)
+    again = examples.training(None, dataclasses.replace(tiny_config, data=data))
+    assert names(again.examples) == names(found.examples)
+
+
 def test_none_takes_the_sources_of_the_configuration(tiny_config):
     found = examples.training(None, tiny_config, problems=Problems())
     assert found.origin == tiny_config.data.train_sources

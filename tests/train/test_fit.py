@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from unitbox_tf import config as configs
-from unitbox_tf import datasets, images, losses, registry
+from unitbox_tf import datasets, images, losses, registry, runs
 from unitbox_tf.config import LossConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect.model import UnitBox
@@ -162,6 +162,7 @@ def test_ctrl_c_keeps_what_was_learned(tiny_config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(callbacks.ValidateDetections, "on_epoch_end", interrupted)
     run = fit.fit(changed(tiny_config, epochs=5, output=str(tmp_path), run="a"))
+    assert run.interrupted
     assert len(run.history) == 1
     assert (run.folder / "saved_model" / "saved_model.pb").is_file()
     stored = keras.saving.load_model(run.folder / "last.keras")
@@ -170,6 +171,7 @@ def test_ctrl_c_keeps_what_was_learned(tiny_config, tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(fit, "finish", lambda *_, **__: (None, {}))
     again = fit.fit(changed(tiny_config, epochs=2, output=str(tmp_path)), resume=run.folder)
+    assert not again.interrupted
     assert [row["epoch"] for row in again.history] == [0, 1]
 
 
@@ -242,7 +244,9 @@ def test_if_no_photo_can_be_decoded_training_says_so(tiny_config, tmp_path):
 
 def test_a_loss_that_diverges_ends_training_before_it_is_stored(tiny_config, tmp_path):
     config = changed(tiny_config, learning_rate=1e30, clip_norm=None, output=str(tmp_path), run="a")
-    with pytest.raises(callbacks.Diverged, match=r"the loss became .*Lower --learning-rate"):
+    with pytest.raises(
+        callbacks.Diverged, match=r"the loss became .*Lower learning_rate \(--learning-rate\)"
+    ):
         fit.fit(config)
     assert not list(tmp_path.iterdir())
 
@@ -266,7 +270,7 @@ def test_a_run_of_another_model_or_optimiser_is_not_resumed(tiny_config, tiny_ru
 
 
 def test_an_existing_run_is_not_overwritten(tiny_config, tiny_run):
-    with pytest.raises(ValueError, match=r"exists already\. Choose another --run"):
+    with pytest.raises(ValueError, match=r"exists already\. Choose another run \(--run\)"):
         fit.fit(changed(tiny_config, run=tiny_run.folder.name))
 
 
@@ -357,6 +361,22 @@ def test_objects_are_equal_where_their_mean_is_asked_for(
     assert asked == [equal, equal]
 
 
+def test_what_lies_beyond_an_image_has_the_mean_colour_of_the_backbone(
+    whole, unfinished, monkeypatch
+):
+    batches = []
+
+    def one_batch(self, training, validation_data, **options):
+        batches.extend(next(iter(images))[0] for images in (training, validation_data))
+
+    monkeypatch.setattr(keras.Model, "fit", one_batch)
+    narrow = Annotation("a", tf.io.encode_png(np.zeros((64, 20, 3), np.uint8)).numpy(), [])
+    fit.fit(whole, train=[narrow], validation=[narrow])
+    for batch in batches:
+        assert batch[0, 0, 0].numpy().tolist() == [0, 0, 0]
+        assert batch[0, 0, -1].numpy().tolist() == [30, 20, 10]  # RGB of (10, 20, 30) in BGR
+
+
 def test_the_policy_is_restored_after_training(tiny_run):
     assert keras.config.dtype_policy().name == "float32"
 
@@ -388,6 +408,7 @@ def quick(monkeypatch, tiny_config, tmp_path, small_model, unfinished):
     def from_settings(config, decode=None, seed=0):
         made.append(keras.models.clone_model(small_model))
         made[-1].class_names = config.class_names
+        made[-1].backbone = small_model.backbone
         return made[-1]
 
     monkeypatch.setattr(fit.UnitBox, "from_settings", from_settings)
@@ -474,7 +495,11 @@ def test_what_fails_before_a_checkpoint_leaves_no_folder(quick, tmp_path):
     for _ in range(2):
         with pytest.raises(RuntimeError, match="out of memory, perhaps"):
             fit.fit(quick, callbacks=[Broken()])
-        assert not list((tmp_path / "runs").iterdir())
+        assert not (tmp_path / "runs").exists()
+    (tmp_path / "runs" / "b").mkdir(parents=True)
+    with pytest.raises(RuntimeError, match="out of memory, perhaps"):
+        fit.fit(quick, callbacks=[Broken()])
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["b"]
     (tmp_path / "runs" / "a").mkdir()
     with pytest.raises(ValueError, match=r"exists already.*delete it: it holds no checkpoint"):
         fit.fit(quick)
@@ -524,9 +549,22 @@ def test_what_cannot_be_trained_on_is_refused_before_a_folder_is_made(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_callback_that_is_none_is_refused(quick, tmp_path):
-    with pytest.raises(ValueError, match=r"callbacks: expected objects of keras\.callbacks"):
-        fit.fit(quick, callbacks=[print])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"config": None}, "config: expected a Config, .*Received: None"),
+        ({"config": "smoke"}, "config: expected a Config, .*Received: 'smoke'"),
+        ({"callbacks": [print]}, "callbacks: expected a sequence of.*Received: .<built-in"),
+        (
+            {"callbacks": keras.callbacks.Callback()},
+            "callbacks: expected a sequence of.*Received: <",
+        ),
+        ({"callbacks": None}, "callbacks: expected a sequence of.*Received: None"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(quick, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fit.fit(**{"config": quick, **arguments})
     assert not (tmp_path / "runs").exists()
 
 
@@ -553,6 +591,19 @@ def test_a_loss_of_a_user_is_trained_with(quick, monkeypatch):
         registry.LOSSES.unregister("mine")
 
 
+def test_a_power_is_refused_where_the_loss_has_none(quick, tmp_path):
+    registry.LOSSES.register("mine", MyLoss)
+    try:
+        for name in ("iou", "l2", "smooth_l1", "mine"):
+            config = dataclasses.replace(quick, loss=LossConfig(distance_loss=name, alpha=3.0))
+            message = rf"distance_loss: expected one of \['linear_iou', .*Received: '{name}'"
+            with pytest.raises(ValueError, match=message):
+                fit.fit(config)
+    finally:
+        registry.LOSSES.unregister("mine")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_without_matplotlib_the_curves_are_left_out_and_the_log_says_so(
     tiny_config, tmp_path, monkeypatch, caplog
 ):
@@ -563,6 +614,37 @@ def test_without_matplotlib_the_curves_are_left_out_and_the_log_says_so(
     [record] = caplog.records
     assert record.getMessage().startswith("history.png is left out: ")
     assert "pip install 'unitbox_tf[plots]'" in record.getMessage()
+
+
+def test_a_decoder_that_cannot_be_exported_still_gets_its_results(whole):
+    ours = dataclasses.replace(registry.DECODERS["peaks"], formats=())
+    registry.DECODERS.register("ours", ours)
+    try:
+        decode = dataclasses.replace(whole.decode, decoder="ours")
+        run = fit.fit(dataclasses.replace(whole, decode=decode))
+    finally:
+        registry.DECODERS.unregister("ours")
+    assert not (run.folder / "saved_model").exists()
+    stored = json.loads((run.folder / "results.json").read_text())
+    assert stored["ours"] == stored["peaks"]
+    report = (run.folder / "problems.txt").read_text()
+    assert "export that was left out" in report
+    assert "Expected a decoder that runs in saved_model" in report
+
+
+def test_a_run_on_data_from_python_goes_on_with_them_and_asks_for_them(whole, unfinished):
+    given = [synthetic.draw(number) for number in range(3)]
+    run = fit.fit(whole, train=given, validation=given)
+    config = changed(runs.Run(run.folder).config(), epochs=2)
+    with pytest.raises(ValueError, match=r"'3 annotations .* data given in Python\. Give train="):
+        fit.fit(config, resume=run.folder)
+    stream = elements(given)
+    for epochs in (2, 3):
+        more = changed(config, epochs=epochs)
+        again = fit.fit(more, train=stream, validation=given, resume=run.folder)
+        assert len(again.history) == epochs
+        config = runs.Run(run.folder).config()
+        assert config.data.train_sources == ("a tf.data.Dataset given in Python",)
 
 
 @pytest.mark.gpu

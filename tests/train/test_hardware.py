@@ -114,6 +114,22 @@ def test_a_gpu_that_is_not_there_is_an_error(flags):
         pass
 
 
+def test_a_gpu_that_tensorflow_has_started_on_is_used_and_the_log_says_so(monkeypatch, caplog):
+    def started(*_):
+        raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+    config = hardware.tf.config
+    monkeypatch.setattr(config, "list_physical_devices", lambda kind: ["gpu"])
+    monkeypatch.setattr(config, "set_visible_devices", started)
+    monkeypatch.setattr(config.experimental, "set_memory_growth", started)
+    with hardware._hardware(TrainConfig(device="cpu", precision="float32")):
+        pass
+    lines = [record.getMessage() for record in caplog.records]
+    assert "trains on it in spite of device='cpu'" in lines[0]
+    monkeypatch.setattr(config, "set_visible_devices", lambda *_: None)
+    assert hardware._gpus("cpu") == []
+
+
 def test_xla_and_bfloat16_are_not_asked_for_together():
     with (
         pytest.raises(ValueError, match="XLA cannot compile"),

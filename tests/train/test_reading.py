@@ -51,7 +51,7 @@ def test_elements_become_images_and_objects():
 
 
 def test_classes_and_ignore_may_be_missing():
-    [(_, objects)] = reading.from_elements(dataset(element()), 1, problems=Problems())
+    [(_, objects)] = reading.from_elements(dataset(element()), 1)
     assert objects["classes"].numpy().tolist() == [0]
     assert objects["ignore"].numpy().tolist() == [False]
 
@@ -78,7 +78,7 @@ def test_boxes_that_leave_the_image_are_cut_and_those_outside_are_reported_once(
 def test_an_element_that_cannot_be_used_is_an_error_that_says_which(wrong, message):
     elements = dataset(element(classes=[0]), wrong)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        list(reading.from_elements(elements, 1, problems=Problems()))
+        list(reading.from_elements(elements, 1))
     with pytest.raises(ValueError, match=message):
         reading.annotations_of(elements, 9, 1)
     assert len(reading.annotations_of(elements, 1, 1)) == 1  # the second is not read
@@ -91,8 +91,8 @@ def test_a_data_set_gives_the_batches_of_its_annotations():
     elements = dataset(*({"image": images.decode_photo(a.image), "boxes": a.boxes} for a in source))
     options = {"num_classes": 1, "batch_size": 2, "seed": 3}
     got = pipeline.training_dataset(elements, data, **options).take(3)
-    in_order = reading.from_annotations(source, problems=Problems()).repeat()
-    changed = pipeline._changed(in_order, data, 64, 3, 0)
+    in_order = reading.from_annotations(source).repeat()
+    changed = pipeline._changed(in_order, data, 64, (0.0, 0.0, 0.0), 3, 0)
     expected = pipeline._batches(changed, data, 64, 1, False, 2).take(3)
     for a, b in zip(got, expected, strict=True):
         tf.nest.map_structure(np.testing.assert_array_equal, a, b)
@@ -112,6 +112,6 @@ def test_images_that_can_be_read_are_found_beforehand():
     problems = Problems()
     assert reading.readable([bad, good, bad], problems=problems) == [good]
     assert problems.counts == {images.UNDECODABLE: 1}
-    assert reading.readable([good, bad], enough=1, problems=Problems()) == [good]
+    assert reading.readable([good, bad], enough=1) == [good]
     with pytest.raises(ValueError, match="none of the 1 images can be decoded; the first: bad: "):
-        reading.readable([bad], problems=Problems())
+        reading.readable([bad])

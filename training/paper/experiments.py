@@ -18,11 +18,11 @@ from unitbox_tf.config import Config
 
 logger = logging.getLogger(__name__)
 
-FINISHED = "results.json"  # written last, but for images
 _NAMES = run_folders.Run(Path())
+FINISHED = _NAMES.results.name  # written last, but for images
 CHECKPOINT = _NAMES.last.name
 CONFIG = _NAMES.config_file.name
-HISTORY = "history.json"
+HISTORY = _NAMES.history_file.name
 DIVERGED = "diverged.txt"  # instead of results: at which step, and what to do about it
 
 

@@ -14,7 +14,6 @@ from unitbox_tf.cli import options as cli_options
 from unitbox_tf.cli import output, parser, quiet_start
 
 FAILED, WRONG_USAGE = 1, 2
-INTERRUPTED = 130  # after Ctrl-C, as shells have it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(error, FAILED)
     except KeyboardInterrupt:
         print("unitbox: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return output.INTERRUPTED
 
 
 def _failed(error: Exception, status: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from unitbox_tf import config as configs
@@ -58,12 +59,19 @@ def run(options: argparse.Namespace) -> int:
     done = fit.fit(config, name=name, resume=options.resume)
     result = {
         "run": done.folder,
-        "saved_model": runs.Run(done.folder).saved_model,
+        "saved_model": _exported(done),
         "results": done.results,
         "problems": dict(done.problems.counts),
+        "interrupted": done.interrupted,
     }
     output.show(result, _described(done, config.train.validation_protocol))
-    return 0
+    return output.INTERRUPTED if done.interrupted else 0
+
+
+def _exported(done: Any) -> Path | None:
+    """The exported model; None if the decoder of the run cannot be exported."""
+    path = runs.Run(done.folder).saved_model
+    return path if path.exists() else None
 
 
 def _described(done: Any, protocol: str) -> str:
@@ -74,11 +82,12 @@ def _described(done: Any, protocol: str) -> str:
     titles = "; ".join(protocols.TITLES[name] for name in dict.fromkeys(["summary", protocol]))
     counts = ", ".join(f"{count} x {kind}" for kind, count in done.problems.counts.items())
     files = runs.Run(done.folder)
+    curves = f"{files.curves}, or: " if files.curves.exists() else ""
     facts = {
         "run": done.folder,
-        "exported model": files.saved_model,
+        "exported model": _exported(done) or "none",
         "images": files.pictures,
-        "curves": f"{files.curves}, or: tensorboard --logdir {done.folder}",
+        "curves": f"{curves}tensorboard --logdir {done.folder}",
         "left out": f"{counts} (see {files.problems.name})" if counts else "nothing",
         "detect": f"unitbox detect {done.folder} IMAGE... --output found",
     }

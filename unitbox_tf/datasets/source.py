@@ -13,6 +13,8 @@ from unitbox_tf.problems import Problem, Problems
 from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation
 
+GIVEN_IN_PYTHON = "given in Python"  # ends the stored origin of data that no source can read again
+
 
 class Source:
     """A data set, or a part of it. Its files are read once, when they are first needed.
@@ -37,10 +39,21 @@ class Source:
         if path and not root.exists():
             raise ValueError(
                 f"{root}: no such file or folder, needed for the source {text!r}. Give the "
-                "folder that relative paths start from with --data, or another source."
+                "folder that relative paths start from as data (--data), or another source."
             )
         self.text, self.format, self.root, self.split = text, name, root, split
         self._read: dict[bool, tuple[list[Annotation], list[Problem]]] = {}
+
+    def text_below(self, data: str | Path) -> str:
+        """The source as it is written where relative paths start from the folder `data`."""
+        path = self.text.partition(":")[2].partition("#")[0]
+        root = self.root.resolve()
+        if (
+            root == (Path(data) / path).resolve() or not root.exists()
+        ):  # synthetic images need no folder
+            return self.text
+        split = f"#{self.split}" if self.split else ""
+        return f"{self.format}:{root}{split}"
 
     def __repr__(self) -> str:
         return f"Source({self.text!r})"
@@ -106,6 +119,11 @@ def open(source: str | Source, data: str | Path = ".") -> Source:
     Raises:
         ValueError: the text has another form, the format is unknown, or the path does not exist.
     """
+    if isinstance(source, str) and ":" not in source and source.endswith(GIVEN_IN_PYTHON):
+        raise ValueError(
+            f"{source!r} is no source: this run was trained on data given in Python. Give train= and "
+            "validation= of unitbox_tf.fit again, or name sources (train_sources, validation_sources)."
+        )
     return source if isinstance(source, Source) else Source(source, data)
 
 
@@ -168,8 +186,8 @@ def _check_classes(
     if most > len(class_names):
         raise ValueError(
             f"{source.text!r} has objects of at least {most} classes, but the model has {len(class_names)}. "
-            "Expected a model with as many classes: name them in training with --class-names, in the data set's order"
-            + (f": {', '.join(names)}" if names else "")
+            "Expected a model with as many classes: name them in training as class_names (--class-names), "
+            "in the data set's order" + (f": {', '.join(names)}" if names else "")
         )
     if len(names) > 1 and names != class_names[: len(names)]:
         message = f"they are {', '.join(names)}, and taken for {', '.join(class_names)}"

@@ -83,7 +83,7 @@ class Detector:
         return inputs.read_image(image, self._decode_image)
 
     def many(
-        self, images: Images, *, problems: Problems | None = None, progress: bool = False
+        self, images: Images, *, progress: bool = False, problems: Problems | None = None
     ) -> Iterator[Found]:
         """Detections of one image after the other, each with its name. An image is read when its result is asked for.
 
@@ -91,9 +91,9 @@ class Detector:
             images: a folder, a pattern such as `"holiday/*.jpg"`, an array `[N, H, W, 3]`, or a list or an
                 iterator of these and of everything that `__call__` takes. `inputs.find` describes which
                 images each stands for, and their names.
+            progress: shows a bar on a terminal.
             problems: unreadable images are left out and added here. Without it, the first unreadable image
                 raises the error of `__call__`.
-            progress: shows a bar on a terminal.
 
         Raises:
             ValueError: a folder has no images, nothing matches a pattern, or an item is no image. The
@@ -189,12 +189,13 @@ class Detector:
 
 
 def detect_annotated(
-    detector: Detector, annotations: Iterable[Annotation], problems: Problems
+    detector: Detector, annotations: Iterable[Annotation], *, problems: Problems | None = None
 ) -> tuple[list[Detections], list[Annotation]]:
     """Detections in the images of `annotations`, and the annotations of those images.
 
     Images that cannot be read are left out of both and added to `problems`.
     """
+    problems = Problems.of(problems)
     detections, seen = [], []
     for annotation in annotations:
         try:

@@ -279,7 +279,7 @@ def _judge_models(job: _Job, name: str, models: Mapping[str, Any]) -> Evaluation
     for label, model in models.items():
         progress = Progress(annotations, label, len(annotations))
         known_before = len(problems.found)
-        detections, seen = detect_annotated(model, progress, problems)
+        detections, seen = detect_annotated(model, progress, problems=problems)
         if not seen:
             raise ValueError(_unreadable(annotations, problems, known_before))
         if len(seen) < len(annotations):

@@ -37,6 +37,12 @@ class Preprocessing:
                 f"Expected channels 'rgb' or 'bgr', and a mean of 3 numbers. Received: {self}"
             )
 
+    @property
+    def mean_colour(self) -> tuple[float, float, float]:
+        """The RGB colour that becomes 0."""
+        first, second, third = self.mean
+        return self.mean if self.channels == "rgb" else (third, second, first)
+
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class Backbone:
@@ -136,7 +142,7 @@ def vgg16(config: ModelConfig, seed: int = 0) -> Backbone:
         if weights == "imagenet":
             raise ValueError(
                 f"The ImageNet weights of VGG-16 could not be downloaded ({error}). Without network, get the file "
-                "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 elsewhere and name it with --weights."
+                "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 elsewhere and name it as weights (--weights)."
             ) from error
         raise ValueError(
             f"weights={weights!r}: expected the weights of keras.applications.VGG16 without its top: {error}"

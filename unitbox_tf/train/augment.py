@@ -14,8 +14,9 @@ import tensorflow as tf
 from unitbox_tf import boxes as box_ops
 
 Objects = dict[str, tf.Tensor]
+Colour = tuple[float, float, float]  # RGB from 0 to 255
 
-PADDING = (123.68, 116.779, 103.939)  # ImageNet's mean colour; preprocessing makes it 0
+BLACK: Colour = (0.0, 0.0, 0.0)
 MIN_VISIBLE = 0.4  # objects with a smaller visible share in a crop are ignored
 MIN_SHARE = 0.5  # the long side of an image takes at least this share of a crop's side
 MAX_BLUR = 2.5  # factor by which a blurred image may have been enlarged
@@ -28,12 +29,18 @@ def select(objects: Objects, keep: tf.Tensor) -> Objects:
 
 
 def place(
-    image: tf.Tensor, objects: Objects, window: tf.Tensor, scale: tf.Tensor, size: int
+    image: tf.Tensor,
+    objects: Objects,
+    window: tf.Tensor,
+    scale: tf.Tensor,
+    size: int,
+    *,
+    padding: Colour = BLACK,
 ) -> tuple[tf.Tensor, Objects]:
     """The window of the image whose top left is `window` `xy` `[2]`, enlarged to a square of `size` pixels.
 
     `scale` is one number, or two for height and width `[2]`. The window may reach beyond the image; pixels
-    there have the mean colour. Objects with a visible share below `MIN_VISIBLE` are ignored. Objects
+    there have the colour `padding`. Objects with a visible share below `MIN_VISIBLE` are ignored. Objects
     outside the window are dropped.
 
     Returns:
@@ -52,21 +59,21 @@ def place(
     part = tf.image.resize(part, tf.cast(part_size, tf.int32), antialias=True)
 
     corner = tf.round((first - window[::-1]) * scale)  # of the part in the result, y and x
-    image = _paste(part, tf.cast(corner, tf.int32), size)
+    image = _paste(part, tf.cast(corner, tf.int32), size, padding)
     shift = tf.reverse(corner - first * true_scale, [0])
     boxes = objects["boxes"] * tf.tile(true_scale[::-1], [2]) + tf.tile(shift, [2])
     return image, clip_objects({**objects, "boxes": boxes}, size, size)
 
 
-def _paste(part: tf.Tensor, corner: tf.Tensor, size: int) -> tf.Tensor:
-    """`part` on a square canvas of the mean colour, with its top left at `corner` (y, x) and cut to the canvas."""
+def _paste(part: tf.Tensor, corner: tf.Tensor, size: int, padding: Colour) -> tf.Tensor:
+    """`part` on a square canvas of the colour `padding`, with its top left at `corner` (y, x) and cut to the canvas."""
     start = tf.maximum(-corner, 0)
     corner = tf.maximum(corner, 0)
     part = part[start[0] : start[0] + size - corner[0], start[1] : start[1] + size - corner[1]]
     shape = tf.shape(part)
     after = size - corner - shape[:2]
-    padding = [[corner[0], after[0]], [corner[1], after[1]], [0, 0]]
-    image = tf.pad(part - PADDING, padding) + PADDING
+    borders = [[corner[0], after[0]], [corner[1], after[1]], [0, 0]]
+    image = tf.pad(part - padding, borders) + padding
     return tf.ensure_shape(image, [size, size, 3])
 
 
@@ -82,11 +89,16 @@ def clip_objects(objects: Objects, height: int | tf.Tensor, width: int | tf.Tens
     return select({**objects, "boxes": clipped, "ignore": ignore}, whole | (side >= MIN_SIDE))
 
 
-def fit(image: tf.Tensor, objects: Objects, size: int) -> tuple[tf.Tensor, Objects]:
-    """The whole image, shrunk (never enlarged) so that its long side is at most `size`, at the top left of a square."""
+def fit(
+    image: tf.Tensor, objects: Objects, size: int, *, padding: Colour = BLACK
+) -> tuple[tf.Tensor, Objects]:
+    """The whole image, shrunk (never enlarged) so that its long side is at most `size`, at the top left of a square.
+
+    The rest of the square has the colour `padding`.
+    """
     long_side = tf.cast(tf.reduce_max(tf.shape(image)[:2]), tf.float32)
     scale = tf.minimum(1.0, size / long_side)
-    return place(image, objects, tf.zeros([2]), scale, size)
+    return place(image, objects, tf.zeros([2]), scale, size, padding=padding)
 
 
 def random_crop(
@@ -98,6 +110,7 @@ def random_crop(
     seed: tf.Tensor,
     *,
     stretch: float = 1.0,
+    padding: Colour = BLACK,
 ) -> tuple[tf.Tensor, Objects]:
     """A random square of the image at a random scale, `size` pixels wide.
 
@@ -105,7 +118,7 @@ def random_crop(
     and `stretch` (the logarithm is uniform), and the area stays. Then one object is chosen. The scale
     gives it a long side drawn from `object_size` (the logarithm is uniform, at most 90 % of `size`), and
     the square is placed so that the object is in it. Without objects, the scale is between half and twice
-    the scale at which the image fits the square.
+    the scale at which the image fits the square. Pixels beyond the image have the colour `padding`.
     """
     seeds = tf.random.split(seed, 4)
     ratio = tf.random.stateless_uniform([], seeds[3], -math.log(stretch), math.log(stretch))
@@ -123,7 +136,8 @@ def random_crop(
     # A much smaller image would leave most of the square empty. Mosaics make small objects instead.
     scale = tf.clip_by_value(scale, tf.minimum(MIN_SHARE * fits, max_enlargement), max_enlargement)
     window = _random_window(box, shape, size / scale, seeds[2])
-    return place(image, objects, window / stretched[::-1], scale * stretched, size)
+    corner = window / stretched[::-1]
+    return place(image, objects, corner, scale * stretched, size, padding=padding)
 
 
 def _random_box(

@@ -82,7 +82,7 @@ class ValidateDetections(keras.callbacks.Callback):
         self._validation = validation
         self._config = config
         self._log_dir = log_dir
-        self._problems = Problems() if problems is None else problems
+        self._problems = Problems.of(problems)
         self._judge = self._make_judge()
 
     def _make_judge(self) -> protocols.Judge:
@@ -100,7 +100,7 @@ class ValidateDetections(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         detections, annotations = detectors.detect_annotated(
-            self._detector, self.annotations, self._problems
+            self._detector, self.annotations, problems=self._problems
         )
         if len(annotations) < len(
             self.annotations
@@ -185,7 +185,8 @@ class StopOnNaN(keras.callbacks.Callback):
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss became {loss} at step {batch + 1} of the epoch: training diverged. Lower "
-                "--learning-rate, or limit the gradient with --clip-norm. Earlier epochs are stored."
+                "learning_rate (--learning-rate), or limit the gradient with clip_norm (--clip-norm). "
+                "Earlier epochs are stored."
             )
 
 

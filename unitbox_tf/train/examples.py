@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from unitbox_tf import datasets
 from unitbox_tf.config import Config, Protocol
-from unitbox_tf.datasets import Source
+from unitbox_tf.datasets.source import GIVEN_IN_PYTHON, Source
 from unitbox_tf.evaluation import protocols
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
@@ -32,6 +32,7 @@ from unitbox_tf.train import reading
 
 logger = logging.getLogger(__name__)
 
+STREAM = f"a tf.data.Dataset {GIVEN_IN_PYTHON}"
 Given: TypeAlias = Sequence[Annotation] | Sequence[str | Source] | tf.data.Dataset
 
 
@@ -41,7 +42,8 @@ class Training:
 
     Attributes:
         examples: annotations, or a data set of elements as described by `reading.ELEMENT`.
-        origin: the origin of the examples, for the stored configuration and the model card.
+        origin: the origin of the examples, for the stored configuration and the model card: sources that can
+            be read again, or words that end in `GIVEN_IN_PYTHON`.
     """
 
     examples: list[Annotation] | tf.data.Dataset
@@ -65,24 +67,29 @@ class Validation:
     origin: tuple[str, ...]
 
     def judge(
-        self, annotations: Sequence[Annotation], protocol: Protocol, *, problems: Problems
+        self,
+        annotations: Sequence[Annotation],
+        protocol: Protocol,
+        *,
+        problems: Problems | None = None,
     ) -> protocols.Judge:
         """The protocol for some of the annotations. Errors are those of `protocols.make`."""
         return protocols.make(protocol, annotations, self.sources, problems=problems)
 
 
-def training(given: Given | None, config: Config, *, problems: Problems) -> Training:
+def training(given: Given | None, config: Config, *, problems: Problems | None = None) -> Training:
     """The training data from the caller or, if `given` is None, from `config`.
 
     Raises:
         ValueError: it cannot be used, or none of its images can be decoded.
     """
+    problems = Problems.of(problems)
     num_classes = len(config.model.class_names)
     if isinstance(given, tf.data.Dataset):
         reading.check_elements(given)
         # Reading the first element shows errors at once: wrong classes, or no elements.
         _not_empty(reading.annotations_of(given, 1, num_classes), "train", given)
-        return Training(given, ("a tf.data.Dataset given in Python",))
+        return Training(given, (STREAM,))
     sources = config.data.train_sources if given is None else given
     found, _, origin = _annotations(sources, "train", config, problems=problems)
     reading.readable(found, enough=1, problems=problems)
@@ -90,7 +97,9 @@ def training(given: Given | None, config: Config, *, problems: Problems) -> Trai
     return Training(found, origin)
 
 
-def validation(given: Given | None, config: Config, *, problems: Problems) -> Validation:
+def validation(
+    given: Given | None, config: Config, *, problems: Problems | None = None
+) -> Validation:
     """The validation data from the caller or, if `given` is None, from `config`.
 
     A `tf.data.Dataset` gives its first `validation_images` elements.
@@ -99,12 +108,13 @@ def validation(given: Given | None, config: Config, *, problems: Problems) -> Va
         ValueError: it cannot be used, none of its images can be decoded, or it lacks facts that the
             validation protocol needs.
     """
+    problems = Problems.of(problems)
     count = config.train.validation_images
     sources: list[Source] = []
     if isinstance(given, tf.data.Dataset):
         found = reading.annotations_of(given, count, len(config.model.class_names))
         _not_empty(found, "validation", given)
-        origin: tuple[str, ...] = ("a tf.data.Dataset given in Python",)
+        origin: tuple[str, ...] = (STREAM,)
     else:
         texts = config.data.validation_sources if given is None else given
         found, sources, origin = _annotations(texts, "validation", config, problems=problems)
@@ -125,7 +135,7 @@ def _annotations(
     _not_empty(items, argument, given)
     if all(isinstance(item, Annotation) for item in items):
         reading.check_classes(items, len(names))
-        return items, [], (f"{len(items)} annotations given in Python",)
+        return items, [], (f"{len(items)} annotations {GIVEN_IN_PYTHON}",)
     if isinstance(given, str) or not all(isinstance(item, str | Source) for item in items):
         kinds = sorted({type(item).__name__ for item in items})
         received = repr(given) if isinstance(given, str) else ", ".join(kinds)
@@ -135,7 +145,7 @@ def _annotations(
         )
     sources = datasets.open_all(items, config.data.data)
     found = datasets.load(sources, names, data=config.data.data, problems=problems)
-    return found, sources, tuple(source.text for source in sources)
+    return found, sources, tuple(source.text_below(config.data.data) for source in sources)
 
 
 def _not_empty(found: Sequence[Any], argument: str, given: Any) -> None:

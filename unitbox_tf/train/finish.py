@@ -16,7 +16,7 @@ from unitbox_tf.detect import detector
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.evaluation import matching
 from unitbox_tf.evaluation.results import Results
-from unitbox_tf.formats import saved_model
+from unitbox_tf.formats import check_decoder, saved_model
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
 from unitbox_tf.train.callbacks import chosen_by, lowest_score
@@ -33,18 +33,21 @@ def finish(
     validation: Validation,
     history: Sequence[dict[str, Any]],
     *,
-    problems: Problems,
+    problems: Problems | None = None,
 ) -> tuple[UnitBox, dict[str, dict[str, float]]]:
     """Exports the best weights, judges them with each decoder, and draws. The most important step comes first.
+
+    If the decoder does not run in a SavedModel, there is no export, and this is added to `problems`.
 
     Returns:
         The Keras model with these weights, and for each decoder the metrics on all validation images.
     """
+    problems = Problems.of(problems)
     files = runs.Run(run)
     network = dataclasses.replace(config.model, weights=None)
     model = UnitBox.from_settings(network, config.decode, seed=config.train.seed)
     model.load_run(files)
-    saved_model.save(model, files.saved_model, files.card())
+    _export(model, files, problems)
     results, pictures = {}, []
     for decoder in registry.DECODERS:
         detections, annotations = _detect(model, config, decoder, validation, problems)
@@ -60,6 +63,16 @@ def finish(
     return model, results
 
 
+def _export(model: UnitBox, files: runs.Run, problems: Problems) -> None:
+    """Writes the SavedModel, if the decoder runs in one."""
+    try:
+        check_decoder(model.decode, saved_model.FORMAT)
+    except ValueError as error:
+        problems.add("export that was left out", str(files.saved_model), str(error))
+    else:
+        saved_model.save(model, files.saved_model, files.card())
+
+
 def _detect(
     model: UnitBox, config: Config, decoder: str, validation: Validation, problems: Problems
 ) -> tuple[list[Detections], list[Annotation]]:
@@ -67,7 +80,7 @@ def _detect(
     score = lowest_score(config.decode)
     decode = dataclasses.replace(config.decode, decoder=decoder, score_threshold=score)
     judged = detector.Detector.of(model, decode)
-    return detector.detect_annotated(judged, validation.annotations, problems)
+    return detector.detect_annotated(judged, validation.annotations, problems=problems)
 
 
 def _judged(

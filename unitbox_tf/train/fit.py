@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from unitbox_tf import files, losses, progress, registry, runs
-from unitbox_tf.config import Config, TrainConfig
+from unitbox_tf.config import Config, LossConfig, TrainConfig
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.problems import Problems
 from unitbox_tf.train import examples, pipeline
@@ -40,6 +40,7 @@ class Trained:
             `matching.summarize`, and those of the validation protocol, as `fddb_discrete`.
         history: the logs, a dict for each epoch.
         problems: items that could not be used.
+        interrupted: True if Ctrl-C ended training early.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Trained:
     results: dict[str, dict[str, float]]
     history: list[dict[str, Any]]
     problems: Problems
+    interrupted: bool = False
 
 
 def fit(
@@ -80,8 +82,9 @@ def fit(
         ValueError: settings or data cannot be used.
         Diverged: the loss is not a number any more. This is a `ValueError`, too.
     """
-    problems = Problems() if problems is None else problems
-    _check_callbacks(callbacks)
+    problems = Problems.of(problems)
+    callbacks = _checked_arguments(config, callbacks)
+    _check_alpha(config.loss)
     run = _folder(config.train, name) if resume is None else Path(resume)
     with _hardware(config.train) as jit:
         shown = examples.training(train, config, problems=problems)
@@ -89,17 +92,34 @@ def fit(
         model, history = _model(config, jit, None if resume is None else run)
         store = StoreRun(run, history, config.train.validation_protocol)
         with _kept_if_stored(run):
-            _learn(model, config, shown, judged, store, callbacks, problems)
+            whole = _learn(model, config, shown, judged, store, callbacks, problems)
     best, results = finish(config, run, judged, history, problems=problems)
-    return Trained(run, best, results, history, problems)
+    return Trained(run, best, results, history, problems, interrupted=not whole)
 
 
-def _check_callbacks(callbacks: Sequence[Any]) -> None:
-    for callback in callbacks:
-        if not isinstance(callback, keras.callbacks.Callback):
-            raise ValueError(
-                f"callbacks: expected objects of keras.callbacks.Callback. Received: {callback!r}"
-            )
+def _checked_arguments(config: Any, callbacks: Any) -> list[keras.callbacks.Callback]:
+    """The callbacks as a list. Raises `ValueError` if one of the arguments is of another kind."""
+    if not isinstance(config, Config):
+        raise ValueError(
+            f'config: expected a Config, such as PRESETS["faces"]. Received: {config!r:.200}'
+        )
+    found = list(callbacks) if isinstance(callbacks, Iterable) else [None]
+    if not all(isinstance(callback, keras.callbacks.Callback) for callback in found):
+        raise ValueError(
+            "callbacks: expected a sequence of objects of keras.callbacks.Callback. "
+            f"Received: {callbacks!r:.200}"
+        )
+    return found
+
+
+def _check_alpha(settings: LossConfig) -> None:
+    """Raises `ValueError` if the loss does not take the power."""
+    if settings.alpha != 1 and not registry.LOSSES[settings.distance_loss].takes_alpha:
+        able = [name for name in registry.LOSSES if registry.LOSSES[name].takes_alpha]
+        raise ValueError(
+            f"LossConfig.distance_loss: expected one of {able}, where alpha is not 1. "
+            f"Received: {settings.distance_loss!r}"
+        )
 
 
 def _folder(settings: TrainConfig, name: str) -> Path:
@@ -107,24 +127,27 @@ def _folder(settings: TrainConfig, name: str) -> Path:
     folder = Path(settings.output) / (settings.run or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     if folder.exists():
         go_on = (
-            f"go on with it: --resume {folder}"
+            "go on with it: name it as resume (--resume)"
             if runs.Run(folder).last.is_file()
             else "delete it: it holds no checkpoint"
         )
-        raise ValueError(f"{folder} exists already. Choose another --run, or {go_on}")
+        raise ValueError(f"{folder} exists already. Choose another run (--run), or {go_on}")
     return folder
 
 
 @contextlib.contextmanager
 def _kept_if_stored(run: Path) -> Iterator[None]:
-    """Makes the folder `run`, and deletes it if an error leaves it without a checkpoint."""
-    made = not run.exists()
+    """Makes the folder `run`. An error that leaves it without a checkpoint deletes the folders that were made."""
+    made = [folder for folder in (run, *run.parents) if not folder.exists()]
     run.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
         if made and not runs.Run(run).last.is_file():
             shutil.rmtree(run, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another run is in it
+                for folder in made[1:]:
+                    folder.rmdir()
         raise
 
 
@@ -146,8 +169,9 @@ def _model(
 def _compile(model: keras.Model, config: Config, jit: bool | str) -> None:
     # "mean" and "object_mean" differ in the weights of pixels only.
     reduction = "sum" if config.loss.reduction == "sum" else losses.MEAN
-    options: dict[str, Any] = {} if config.loss.alpha == 1 else {"alpha": config.loss.alpha}
-    distance_loss = registry.LOSSES[config.loss.distance_loss](reduction=reduction, **options)
+    kind = registry.LOSSES[config.loss.distance_loss]
+    options: dict[str, Any] = {"alpha": config.loss.alpha} if kind.takes_alpha else {}
+    distance_loss = kind(reduction=reduction, **options)
     distance_loss.gather = jit is False
     model.compile(
         optimizer(config.train),
@@ -199,12 +223,12 @@ def _learn(
     store: StoreRun,
     callbacks: Sequence[keras.callbacks.Callback],
     problems: Problems,
-) -> None:
-    """Trains `model`, and stores it in the folder of `store` after each epoch."""
+) -> bool:
+    """Trains `model`, and stores it in the folder of `store` after each epoch. False if Ctrl-C ended it early."""
     settings, epochs_done = config.train, len(store.history)
     stored = _with_origins(config, shown, judged)
     files.write(runs.Run(store.run).config_file, stored.to_json())
-    batches, validation = _batches(config, shown, judged, epochs_done, problems)
+    batches, validation = _batches(model, config, shown, judged, epochs_done, problems)
     ours = _callbacks(config, judged, store, problems)
     problems.log_counts()
     try:
@@ -219,8 +243,12 @@ def _learn(
             verbose=progress.verbosity(),
         )
     except KeyboardInterrupt:
-        logger.warning("Interrupted: storing the weights. Go on with --resume %s", store.run)
+        logger.warning(
+            "Interrupted: storing the weights. To go on, name %s as resume (--resume)", store.run
+        )
         store.store_last()
+        return False
+    return True
 
 
 def _with_origins(config: Config, shown: Training, judged: Validation) -> Config:
@@ -232,12 +260,18 @@ def _with_origins(config: Config, shown: Training, judged: Validation) -> Config
 
 
 def _batches(
-    config: Config, shown: Training, judged: Validation, epochs_done: int, problems: Problems
+    model: UnitBox,
+    config: Config,
+    shown: Training,
+    judged: Validation,
+    epochs_done: int,
+    problems: Problems,
 ) -> tuple[tf.data.Dataset, tf.data.Dataset]:
     """The batches for training, and the batches for the validation loss."""
     common: dict[str, Any] = {
         "num_classes": len(config.model.class_names),
         "equal_objects": config.loss.reduction == "object_mean",
+        "padding": model.backbone.preprocessing.mean_colour,
         "batch_size": config.train.batch_size,
     }
     start = epochs_done * config.train.steps_per_epoch * config.train.batch_size

@@ -35,8 +35,8 @@ def _hardware(settings: TrainConfig) -> Iterator[bool | str]:
     jit: bool | str = settings.jit == "on"
     if jit and precision == "mixed_bfloat16":
         raise ValueError(
-            "XLA cannot compile the gradient of VGG-16's ReLU in bfloat16. Expected --jit off, or "
-            "--precision float32 beside --jit on."
+            "XLA cannot compile the gradient of VGG-16's ReLU in bfloat16. Expected jit='off' (--jit off), or "
+            "precision='float32' (--precision float32) beside jit='on'."
         )
     if settings.jit == "auto":
         # It also slows VGG-16 on CPUs.
@@ -57,11 +57,17 @@ def _gpus(device: str) -> list[Any]:
     if device == "gpu" and not gpus:
         raise ValueError(
             "device='gpu', but TensorFlow sees none. Install with pip install 'unitbox_tf[gpu]' "
-            "and check the driver with nvidia-smi, or train with --device cpu."
+            "and check the driver with nvidia-smi, or train with device='cpu' (--device cpu)."
         )
     if device == "cpu" and gpus:
-        tf.config.set_visible_devices([], "GPU")
-        gpus = []
+        try:
+            tf.config.set_visible_devices([], "GPU")
+            gpus = []
+        except RuntimeError:
+            logger.warning(
+                "TensorFlow has started: it cannot leave the GPU any more, and trains on it in spite of "
+                "device='cpu'. Train in a new process to use the CPU."
+            )
     try:
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)

@@ -24,6 +24,7 @@ def training_dataset(
     *,
     num_classes: int,
     equal_objects: bool = False,
+    padding: augment.Colour = augment.BLACK,
     batch_size: int,
     seed: int,
     start: int = 0,
@@ -37,6 +38,7 @@ def training_dataset(
         data: the settings of size, augmentation and labels.
         num_classes: the number of the model's classes.
         equal_objects: True gives each object the same weight in the distance loss, False each pixel.
+        padding: the colour beyond the border of an image: the `mean_colour` of the backbone.
         batch_size: the number of images in a batch.
         seed: the seed of order and augmentation.
         start: the number of images that earlier runs have used, so that a resumed run sees others.
@@ -47,14 +49,14 @@ def training_dataset(
         `targets.encode` makes them.
     """
     size = data.image_size
-    problems = Problems() if problems is None else problems
+    problems = Problems.of(problems)
 
     def changed(side: int, seed: int) -> tf.data.Dataset:
         if isinstance(examples, tf.data.Dataset):
             images = reading.from_elements(examples, num_classes, problems=problems)
         else:
             images = reading.from_annotations(examples, shuffle=seed + start, problems=problems)
-        return _changed(images.repeat(), data, side, seed, start)
+        return _changed(images.repeat(), data, side, padding, seed, start)
 
     shown = changed(size, seed)
     if data.mosaic:
@@ -71,6 +73,7 @@ def validation_dataset(
     size: int,
     num_classes: int,
     equal_objects: bool = False,
+    padding: augment.Colour = augment.BLACK,
     batch_size: int,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
@@ -79,14 +82,21 @@ def validation_dataset(
     An image that cannot be decoded becomes one black pixel, so that the length of the data set is known.
     If the length is unknown, Keras counts a batch too many in the means of the parts of the loss.
     """
-    problems = Problems() if problems is None else problems
+    problems = Problems.of(problems)
     images = reading.from_annotations(annotations, same_count=True, problems=problems)
-    shown = images.map(lambda image, objects: augment.fit(image, objects, size), tf.data.AUTOTUNE)
+    shown = images.map(
+        lambda image, objects: augment.fit(image, objects, size, padding=padding), tf.data.AUTOTUNE
+    )
     return _batches(shown, data, size, num_classes, equal_objects, batch_size)
 
 
 def _changed(
-    images: tf.data.Dataset, data: DataConfig, size: int, seed: int, start: int
+    images: tf.data.Dataset,
+    data: DataConfig,
+    size: int,
+    padding: augment.Colour,
+    seed: int,
+    start: int,
 ) -> tf.data.Dataset:
     """Images of `size` x `size` pixels with their objects, changed at random as `data` says."""
 
@@ -102,9 +112,10 @@ def _changed(
                 data.max_enlargement,
                 seeds[0],
                 stretch=data.stretch,
+                padding=padding,
             )
         else:
-            image, objects = augment.fit(image, objects, size)
+            image, objects = augment.fit(image, objects, size, padding=padding)
         if data.flip:
             image, objects = augment.random_flip(image, objects, seeds[1])
         if data.colour:

@@ -35,7 +35,7 @@ def from_annotations(
     *,
     shuffle: int | None = None,
     same_count: bool = False,
-    problems: Problems,
+    problems: Problems | None = None,
 ) -> tf.data.Dataset:
     """Each image once, with its objects. Images that cannot be decoded are reported once each.
 
@@ -45,6 +45,7 @@ def from_annotations(
         same_count: True makes an image that cannot be decoded one black pixel; False leaves it out.
         problems: images that cannot be decoded are added here.
     """
+    known = Problems.of(problems)
     broken: set[int] = set()
 
     def load(index: tf.Tensor) -> tuple[Any, ...]:
@@ -55,10 +56,10 @@ def from_annotations(
             image = tf.zeros([1, 1, 3] if same_count else [0, 0, 3], tf.uint8)
             annotation = annotation.select([])
             broken.add(int(index))
-            problems.add(image_ops.UNDECODABLE, annotation.where, str(error))
+            known.add(image_ops.UNDECODABLE, annotation.where, str(error))
             if len(broken) == len(annotations):
                 raise ValueError(f"none of the {len(broken)} images can be decoded") from error
-        annotation = within(annotation, image.shape[0], image.shape[1], problems=problems)
+        annotation = within(annotation, image.shape[0], image.shape[1], problems=known)
         return image, annotation.boxes, annotation.classes, annotation.ignore
 
     def load_in_graph(index: tf.Tensor) -> tuple[tf.Tensor, augment.Objects]:
@@ -75,13 +76,14 @@ def from_annotations(
 
 
 def from_elements(
-    elements: tf.data.Dataset, num_classes: int, *, problems: Problems
+    elements: tf.data.Dataset, num_classes: int, *, problems: Problems | None = None
 ) -> tf.data.Dataset:
     """The images of a user's data set, in its order, with their objects. `check_elements` has passed the data set.
 
     `within` cuts boxes to their images. An element that `checked_element` refuses raises
     `tf.errors.InvalidArgumentError` where it is read.
     """
+    known = Problems.of(problems)
     reported: set[int] = set()
 
     def examine(number: tf.Tensor, *parts: tf.Tensor) -> tuple[Any, ...]:
@@ -90,7 +92,7 @@ def from_elements(
         if index in reported:  # elements have no names, and shuffling changes their order
             annotation, _ = _cut(annotation, height, width)
         else:
-            annotation = within(annotation, height, width, problems=problems)
+            annotation = within(annotation, height, width, problems=known)
         reported.add(index)
         return annotation.boxes, annotation.classes, annotation.ignore
 
@@ -206,7 +208,7 @@ def within(
     Ignored boxes are left out without a report. Readers have reported boxes without area before, and the
     other ignored boxes have no pixel to take out of the loss.
     """
-    problems = Problems() if problems is None else problems
+    problems = Problems.of(problems)
     cut, outside = _cut(annotation, height, width)
     for index in outside:
         problems.add(
@@ -227,13 +229,17 @@ def _cut(annotation: Annotation, height: int, width: int) -> tuple[Annotation, n
 
 
 def readable(
-    annotations: Sequence[Annotation], *, enough: int | None = None, problems: Problems
+    annotations: Sequence[Annotation],
+    *,
+    enough: int | None = None,
+    problems: Problems | None = None,
 ) -> list[Annotation]:
     """The annotations whose images can be decoded, at most `enough`. The others are reported.
 
     Raises:
         ValueError: no image can be decoded.
     """
+    problems = Problems.of(problems)
     found: list[Annotation] = []
     first_error = ""
     for annotation in annotations:
