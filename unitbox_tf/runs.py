@@ -115,10 +115,10 @@ class Run:
     def config(self) -> Config:
         """The configuration. Raises `ValueError` if there is no usable one."""
         if not self.exists:
-            missing = "there is no such file" if self.folder.exists() else "there is no such folder"
+            what = self.config_file.name if self.folder.exists() else "folder"
             raise ValueError(
                 f"{self.folder}: expected the folder of a run, with {self.config_file.name}, or a published name: "
-                f"{missing}; {published()}"
+                f"there is no such {what}; {published()}"
             )
         return configs.load(self.config_file)
 

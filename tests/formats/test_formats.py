@@ -82,7 +82,7 @@ def test_what_is_no_export_is_left_to_the_caller(tmp_path):
     assert formats.open_exported(tmp_path) is None
     (tmp_path / "notes.txt").write_text("none")
     assert formats.open_exported(tmp_path / "notes.txt") is None
-    with pytest.raises(ValueError, match=r"or a file that ends in \.onnx or \.tflite"):
+    with pytest.raises(ValueError, match=r"or a file that ends in \.keras, \.onnx, \.tflite"):
         unitbox_tf.load(tmp_path)
 
 
@@ -205,9 +205,9 @@ def test_what_does_not_fit_is_said(name, options, message, model, pictures, tmp_
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"Expected a run's folder .*gone, which does not exist"):
+    with pytest.raises(ValueError, match=r"gone: expected the folder of a run.*: there is no such folder"):
         formats.export("gone", tmp_path / "a")
-    with pytest.raises(ValueError, match=r"Expected a run's folder .*, which is no such folder"):
+    with pytest.raises(ValueError, match=r"expected the folder of a run.*: there is no such config\.json"):
         formats.export(tmp_path, tmp_path / "a")
     assert not list(tmp_path.iterdir())
 
