@@ -18,7 +18,7 @@ from unitbox_tf.problems import Problems
 LARGEST_FILE = (
     1 << 24
 )  # bytes; limit for a settings file or a file about one image. Real files are far smaller
-LARGEST_NUMBER = 1e100  # in a list of objects: sums and squares of such numbers are finite
+LARGEST_NUMBER = 1e300  # in a list of objects: sums of such numbers are finite
 LABEL_FILES = ("labels.txt", "classes.txt")
 LEAVES = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)")  # absolute, or with ".."
 UNUSABLE = re.compile(

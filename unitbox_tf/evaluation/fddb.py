@@ -38,7 +38,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from unitbox_tf import images, optional
+from unitbox_tf import files, images, optional
 from unitbox_tf.datasets import checks
 from unitbox_tf.datasets.fddb import NUM_FOLDS
 from unitbox_tf.problems import Problems
@@ -152,7 +152,7 @@ def write_detections(
         if name != name.strip() or len(name.splitlines()) != 1:
             raise ValueError(f"{path}: expected an image's name on one line. Received: {name!r}")
     if folds is None:
-        path.write_text("".join(_result(n, rows) for n, rows in detections.items()), "utf-8")
+        files.write(path, "".join(_result(n, rows) for n, rows in detections.items()))
         return
     listed = {fold: list(names) for fold, names in folds.items()}
     unlisted = set(detections) - {name for names in listed.values() for name in names}
@@ -162,10 +162,10 @@ def write_detections(
             f"{sorted(unlisted)[0]!r} is one"
         )
     path.mkdir(parents=True, exist_ok=True)
-    files = _fold_results(path)
+    results = _fold_results(path)
     for fold, names in listed.items():
         text = "".join(_result(name, detections.get(name, ())) for name in names)
-        files[fold - 1].write_text(text, "utf-8")
+        files.write(results[fold - 1], text)
 
 
 def _fold_results(folder: Path) -> list[Path]:
@@ -604,8 +604,7 @@ def save_curves(curves: Curves, prefix: str | Path) -> tuple[Path, Path]:
     paths = Path(f"{prefix}DiscROC.txt"), Path(f"{prefix}ContROC.txt")
     for path, rows in zip(paths, (curves.discrete, curves.continuous), strict=True):
         lines = [" ".join(f"{value:.6g}" for value in row) + "\n" for row in rows.tolist()]
-        # Not in text mode: the same bytes on every system.
-        path.write_bytes("".join(lines).encode("ascii"))
+        files.write(path, "".join(lines))
     return paths
 
 

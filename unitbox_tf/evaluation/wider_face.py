@@ -609,7 +609,7 @@ def save_curves(curves: Mapping[str, Curve], folder: Path, name: str) -> None:
         rows = zip(curve.precision.tolist(), curve.recall.tolist(), strict=True)
         text = "".join(" ".join(_digits(value) for value in row) + "\n" for row in rows)
         path = folder / f"wider_pr_info_{name}_{difficulty}_val.txt"
-        path.write_text(text, encoding="utf-8")
+        files.write(path, text)
 
 
 def _digits(value: float) -> str:
