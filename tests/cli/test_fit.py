@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,10 @@ def test_the_first_command_of_the_readme_gives_a_detector_that_finds_objects(tmp
     results = json.loads((tmp_path / "judged" / "results.json").read_text())
     assert results["metrics"]["peaks"]["false_positives"] <= 0.1
     assert results["metrics"]["peaks"]["recall"] >= 0.95
+
+
+def test_a_run_without_export_names_none(tmp_path):
+    done = types.SimpleNamespace(folder=tmp_path)
+    assert fit._exported(done) is None
+    (tmp_path / "saved_model").mkdir()
+    assert fit._exported(done) == tmp_path / "saved_model"

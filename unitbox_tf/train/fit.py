@@ -34,7 +34,8 @@ class Trained:
 
     Attributes:
         folder: holds `config.json`, `history.json` and `.png`, `best.weights.h5`, `last.keras`,
-            `saved_model/`, `results.json`, `detections.jpg`, `problems.txt` and `tensorboard/`.
+            `saved_model/` (if the decoder can be exported), `results.json`, `detections.jpg`, `problems.txt`
+            and `tensorboard/`.
         model: the network with the best weights.
         results: the metrics of these weights on all validation images, for each decoder: those of
             `matching.summarize`, and those of the validation protocol, as `fddb_discrete`.
@@ -64,7 +65,7 @@ def fit(
     """Trains, and stores everything in a folder below `config.train.output`.
 
     Ctrl-C ends training early. The weights are then stored, judged and exported as at the end. If
-    training fails before it has stored anything, no folder remains.
+    training fails before it has stored anything, none of the folders that it made remains.
 
     Args:
         config: the settings.
@@ -79,7 +80,7 @@ def fit(
         problems: unusable items are added here.
 
     Raises:
-        ValueError: settings or data cannot be used.
+        ValueError: an argument is of another kind, or settings or data cannot be used.
         Diverged: the loss is not a number any more. This is a `ValueError`, too.
     """
     problems = Problems.of(problems)
