@@ -205,9 +205,13 @@ def test_what_does_not_fit_is_said(name, options, message, model, pictures, tmp_
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"gone: expected the folder of a run.*: there is no such folder"):
+    with pytest.raises(
+        ValueError, match=r"gone: expected the folder of a run.*: there is no such folder"
+    ):
         formats.export("gone", tmp_path / "a")
-    with pytest.raises(ValueError, match=r"expected the folder of a run.*: there is no such config\.json"):
+    with pytest.raises(
+        ValueError, match=r"expected the folder of a run.*: there is no such config\.json"
+    ):
         formats.export(tmp_path, tmp_path / "a")
     assert not list(tmp_path.iterdir())
 

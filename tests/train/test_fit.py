@@ -647,6 +647,22 @@ def test_a_run_on_data_from_python_goes_on_with_them_and_asks_for_them(whole, un
         assert config.data.train_sources == ("a tf.data.Dataset given in Python",)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_boxes_that_are_no_numbers_are_refused_before_a_folder_is_made(quick, tmp_path, bad):
+    def each():
+        yield {"image": np.zeros((20, 30, 3), np.uint8), "boxes": np.array([[1.0, 2, 9, bad]])}
+
+    signature = {
+        "image": tf.TensorSpec([None, None, 3], tf.uint8),
+        "boxes": tf.TensorSpec([None, 4], tf.float64),
+    }
+    given = tf.data.Dataset.from_generator(each, output_signature=signature)
+    for argument in ("train", "validation"):
+        with pytest.raises(ValueError, match="element 0: expected boxes of finite numbers"):
+            fit.fit(quick, **{argument: given})
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.gpu
 def test_training_runs_on_a_gpu(tiny_config, tmp_path):
     run = fit.fit(
