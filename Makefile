@@ -10,7 +10,7 @@ fit: $(VENV)/installed
 	$(BIN)/python training/fit.py
 
 test: $(VENV)/installed-dev lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

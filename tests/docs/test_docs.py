@@ -236,6 +236,17 @@ def make_video(path):
     writer.release()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def only_our_entries():
+    """The registries are afterwards as before: pages add to them."""
+    known = [value for value in vars(registry).values() if isinstance(value, registry.Registry)]
+    before = [list(each) for each in known]
+    yield
+    for each, names in zip(known, before, strict=True):
+        for name in [name for name in each if name not in names]:
+            each.unregister(name)
+
+
 @pytest.fixture(scope="module")
 def named(untrained_run, tmp_path_factory):
     """A folder with everything that the pages name."""

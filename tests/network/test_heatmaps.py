@@ -184,5 +184,7 @@ def test_without_network_imagenet_weights_say_what_to_do(monkeypatch):
         return vgg(*args, weights=weights, **kwargs)
 
     monkeypatch.setattr(keras.applications, "VGG16", offline)
-    with pytest.raises(ValueError, match=r"could not be downloaded .*URL fetch.*with --weights"):
+    with pytest.raises(
+        ValueError, match=r"could not be downloaded .*URL fetch.*as weights \(--weights\)"
+    ):
         UnitBox.from_settings(dataclasses.replace(ModelConfig(), weights="imagenet"))

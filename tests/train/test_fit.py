@@ -617,7 +617,7 @@ def test_without_matplotlib_the_curves_are_left_out_and_the_log_says_so(
 
 
 def test_a_decoder_that_cannot_be_exported_still_gets_its_results(whole):
-    ours = dataclasses.replace(registry.DECODERS["peaks"], formats=())
+    ours = dataclasses.replace(registry.DECODERS["peaks"], engines=())
     registry.DECODERS.register("ours", ours)
     try:
         decode = dataclasses.replace(whole.decode, decoder="ours")
