@@ -56,6 +56,9 @@ class Registry:
     def __len__(self) -> int:
         return len(self._homes)
 
+    def __repr__(self) -> str:
+        return f"Registry({self.kind!r})"
+
 
 # A Keras class derived from `losses.BoxLoss`.
 LOSSES = Registry(
