@@ -34,6 +34,17 @@ def pytest_collection_modifyitems(items):
                     item.add_marker(pytest.mark.skip(reason="needs a GPU; TensorFlow sees none"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Captured text may quote names that are no text, which cannot go from one process to another."""
+    report = yield
+    report.sections = [
+        (title, text.encode("utf-8", "backslashreplace").decode())
+        for title, text in report.sections
+    ]
+    return report
+
+
 @pytest.fixture(scope="session")
 def data(request):
     """`data("fddb/FDDB-folds")`: that path below --data; skips where it is absent."""
