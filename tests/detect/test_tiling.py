@@ -9,7 +9,6 @@ from unitbox_tf import boxes as box_ops
 from unitbox_tf.datasets import wider_face
 from unitbox_tf.detect import tiling
 from unitbox_tf.evaluation import matching
-from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
 
 TILE, OVERLAP = 100, 30
@@ -246,7 +245,7 @@ def test_tiling_finds_in_a_mosaic_what_is_found_in_its_photos(data):
     from unitbox_tf import inputs
 
     find = unitbox_tf.load("faces")
-    photos = list(wider_face.read(data("wider/val_416"), "val", Problems()))
+    photos = list(wider_face.WiderFace(data("wider/val_416"), "val").annotations())
     order = np.random.default_rng(0).permutation(len(photos))[:64]
     side, columns = 416, 4
     size = (columns * side,) * 2
