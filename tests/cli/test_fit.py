@@ -172,7 +172,7 @@ def test_a_run_that_was_interrupted_ends_with_the_status_of_shells(monkeypatch, 
 
 @pytest.mark.slow
 def test_the_first_command_of_the_readme_gives_a_detector_that_finds_objects(tmp_path):
-    """What `make fit` runs, judged on images that training has not seen."""
+    """The command of `make fit`, judged on images that training has not seen."""
     train = [sys.executable, "training/fit.py", "--output", str(tmp_path), "--run", "smoke"]
     subprocess.run(train, check=True)
     evaluate = ["evaluate", str(tmp_path / "smoke"), "synthetic:#5000000-5000300"]

@@ -146,7 +146,7 @@ def test_what_is_no_video_is_named(tmp_path):
 
 
 class Webcam:
-    """What OpenCV gives of a webcam: an image every 0.05 s, one of them lost, until it is pulled out."""
+    """A webcam as OpenCV shows it: an image every 0.05 s, one of them lost, until it is pulled out."""
 
     count = 12
 

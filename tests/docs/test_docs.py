@@ -351,7 +351,7 @@ def enter(call):
 
 
 def is_script(call):
-    """Whether it is `python -m training.NAME`."""
+    """True if it is `python -m training.NAME`."""
     return call[:2] == ["python", "-m"] and call[2].startswith("training.")
 
 

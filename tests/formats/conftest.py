@@ -38,7 +38,7 @@ def photos():
 
 @pytest.fixture(scope="session")
 def expected(model, photos):
-    """What the detector in Python finds in each image."""
+    """The detections of the detector in Python in each image."""
     find = Detector.of(model, CONFIG.decode)
     found = [find(photo) for photo in photos]
     assert sum(len(f) for f in found) > 5 * len(found)

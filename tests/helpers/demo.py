@@ -1,4 +1,4 @@
-"""What the page of the demo shows, without a network."""
+"""The contents of the demo's page, without a network."""
 
 import numpy as np
 

@@ -43,7 +43,7 @@ def cell(values):
 
 
 def mat_content(truth):
-    """What the four official files hold of a truth: cells of events that hold cells of images."""
+    """The contents of the four official files of a truth: cells of events that hold cells of images."""
     events = sorted({name.split("/")[0] for name in truth.names})
     members = [[i for i, n in enumerate(truth.names) if n.startswith(f"{e}/")] for e in events]
     stems = [name.split("/")[1].removesuffix(".jpg") for name in truth.names]

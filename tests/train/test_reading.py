@@ -85,7 +85,7 @@ def test_an_element_that_cannot_be_used_is_an_error_that_says_which(wrong, messa
 
 
 def test_a_data_set_gives_the_batches_of_its_annotations():
-    """What is random is the order alone, which a data set decides for itself."""
+    """Only the order is random. A data set decides it for itself."""
     source = [synthetic.draw(number) for number in range(3)]
     data = DataConfig(image_size=64, random_crop=True, flip=True, colour=0.3)
     elements = dataset(*({"image": images.decode_photo(a.image), "boxes": a.boxes} for a in source))
