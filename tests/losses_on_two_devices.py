@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
     assert strategy.num_replicas_in_sync == 2
 
     def on_both(function, *arrays):
-        """What `function` gives in each replica for its half of `arrays`."""
+        """The result of `function` in each replica for its half of `arrays`."""
         halves = [np.array_split(array, 2) for array in arrays]
         inputs = [
             strategy.experimental_distribute_values_from_function(

@@ -131,7 +131,7 @@ def random_boxes(random, count, box_format="tblr"):
 
 
 def meet_well(y_true, y_pred, box_format):
-    """Whether boxes share more than 1 % of the true height and width: below, -ln IoU has its floors."""
+    """True where boxes share more than 1 % of the true height and width: below, -ln IoU has its floors."""
     (x0, y0, x1, y1), (X0, Y0, X1, Y1) = edges(y_pred, box_format), edges(y_true, box_format)
     width, height = np.minimum(x1, X1) - np.maximum(x0, X0), np.minimum(y1, Y1) - np.maximum(y0, Y0)
     return (width > 0.01 * (X1 - X0)) & (height > 0.01 * (Y1 - Y0))

@@ -1,4 +1,4 @@
-"""What arrives broken or in bad faith: a named error or a counted problem, and nothing read outside the root."""
+"""Data that are broken or in bad faith: a named error or a counted problem, and nothing read outside the root."""
 
 import json
 import os

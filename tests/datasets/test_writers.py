@@ -1,4 +1,4 @@
-"""What is written is read back the same, to the format's precision; nothing is half written or lost silently."""
+"""A data set that was written is read back the same, to its precision. Nothing is half written or lost silently."""
 
 import dataclasses
 import json

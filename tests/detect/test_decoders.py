@@ -18,7 +18,7 @@ CONFIG = DecodeConfig(score_threshold=0.3, max_detections=30)
 
 
 def heatmaps(boxes, height, width, classes=None, num_classes=1):
-    """What a perfect network predicts: logits that peak at the centres, exact distances."""
+    """The prediction of a perfect network: logits that peak at the centres, exact distances."""
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
     classes = np.zeros(len(boxes), np.int32) if classes is None else np.asarray(classes, np.int32)
     maps, _ = targets.encode(

@@ -76,7 +76,7 @@ def known_boxes(draw, longest, shortest=2.0, count=12):
 
 
 def apart(boxes, iou):
-    """Those of `boxes` that overlap none before them by more."""
+    """The boxes of `boxes` that overlap none before them by more."""
     chosen = []
     for box in boxes:
         if not (box_ops.pairwise_iou(np.array(chosen).reshape(-1, 4), box[None]) > iou).any():

@@ -1,4 +1,4 @@
-"""What `in_tensorflow.py` and `in_torch.py` share: how a call and its environment are told."""
+"""The parts that `in_tensorflow.py` and `in_torch.py` share: how a call and its environment are told."""
 
 from __future__ import annotations
 

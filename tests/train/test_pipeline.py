@@ -116,7 +116,7 @@ def test_every_heatmap_decodes_to_the_boxes_it_was_made_from(photos, size, regio
 
 
 def test_boxes_lie_on_the_objects_after_all_augmentation():
-    """What is inside the heatmap's ellipses looks like the objects: dark core, light rim."""
+    """The image inside the heatmap's ellipses looks like the objects: dark core, light rim."""
     colourless = dataclasses.replace(AUGMENTED, colour=0.0)
     for pictures, targets, _ in batches(colourless):
         inside = targets["confidence"][..., 0] > 0

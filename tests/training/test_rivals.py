@@ -185,7 +185,7 @@ def test_our_detectors_are_runs_with_fields_of_their_decoding(tiny_config, tmp_p
 
 @pytest.fixture
 def arguments(tmp_path):
-    """Of a comparison on two photos with one face each."""
+    """A comparison on two images with one face each."""
     images, annotations = [], []
     for number in (1, 2):
         write_photo(tmp_path / f"{number}.png")
