@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 fit: $(VENV)/installed
 	$(BIN)/python training/fit.py
 
+# A process that dies is not replaced: its test fails by name. After a replacement, xdist may wait for ever.
 test: $(VENV)/installed-dev lint
-	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile --max-worker-restart 0
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
