@@ -125,8 +125,7 @@ def _faults(facts: Mapping[str, Any], num_classes: int) -> dict[int, str]:
     boxes, classes = facts["boxes"].reshape(-1, 4), facts["classes"]
     if len(classes) != len(boxes):
         return {}  # `Annotation` refuses them
-    usable = (np.abs(boxes) <= checks.LARGEST_NUMBER).all(axis=1)
-    usable &= (classes >= 0) & (classes < num_classes)
+    usable = np.isfinite(boxes).all(axis=1) & (classes >= 0) & (classes < num_classes)
     return {
         index: f"expected a finite box and a class from 0 to {num_classes - 1}, received "
         f"{boxes[index].tolist()}, class {classes[index]}"
@@ -298,8 +297,11 @@ def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> 
     labels = np.array(values("image/object/class/label"), np.int64) - 1
     ignore = np.zeros(len(boxes), np.bool_)
     for flag in ("image/object/is_crowd", "image/object/difficult"):
-        if values(flag):
-            ignore |= np.array(values(flag)) != 0
+        marks = np.array(values(flag), np.int64)
+        if len(marks) not in (0, len(boxes)):
+            raise ValueError(f"received {len(marks)} values of {flag!r} for {len(boxes)} boxes")
+        if len(marks):
+            ignore |= marks != 0
     name = values("image/filename")[0].decode()
     classes = labels.clip(-1, LARGEST_CLASS)
     facts = {"boxes": boxes, "classes": classes, "ignore": ignore}
