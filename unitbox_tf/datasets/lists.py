@@ -97,7 +97,7 @@ def _next_name(text: Sequence[str], at: int, is_name: Callable[[str], bool]) -> 
 def _is_object(line: str, is_name: Callable[[str], bool]) -> bool:
     """True if the line has numbers instead of a name."""
     words = line.split()
-    return not is_name(line.strip()) and len(words) > 1 and checks.floats(words[:1]) is not None
+    return bool(words) and not is_name(line.strip()) and checks.floats(words[:1]) is not None
 
 
 def objects(

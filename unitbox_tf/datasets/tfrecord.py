@@ -294,10 +294,11 @@ def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> 
     shares = np.where(np.abs(shares) <= LARGEST_SHARE, shares, np.nan)
     shares = np.sort(shares.reshape(-1, 2, 2), axis=1).reshape(-1, 4)  # corners that were swapped
     boxes = shares * (size[::-1] * 2)
-    labels = np.array(values("image/object/class/label"), np.int64) - 1
+    numbers = map(operator.index, values("image/object/class/label"))  # floats are refused
+    labels = np.array(list(numbers), np.int64) - 1
     ignore = np.zeros(len(boxes), np.bool_)
     for flag in ("image/object/is_crowd", "image/object/difficult"):
-        marks = np.array(values(flag), np.int64)
+        marks = np.array(list(map(operator.index, values(flag))), np.int64)
         if len(marks) not in (0, len(boxes)):
             raise ValueError(f"received {len(marks)} values of {flag!r} for {len(boxes)} boxes")
         if len(marks):
