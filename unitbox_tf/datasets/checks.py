@@ -30,14 +30,6 @@ MALFORMED = "malformed line"
 UNREADABLE = "object that cannot be read"
 
 
-UNREADABLE = "object that cannot be read"
-
-
-def unreadable(problems: Problems, where: str, message: str) -> None:
-    """Adds the problem of an object that cannot be read, for which its image is left out."""
-    problems.add(UNREADABLE, where, f"{message}: the image is left out")
-
-
 def lines(path: Path, *, small: bool = False, problems: Problems | None = None) -> list[str]:
     """The lines of a text file in UTF-8. A line that is not UTF-8 is a problem; its wrong bytes become U+FFFD.
 

@@ -48,12 +48,12 @@ TWO_NAMES = "file name of another image"
 
 
 class _Object(NamedTuple):
-    """An object: its place in the file, class name, mark `difficult` as text, and edges `xyxy`."""
+    """An object: its place in the file, class name, mark `difficult` as text, and corners as in the file."""
 
     where: str
     label: str
     difficult: str
-    edges: tuple[float, float, float, float]
+    corners: tuple[float, float, float, float]
 
 
 class _Xml(NamedTuple):
@@ -111,6 +111,8 @@ class Voc(DataSet):
             if content is None or not _known(content, labels, problems):
                 continue
             if photo is not None:
+                if os.path.isfile(photo):  # the name in the xml file may have another form
+                    name = found.below(photo)
                 yield self._annotation(content, name, photo, labels, problems)
 
     def _by_image(
@@ -215,7 +217,8 @@ class Voc(DataSet):
         self, content: _Xml, name: str, photo: Path, labels: dict[str, int], problems: Problems
     ) -> Annotation:
         """The annotation of the image `photo`."""
-        edges = np.array([item.edges for item in content.objects], np.float64).reshape(-1, 4)
+        corners = np.array([item.corners for item in content.objects], np.float64)
+        edges = corners.reshape(-1, 4) - FIRST_PIXEL
         from_zero = (edges[:, :2] < 0) & (edges[:, :2] >= -1)
         if from_zero.any():
             message = (
@@ -249,7 +252,7 @@ def _joined(contents: Sequence[_Xml], name: str, problems: Problems) -> _Xml | N
         return None
     # An object that is in two files is one object.
     objects = {
-        (item.label, item.edges): item
+        (item.label, item.corners): item
         for content in reversed(contents)
         for item in content.objects[::-1]
     }
@@ -283,8 +286,11 @@ def _content(path: Path, problems: Problems) -> _Xml | None:
     except (ValueError, LookupError, OSError) as error:  # entities and external files are refused
         problems.add("malformed xml", str(path), f"{error}: the image's objects are unknown")
         return None
-    for element in tree.iter():  # without namespaces
-        element.tag = str(element.tag).rpartition("}")[2].lower()
+    for element in tree.iter():
+        if (
+            not element.tag.isalpha() or not element.tag.islower()
+        ):  # a namespace, or capital letters
+            element.tag = element.tag.rpartition("}")[2].lower()
     if tree.tag != "annotation":
         message = f"expected the element annotation, received {tree.tag!r:.100}: no file of VOC"
         problems.add("malformed xml", str(path), message)
@@ -295,8 +301,8 @@ def _content(path: Path, problems: Problems) -> _Xml | None:
         try:
             label = sys.intern(_only(item, "name"))
             names.add(label)
-            edges = tuple((np.array(_corners(item)) - FIRST_PIXEL).tolist())
-            objects.append(_Object(where, label, sys.intern(_text(item, "difficult")), edges))
+            difficult = sys.intern(_text(item, "difficult"))
+            objects.append(_Object(where, label, difficult, _corners(item)))
         except ValueError as error:
             checks.unreadable(problems, where, str(error))
             whole = False
@@ -333,10 +339,11 @@ def _text(element: Any, name: str) -> str:
 
 def _only(element: Any, name: str) -> str:
     """The text of the child `name`. Raises `ValueError` if there is none, or two that differ."""
-    texts = sorted({(child.text or "").strip() for child in element.iterfind(name)})
-    if len(texts) != 1 or not texts[0]:
-        raise ValueError(f"expected one {name}, received {texts or 'none'}")
-    return texts[0]
+    texts = {(child.text or "").strip() for child in element.findall(name)}
+    text = texts.pop() if len(texts) == 1 else ""
+    if not text:
+        raise ValueError(f"expected one {name}, received {sorted(texts) or 'none'}")
+    return text
 
 
 def _corners(item: Any) -> tuple[float, float, float, float]:
