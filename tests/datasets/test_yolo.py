@@ -28,7 +28,11 @@ def one(root, text, settings="train: images\nnames: [cat, big dog, '3']\n"):
         ("0 0.5 0.5 0.5 0.5 0.91 1", 0, [20, 15, 60, 45]),
         ("0 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75", 0, [20, 15, 60, 45]),
         ("0 0.125 0.1 0.375 0.1 0.25 0.5", 0, [10, 6, 30, 30]),
-        ("0 0.25 0 0.25 0.5 0.5 1", 0, [20, 0, 40, 60]),  # the last number is no track: no box has it
+        (
+            "0 0.25 0 0.25 0.5 0.5 1",
+            0,
+            [20, 0, 40, 60],
+        ),  # the last number is no track: no box has it
         ("1 0.5 0 1 0.5 0.5 1 0 0.5 0.5 0", 1, [0, 0, 80, 60]),
         ("0,0.5,0.5,0.5,0.5", 0, [20, 15, 60, 45]),
         ("0, 0.5, 0.5, 0.5, 0.5,", 0, [20, 15, 60, 45]),
@@ -65,7 +69,10 @@ def test_lines_of_other_tools_are_read(tmp_path, problems, line, label, box):
         ("3 0.5 0.5 0.5 0.5", "expected a class from 0 to 2, received '3 0.5 0.5 0.5 0.5'"),
         ("-1 0.5 0.5 0.5 0.5", "expected a class from 0 to 2"),
         ("0.5 0.5 0.5 0.5 0.5", "expected a class from 0 to 2"),
-        ("cow 0.5 0.5 0.5 0.5", r"expected the number of a class, one of \['cat', 'big dog', '3'\]"),
+        (
+            "cow 0.5 0.5 0.5 0.5",
+            r"expected the number of a class, one of \['cat', 'big dog', '3'\]",
+        ),
         ("0,,0.5,0.5,0.1,0.1", "expected numbers"),
         ("0 0.5 0.5 0.5 1_0", "expected numbers"),
     ],
@@ -130,7 +137,22 @@ objects = st.lists(
     max_size=4,
 )
 damages = st.sampled_from(
-    ["", "x", "nan", "1e999", "-1", "-0.0001", "1.0004", "1.2", "640", "2", "0 0", ",", "0,5", "\x00"]
+    [
+        "",
+        "x",
+        "nan",
+        "1e999",
+        "-1",
+        "-0.0001",
+        "1.0004",
+        "1.2",
+        "640",
+        "2",
+        "0 0",
+        ",",
+        "0,5",
+        "\x00",
+    ]
 )
 
 

@@ -250,13 +250,11 @@ def _joined(contents: Sequence[_Xml], name: str, problems: Problems) -> _Xml | N
         message = f"expected one size in the xml files of this image, received {sorted(sizes)}"  # type: ignore[type-var]
         checks.unreadable(problems, name, message)
         return None
-    # An object that is in two files is one object.
-    objects = {
-        (item.label, item.corners): item
-        for content in reversed(contents)
-        for item in content.objects[::-1]
-    }
-    return first._replace(objects=tuple(objects.values())[::-1], size=next(iter(sizes), None))
+    objects = list(first.objects)
+    for content in contents[1:]:  # an object that is in two files is one object
+        known = {(item.label, item.corners) for item in objects}
+        objects += [item for item in content.objects if (item.label, item.corners) not in known]
+    return first._replace(objects=tuple(objects), size=next(iter(sizes), None))
 
 
 def _known(content: _Xml, labels: dict[str, int], problems: Problems) -> bool:
