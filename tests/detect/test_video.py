@@ -1,4 +1,7 @@
 import json
+import socket
+import subprocess
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -333,3 +336,73 @@ def test_gaps_in_sound_become_silence(tmp_path):
     assert loud[: rate // 3].max() > 0.1
     assert loud[round(0.6 * rate) : round(0.9 * rate)].max() < 0.01
     assert loud[round(1.1 * rate) : round(1.4 * rate)].max() > 0.1
+
+
+def test_a_stream_gives_the_newest_frames_and_names_no_password(tmp_path, monkeypatch):
+    path = write_timed(tmp_path / "clip.mkv", range(0, 4000, 40), Fraction(1, 1000))
+    monkeypatch.setattr(video_reading, "_container", lambda address, **options: av.open(str(path)))
+    with video.Video("rtsp://me:secret@camera/live") as opened:
+        assert (opened.live, opened.name) == (True, "rtsp://camera/live")
+        times = []
+        for frame in opened:
+            times.append(frame.time)
+            time.sleep(0.05)
+    assert times == sorted(times)
+    assert len(times) < 50
+    assert times[-1] == pytest.approx(3.96)
+
+
+def test_a_stream_that_is_left_early_is_closed(tmp_path, monkeypatch):
+    path = write_timed(tmp_path / "clip.mkv", range(0, 4000, 40), Fraction(1, 1000))
+    monkeypatch.setattr(video_reading, "_container", lambda address, **options: av.open(str(path)))
+    with video.Video("rtsp://camera/live") as opened:
+        next(iter(opened))
+    assert not opened.source._reader.is_alive()
+
+
+def test_a_stream_that_cannot_be_opened_is_named_without_its_password():
+    with pytest.raises(OSError, match=r"^rtsp://127\.0\.0\.1:9/live: cannot be opened: ") as error:
+        find.frames("rtsp://me:secret@127.0.0.1:9/live")
+    assert error.value.__cause__ is None
+
+
+PUSH = """
+import sys, time, av, numpy as np
+for attempt in range(50):
+    try:
+        container = av.open(sys.argv[1], "w", format="rtsp", options={"rtsp_transport": "tcp"})
+        stream = container.add_stream("mpeg4", rate=20)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        container.start_encoding()
+        break
+    except av.error.FFmpegError:
+        time.sleep(0.1)
+for number in range(40):
+    frame = av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="rgb24")
+    container.mux(stream.encode(frame))
+    time.sleep(0.05)
+container.close()
+"""
+
+
+@pytest.mark.slow
+def test_a_camera_of_the_network_is_recorded_at_the_speed_of_life(tmp_path, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"rtsp://127.0.0.1:{free.getsockname()[1]}/live"
+    opened = video_reading._container
+    # FFmpeg is no server of RTSP, but can wait for a camera that pushes.
+    listen = {"rtsp_flags": "listen", "listen_timeout": "20", "rtsp_transport": "tcp"}
+    monkeypatch.setattr(
+        video_reading,
+        "_container",
+        lambda name, **more: opened(name, **{**more, "options": listen}),
+    )
+    camera = subprocess.Popen([sys.executable, "-c", PUSH, address])
+    try:
+        summary = find.annotate_video(address, tmp_path / "seen.mp4")
+    finally:
+        camera.kill()
+        camera.wait()
+    assert summary.frames > 5
+    assert summary.seconds == pytest.approx(2, abs=0.3)

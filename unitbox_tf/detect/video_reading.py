@@ -287,7 +287,9 @@ class Stream(Source):
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
-            raise OSError(f"{self.name}: cannot be opened: {reason}") from error
+            raise OSError(
+                f"{self.name}: cannot be opened: {reason}"
+            ) from None  # it quotes the password
         if not self._container.streams.video:
             self._container.close()
             raise OSError(f"{self.name}: cannot be opened: the stream has no pictures")
@@ -302,7 +304,13 @@ class Stream(Source):
         """The frames that have come last, until the stream ends."""
         self._reader.start()
         index = 0
-        while (newest := self._newest.get()) is not None:
+        while True:
+            try:
+                newest = self._newest.get(timeout=0.2)  # so that Ctrl-C is heard everywhere
+            except queue.Empty:
+                continue
+            if newest is None:
+                return
             at, picture = newest
             now = at * float(self.tick)
             self.end = now + 1 / LIVE_RATE
