@@ -75,11 +75,14 @@ class Summary(NamedTuple):
     @property
     def fault(self) -> str | None:
         """The unreadable part in words; None if nothing is missing."""
+        faults = []
         if self.broken:
-            return f"{self.broken} of {self.frames} frames could not be decoded"
+            faults.append(f"{self.broken} of {self.frames} frames could not be decoded")
         if self.stated is not None:
-            return f"ends after {self.seconds:.2f} of the {self.stated:.2f} seconds that the file states"
-        return None
+            faults.append(
+                f"ends after {self.seconds:.2f} of the {self.stated:.2f} seconds that the file states"
+            )
+        return "; ".join(faults) or None
 
 
 def annotate(

@@ -165,6 +165,8 @@ class File(Source):
         rate = _rate(self._stream)
         self._clock = _Clock(self.tick, rate)
         self.stated = _stated_seconds(self._stream)
+        # Matroska counts it from the start of the file, and not from the first frame.
+        self._counts_from_0 = not self._stream.duration
         if (
             self._container.format.name == "avi"
         ):  # FFmpeg guesses the duration of a part from its bytes
@@ -236,6 +238,8 @@ class File(Source):
         if stated is None:
             stated = self._length
             end = max(end, self._last_packet - (self._first_packet or 0))
+        elif self._counts_from_0:
+            stated -= max(0.0, float(self.begin))
         # What a file states is rounded, and may count the last frame for longer than it does itself.
         return (end, stated) if stated - end > max(0.1, 1.5 * self._gap) else None
 
