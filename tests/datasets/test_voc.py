@@ -139,12 +139,15 @@ def test_a_size_may_be_missing_or_have_a_point(tmp_path, problems, size):
         ("a", "sub/b.jpg", ["sub/b.jpg", "b.jpg"], "sub/b.jpg"),
         ("sub/a", "b.jpg", ["sub/b.jpg", "b.jpg"], "sub/b.jpg"),
         ("a", "", ["a.JPG"], "a.JPG"),
+        ("a", "b.jpg", ["some/b.jpg"], "some/b.jpg"),
+        ("xmls/a", "a.jpg", ["a.jpg"], "a.jpg"),
     ],
 )
 def test_the_image_is_the_one_that_is_meant(tmp_path, problems, xml, stated, files, taken):
     for name in files:
         photo(tmp_path / "JPEGImages" / name)
-    text = f"<annotation><filename>{stated}</filename>{item()}</annotation>"
+    head = f"<folder>some</folder><filename>{stated}</filename>"
+    text = f"<annotation>{head}{item()}</annotation>"
     photo(tmp_path / f"Annotations/{xml}.xml", text.encode())
     (annotation,) = read("voc", tmp_path, "", problems)
     assert annotation.name == taken

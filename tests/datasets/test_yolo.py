@@ -292,6 +292,16 @@ def test_layouts_are_read_as_they_are_exported(tmp_path, problems, name):
     assert {p.kind for p in problems.found} <= {checks.OUTSIDE}  # `path` of another machine
 
 
+@pytest.mark.parametrize("place", [".", "data.yaml", "../set", "../set/data.yaml"])
+def test_the_set_may_be_the_folder_in_which_one_is(tmp_path, problems, monkeypatch, place):
+    root = tmp_path / "set"
+    one(root, BOX, "train: train.txt\nnames: [cat]\n")
+    photo(root / "train.txt", b"./images/a.png\n")
+    monkeypatch.chdir(root)
+    assert [len(a.boxes) for a in read("yolo", place, "train", problems)] == [1]
+    assert not problems.found
+
+
 def test_names_that_yaml_takes_for_values_stay_names(tmp_path):
     names = ["yes", "no", "on", "null", "1.0", "~", "0x10", "12:30", "2020-01-01", "true"]
     for text in (f"[{', '.join(names)}]", "".join(f"\n  {n}: {x}" for n, x in enumerate(names))):

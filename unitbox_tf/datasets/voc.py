@@ -60,6 +60,7 @@ class _Xml(NamedTuple):
     """The content of an xml file.
 
     Attributes:
+        folder: the folder of the image that the file states.
         filename: the name of the image that the file states.
         size: height and width, if they are stated.
         objects: the objects, as far as they can be read.
@@ -67,6 +68,7 @@ class _Xml(NamedTuple):
         names: the class names of all objects, also of those that cannot be read.
     """
 
+    folder: str
     filename: str
     size: tuple[int, int] | None
     objects: tuple[_Object, ...]
@@ -91,7 +93,7 @@ class Voc(DataSet):
             if not folder.is_dir():
                 raise ValueError(f"{root}: expected {listing} or {folder}: neither is there")
         self._annotations = _first_folder(folder, ["Annotations", "annotations"])
-        self._photos = _first_folder(folder, ["JPEGImages", "images"], self._annotations)
+        self._photos = _first_folder(folder, ["JPEGImages", "images", "Images"], self._annotations)
         self._class_names = checks.listed_class_names(root) or self._all_names()
 
     def class_names(self) -> tuple[str, ...]:
@@ -144,16 +146,16 @@ class Voc(DataSet):
             content, known = self._parse(path)
             problems.add_all(known)
             if content is not None:
-                name = self._image_name(found, stem, content.filename, path, problems)
+                name = self._image_name(found, stem, content, path, problems)
                 images.setdefault(name, []).append((content, where))
         return images
 
     def _image_name(
-        self, found: checks.Photos, stem: str, stated: str, path: Path, problems: Problems
+        self, found: checks.Photos, stem: str, content: _Xml, path: Path, problems: Problems
     ) -> str:
         """The name of the image of an xml file: its own, or that of the image which `filename` states."""
         folder = os.path.dirname(stem)
-        stated = stated.replace("\\", "/")
+        stated = content.filename.replace("\\", "/")
         last = stated.rpartition("/")[2]
         beside = os.path.join(folder, last)
         if last and checks.without_suffix(last) == os.path.basename(stem):
@@ -167,7 +169,8 @@ class Voc(DataSet):
             return name
         if not last:
             return name
-        for candidate in (os.path.join(folder, stated), stated, beside):
+        in_folder = os.path.join(os.path.basename(content.folder), last)
+        for candidate in (os.path.join(folder, stated), stated, in_folder, beside):
             if checks.fault_of_name(candidate) is None:
                 for also in (candidate, found.name_of(checks.without_suffix(candidate))):
                     if self._has(also):
@@ -305,7 +308,8 @@ def _content(path: Path, problems: Problems) -> _Xml | None:
             checks.unreadable(problems, where, str(error))
             whole = False
     size = _size(tree, path, problems)
-    return _Xml(_text(tree, "filename"), size, tuple(objects), whole, frozenset(names))
+    folder, filename = _text(tree, "folder"), _text(tree, "filename")
+    return _Xml(folder, filename, size, tuple(objects), whole, frozenset(names))
 
 
 def _objects(element: Any) -> Iterator[Any]:

@@ -188,8 +188,7 @@ def resolve(name: str, bases: Sequence[Path], root: Path) -> Path | None:
     for start in (0, *range(max(outside, 1), len(parts))):
         for base in bases:
             path = os.path.normpath(base.joinpath(*parts[start:]))
-            below = path == str(root) or path.startswith(os.path.join(root, ""))
             # Not Path.exists, which raises for names that are too long.
-            if below and os.path.exists(path):
+            if os.path.exists(path) and not os.path.relpath(path, root).startswith(".."):
                 return Path(path)
     return None
