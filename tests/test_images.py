@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 import unitbox_tf
-from tests.helpers.images import encoded_as, exif, exif_jpeg, picture, segment, with_segments
+from tests.helpers.images import (
+    CASES,
+    SIZES_OF_CASES,
+    encoded_as,
+    exif,
+    exif_jpeg,
+    picture,
+    segment,
+    with_segments,
+)
 from unitbox_tf import image_formats, images, inputs
 
-CASES = Path(__file__).parent / "data/cases/images"
 ALL = "JPEG, PNG, BMP, GIF, TIFF or WebP"
 DECODERS = [images.decode_photo, images.decode_with_pillow]
 
@@ -42,25 +50,12 @@ def test_pillow_turns_a_jpeg_as_tensorflow_does(orientation, order):
     assert np.abs(decoded - expected).mean() < 3  # the decoders differ
 
 
-RIGHT = {
-    "alpha.webp": (48, 64),
-    "bw.bmp": (48, 64),
-    "exif6.webp": (64, 48),
-    "exifnone_xmp6.jpg": (64, 48),
-    "palette.bmp": (48, 64),
-    "rgb565.bmp": (48, 64),
-    "small_first_frame.gif": (48, 64),
-    "transparent.gif": (48, 64),
-    "xmp6_no_exif.jpg": (64, 48),
-}
-
-
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", SIZES_OF_CASES)
 def test_a_case_is_the_same_from_a_path_bytes_and_pillow_and_in_its_size(name):
     path = CASES / name
     expected = as_pillow_shows(path.read_bytes())
-    assert expected.shape[:2] == RIGHT[name]
-    assert images.photo_size(path) == images.photo_size(path.read_bytes()) == RIGHT[name]
+    assert expected.shape[:2] == SIZES_OF_CASES[name]
+    assert images.photo_size(path) == images.photo_size(path.read_bytes()) == SIZES_OF_CASES[name]
     for image in (path, str(path), path.read_bytes(), Image.open(path)):
         for decode in DECODERS:
             decoded = inputs.read_image(image, decode)

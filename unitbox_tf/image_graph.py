@@ -9,6 +9,7 @@ Sources: Exif 2.32, 4.6; TIFF 6.0, 2; PNG 3, 5.3 and 11.3; WebP container specif
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable
 
@@ -68,6 +69,13 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
         with tf.control_dependencies([tf.debugging.Assert(~is_cut, message)]):
             encoded = tf.identity(encoded)  # else an error of what follows may be raised first
     return decode_turned(encoded, _orientation(exif, xmp))
+
+
+@functools.cache
+def decoder() -> Callable[[tf.Tensor], tf.Tensor]:
+    """`decode_image`, traced once: graphs that use it have it as a function."""
+    signature = [tf.TensorSpec([], tf.string)]
+    return tf.function(decode_image, input_signature=signature, autograph=False)
 
 
 def decode_turned(encoded: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

@@ -84,12 +84,12 @@ def decode_with_pillow(encoded: bytes) -> np.ndarray:
     if kind == "PNG" and _is_cut_off(encoded, kind):  # Pillow would read it all the same
         raise ValueError(_undecodable(encoded, kind, ""))
     try:
-        with Image.open(io.BytesIO(encoded), formats=[kind.upper()]) as image:
-            _check_first_image(image)
-            image.load()
-            return _to_array(image)
+        image = Image.open(io.BytesIO(encoded), formats=[kind.upper()])
+        _check_first_image(image)
+        image.load()
     except Exception as error:  # Pillow raises errors of many classes for damaged files
         raise ValueError(_undecodable(encoded, kind, _reason(error))) from error
+    return _to_array(image)
 
 
 def from_pillow(image: Image.Image) -> np.ndarray:

@@ -3,10 +3,33 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+CASES = Path(__file__).parents[1] / "data/cases/images"
+# Size (height, width) as displayed of each case, and how a graph refuses it.
+SIZES_OF_CASES = {
+    "alpha.webp": (48, 64),
+    "bw.bmp": (48, 64),
+    "exif6.webp": (64, 48),
+    "exifnone_xmp6.jpg": (64, 48),
+    "palette.bmp": (48, 64),
+    "rgb565.bmp": (48, 64),
+    "small_first_frame.gif": (48, 64),
+    "transparent.gif": (48, 64),
+    "xmp6_no_exif.jpg": (64, 48),
+}
+REFUSED_IN_GRAPHS = {
+    "transparent.gif": "GIF with transparency",
+    "small_first_frame.gif": "a first frame smaller than the image",
+    "palette.bmp": "BMP that has a palette",
+    "bw.bmp": "not 24 bits a pixel",
+    "rgb565.bmp": "not 24 bits a pixel",
+    "alpha.webp": "WebP with transparency",
+    "no_eoi.jpg": "the file is cut off",
+}
 ORDERS = {"little": "<", "big": ">"}
 TIFF_TYPES = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 11: "f", 12: "d", 13: "L", 16: "Q"}
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
