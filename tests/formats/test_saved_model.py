@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers.exports import CARD, CONFIG
+from tests.helpers.images import CASES, REFUSED_IN_GRAPHS
 from unitbox_tf import formats, inputs
 from unitbox_tf.detect import graph, padding
 from unitbox_tf.detect.detector import Detector
@@ -199,6 +200,20 @@ def test_a_corrupt_photo_is_an_error(loaded):
     signature = loaded.signatures["encoded"]
     with pytest.raises(tf.errors.InvalidArgumentError):
         signature(encoded=tf.constant([b"no image"]))
+
+
+@pytest.mark.parametrize("path", sorted(CASES.iterdir()), ids=lambda path: path.name)
+def test_an_encoded_image_gives_what_its_array_gives_or_is_refused_by_name(loaded, path):
+    options = {"score_threshold": 0.0, "max_detections": 5}
+    encoded = path.read_bytes()
+    if path.name in REFUSED_IN_GRAPHS:
+        with pytest.raises(tf.errors.InvalidArgumentError, match=REFUSED_IN_GRAPHS[path.name]):
+            loaded.detect_encoded(tf.constant([encoded]), **options)
+        return
+    found = loaded.detect_encoded(tf.constant([encoded]), **options)
+    wanted = loaded.detect(inputs.read_image(encoded)[None], **options)
+    for name, values in wanted.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-3)
 
 
 def test_it_says_what_it_is(saved, loaded):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.helpers.images import CASES, SIZES_OF_CASES
 from unitbox_tf import images
 from unitbox_tf.config import DataConfig
 from unitbox_tf.datasets import synthetic
@@ -104,6 +105,18 @@ def test_images_in_memory_come_back_pixel_by_pixel(random):
     ((image, objects),) = reading.from_annotations(source, problems=Problems())
     np.testing.assert_array_equal(image, array)
     assert objects["boxes"].numpy().tolist() == [[1, 2, 9, 8]]
+
+
+def test_training_sees_images_of_all_formats_as_displayed():
+    """So that boxes, which are in pixels of the image as displayed, lie on their objects."""
+    paths = sorted(CASES.iterdir())
+    problems = Problems()
+    source = [Annotation(path.name, path, [[1, 2, 9, 8]]) for path in paths]
+    sizes = [
+        tuple(image.shape[:2]) for image, _ in reading.from_annotations(source, problems=problems)
+    ]
+    assert sizes == [SIZES_OF_CASES[path.name] for path in paths if path.name in SIZES_OF_CASES]
+    assert [problem.message[:20] for problem in problems.found] == ["the file is cut off:"]
 
 
 def test_images_that_can_be_read_are_found_beforehand():
