@@ -249,6 +249,11 @@ class TrainConfig(Settings):
     validation_protocol: Protocol = setting(
         "summary", "protocol that judges them and chooses the best epoch; see docs/evaluation.md"
     )
+    choose_threshold: Literal["auto", "on", "off"] = setting(
+        "auto",
+        "on: after training, score_threshold becomes the one with the best F1 in the validation images; auto "
+        "does so unless you set score_threshold",
+    )
     seed: int = setting(
         0,
         "seed of the initial weights, and of the order and changes of images",

@@ -12,6 +12,7 @@ import pytest
 
 from unitbox_tf import cli
 from unitbox_tf.cli import fit, parser
+from unitbox_tf.config import DecodeConfig
 from unitbox_tf.presets import PRESETS
 from unitbox_tf.problems import Problems
 
@@ -45,6 +46,18 @@ def test_fit_takes_lists_and_none():
     _, _, config = configured("faces", "--weights", "None", "--clip-norm", "None")
     assert config.model.weights is None
     assert config.train.clip_norm is None
+
+
+def test_a_score_threshold_that_is_given_is_kept(tmp_path):
+    """Also if it is the default's, and where a run has chosen one before."""
+    assert configured()[2].train.choose_threshold == "auto"
+    file = tmp_path / "mine.json"
+    file.write_text('{"train": {"choose_threshold": "on"}}')
+    for start in ((), ("--config", str(file)), ("--choose-threshold", "auto")):
+        _, _, config = configured(*start, "--score-threshold", "0.5")
+        assert (config.train.choose_threshold, config.decode.score_threshold) == ("off", 0.5)
+    _, _, config = configured("--score-threshold", "0.7", "--choose-threshold", "on")
+    assert config.train.choose_threshold == "on"
 
 
 def test_the_default_preset_is_smoke():
@@ -142,6 +155,10 @@ class Trained:
     problems: Problems
     interrupted: bool = False
 
+    @property
+    def model(self):
+        return types.SimpleNamespace(decode=DecodeConfig(score_threshold=0.25))
+
 
 def test_the_result_is_json_alone_where_it_is_asked_for(monkeypatch, capsys, tmp_path):
     def trained(config, *, name, resume):
@@ -158,6 +175,7 @@ def test_the_result_is_json_alone_where_it_is_asked_for(monkeypatch, capsys, tmp
     result = json.loads(printed.out)
     assert result["run"] == str(tmp_path)
     assert result["results"] == {"peaks": {"ap50": 0.5, "recall": None}}
+    assert result["score_threshold"] == 0.25
     assert "Epoch 1/1" in printed.err
 
 

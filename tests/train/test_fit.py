@@ -34,6 +34,7 @@ def test_a_run_holds_what_is_needed_to_go_on_and_to_use_it(tiny_run):
     assert names == {
         "best.weights.h5",
         "config.json",
+        "confusion_matrix.png",
         "detections.jpg",
         "history.json",
         "history.png",

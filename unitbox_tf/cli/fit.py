@@ -45,7 +45,16 @@ def configuration(options: argparse.Namespace) -> tuple[str, configs.Config]:
         }
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    return name, configs.Config(**changed)
+    return name, _keep_threshold(configs.Config(**changed), options)
+
+
+def _keep_threshold(config: configs.Config, options: argparse.Namespace) -> configs.Config:
+    """`config`, in which training does not choose the score threshold if `--score-threshold` is given."""
+    set_by_user = "score_threshold" in cli_options.given(options, configs.DecodeConfig)
+    if set_by_user and getattr(options, "choose_threshold", "auto") == "auto":
+        train = dataclasses.replace(config.train, choose_threshold="off")
+        return dataclasses.replace(config, train=train)
+    return config
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
         "run": done.folder,
         "saved_model": _exported(done),
         "results": done.results,
+        "score_threshold": done.model.decode.score_threshold,
         "problems": dict(done.problems.counts),
         "interrupted": done.interrupted,
     }
@@ -85,6 +95,7 @@ def _described(done: Any, protocol: str) -> str:
     curves = f"{files.curves}, or: " if files.curves.exists() else ""
     facts = {
         "run": done.folder,
+        "score threshold": f"{done.model.decode.score_threshold:g}",
         "exported model": _exported(done) or "none",
         "images": files.pictures,
         "curves": f"{curves}tensorboard --logdir {done.folder}",

@@ -104,6 +104,17 @@ class Confusion:
                 )
         return figure
 
+    def image(self) -> np.ndarray:
+        """`figure` as an RGB image uint8 `[H, W, 3]`."""
+        figure = self.figure()
+        figure.set_dpi(80)
+        agg = optional.load(
+            "matplotlib.backends.backend_agg", "plots", "drawing a confusion matrix"
+        )
+        canvas = agg.FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.array(canvas.buffer_rgba())[..., :3]
+
     def plot(self, path: Path) -> None:
         """Writes `figure` as an image. The suffix of the path gives the format."""
         self.figure().savefig(path, dpi=110)
@@ -210,7 +221,7 @@ def judge(
     best, missing = matches.best_f1(), {}
     metrics: Mapping[int, Mapping[str, float]] = {}
     try:
-        metrics = by_coco().by_class()
+        metrics = by_coco().by_class() if annotations else {}
     except ImportError:
         missing["pycocotools"] = "AP and recall of each class"
     undefined = dict.fromkeys(next(iter(metrics.values()), {}), math.nan)
@@ -280,10 +291,8 @@ def confuse(
             found, annotation, iou_threshold=IOU_THRESHOLD, min_size=min_size
         )
         found = found.select(~image.on_ignored)
-        columns = (found.boxes, found.classes[:, None], found.scores[:, None])
-        found_rows.append(np.concatenate(columns, axis=1, dtype=np.float64))
-        columns = (image.truth, annotation.classes[:, None])
-        true_rows.append(np.concatenate(columns, axis=1, dtype=np.float64)[~image.ignore])
+        found_rows.append(np.column_stack([found.boxes, found.classes, found.scores]))
+        true_rows.append(np.column_stack([image.truth, annotation.classes])[~image.ignore])
     made = supervision.ConfusionMatrix.from_tensors(
         found_rows,
         true_rows,

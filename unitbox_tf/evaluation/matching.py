@@ -9,7 +9,6 @@ Precision is made monotone and averaged at 101 recalls.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unitbox_tf import boxes as box_ops
-from unitbox_tf import files, optional
+from unitbox_tf import optional
 from unitbox_tf.records import Annotation, Detections
 
 RECALLS = np.linspace(0, 1, 101)
@@ -134,8 +133,8 @@ class Matches:
 
         The highest of equally good scores is chosen, which has the fewest false positives. All thresholds from
         this score down to above the next lower one take the same detections, so nothing is interpolated. The
-        number with the fewest decimals is chosen among them, nearest to their middle: 0.6 between 0.57 and
-        0.64. Without a lower score, the score itself is the threshold.
+        number with the fewest decimals between both scores is chosen, nearest to their middle: 0.6 between 0.57
+        and 0.64. Without a lower score, the score itself is the threshold.
         """
         if not self.hits.any():
             return None
@@ -173,11 +172,13 @@ class Matches:
 
 
 def _roundest(low: float, high: float) -> float:
-    """The number with the fewest decimals above `low` and up to `high`, nearest to their middle."""
+    """The number with the fewest decimals between `low` and `high`, nearest to their middle; `high` if there is none.
+
+    It is between them in single precision, too, in which detectors compare their scores.
+    """
     for decimals in range(18):
         number = round((low + high) / 2, decimals)
-        # In single precision, too, in which detectors compare their scores.
-        if low < number <= high and np.float32(low) < np.float32(number) <= np.float32(high):
+        if low < number < high and np.float32(low) < np.float32(number) < np.float32(high):
             return number
     return high
 
@@ -362,12 +363,3 @@ def summarize(
         "ap50": at50.average_precision(),
         "ap75": at75.average_precision(),
     }
-
-
-def save(results: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """Writes the metrics of `summarize` of several detectors as JSON. Undefined metrics become null."""
-    rows = {
-        name: {key: value if np.isfinite(value) else None for key, value in row.items()}
-        for name, row in results.items()
-    }
-    files.write(path, json.dumps(rows, indent=1) + "\n")

@@ -93,10 +93,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Facts, metrics and `by_class` as a dict for json. Undefined metrics are None."""
-        metrics = {
-            label: {name: value if math.isfinite(value) else None for name, value in row.items()}
-            for label, row in self.metrics.items()
-        }
+        metrics = {label: plain(row) for label, row in self.metrics.items()}
         by_class = {label: found.to_dict() for label, found in self.by_class.items()}
         return {**self.facts, "metrics": metrics, **({"by_class": by_class} if by_class else {})}
 
@@ -121,6 +118,11 @@ class Evaluation:
                 _draw_worst_and_best(row.detections, row.annotations, self.class_names, part)
         if self.problems.found:
             self.problems.save(folder / PROBLEMS_FILE)
+
+
+def plain(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics for json. Undefined ones are None."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def draw_confusion(found: ByClass, path: Path) -> None:

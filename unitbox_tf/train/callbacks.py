@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from pathlib import Path
@@ -16,10 +17,11 @@ from unitbox_tf import files, inputs, runs, visualize
 from unitbox_tf.config import Config, DecodeConfig
 from unitbox_tf.detect import detector as detectors
 from unitbox_tf.detect import graph
-from unitbox_tf.evaluation import matching, protocols
+from unitbox_tf.evaluation import by_class, coco, matching, protocols
 from unitbox_tf.evaluation.results import Results
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
+from unitbox_tf.train import class_board
 from unitbox_tf.train.examples import Validation
 from unitbox_tf.train.optimizers import inner_optimizer
 
@@ -124,8 +126,12 @@ class ValidateDetections(keras.callbacks.Callback):
         if logs is not None:
             # Precision and IoU are undefined while nothing is found. In a curve they are 0.
             logs.update({k: 0.0 if math.isnan(v) else v for k, v in reached.items()})
+        by_coco = functools.partial(coco.judge_as_matching, detections, annotations)
+        names = self._config.model.class_names
+        found = by_class.judge(detections, annotations, at50, names, by_coco)
         writer = tf.summary.create_file_writer(str(self._log_dir / "validation"))
         with writer.as_default(step=epoch):
+            class_board.show(found)
             for index in range(min(PICTURES, len(annotations))):
                 panel = self._panel(annotations[index], detections[index].above(threshold))
                 tf.summary.image(f"validation/{index}", panel[None])

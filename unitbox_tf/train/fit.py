@@ -18,7 +18,7 @@ from unitbox_tf import files, losses, progress, registry, runs
 from unitbox_tf.config import Config, LossConfig, TrainConfig
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.problems import Problems
-from unitbox_tf.train import examples, pipeline
+from unitbox_tf.train import examples, pipeline, threshold
 from unitbox_tf.train.callbacks import StopOnNaN, StoreRun, ValidateDetections, WeighByImages
 from unitbox_tf.train.examples import Given, Training, Validation
 from unitbox_tf.train.finish import finish
@@ -85,6 +85,7 @@ def fit(
     """
     problems = Problems.of(problems)
     callbacks = _checked_arguments(config, callbacks)
+    config = threshold.settled(config)
     _check_alpha(config.loss)
     run = _folder(config.train, name) if resume is None else Path(resume)
     with _hardware(config.train) as jit:
