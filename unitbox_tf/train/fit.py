@@ -34,8 +34,8 @@ class Trained:
 
     Attributes:
         folder: holds `config.json`, `history.json` and `.png`, `best.weights.h5`, `last.keras`,
-            `saved_model/` (if the decoder can be exported), `results.json`, `detections.jpg`, `problems.txt`
-            and `tensorboard/`.
+            `saved_model/` (if the decoder can be exported), `results.json`, `confusion_matrix.png`,
+            `detections.jpg`, `problems.txt` and `tensorboard/`.
         model: the network with the best weights.
         results: the metrics of these weights on all validation images, for each decoder: those of
             `matching.summarize`, and those of the validation protocol, as `fddb_discrete`.
@@ -63,6 +63,9 @@ def fit(
     problems: Problems | None = None,
 ) -> Trained:
     """Trains, and stores everything in a folder below `config.train.output`.
+
+    The run is stored with the score threshold that has the best F1 in the validation images, unless you set
+    `decode.score_threshold`; see `train.choose_threshold`.
 
     Ctrl-C ends training early. The weights are then stored, judged and exported as at the end. If
     training fails before it has stored anything, none of the folders that it made remains.
