@@ -64,6 +64,20 @@ def test_evaluate_gives_cocos_figures_for_the_results_of_another_tool(tmp_path, 
     assert sorted(map(facts, again.anns.values())) == sorted(map(facts, rows.anns.values()))
 
 
+def test_evaluate_gives_programs_the_classes_and_the_folder(tmp_path, capsys):
+    coco_set(tmp_path)
+    judge = ["evaluate", str(tmp_path / "found.json"), f"coco:{tmp_path / 'set.json'}", "--json"]
+    assert cli.main([*judge, "--output", str(tmp_path / "out")]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed.pop("output") == str(tmp_path / "out")
+    assert printed == json.loads((tmp_path / "out/results.json").read_text())
+    found = printed["by_class"]["found"]
+    assert [row["name"] for row in found["classes"]] == ["cat", "dog"]
+    assert found["confusion_matrix"]["score_threshold"] == found["best_f1"]["threshold"]
+    assert cli.main(judge) == 0
+    assert "output" not in json.loads(capsys.readouterr().out)
+
+
 def test_evaluate_gives_the_official_curves_of_fddb(data, tmp_path, capsys):
     parity = data("fddb/eval_parity")
     evaluate = ["evaluate", str(parity / "fddb_mtcnn_lqy_result.txt"), "fddb:fddb"]

@@ -58,7 +58,7 @@ class Confusion:
         """The matrix for people."""
         names = [*self.class_names, BACKGROUND]
         yield (
-            f"confusion matrix at score {self.score_threshold:g} and IoU {self.iou_threshold:g}: annotated "
+            f"confusion matrix at score {self.score_threshold:.9g} and IoU {self.iou_threshold:g}: annotated "
             "classes in rows, detected classes in columns"
         )
         if len(self.class_names) > MOST_PRINTED:
@@ -88,7 +88,7 @@ class Confusion:
         axes.set_yticks(places, names)
         axes.set(xlabel="detected", ylabel="annotated")
         axes.set_title(
-            f"score {self.score_threshold:g}, IoU {self.iou_threshold:g}", fontsize="medium"
+            f"score {self.score_threshold:.9g}, IoU {self.iou_threshold:g}", fontsize="medium"
         )
         for (row, column), count in np.ndenumerate(self.matrix):
             if count:
@@ -309,7 +309,7 @@ def described(best: matching.Best | None) -> str:
     if best is None:
         return "none, as no object is found"
     return (
-        f"{best.f1:.4f} at score {best.threshold:g}, with precision {best.precision:.4f} and recall "
+        f"{best.f1:.4f} at score {best.threshold:.9g}, with precision {best.precision:.4f} and recall "
         f"{best.recall:.4f}"
     )
 
@@ -321,7 +321,7 @@ def _dict(best: matching.Best | None) -> dict[str, float] | None:
 def _cells(best: matching.Best | None) -> list[str]:
     if best is None:
         return ["none", "-", "-", "-"]
-    return [f"{best.threshold:g}", *map(_shown, (best.f1, best.precision, best.recall))]
+    return [f"{best.threshold:.9g}", *map(_shown, (best.f1, best.precision, best.recall))]
 
 
 def _shown(value: float) -> str:
