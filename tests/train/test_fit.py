@@ -1,8 +1,10 @@
 import dataclasses
 import json
+import re
 import shutil
 import sys
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -484,6 +486,25 @@ def test_annotations_in_memory_are_trained_on_and_callbacks_see_the_logs(
     stored = configs.load(run.folder / "config.json")
     assert stored.data.train_sources == ("3 annotations given in Python",)
     assert dataclasses.replace(stored, data=quick.data) == quick
+
+
+def test_the_callbacks_of_the_docs_get_the_metrics_of_each_epoch(quick, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    [example] = [block for block in blocks if "class JsonLines" in block]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(example, names)
+    given = {"train": [synthetic.draw(0)], "validation": [synthetic.draw(1)]}
+    run = fit.fit(changed(quick, epochs=2), callbacks=names["callbacks"], **given)
+    rows = [json.loads(line) for line in Path("epochs.jsonl").read_text("utf-8").splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1]
+    for row, stored in zip(rows, run.history, strict=True):
+        assert {"loss", "val_loss", "val_ap50", "val_ap75", "val_recall"} <= set(row)
+        assert row.items() <= stored.items()
+    head, *lines = Path("epochs.csv").read_text("utf-8").splitlines()
+    assert {"epoch", "loss", "val_ap50"} <= set(head.split(","))
+    assert len(lines) == 2
 
 
 def test_a_tf_dataset_is_trained_on_and_judged_by(quick, monkeypatch):
