@@ -82,7 +82,7 @@ class ProgressLine(keras.callbacks.ProgbarLogger):
     def _reached(self, judged: int = 0) -> dict[str, float]:
         """The speed, and the time left when the present epoch was judged (1) or not yet (0). Nothing while tracing."""
         measured = self._steps - 1 if (self.target or 0) > 1 else self._steps
-        if measured and self._last > self._began:
+        if measured > 0 and self._last > self._began:
             self._step = (self._last - self._began) / measured
         if self._step is None or self.target is None:
             return {}
