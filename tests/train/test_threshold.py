@@ -114,7 +114,7 @@ def test_a_run_is_stored_with_the_best_threshold_and_used_with_it(whole, perfect
 def tensorboard_tags(run):
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     tags = set()
-    for path in (run.tensorboard / "validation").glob("events.*"):
+    for path in (run.tensorboard / "pictures").glob("events.*"):
         events = loader.EventAccumulator(str(path), {"images": 0, "tensors": 0})
         events.Reload()
         tags.update(events.Tags()["tensors"])
