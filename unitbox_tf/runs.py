@@ -74,8 +74,13 @@ class Run:
 
     @property
     def results(self) -> Path:
-        """The metrics on all validation images, by decoder."""
+        """The metrics on all validation images, by decoder, for all classes and for each."""
         return self.folder / "results.json"
+
+    @property
+    def confusion(self) -> Path:
+        """A drawing of the confusion matrix of the run's decoder."""
+        return self.folder / "confusion_matrix.png"
 
     @property
     def pictures(self) -> Path:
@@ -165,7 +170,11 @@ class Run:
             lines += ["", "Metrics on the validation images, by decoder:", ""]
             results = json.loads(self.results.read_text(encoding="utf-8"))
             for decoder, metrics in results.items():
-                known = (f"{k} {value:.3f}" for k, value in metrics.items() if value is not None)
+                known = (
+                    f"{name} {value:.3f}"
+                    for name, value in metrics.items()
+                    if isinstance(value, int | float)
+                )
                 lines.append(f"* {decoder}: {', '.join(known)}")
         return "\n".join(lines) + "\n"
 

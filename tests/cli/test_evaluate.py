@@ -19,6 +19,9 @@ def test_evaluate_prints_a_table_and_writes_results(untrained_run, tmp_path, cap
     printed = capsys.readouterr().out
     assert "synthetic:#200-204: 4 images" in printed
     assert "4 present, 0 absent; 96 x 96 px, shown shrunk to fit 64 px" in printed
+    assert (
+        f"written to {out}: results.json, and detections and curves in peaks/, ellipse/" in printed
+    )
     results = json.loads((out / "results.json").read_text())
     assert set(results["metrics"]) == {"peaks", "ellipse"}
     for decoder in results["metrics"]:
@@ -61,6 +64,20 @@ def test_evaluate_gives_cocos_figures_for_the_results_of_another_tool(tmp_path, 
     assert sorted(map(facts, again.anns.values())) == sorted(map(facts, rows.anns.values()))
 
 
+def test_evaluate_gives_programs_the_classes_and_the_folder(tmp_path, capsys):
+    coco_set(tmp_path)
+    judge = ["evaluate", str(tmp_path / "found.json"), f"coco:{tmp_path / 'set.json'}", "--json"]
+    assert cli.main([*judge, "--output", str(tmp_path / "out")]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed.pop("output") == str(tmp_path / "out")
+    assert printed == json.loads((tmp_path / "out/results.json").read_text())
+    found = printed["by_class"]["found"]
+    assert [row["name"] for row in found["classes"]] == ["cat", "dog"]
+    assert found["confusion_matrix"]["score_threshold"] == found["best_f1"]["threshold"]
+    assert cli.main(judge) == 0
+    assert "output" not in json.loads(capsys.readouterr().out)
+
+
 def test_evaluate_gives_the_official_curves_of_fddb(data, tmp_path, capsys):
     parity = data("fddb/eval_parity")
     evaluate = ["evaluate", str(parity / "fddb_mtcnn_lqy_result.txt"), "fddb:fddb"]
@@ -96,7 +113,7 @@ def test_evaluate_takes_only_the_photos_that_are_there(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "2 images" in printed
     assert "2 present, 4 absent; 96 x 96 px" in printed
-    assert "20 in 2 of the images" in printed
+    assert "20 in 2 images" in printed
     assert "not to be compared with published metrics" in printed
 
 
@@ -131,7 +148,8 @@ def test_the_name_of_a_file_of_detections_leads_nowhere(tmp_path, name):
     ]
     assert cli.main(judge) == 0
     [folder] = (path for path in out.iterdir() if path.is_dir())
-    assert {"curves.png", "detections.json"} == {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"confusion_matrix.png", "curves.png", "detections.json"}
     assert list(out.parent.iterdir()) == [out]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,35 @@ def test_sources_give_the_figures_of_their_annotations():
     assert one.metrics == several.metrics == evaluate(Perfect(), pictures()).metrics
     assert one.facts["annotations"]["digest"] == several.facts["annotations"]["digest"]
     assert several.facts["annotations"]["sources"] == ["synthetic:#0-1", "synthetic:#1-4"]
+
+
+def test_classes_have_the_names_of_the_data_set(tmp_path):
+    coco_set(tmp_path)
+    found = evaluate(tmp_path / "found.json", "coco:set.json", data=tmp_path)
+    assert [row.name for row in found.by_class["found"].classes] == ["cat", "dog"]
+    stored = found.to_dict()["by_class"]["found"]
+    assert stored["confusion_matrix"]["classes"] == ["cat", "dog", "background"]
+    assert np.sum(stored["confusion_matrix"]["matrix"]) > 50
+    assert "best F1 of found at IoU 0.5: " in found.table()
+    assert "\n  cat " in found.table()
+    found.save(tmp_path / "out")
+    png = (tmp_path / "out/found/confusion_matrix.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+
+
+def test_one_image_is_no_images():
+    table = evaluate([Perfect()(synthetic.draw(0).image)], pictures(1)).table()
+    assert "in memory: 1 image, " in table
+    assert "in 1 image\n" in table
+    assert "1 images" not in table
+
+
+def test_metrics_that_are_none_have_words():
+    nothing = Detections([], [], [], (96, 96))
+    table = evaluate([nothing], pictures(1)).table()
+    assert re.search(r"^threshold +none$", table, re.MULTILINE)
+    assert re.search(r"^mean_iou +undefined$", table, re.MULTILINE)
+    assert "best F1 of detections at IoU 0.5: none, as no object is found" in table
 
 
 def test_images_that_cannot_be_read_are_left_out(tmp_path):
@@ -212,7 +242,7 @@ def test_the_worst_images_come_first():
 # The judges' libraries are optional. Each program runs where none of them can be imported.
 WITHOUT = """
 import logging, sys
-for name in ("scipy", "h5py", "pycocotools", "matplotlib"):
+for name in ("scipy", "h5py", "pycocotools", "matplotlib", "supervision"):
     sys.modules[name] = None
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 import numpy as np
@@ -231,17 +261,22 @@ def without(program):
     )
 
 
-def test_the_summary_needs_no_other_library_and_says_how_to_get_curves(tmp_path):
+def test_the_summary_needs_no_other_library_and_says_how_to_get_the_rest(tmp_path):
     done = without(
         f"evaluate(found, truth, output={str(tmp_path / 'out')!r})\n"
         f"evaluate(found, truth, output={str(tmp_path / 'again')!r})\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
     assert done.returncode == 0, done.stderr
-    line = (
-        "Curves are not drawn: drawing curves needs matplotlib: pip install 'unitbox_tf[plots]'\n"
-    )
-    assert done.stderr == line
+    assert done.stderr.splitlines() == [
+        "Without pycocotools and supervision, these are left out: AP and recall of each class, the confusion matrix: "
+        "pip install 'unitbox_tf[coco,supervision]'",
+        "Curves are not drawn: drawing curves needs matplotlib: pip install 'unitbox_tf[plots]'",
+    ]
+    stored = json.loads((tmp_path / "out/results.json").read_text())["by_class"]["detections"]
+    assert stored["best_f1"]["f1"] == 1
+    assert stored.keys() == {"best_f1", "classes"}
+    assert stored["classes"][0].keys() == {"name", "objects", "best_f1"}
     names = {path.name for path in (tmp_path / "out/detections").iterdir()}
     assert names == {"detections.json"}
 

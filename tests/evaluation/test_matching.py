@@ -1,12 +1,13 @@
 import contextlib
 import io
-import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.helpers.matching import detections, random_set
-from unitbox_tf.evaluation import matching
+from unitbox_tf.evaluation import coco, matching
 from unitbox_tf.records import Annotation, Detections
 
 
@@ -125,14 +126,6 @@ def test_what_lies_outside_the_photo_is_not_to_be_found():
     assert matching.match(found, truth).recall() == 1.0
 
 
-def test_results_are_stored_as_valid_json(tmp_path):
-    matching.save(
-        {"peaks": {"recall": 0.5, "ap50": float("nan"), "threshold": float("inf")}}, tmp_path / "r"
-    )
-    stored = json.loads((tmp_path / "r").read_text(), parse_constant=pytest.fail)
-    assert stored == {"peaks": {"recall": 0.5, "ap50": None, "threshold": None}}
-
-
 def test_nothing_found_and_nothing_there():
     none = detections([], [])
     matches = matching.match([none], [Annotation("a", b"", [])])
@@ -188,3 +181,101 @@ def test_curves_are_drawn(random, tmp_path):
     curve = matching.match(*random_set(random)).curve()
     matching.plot({"ours": curve, "theirs": curve}, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_best_threshold_by_hand():
+    truth = [Annotation("a", b"", [[0, 0, 10, 10], [50, 50, 70, 70]])]
+    boxes = [[0, 0, 10, 10], [50, 50, 70, 70], [80, 80, 90, 90], [20, 20, 30, 30]]
+    best = matching.match([detections(boxes, [0.9, 0.64, 0.57, 0.5])], truth).best_f1()
+    assert best == matching.Best(0.6, 1.0, 1.0, 1.0)
+    # The third detection costs precision, the fourth, which is an object, is too low.
+    best = matching.match([detections(boxes, [0.9, 0.1, 0.57, 0.5])], truth).best_f1()
+    assert best == matching.Best(0.7, pytest.approx(2 / 3), 1.0, 0.5)
+    lowest = matching.match([detections(boxes[:2], [0.9, 0.25])], truth).best_f1()
+    assert lowest.threshold == 0.25
+
+
+def test_there_is_no_best_threshold_where_nothing_is_found():
+    truth = [Annotation("a", b"", [[0, 0, 10, 10]])]
+    assert matching.match([detections([], [])], truth).best_f1() is None
+    assert matching.match([detections([[50, 50, 60, 60]], [0.9])], truth).best_f1() is None
+    assert (
+        matching.match([detections([[0, 0, 9, 9]], [0.9])], [truth[0].select([])]).best_f1() is None
+    )
+
+
+def test_equally_good_thresholds_give_the_highest():
+    scores, hits = np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, False, True])
+    matches = matching.Matches(scores, hits, hits * 1.0, np.zeros(4, int), {0: 2}, 1)
+    # F1 is 2 / 3 with one detection and with all four.
+    assert matches.best_f1() == matching.Best(pytest.approx(0.85), pytest.approx(2 / 3), 1.0, 0.5)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=14),
+    st.integers(0, 3),
+    st.sampled_from([np.float32, np.float64]),
+)
+def test_no_threshold_is_better_than_the_best(rows, missed, dtype):
+    """Against all thresholds: every score, all between two, and one beyond."""
+    rows.sort(key=lambda row: -row[0])
+    scores = np.array([score / 12 for score, _ in rows], dtype).astype(float)
+    hits = np.array([hit for _, hit in rows], bool)
+    objects = int(hits.sum()) + missed
+    matches = matching.Matches(scores, hits, hits * 1.0, np.zeros(len(rows), int), {0: objects}, 1)
+    best = matches.best_f1()
+    if not hits.any():
+        assert best is None
+        return
+
+    def f1(threshold):
+        taken = hits[scores >= threshold]
+        precision = taken.mean() if len(taken) else 0.0
+        recall = taken.sum() / objects
+        return 2 * precision * recall / (precision + recall) if taken.any() else 0.0
+
+    tried = np.unique(np.concatenate([scores, scores[1:] / 2 + scores[:-1] / 2, [-1, 2]]))
+    assert best.f1 == pytest.approx(max(map(f1, tried)))
+    assert best.f1 == pytest.approx(f1(best.threshold))
+    assert (best.precision, best.recall) == (
+        pytest.approx(matches.precision(best.threshold)),
+        pytest.approx(matches.recall(best.threshold)),
+    )
+    # Nothing above is as good.
+    above = [score for score in scores if score > best.threshold]
+    lowest_taken = min(above, default=best.threshold)
+    assert all(f1(score) < best.f1 - 1e-12 for score in above if score > lowest_taken)
+    # A detector that compares in single precision takes the same detections.
+    single = scores.astype(np.float32) >= np.float32(best.threshold)
+    assert single.tolist() == (scores >= best.threshold).tolist()
+
+
+def test_the_best_threshold_is_that_of_the_counts_of_pycocotools(random):
+    found, truth = random_set(random, ignored=0.3)
+    run = coco.judge_as_matching(found, truth)._run
+    images = [image for image in run.evalImgs if image is not None]
+    scores = np.concatenate([image["dtScores"] for image in images])
+    hit = np.concatenate([image["dtMatches"][0] > 0 for image in images])
+    counts = ~np.concatenate([image["dtIgnore"][0] for image in images]).astype(bool)
+    objects = sum(int((np.asarray(image["gtIgnore"]) == 0).sum()) for image in images)
+
+    def f1(threshold):
+        taken = counts & (scores >= threshold)
+        return 2 * (hit & taken).sum() / (taken.sum() + objects)
+
+    best = matching.match(found, truth).best_f1()
+    assert best.f1 == pytest.approx(max(map(f1, scores)))
+    assert f1(best.threshold) == pytest.approx(best.f1)
+    assert 0.1 < best.f1 < 0.9
+
+
+def test_matches_of_a_class_are_those_of_its_boxes(random):
+    found, truth = random_set(random, num_classes=3)
+    whole = matching.match(found, truth)
+    alone = matching.match(
+        [each.select(each.classes == 1) for each in found],
+        [each.select(each.classes == 1) for each in truth],
+    )
+    assert whole.of_class(1).best_f1() == alone.best_f1()
+    assert whole.of_class(1).num_objects == alone.num_objects
+    assert whole.of_class(7).best_f1() is None

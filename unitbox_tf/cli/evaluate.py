@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 
 from unitbox_tf.cli import options as cli_options
 from unitbox_tf.cli import output
 from unitbox_tf.evaluation import protocols
 from unitbox_tf.evaluation.evaluate import evaluate
+from unitbox_tf.evaluation.outcome import Evaluation
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,5 +38,15 @@ def run(options: argparse.Namespace) -> int:
         output=options.output,
         **cli_options.decoding(options),
     )
-    output.show(found.to_dict(), found.table())
+    result, text = found.to_dict(), found.table()
+    if options.output is not None:
+        result["output"] = options.output
+        text += f"\n\n{_written(options.output, found)}"
+    output.show(result, text)
     return 0
+
+
+def _written(folder: Path, found: Evaluation) -> str:
+    """The files of `--output`, in words."""
+    parts = ", ".join(f"{label}/" for label in found.judged)
+    return f"written to {folder}: results.json, and detections and curves in {parts}"

@@ -7,14 +7,17 @@ metrics that papers print: averaged over thresholds, and by the size of objects.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from unitbox_tf import optional
+from unitbox_tf.evaluation import matching
 from unitbox_tf.records import Annotation, Detections
 
 # In the order of COCOeval.stats: average precision at IoU 0.5 to 0.95, at 0.5 and at 0.75, and for
@@ -36,10 +39,60 @@ FIGURES = (
 )
 
 
+LARGEST_AREA = 1e10  # px, as in pycocotools
+
+
 def evaluate(
     detections: Sequence[Detections], annotations: Sequence[Annotation]
 ) -> dict[str, float]:
-    """The twelve metrics of COCO, by the names in `FIGURES`; NaN if there is no such object.
+    """The twelve metrics of COCO, by the names in `FIGURES`. Arguments and errors are those of `judge`."""
+    return judge(detections, annotations).figures
+
+
+class Judgement:
+    """A finished run of pycocotools."""
+
+    def __init__(self, run: Any) -> None:
+        """`run` is a COCOeval that has accumulated."""
+        self._run = run
+
+    @functools.cached_property
+    def figures(self) -> dict[str, float]:
+        """The twelve metrics of COCO, by the names in `FIGURES`; NaN if there is no such object."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._run.summarize()
+        return dict(zip(FIGURES, _defined(self._run.stats).tolist(), strict=True))
+
+    def by_class(self) -> dict[int, dict[str, float]]:
+        """The metrics of each class, whose mean over classes is the metric of all; NaN without objects.
+
+        Returns:
+            For each class of an annotated object: `ap50`, `ap75`, and `recall`, the share of the objects
+            that all judged detections find at IoU 0.5. If COCO's ten thresholds were judged, also `ap` and
+            `ar100`, their means over the thresholds.
+        """
+        params = self._run.params
+        at = {round(float(iou), 2): index for index, iou in enumerate(params.iouThrs)}
+        # Objects of all sizes, and the largest number of detections.
+        precision = _defined(self._run.eval["precision"][:, :, :, 0, -1]).mean(axis=1)  # [T, K]
+        recall = _defined(self._run.eval["recall"][:, :, 0, -1])
+        rows: dict[str, np.ndarray] = {}
+        if len(at) > 2:
+            rows |= {"ap": precision.mean(axis=0), "ar100": recall.mean(axis=0)}
+        rows |= {"ap50": precision[at[0.5]], "ap75": precision[at[0.75]], "recall": recall[at[0.5]]}
+        return {
+            label: {name: float(values[index]) for name, values in rows.items()}
+            for index, label in enumerate(params.catIds)
+        }
+
+
+def _defined(figures: np.ndarray) -> np.ndarray:
+    """The figures with NaN where pycocotools has -1."""
+    return np.where(figures < 0, np.nan, figures)
+
+
+def judge(detections: Sequence[Detections], annotations: Sequence[Annotation]) -> Judgement:
+    """COCO's evaluation.
 
     The 100 best detections of an image count. Ignored objects are crowds in COCO's words. A detection
     counts neither way if the share of its area in a crowd is at least the IoU threshold. The size of an
@@ -53,6 +106,48 @@ def evaluate(
         ValueError: the numbers of detections and annotations differ, or there is no annotation.
         ImportError: pycocotools is not installed.
     """
+    return _judge(detections, annotations, _truth_rows(annotations), _found_rows(detections))
+
+
+def judge_as_matching(
+    detections: Sequence[Detections], annotations: Sequence[Annotation], min_size: float = 0.0
+) -> Judgement:
+    """The evaluation by pycocotools at IoU 0.5 and 0.75, by the rules of `matching`.
+
+    An ignored object takes one detection, as an object does, instead of all detections that lie in it.
+    All detections of an image count. Arguments and errors are those of `judge` and of `matching.match`.
+    """
+    truth = _rows_as_matching(annotations, detections, min_size)
+    # An area is a shorter side here, so that pycocotools ignores what is outside its range of areas.
+    found = ({**row, "area": min(row["bbox"][2:])} for row in _found_rows(detections))
+    most = max([1, *map(len, detections)])
+    settings = {
+        "iouThrs": np.array([0.5, 0.75]),
+        "areaRng": [[min_size, LARGEST_AREA]],
+        "areaRngLbl": ["all"],
+        "maxDets": [most],
+    }
+    return _judge(detections, annotations, truth, found, **settings)
+
+
+def _rows_as_matching(
+    annotations: Sequence[Annotation], detections: Sequence[Detections], min_size: float
+) -> Iterator[dict[str, Any]]:
+    for number, (annotation, found) in enumerate(zip(annotations, detections, strict=True)):
+        truth, ignore = matching.cut_truth(annotation, found.image_size, min_size)
+        cut = dataclasses.replace(annotation, boxes=truth)
+        for row, ignored in zip(_rows(number, cut), ignore, strict=True):
+            yield {**row, "iscrowd": 0, "area": -1.0 if ignored else min(row["bbox"][2:])}
+
+
+def _judge(
+    detections: Sequence[Detections],
+    annotations: Sequence[Annotation],
+    truth_rows: Iterable[dict[str, Any]],
+    found_rows: Iterable[dict[str, Any]],
+    **settings: Any,
+) -> Judgement:
+    """Runs pycocotools. `settings` are fields of its parameters."""
     if not annotations or len(detections) != len(annotations):
         raise ValueError(
             f"Expected annotations, and detections of as many images. Received: {len(annotations)} "
@@ -64,20 +159,17 @@ def evaluate(
     images = [{"id": number} for number in range(len(annotations))]
     categories = [{"id": label} for label in labels]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-        for target, rows in (
-            (truth, _truth_rows(annotations)),
-            (found, _found_rows(detections)),
-        ):
+        for target, rows in ((truth, truth_rows), (found, found_rows)):
             # Ids start at 1: COCOeval takes 0 for "not matched".
             numbered = [{**row, "id": number} for number, row in enumerate(rows, 1)]
             target.dataset = {"images": images, "categories": categories, "annotations": numbered}
             target.createIndex()
         run = _pycocotools("cocoeval").COCOeval(truth, found, "bbox")
+        for name, value in settings.items():
+            setattr(run.params, name, value)
         run.evaluate()
         run.accumulate()
-        run.summarize()
-    figures = np.where(run.stats < 0, np.nan, run.stats)
-    return dict(zip(FIGURES, figures.tolist(), strict=True))
+    return Judgement(run)
 
 
 def _pycocotools(module: str) -> Any:

@@ -9,15 +9,15 @@ Precision is made monotone and averaged at 101 recalls.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from unitbox_tf import boxes as box_ops
-from unitbox_tf import files, optional
+from unitbox_tf import optional
 from unitbox_tf.records import Annotation, Detections
 
 RECALLS = np.linspace(0, 1, 101)
@@ -43,6 +43,23 @@ class Curve:
     def miss_rate(self) -> np.ndarray:
         """Share of the objects that are not found."""
         return 1 - self.recall
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The score threshold with the best F1, and what it gives. See `Matches.best_f1`.
+
+    Attributes:
+        threshold: the score threshold.
+        f1: the harmonic mean of precision and recall.
+        precision: share of the detections that found an object.
+        recall: share of the objects found.
+    """
+
+    threshold: float
+    f1: float
+    precision: float
+    recall: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +124,63 @@ class Matches:
         false_positives = (taken - found) / max(self.num_images, 1)
         return Curve(self.scores[last], (found / taken)[last], recall[last], false_positives[last])
 
+    def best_f1(self) -> Best | None:
+        """The score threshold with the best F1; None if no detection found an object.
+
+        With H detections that found an object among D detections of at least the threshold, and N objects,
+        precision is H / D, recall is H / N and F1 is 2 H / (D + N). Classes are taken together. Detections of
+        ignored objects count neither way. A threshold takes all detections of one score or none.
+
+        The highest of equally good scores is chosen, which has the fewest false positives. All thresholds from
+        this score down to above the next lower one take the same detections, so nothing is interpolated. The
+        number with the fewest decimals between both scores is chosen, nearest to their middle: 0.6 between 0.57
+        and 0.64. Without a lower score, the score itself is the threshold.
+        """
+        if not self.hits.any():
+            return None
+        last = self._last_of_score
+        found = np.cumsum(self.hits)[last]
+        taken = np.arange(1, len(self.scores) + 1)[last]
+        f1 = 2 * found / (taken + self.num_objects)
+        scores, best = (
+            self.scores[last],
+            int(np.argmax(f1)),
+        )  # the first of equals has the highest score
+        threshold = float(scores[best])
+        if best + 1 < len(scores):
+            threshold = _roundest(float(scores[best + 1]), threshold)
+        hits = int(found[best])
+        return Best(threshold, float(f1[best]), hits / int(taken[best]), hits / self.num_objects)
+
+    def of_class(self, label: int) -> Matches:
+        """The detections and objects of one class."""
+        chosen = self.classes == label
+        return dataclasses.replace(
+            self,
+            scores=self.scores[chosen],
+            hits=self.hits[chosen],
+            overlaps=self.overlaps[chosen],
+            classes=self.classes[chosen],
+            objects={label: self.objects.get(label, 0)},
+        )
+
     def average_precision(self) -> float:
         """Area under the precision-recall curve, as COCO computes it: the mean over classes; NaN without objects."""
         present = [label for label, count in self.objects.items() if count]
         each = [_average_precision(self.hits[self.classes == c], self.objects[c]) for c in present]
         return float(np.mean(each)) if each else float("nan")
+
+
+def _roundest(low: float, high: float) -> float:
+    """The number with the fewest decimals between `low` and `high`, nearest to their middle; `high` if there is none.
+
+    It is between them in single precision, too, in which detectors compare their scores.
+    """
+    for decimals in range(18):
+        number = round((low + high) / 2, decimals)
+        if low < number < high and np.float32(low) < np.float32(number) < np.float32(high):
+            return number
+    return high
 
 
 def _average_precision(hits: np.ndarray, num_objects: int) -> float:
@@ -146,40 +215,79 @@ def match(
         raise ValueError(
             f"Expected detections of {len(annotations)} images. Received: {len(detections)}"
         )
-    scores, hits, overlaps, classes = [], [], [], []
+    scores, hits, overlaps, classes = [np.zeros(0)], [np.zeros(0, bool)], [np.zeros(0)], []
     objects: Counter[int] = Counter()
     for found, annotation in zip(detections, annotations, strict=True):
-        truth = box_ops.clip(annotation.boxes, *found.image_size)
-        # The part of a box outside the image cannot be found.
-        ignore = annotation.ignore | (_shorter_side(truth) < min_size) | (box_ops.areas(truth) <= 0)
-        objects.update(annotation.classes[~ignore].tolist())
-        for label in np.unique(found.classes):
-            chosen, wanted = found.classes == label, annotation.classes == label
-            order = np.argsort(-found.scores[chosen], kind="stable")
-            boxes = found.boxes[chosen][order]
-            overlap, ignored = _match_image(boxes, truth[wanted], ignore[wanted], iou_threshold)
-            ignored |= (overlap == 0) & (_shorter_side(boxes) < min_size)
-            scores.append(found.scores[chosen][order][~ignored])
-            overlaps.append(overlap[~ignored])
-            hits.append(overlap[~ignored] > 0)
-            classes.append(np.full((~ignored).sum(), label))
-    all_scores = np.concatenate([np.zeros(0), *scores])
+        one = match_image(found, annotation, iou_threshold=iou_threshold, min_size=min_size)
+        objects.update(annotation.classes[~one.ignore].tolist())
+        counted = ~one.on_ignored
+        scores.append(found.scores[counted])
+        overlaps.append(one.overlaps[counted])
+        hits.append(one.overlaps[counted] > 0)
+        classes.append(found.classes[counted])
+    all_scores = np.concatenate(scores)
     order = np.argsort(-all_scores, kind="stable")
     return Matches(
         all_scores[order],
-        np.concatenate([np.zeros(0, bool), *hits])[order],
-        np.concatenate([np.zeros(0), *overlaps])[order],
+        np.concatenate(hits)[order],
+        np.concatenate(overlaps)[order],
         np.concatenate([np.zeros(0, int), *classes])[order],
         objects,
         len(annotations),
     )
 
 
+class ImageMatches(NamedTuple):
+    """The objects and detections of one image.
+
+    Attributes:
+        truth: `xyxy` `[N, 4]`, the boxes of the objects, cut to the image.
+        ignore: `[N]` bool. True if the object is ignored.
+        overlaps: `[K]` IoU of each detection with the object that it found; 0 if none was found.
+        on_ignored: `[K]` bool. True if the detection counts neither way.
+    """
+
+    truth: np.ndarray
+    ignore: np.ndarray
+    overlaps: np.ndarray
+    on_ignored: np.ndarray
+
+
+def match_image(
+    found: Detections,
+    annotation: Annotation,
+    *,
+    iou_threshold: float = 0.5,
+    min_size: float = 0.0,
+) -> ImageMatches:
+    """Matches the detections of one image with its objects. The options are those of `match`."""
+    truth, ignore = cut_truth(annotation, found.image_size, min_size)
+    overlaps, on_ignored = np.zeros(len(found)), np.zeros(len(found), bool)
+    for label in np.unique(found.classes):
+        chosen, wanted = np.flatnonzero(found.classes == label), annotation.classes == label
+        chosen = chosen[np.argsort(-found.scores[chosen], kind="stable")]
+        boxes = found.boxes[chosen]
+        overlap, ignored = _match_class(boxes, truth[wanted], ignore[wanted], iou_threshold)
+        ignored |= (overlap == 0) & (_shorter_side(boxes) < min_size)
+        overlaps[chosen], on_ignored[chosen] = overlap, ignored
+    return ImageMatches(truth, ignore, overlaps, on_ignored)
+
+
+def cut_truth(
+    annotation: Annotation, image_size: tuple[int, int], min_size: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The boxes `xyxy` `[N, 4]` cut to the image, and `[N]` bool, True if an object is ignored; see `match`."""
+    truth = box_ops.clip(annotation.boxes, *image_size)
+    # The part of a box outside the image cannot be found.
+    ignore = annotation.ignore | (_shorter_side(truth) < min_size) | (box_ops.areas(truth) <= 0)
+    return truth, ignore
+
+
 def _shorter_side(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
 
 
-def _match_image(
+def _match_class(
     boxes: np.ndarray, truth: np.ndarray, ignore: np.ndarray, iou_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each detection, best first: IoU with the object found (else 0), and True if that object is ignored."""
@@ -255,12 +363,3 @@ def summarize(
         "ap50": at50.average_precision(),
         "ap75": at75.average_precision(),
     }
-
-
-def save(results: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """Writes the metrics of `summarize` of several detectors as JSON. Undefined metrics become null."""
-    rows = {
-        name: {key: value if np.isfinite(value) else None for key, value in row.items()}
-        for name, row in results.items()
-    }
-    files.write(path, json.dumps(rows, indent=1) + "\n")

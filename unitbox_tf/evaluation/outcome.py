@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +15,12 @@ import numpy as np
 from unitbox_tf import files
 from unitbox_tf.datasets import Source
 from unitbox_tf.evaluation import matching, protocols
+from unitbox_tf.evaluation.by_class import ByClass
 from unitbox_tf.evaluation.results import Results
 from unitbox_tf.problems import PROBLEMS_FILE, Problems
 from unitbox_tf.records import Annotation, Detections, coco_rows
 
+CONFUSION_FILE = "confusion_matrix.png"
 WORST_AND_BEST = 12  # images that `Evaluation.save` draws, half of them the worst
 
 
@@ -71,17 +74,28 @@ class Evaluation:
         """The judged images for each decoder. Unreadable images are left out."""
         return {label: row.annotations for label, row in self.judged.items()}
 
+    @functools.cached_property
+    def by_class(self) -> dict[str, ByClass]:
+        """The best score threshold, the metrics of each class and the confusion matrix, for each decoder.
+
+        Empty for protocols that know one class, `fddb` and `wider_face`.
+        """
+        names = self.class_names or next(filter(None, (s.class_names() for s in self.sources)), ())
+        made = {label: row.report.by_class for label, row in self.judged.items()}
+        return {label: make(names) for label, make in made.items() if make is not None}
+
     def table(self) -> str:
         """The facts and the metrics in lines, for people."""
-        return "\n".join([*described(self.facts), "", table(self.metrics)])
+        parts = [*described(self.facts), "", table(self.metrics)]
+        for label, found in self.by_class.items():
+            parts += ["", *found.lines(label)]
+        return "\n".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Facts and metrics as a dict for json. Undefined metrics are None."""
-        metrics = {
-            label: {name: value if math.isfinite(value) else None for name, value in row.items()}
-            for label, row in self.metrics.items()
-        }
-        return {**self.facts, "metrics": metrics}
+        """Facts, metrics and `by_class` as a dict for json. Undefined metrics are None."""
+        metrics = {label: plain(row) for label, row in self.metrics.items()}
+        by_class = {label: found.to_dict() for label, found in self.by_class.items()}
+        return {**self.facts, "metrics": metrics, **({"by_class": by_class} if by_class else {})}
 
     def save(self, folder: str | Path) -> None:
         """Writes `results.json`, and for each decoder a folder with detections, curves, and drawn images.
@@ -98,10 +112,23 @@ class Evaluation:
             part.mkdir(exist_ok=True)
             _save_detections(row, self.sources, part / "detections.json")
             row.report.save(part, label)
+            if label in self.by_class:
+                draw_confusion(self.by_class[label], part / CONFUSION_FILE)
             if row.detections is not None and "model" in self.facts:  # it has read the images
                 _draw_worst_and_best(row.detections, row.annotations, self.class_names, part)
         if self.problems.found:
             self.problems.save(folder / PROBLEMS_FILE)
+
+
+def plain(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics for json. Undefined ones are None."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def draw_confusion(found: ByClass, path: Path) -> None:
+    """Draws the confusion matrix if there is one. Without matplotlib, a line in the log says how to get it."""
+    if found.confusion is not None:
+        protocols.draw(found.confusion.plot, path)
 
 
 def check_output(folder: str | Path) -> Path:
@@ -124,8 +151,8 @@ def described(facts: Mapping[str, Any]) -> Iterator[str]:
     yield line("protocol", f"{facts['protocol']}: {protocols.TITLES[facts['protocol']]}{options}")
     yield line(
         "annotations",
-        f"{' '.join(annotations['sources']) or 'in memory'}: {annotations['images']} images, "
-        f"{annotations['objects']} objects and {annotations['ignored']} ignored, version "
+        f"{' '.join(annotations['sources']) or 'in memory'}: {counted(annotations['images'], 'image')}, "
+        f"{counted(annotations['objects'], 'object')} and {annotations['ignored']} ignored, version "
         f"{annotations['digest']}",
     )
     unreadable = images.get("unreadable", 0)
@@ -138,9 +165,9 @@ def described(facts: Mapping[str, Any]) -> Iterator[str]:
     if "detections" in facts:
         found = facts["detections"]
         without = found["images_without_result"]
-        more = f"; of {without} images there is no result" if without else ""
+        more = f"; of {counted(without, 'image')} there is no result" if without else ""
         yield line(
-            "detections", f"{found['detections']} in {found['images_with']} of the images{more}"
+            "detections", f"{found['detections']} in {counted(found['images_with'], 'image')}{more}"
         )
     if (images["absent"] and annotations["images"] == images["present"]) or unreadable:
         yield line("", "judged on a part of the images: not to be compared with published metrics")
@@ -180,7 +207,15 @@ def table(metrics: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _shown(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.4f}"
+    """A metric. A mean of nothing is undefined. The score that nothing reaches is infinite: there is none."""
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.4f}" if math.isfinite(value) else "undefined" if math.isnan(value) else "none"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things in words: 1 image, 2 images."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _save_detections(row: Judged, sources: Sequence[Source], path: Path) -> None:

@@ -24,7 +24,8 @@ import numpy as np
 from unitbox_tf import images
 from unitbox_tf.config import Protocol
 from unitbox_tf.datasets import Source, checks
-from unitbox_tf.evaluation import coco, fddb, matching, wider_face
+from unitbox_tf.evaluation import by_class, coco, fddb, matching, wider_face
+from unitbox_tf.evaluation.by_class import ByClass
 from unitbox_tf.evaluation.results import Results
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
@@ -59,10 +60,13 @@ class Report:
         metrics: the metrics by name. Undefined metrics are NaN.
         save: writes curves into a folder, and plots of them over the curves of other detectors. The
             second argument is the name of this detector.
+        by_class: the best score threshold and the metrics of each class, for the names of the classes; None
+            for protocols that know one class.
     """
 
     metrics: dict[str, float]
     save: Callable[[Path, str], None]
+    by_class: Callable[[Sequence[str]], ByClass] | None = None
 
 
 Judge = Callable[[Results], Report]
@@ -183,9 +187,17 @@ def _summary(annotations: Sequence[Annotation], options: Options, problems: Prob
         matches = matching.match(detections, annotations, min_size=options.min_size)
 
         def save(folder: Path, label: str) -> None:
-            _plot(matching.plot, {label: matches.curve()}, folder / "curves.png")
+            draw(matching.plot, {label: matches.curve()}, folder / "curves.png")
 
-        return Report(matching.summarize(detections, annotations, options.min_size), save)
+        def of_classes(class_names: Sequence[str]) -> ByClass:
+            def by_coco() -> coco.Judgement:
+                return coco.judge_as_matching(detections, annotations, options.min_size)
+
+            known = (detections, annotations, matches, class_names, by_coco)
+            return by_class.judge(*known, min_size=options.min_size)
+
+        metrics = matching.summarize(detections, annotations, options.min_size)
+        return Report(metrics, save, of_classes)
 
     return judge
 
@@ -200,11 +212,15 @@ def _coco(annotations: Sequence[Annotation], sources: Sequence[Source]) -> Judge
         found = results.detections([UNCUT] * len(annotations))
         detections = [found[index] for index in order]
         matches = matching.match(detections, ordered)
+        judged = coco.judge(detections, ordered)
 
         def save(folder: Path, label: str) -> None:
-            _plot(matching.plot, {label: matches.curve()}, folder / "curves.png")
+            draw(matching.plot, {label: matches.curve()}, folder / "curves.png")
 
-        return Report(coco.evaluate(detections, ordered), save)
+        def of_classes(class_names: Sequence[str]) -> ByClass:
+            return by_class.judge(detections, ordered, matches, class_names, lambda: judged)
+
+        return Report(judged.figures, save, of_classes)
 
     return judge
 
@@ -260,14 +276,14 @@ def _fddb(annotations: Sequence[Annotation], options: Options, problems: Problem
             fddb.write_detections(detections, folder / f"{label}.txt")
             for kind, score in (("disc", "discrete"), ("cont", "continuous")):
                 path = folder / f"{score}.png"
-                _plot(fddb.plot, {label: curves}, path, score=score, others=others[kind])
+                draw(fddb.plot, {label: curves}, path, score=score, others=others[kind])
 
         return Report(metrics, save)
 
     return judge
 
 
-def _plot(plot: Callable[..., None], *arguments: Any, **options: Any) -> None:
+def draw(plot: Callable[..., None], *arguments: Any, **options: Any) -> None:
     """Draws curves; without matplotlib, a line in the log says how to get it."""
     try:
         plot(*arguments, **options)
@@ -326,7 +342,7 @@ def _wider_face(
         def save(folder: Path, label: str) -> None:
             wider_face.save_curves(curves, folder, label)
             wider_face.write_detections(detections, folder / "results")
-            _plot(wider_face.plot, curves, folder / "curves.png", label, others)
+            draw(wider_face.plot, curves, folder / "curves.png", label, others)
 
         metrics = {name: curve.average_precision for name, curve in curves.items()}
         return Report(metrics, save)
