@@ -8,6 +8,7 @@ import pytest
 
 from unitbox_tf import registry
 from unitbox_tf.network.backbones import Backbone, Preprocessing
+from unitbox_tf.train import fit
 
 
 @pytest.fixture(scope="package")
@@ -30,6 +31,20 @@ def _two_layers(config, seed=0):
     model = keras.Model(image, second, name="two_layers")
     colours = Preprocessing("bgr", (10.0, 20.0, 30.0), 0.5)
     return Backbone(model, confidence="first", distances="second", stride=4, preprocessing=colours)
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Runs train without tracing and without judging, which take the longest; they store what they have learned."""
+    compiled = fit._compile
+
+    def compile_eagerly(model, *settings):
+        compiled(model, *settings)
+        model.run_eagerly = True
+
+    monkeypatch.setattr(fit, "_compile", compile_eagerly)
+    monkeypatch.setattr(fit, "_callbacks", lambda *given: [given[3].freeze, given[3]])
+    monkeypatch.setattr(fit, "finish", lambda *_, **__: (None, {}))
 
 
 @pytest.fixture

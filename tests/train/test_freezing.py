@@ -12,12 +12,6 @@ from unitbox_tf.train.freezing import FreezeBackbone
 from unitbox_tf.train.optimizers import CountingAdam, CoupledSGD
 
 
-@pytest.fixture(autouse=True)
-def unfinished(monkeypatch):
-    """Ends runs without export and judgement."""
-    monkeypatch.setattr(fit, "finish", lambda *_, **__: (None, {}))
-
-
 def changed(config, **settings):
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **settings))
 
@@ -140,10 +134,8 @@ def test_a_network_is_stored_as_not_frozen_in_the_middle_of_an_epoch():
     assert len(model.trainable_weights) == 8
 
 
-def test_a_run_with_a_frozen_backbone_is_resumed(whole, monkeypatch):
+def test_a_run_with_a_frozen_backbone_is_resumed(whole, eager):
     """One image alone, so that a resumed run sees the same as an uninterrupted one."""
-    # Without judging, which takes long and does not matter here.
-    monkeypatch.setattr(fit, "_callbacks", lambda *given: [given[3].freeze, given[3]])
     given = {"train": [synthetic.draw(0)], "validation": [synthetic.draw(1)]}
     config = changed(
         whole, optimizer="adam", weight_decay=0.0, freeze_epochs=1, schedule="constant", warmup=0.0
