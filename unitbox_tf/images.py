@@ -72,10 +72,15 @@ def decode_photo(encoded: bytes) -> tf.Tensor:
         raise ValueError(_undecodable(encoded, kind, f"TensorFlow: {reason}")) from error
 
 
-def decode_with_pillow(encoded: bytes) -> np.ndarray:
+def decode_with_pillow(encoded: bytes, *, smallest: int | None = None) -> np.ndarray:
     """`decode_photo` without TensorFlow: the RGB image uint8 `[H, W, 3]` in an encoded image, as displayed.
 
     Pixels of a JPEG differ by a few levels from the pixels of `decode_photo`, since the decoders differ.
+
+    Args:
+        encoded: the bytes of the file.
+        smallest: decodes a JPEG at a fraction of its size, in a fraction of the time, with sides of at least
+            this many pixels where it has them. None decodes all pixels.
 
     Raises:
         ValueError: see `decode_photo`.
@@ -86,6 +91,8 @@ def decode_with_pillow(encoded: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(encoded), formats=[kind.upper()]) as image:
             _check_first_image(image)
+            if smallest is not None:
+                image.draft("RGB", (smallest, smallest))
             image.load()
             return _to_array(image)
     except Exception as error:  # Pillow raises errors of many classes for damaged files

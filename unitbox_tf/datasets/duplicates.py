@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from unitbox_tf import images as image_ops
 from unitbox_tf.files import Part
@@ -160,17 +158,9 @@ def hashes(
 
 
 def _grey(encoded: bytes) -> np.ndarray:
-    """The image float32 `[SIDE, SIDE]`, as displayed. Raises `ValueError` if it cannot be decoded.
-
-    A JPEG is decoded at a fraction of its size, which takes a fraction of the time.
-    """
-    try:
-        with Image.open(io.BytesIO(encoded), formats=image_ops.PILLOW_FORMATS) as image:
-            image.draft("RGB", (4 * SIDE, 4 * SIDE))
-            pixels = image_ops.from_pillow(image)
-    except Exception as error:  # Pillow raises errors of many classes for damaged files
-        raise ValueError(f"cannot be decoded: {error}") from error
-    grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
+    """The image float32 `[SIDE, SIDE]`, as displayed. Raises `ValueError` if it cannot be decoded."""
+    pixels = image_ops.decode_with_pillow(encoded, smallest=4 * SIDE)
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32)
 
