@@ -180,9 +180,9 @@ def test_duplicates_are_found_within_and_between_training_and_validation(twice):
     }
     assert [found.annotations[i].name for i in pairs.flat] == ["black.png", "white.png"]
     text = found.table()
-    assert "1 validation images that are among the training images, byte by byte" in text
-    assert "1 validation images that are among the training images nearly" in text
-    assert "2 images have one colour" in text
+    assert "validation images with the bytes of a training image: 1" in text
+    assert "validation images that look nearly like a training image (look at them): 1" in text
+    assert "images of one colour, compared by their bytes alone: " in text
     plain = found.to_dict()["duplicates"]
     assert {each["bits"] is None for each in plain["shared"]} == {True, False}
     assert all(each["image"].startswith(str(twice)) for each in plain["training"])

@@ -6,7 +6,6 @@ import pytest
 
 from unitbox_tf.config import Config, DataConfig, ModelConfig
 from unitbox_tf.datasets import readiness, synthetic
-from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
 NAMES = ("cat", "dog")
@@ -80,13 +79,14 @@ def test_all_reasons_are_given_at_once():
         readiness.check(images(0, 2, label=0), images(0, 1), config())
 
 
-def test_unreadable_images_stop_nothing(tmp_path):
-    problems = Problems()
-    broken = [Annotation("b", b"no image", [[0, 0, 9, 9]]), Annotation("g", tmp_path / "g.png", [])]
-    readiness.check(
-        [*images(0, 4), *broken], [*images(5, 6), *broken[1:]], config(), problems=problems
-    )
-    assert dict(problems.counts) == {"image of unknown size": 2}
+def test_images_that_are_unreadable_or_of_odd_size_stop_nothing_and_are_not_reported(
+    tmp_path, caplog
+):
+    gone = Annotation("gone", tmp_path / "gone.png", [])
+    odd = Annotation("odd", synthetic.draw(9).image, [[0, 0, 9, 9]], size=(9, 9))
+    broken = Annotation("broken", b"no image", [[0, 0, 9, 9]])
+    readiness.check([*images(0, 4), broken, gone, odd], [*images(5, 6), gone], config())
+    assert not caplog.records
 
 
 def test_a_stream_cannot_be_looked_at_and_that_is_said(caplog):

@@ -116,7 +116,7 @@ def test_the_page_says_what_was_found(written):
     for text in (
         "unitbox fit would refuse this",
         "1 of 1 validation images are among the training images",
-        "1 images have one colour",
+        "images of one colour, compared by their bytes alone",
         found.options,
         "1 x image that cannot be decoded",
         "A batch of training, and its targets",

@@ -664,6 +664,17 @@ def test_boxes_that_are_no_numbers_are_refused_before_a_folder_is_made(quick, tm
     assert not (tmp_path / "runs").exists()
 
 
+def test_data_that_cannot_work_is_refused_before_a_folder_is_made(quick, tmp_path):
+    given = [synthetic.draw(number) for number in range(3)]
+    strict = dataclasses.replace(quick.data, absent_classes=False, shared_images=False)
+    strict = dataclasses.replace(quick, data=strict)
+    with pytest.raises(ValueError, match=r"no training image has an object of: other\."):
+        fit.fit(strict, train=given, validation=[synthetic.draw(9)])
+    with pytest.raises(ValueError, match=r"1 of 1 validation images are among the training images"):
+        fit.fit(strict, train=given, validation=given[:1])
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.gpu
 def test_training_runs_on_a_gpu(tiny_config, tmp_path):
     run = fit.fit(

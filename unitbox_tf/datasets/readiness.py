@@ -21,8 +21,6 @@ def check(
     training: Sequence[Annotation] | None,
     validation: Sequence[Annotation],
     config: Config,
-    *,
-    problems: Problems | None = None,
 ) -> None:
     """Logs a summary of the data of a run, and refuses data with which it cannot work.
 
@@ -32,7 +30,6 @@ def check(
         training: the training images; None if they stream from a `tf.data.Dataset`, which cannot be checked.
         validation: the validation images.
         config: the settings of the run, with the names of the classes of both.
-        problems: images of unknown or odd size are added here.
 
     Raises:
         ValueError: no training image has an object; or a class has none, or validation images are among the
@@ -44,15 +41,17 @@ def check(
             "sizes and images are not checked"
         )
         return
-    problems, class_names = Problems.of(problems), config.model.class_names
-    measured = measure(training, problems=problems)
+    class_names = config.model.class_names
+    # Images of odd size are used all the same, and unreadable ones are reported where they are decoded.
+    unreported = Problems(logged=False)
+    measured = measure(training, problems=unreported)
     summary = Summary.of("training", measured, class_names)
     both = [*training, *validation]
     shared = duplicates.shared_bytes(duplicates.same_bytes(both), len(training))
     found = obstacles(summary, both, shared, config.data)
     if found:
         raise ValueError(". ".join(found))
-    judged = Summary.of("validation", measure(validation, problems=problems), class_names)
+    judged = Summary.of("validation", measure(validation, problems=unreported), class_names)
     for each in (summary, judged):
         logger.info("%s", _in_words(each))
     for line in _sizes_in_words(measured, config):

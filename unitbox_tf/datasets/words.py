@@ -144,17 +144,26 @@ def duplicate_lines(found: Inspection) -> Iterator[tuple[str, Sequence[Repeat]]]
     """Each kind of duplicates in words, with its pairs."""
     twice = found.duplicates
     kinds = (
-        ("validation images that are among the training images", twice.shared),
-        ("training images that repeat another one", twice.training),
-        ("validation images that repeat another one", twice.validation),
+        ("validation images", "a training image", twice.shared),
+        ("training images", "an earlier one", twice.training),
+        ("validation images", "an earlier one", twice.validation),
     )
-    for text, repeats in kinds:
+    for images, others, repeats in kinds:
         same = [each for each in repeats if each.distance is None]
         near = [each for each in repeats if each.distance is not None]
         if same:
-            yield f"{len(same)} {text}, byte by byte", same
+            yield f"{images} with the bytes of {others}: {len(same)}", same
         if near:
-            yield f"{len(near)} {text} nearly, by their pixels: look at them", near
+            yield f"{images} that look nearly like {others} (look at them): {len(near)}", near
+
+
+def flat_line(found: Inspection) -> str:
+    """The images of one colour in words; empty if there are none."""
+    flat = [found.annotations[index].where for index in found.duplicates.flat]
+    if not flat:
+        return ""
+    more = f" and {len(flat) - NAMED} more" if len(flat) > NAMED else ""
+    return f"images of one colour, compared by their bytes alone: {', '.join(flat[:NAMED])}{more}"
 
 
 def _twice(found: Inspection) -> str:
@@ -162,14 +171,10 @@ def _twice(found: Inspection) -> str:
     lines = []
     for text, repeats in duplicate_lines(found):
         lines.append(text)
-        lines += [f"  {places[each.image]} is {places[each.other]}" for each in repeats[:NAMED]]
+        lines += [f"  {places[each.image]}: {places[each.other]}" for each in repeats[:NAMED]]
         lines += [f"  and {len(repeats) - NAMED} more"] if len(repeats) > NAMED else []
-    flat = found.duplicates.flat
-    if flat:
-        lines.append(
-            f"{len(flat)} images have one colour, and were only compared byte by byte; the first: "
-            f"{places[flat[0]]}"
-        )
+    if found.duplicates.flat:
+        lines.append(flat_line(found))
     if not found.duplicates.compared:
         lines.append("Only bytes were compared: near-duplicates were not looked for")
     return _listed("Duplicates", lines or ["none"])

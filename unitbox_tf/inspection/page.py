@@ -175,11 +175,8 @@ def _duplicates(found: Inspection) -> str:
         more = len(repeats) - NUM_PAIRS
         rest = f"<p>and {more} more, in {FACTS}</p>\n" if more > 0 else ""
         parts.append(f"<h3>{_safe(text)}</h3>\n{pairs}{rest}")
-    flat = [found.annotations[index].where for index in found.duplicates.flat]
-    if flat:
-        names = ", ".join(flat[:NUM_PAIRS])
-        text = f"{len(flat)} images have one colour, and were only compared byte by byte: {names}"
-        parts.append(f"<p>{_safe(text)}</p>\n")
+    if found.duplicates.flat:
+        parts.append(f"<p>{_safe(words.flat_line(found))}</p>\n")
     if not found.duplicates.compared:
         parts.append("<p>Only bytes were compared: near-duplicates were not looked for.</p>\n")
     return _section("Duplicates", *parts or ["<p>None.</p>\n"])

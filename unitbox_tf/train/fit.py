@@ -96,7 +96,6 @@ def fit(
             None if isinstance(shown.examples, tf.data.Dataset) else shown.examples,
             judged.annotations,
             config,
-            problems=problems,
         )
         model, history = _model(config, jit, None if resume is None else run)
         store = StoreRun(run, history, config.train.validation_protocol)
