@@ -123,7 +123,7 @@ def test_sizes_are_those_at_which_training_and_each_scale_of_detection_show_obje
     assert whole.small < 0.1
     assert whole.large == whole.beyond == 0
     assert found.unfit == whole.small  # no object is better at a quarter
-    assert "at no scale of detection" in found.table()
+    assert "px at any scale of detection" in found.table()
 
 
 def test_another_backbone_gives_sizes_without_limits():

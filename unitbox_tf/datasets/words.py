@@ -134,7 +134,7 @@ def limits_in_words(found: Inspection) -> str:
     )
     if found.unfit is not None:
         text += (
-            f" {found.unfit:.1%} of the objects are within {limits.smallest} and {limits.largest} px at no "
+            f" {found.unfit:.1%} of the objects do not have {limits.smallest} to {limits.largest} px at any "
             "scale of detection."
         )
     return text
