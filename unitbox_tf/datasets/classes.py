@@ -155,7 +155,7 @@ def mapped(
     part: Named,
     class_names: Sequence[str],
     classes: Sequence[str] | None = None,
-    reference: Sequence[str] | None = None,
+    counted: Sequence[str] | None = None,
 ) -> list[Annotation]:
     """The annotations of a source, with the class indices of the model.
 
@@ -163,12 +163,12 @@ def mapped(
         part: the source.
         class_names: the names of the model's classes.
         classes: only objects of these classes are kept; None keeps all.
-        reference: the names that sources without names count; None: `class_names`.
+        counted: the names that sources without names count; None: `class_names`.
 
     Raises:
         ValueError: an object has a class that the model does not have.
     """
-    names = _names(part, tuple(class_names if reference is None else reference))
+    names = _names(part, tuple(class_names if counted is None else counted))
     if part.most > len(names):
         raise ValueError(_too_many(part, names))
     index = {name: place for place, name in enumerate(class_names)}
@@ -186,16 +186,16 @@ def mapped(
     return [_with_classes(annotation, table) for annotation in part.annotations]
 
 
-def _names(part: Named, reference: tuple[str, ...]) -> tuple[str, ...]:
-    """The name of each class of the source. A source without names counts those of `reference`."""
+def _names(part: Named, counted: tuple[str, ...]) -> tuple[str, ...]:
+    """The name of each class of the source. A source without names counts those of `counted`."""
     if not part.counted:
         return part.names
-    if part.most <= 1 and part.usual in reference:
+    if part.most <= 1 and part.usual in counted:
         return (str(part.usual),)
-    if part.most > len(reference):
-        raise ValueError(_too_many(part, reference))
-    names = reference[: part.most]
-    if len(reference) > 1 and names:
+    if part.most > len(counted):
+        raise ValueError(_too_many(part, counted))
+    names = counted[: part.most]
+    if len(counted) > 1 and names:
         taken = ", ".join(f"{index} for {name}" for index, name in enumerate(names))
         logger.info("%s has no names of classes: class %s", part.text, f"{taken}, in this order")
     return names

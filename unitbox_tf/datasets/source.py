@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from unitbox_tf import registry, spelling
-from unitbox_tf.datasets import checks, classes as by_name, sizes
+from unitbox_tf.datasets import checks, sizes
+from unitbox_tf.datasets import classes as by_name
 from unitbox_tf.datasets.base import DataSet, Ids
 from unitbox_tf.datasets.classes import Named, Rename
 from unitbox_tf.problems import Problem, Problems
@@ -30,9 +31,7 @@ class Source:
         rename: the new names of classes, by their names in the data set.
     """
 
-    def __init__(
-        self, text: str, data: str | Path = ".", *, rename: Rename | None = None
-    ) -> None:
+    def __init__(self, text: str, data: str | Path = ".", *, rename: Rename | None = None) -> None:
         """Takes the text apart. Its path is relative to the folder `data`.
 
         Raises:
@@ -168,9 +167,7 @@ def parts(text: str, argument: str, formats: Iterable[str]) -> tuple[str, str, s
     return name, path, split
 
 
-def open(
-    source: str | Source, data: str | Path = ".", *, rename: Rename | None = None
-) -> Source:
+def open(source: str | Source, data: str | Path = ".", *, rename: Rename | None = None) -> Source:
     """Opens the source `FORMAT:PATH#SPLIT`, whose path is relative to `data`. A `Source` is returned as it is.
 
     Args:
@@ -241,24 +238,52 @@ def load(
     if rename is not None:
         check_rename(opened, photos=photos)
     union = by_name.union(parts)
-    reference = union if class_names is None else tuple(class_names)
+    counted = union if class_names is None else tuple(class_names)
     if classes is not None:
-        classes = chosen(classes, parts, reference)
-    names = reference if class_names is not None or classes is None else classes
-    annotations: list[Annotation] = []
+        classes = chosen(classes, parts, counted)
+    names = tuple(class_names or classes or union)
+    if classes is not None:
+        by_name.checked_choice(classes, names, "the model lacks")
+    return load_opened(opened, names, classes, counted, photos=photos, problems=problems)
+
+
+def load_opened(
+    sources: Sequence[Source],
+    class_names: Sequence[str],
+    classes: Sequence[str] | None = None,
+    counted: Sequence[str] | None = None,
+    *,
+    photos: bool = True,
+    problems: Problems | None = None,
+) -> list[Annotation]:
+    """As `load`, of opened sources, which may lack some of the chosen classes.
+
+    Args:
+        sources: the sources, which know how their classes are renamed.
+        class_names: the class names of the model.
+        classes: only objects of these classes are kept; None keeps all.
+        counted: the names that sources without names count; None: `class_names`.
+        photos: returns only images whose files are present.
+        problems: unusable items are added here.
+
+    Raises:
+        ValueError: see `load`.
+    """
+    problems = Problems.of(problems)
     known_before = len(problems.found)
-    for source, part in zip(opened, parts, strict=True):
+    annotations: list[Annotation] = []
+    for source, part in zip(sources, _named(sources, photos, problems), strict=True):
         if not part.annotations:
             message = f"nothing found in {source.root}"
             problems.add("source without anything usable", source.text, message)
-        found = by_name.mapped(part, names, classes, reference)
+        found = by_name.mapped(part, class_names, classes, counted)
         annotations.extend(sizes.check_sizes(found, problems=problems, name=source.text))
     if not annotations:
         problems.log_counts()
-        texts = [source.text for source in opened]
         more = problems.found[known_before:] or problems.found
         first = f". The first problem: {more[0]}" if more else ""
-        raise ValueError(f"nothing usable was found in {texts}, looked for below {data}{first}")
+        texts = [source.text for source in sources]
+        raise ValueError(f"nothing usable was found in {texts}{first}")
     return annotations
 
 
@@ -289,24 +314,27 @@ def check_rename(sources: Sequence[Source], *, photos: bool = True) -> None:
     """Raises `ValueError` if a name that is to be renamed occurs in none of the sources."""
     rename = {old: new for source in sources for old, new in source.rename.items()}
     if rename:
-        own = [source.own_names(source.annotations(photos=photos)) for source in sources]
+        known = Problems(logged=False)  # reported where the annotations are used
+        own = [
+            source.own_names(source.annotations(photos=photos, problems=known))
+            for source in sources
+        ]
         by_name.check_renamed(rename, own)
 
 
 def chosen(
-    classes: Sequence[str], parts: Sequence[Named], reference: Sequence[str]
+    classes: Sequence[str], parts: Sequence[Named], counted: Sequence[str]
 ) -> tuple[str, ...]:
-    """`classes`, checked. `reference` are the names that sources without names count.
+    """`classes`, checked. `counted` are the names that sources without names count.
 
     Raises:
-        ValueError: no source has one of them, or it is not among `reference`.
+        ValueError: no source has one of them.
     """
     known = [name for part in parts if not part.counted for name in part.names]
     for part in parts:
         if part.counted:
-            known += [part.usual] if part.usual in reference else reference[: part.most]
-    by_name.checked_choice(classes, list(dict.fromkeys(known)), "no source has")
-    return by_name.checked_choice(classes, reference, "the model lacks")
+            known += [str(part.usual)] if part.usual in counted else counted[: part.most]
+    return by_name.checked_choice(classes, list(dict.fromkeys(known)), "no source has")
 
 
 def _named(sources: Sequence[Source], photos: bool, problems: Problems) -> list[Named]:
@@ -332,9 +360,8 @@ def load_named(
     """
     problems = Problems.of(problems)
     part = source.named(source.annotations(photos=photos, problems=problems))
-    reference = by_name.union([part])
-    names = reference
+    counted = names = by_name.union([part])
     if classes is not None:
-        classes = names = tuple(name for name in classes if name in reference)
-    found = by_name.mapped(part, names, classes, reference)
+        classes = names = tuple(name for name in classes if name in counted)
+    found = by_name.mapped(part, names, classes, counted)
     return sizes.check_sizes(found, problems=problems, name=source.text), names
