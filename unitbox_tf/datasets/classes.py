@@ -210,9 +210,9 @@ def _with_classes(annotation: Annotation, table: np.ndarray) -> Annotation:
 
 
 def _say_left_out(
-    part: Named, counts: Mapping[str, int], left_out: set[str], classes: Sequence[str]
+    part: Named, counts: Counter[str], left_out: set[str], classes: Sequence[str]
 ) -> None:
-    gone = {name: count for name, count in counts.items() if name in left_out}
+    gone = {name: count for name, count in counts.most_common() if name in left_out}
     if gone:
         each = ", ".join(f"{name} {count}" for name, count in gone.items())
         message = "%s: %d objects of other classes than %s are background: %s"

@@ -2,11 +2,12 @@
 
 | form | description |
 |---|---|
-| `coco` | a json list of `image_id` or `file_name`, `category_name` or `category_id`, `bbox` (x, y, width, height), `score` |
+| `coco` | a json list of `image_id` or `file_name`, `category_name` or `category_id`, `bbox`, `score` |
 | `fddb` | FDDB's result file, or a folder with `fold-01-out.txt` to `fold-10-out.txt` |
 | `wider_face` | WIDER FACE's folder, with a file `<event>/<image>.txt` for each image |
 
-`coco` may also be a json object with `images`, `categories`, and such a list as `annotations`. Classes are found by name where there are names. `_Categories` says what numbers without names mean.
+A `bbox` is x, y, width, height. `coco` may also be a json object with `images`, `categories`, and such a list
+as `annotations`. Classes are found by name where there are names. `_Categories` says what numbers mean.
 
 Numbers are kept as they stand in the file, in double precision and uncut, so that the protocols give
 the official metrics.
