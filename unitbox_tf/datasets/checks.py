@@ -400,10 +400,12 @@ class Photos:
 
     def below(self, path: Path) -> str:
         """The name of an image that was found: its path below the folder that has it, with slashes."""
+        text = os.fspath(path)
         for folder in self._folders:
-            if path.is_relative_to(folder.path):
-                return path.relative_to(folder.path).as_posix()
-        return path.as_posix()
+            before = os.path.join(folder.path, "")
+            if text.startswith(before):
+                return text[len(before) :].replace(os.sep, "/")
+        return text
 
     def name_of(self, stem: str, default: str = ".jpg") -> str:
         """The name of the image `stem`, for formats without suffixes. `default` is the suffix if there is no file."""

@@ -14,7 +14,7 @@ LEAVES = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)")  # absolut
 UNUSABLE = re.compile(
     "[\x00-\x1f\x7f\ud800-\udfff]"
 )  # in names: control characters, half characters
-HASH = re.compile(r"[0-9a-f]{8}-(?=.)")  # Label Studio begins the names of uploaded files with it
+HASH = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio begins the names of uploaded files with it
 
 
 class _Listing(NamedTuple):
@@ -58,8 +58,10 @@ class Names:
         parts = re.split(r"/+", forms(name)[-1])
         begin = max((i + 1 for i, part in enumerate(parts) if part == ".."), default=0)
         parts = [part for part in parts[begin:] if part not in ("", ".")]
-        without = HASH.sub("", parts[-1], count=1) if parts else ""
-        for last in dict.fromkeys([*parts[-1:], without]):
+        lasts = list(dict.fromkeys([*parts[-1:], *(HASH.sub("", part) for part in parts[-1:])]))
+        if parts == [name] and len(lasts) == 1:
+            return None  # `find` has searched it
+        for last in lasts:
             for first in range(len(parts)):
                 end = [*parts[first:-1], last]
                 for top in self._tops:
@@ -113,6 +115,8 @@ class Names:
 
 def forms(name: str) -> list[str]:
     """`name`, and what it may stand for: with slashes for backslashes, and with percent signs decoded."""
+    if "\\" not in name and "%" not in name:
+        return [name]
     slashes = name.replace("\\", "/")
     decoded = urllib.parse.unquote(slashes).replace("\\", "/")
     return list(dict.fromkeys([name, slashes, decoded]))
