@@ -96,7 +96,10 @@ def test_classes_choose_objects_and_the_others_are_counted_in_one_line(tmp_path,
     names, shown, judged = taught("--classes", "cat", "dog", *arguments)
     assert names == ("cat", "dog")
     assert shown == judged == ["cat", "dog"]
-    assert "3 objects of other classes than cat, dog are background: fox 2, cow 1" in caplog.text
+    assert (
+        "objects of other classes than cat, dog are background, 3 in all: fox 2, cow 1"
+        in caplog.text
+    )
     [found] = datasets.load(source, classes=["dog"])
     assert [number_of(box) for box in found.boxes] == [2]
     with pytest.raises(ValueError, match=r"no source has the class 'dgo'\. Did you mean dog\?"):

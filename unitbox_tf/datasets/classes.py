@@ -215,8 +215,8 @@ def _say_left_out(
     gone = {name: count for name, count in counts.most_common() if name in left_out}
     if gone:
         each = ", ".join(f"{name} {count}" for name, count in gone.items())
-        message = "%s: %d objects of other classes than %s are background: %s"
-        logger.info(message, part.text, sum(gone.values()), ", ".join(classes), each)
+        message = "%s: objects of other classes than %s are background, %d in all: %s"
+        logger.info(message, part.text, ", ".join(classes), sum(gone.values()), each)
 
 
 def _too_many(part: Named, names: Sequence[str]) -> str:

@@ -146,9 +146,7 @@ def inspect(
     opened = sources.open_all(sources_, data, rename=rename)
     if not opened:
         raise ValueError("Expected at least one source as FORMAT:PATH#SPLIT. Received none")
-    sources.check_rename(opened)
-    if classes is not None:
-        sources.class_names(opened, classes=classes, problems=problems)  # checks them
+    sources.check_choice(opened, classes)
     counted = [_count(source, classes, problems) for source in opened]
     joined = _Counted(
         np.concatenate([each.objects for each in counted]),

@@ -322,6 +322,16 @@ def check_rename(sources: Sequence[Source], *, photos: bool = True) -> None:
         by_name.check_renamed(rename, own)
 
 
+def check_choice(
+    sources: Sequence[Source], classes: Sequence[str] | None, *, photos: bool = True
+) -> None:
+    """Raises `ValueError` if no source has a class that is to be kept or renamed."""
+    check_rename(sources, photos=photos)
+    if classes is not None:
+        known = Problems(logged=False)  # reported where the annotations are used
+        class_names(sources, classes=classes, photos=photos, problems=known)
+
+
 def chosen(
     classes: Sequence[str], parts: Sequence[Named], counted: Sequence[str]
 ) -> tuple[str, ...]:
