@@ -56,7 +56,7 @@ def below(lowest: float, limit: float) -> Check:
 
 def each(check: Check, *, different: bool = False) -> Check:
     """A tuple, also an empty one. Each item passes `check`; if `different`, no two are equal."""
-    words = f"each {check.words}" + (", all different" if different else "")
+    words = f"where each is {check.words}" + (", all different" if different else "")
     return Check(
         words,
         lambda value: (

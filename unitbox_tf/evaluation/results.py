@@ -149,8 +149,8 @@ def read(
         path: see the table above.
         annotations: the annotations of the judged images. The result has the same order.
         sources: the sources of the annotations. A COCO json says what the numbers in results mean.
-        class_names: the names of the annotations' classes. Classes that only detections have are added
-            to them in the result.
+        class_names: the names of the annotations' classes; without them, those of the sources. Classes
+            that only detections have are added to them in the result.
         problems: unusable detections, detections of unknown images, and images without any result are
             added here.
 
@@ -233,13 +233,14 @@ class _Categories:
         sources: Sequence[Source],
         class_names: Sequence[str],
     ) -> None:
-        self._path, self._of_data = path, tuple(class_names)
-        self._index = {name: index for index, name in enumerate(class_names)}
+        stated = dict.fromkeys(n for source in sources for n in source.class_names() or ())
+        self._path, self._of_data = path, tuple(class_names or stated)
+        self._index = {name: index for index, name in enumerate(self._of_data)}
         self._by_id = {
             id: self._index[name] for id, name in _ids_of(sources).items() if name in self._index
         }
         seen = [int(a.classes.max()) + 1 for a in annotations if len(a.classes)]
-        count = len(class_names) or max([1, *seen])
+        count = len(self._of_data) or max([1, *seen])
         self._by_number: dict[Any, int] = {number: number - 1 for number in range(1, count + 1)}
         self._numbers: Mapping[Any, int] = self._by_id or self._by_number
 
@@ -250,7 +251,9 @@ class _Categories:
     @property
     def words(self) -> str:
         """The known numbers, in words."""
-        return self._listed(self._numbers)
+        if self._numbers is self._by_number:
+            return f"they count from 1 to {len(self._by_number)}, in the order of the classes"
+        return f"the ids of the annotations are {self._listed(self._numbers)}"
 
     def _listed(self, numbers: Mapping[Any, int]) -> str:
         names = self._of_data
@@ -312,6 +315,8 @@ class _Categories:
         """The index of the row's class; None if it has none."""
         if row.label is not None and self._of_data:
             return self._index[row.label]
+        if self._numbers is self._by_number and type(row.category) is not int:
+            return None
         return self._numbers.get(row.category)
 
     def one_class(self) -> int:
@@ -423,7 +428,7 @@ def _read_coco(
             continue
         label = categories.label(row)
         if label is None:
-            message = f"no category has the id {row.category!r:.200}: they are {categories.words}"
+            message = f"no category has the id {row.category!r:.200}: {categories.words}"
             problems.add(MALFORMED, where, message)
             continue
         found.setdefault(index, []).append(row)
