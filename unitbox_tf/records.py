@@ -407,7 +407,7 @@ def _category(
         )
     number = label + 1 if category_ids is None else category_ids[label]
     category: dict[str, Any] = {"category_id": _plain_id(number, "category_ids")}
-    if class_names:
+    if len(class_names):
         if label >= len(class_names):
             raise ValueError(
                 f"Expected a name for each class up to {label}. Received: {list(class_names)}"

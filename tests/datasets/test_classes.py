@@ -1,5 +1,6 @@
 """Classes are matched by name, whatever order and numbers a data set has."""
 
+import dataclasses
 import json
 import logging
 
@@ -195,11 +196,17 @@ def test_a_resumed_run_keeps_its_names(tmp_path):
         examples.with_class_names(swapped, given, given, run)
 
 
-def test_data_from_python_needs_names_and_is_not_mapped(tmp_path):
+def test_data_from_python_is_not_mapped_and_several_classes_need_names():
     found = datasets.load("synthetic:#0-2")
     config = configured()
-    with pytest.raises(ValueError, match=r"class_names: expected the names of the classes"):
-        examples.with_class_names(config, found, found)
+    one = examples.with_class_names(config, found, found)
+    assert one.model.class_names == ("object",)
+    two = [*found, dataclasses.replace(found[0], classes=[1] * len(found[0].boxes))]
+    with pytest.raises(ValueError, match=r"expected the names of the 2 classes"):
+        examples.with_class_names(config, two, found)
+    named = configured("--class-names", "b", "a")
+    assert examples.with_class_names(named, two, found).model.class_names == ("b", "a")
+    assert examples.training(two, named).examples == two
     chosen = configured("--classes", "cat", "--class-names", "cat")
     with pytest.raises(ValueError, match=r"\(--rename\) are for sources"):
         examples.with_class_names(chosen, found, found)

@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from unitbox_tf import datasets, runs
 from unitbox_tf.config import Config, Protocol
+from unitbox_tf.datasets import classes as by_name
 from unitbox_tf.datasets import source as source_files
 from unitbox_tf.datasets.source import GIVEN_IN_PYTHON, Source
 from unitbox_tf.evaluation import protocols
@@ -143,14 +144,29 @@ def with_class_names(
     if chosen and taught:
         chosen = datasets.class_names(taught, classes=chosen, problems=known)  # checks them
     if not names:
-        if not taught:
-            raise ValueError(
-                "class_names: expected the names of the classes, as training data given in Python has only "
-                'their indices: ModelConfig(class_names=("cat", "dog")). Received none'
-            )
-        names = datasets.class_names(taught, classes=chosen, problems=known)
+        names = _names_of(train, chosen, known)
         logger.info("classes: %s", ", ".join(names))
     return dataclasses.replace(config, model=dataclasses.replace(config.model, class_names=names))
+
+
+def _names_of(train: Given, chosen: Sequence[str] | None, problems: Problems) -> tuple[str, ...]:
+    """The names of the classes of training data. Data given in Python has only numbers: one class is `object`.
+
+    Raises:
+        ValueError: data given in Python has several classes.
+    """
+    if isinstance(train, tf.data.Dataset):
+        return ("object",)  # its elements are checked where they are read
+    taught = _sources(train)
+    if taught:
+        return datasets.class_names(taught, classes=chosen, problems=problems)
+    count = by_name.num_classes(item for item in train if isinstance(item, Annotation))
+    if count > 1:
+        raise ValueError(
+            f"class_names: expected the names of the {count} classes, as training data given in Python has "
+            'only their indices: ModelConfig(class_names=("cat", "dog")). Received none'
+        )
+    return ("object",)
 
 
 def _sources(given: Given) -> list[Source]:
