@@ -423,11 +423,23 @@ def photo_size(photo: Path | Part | bytes) -> tuple[int, int]:
 
     Raises `ValueError` or `OSError` if the header cannot be read.
     """
+    return _header_of(photo).size
+
+
+def orientation(photo: Path | Part | bytes) -> int:
+    """The EXIF orientation, 1 to 8, that is applied to an image when it is decoded.
+
+    Raises `ValueError` or `OSError` if the header cannot be read.
+    """
+    return _header_of(photo).orientation
+
+
+def _header_of(photo: Path | Part | bytes) -> _Header:
     if isinstance(photo, Path):
         with photo.open("rb") as file:
-            return _header(file, _checked_kind(_start(file), os.fstat(file.fileno()).st_size)).size
+            return _header(file, _checked_kind(_start(file), os.fstat(file.fileno()).st_size))
     encoded = photo.read() if isinstance(photo, Part) else photo
-    return _header(io.BytesIO(encoded), _checked_kind(encoded)).size
+    return _header(io.BytesIO(encoded), _checked_kind(encoded))
 
 
 def _start(file: BinaryIO) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 import unitbox_tf
 from unitbox_tf import config as configs
-from unitbox_tf import registry
+from unitbox_tf import registry, spelling
 from unitbox_tf.cli import options
 from unitbox_tf.presets import PRESETS
 from unitbox_tf.settings import above, at_least, between
@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = make(arguments)
     named = arguments[0] if arguments else ""
     if named and not named.startswith("-") and named not in COMMANDS:
-        near = options.resembling(named, COMMANDS)
+        near = spelling.resembling(named, COMMANDS)
         parser.error(f"unknown command {named!r}.{near} Expected one of: {', '.join(COMMANDS)}")
     return parser.parse_args(arguments)
 
@@ -99,6 +99,7 @@ def _start(arguments: Sequence[str]) -> tuple[str, configs.Config]:
     """
     if {"-h", "--help"} & set(arguments):
         file, run = _value(arguments, "--config"), _value(arguments, "--resume")
+        init = _value(arguments, "--init")
         with contextlib.suppress(ValueError, OSError):  # the command itself reports them
             if file is not None:
                 return f"of {file}", configs.load(file)
@@ -106,6 +107,10 @@ def _start(arguments: Sequence[str]) -> tuple[str, configs.Config]:
                 from unitbox_tf import runs
 
                 return f"of the run {run}", runs.Run(Path(run)).config()
+            if init is not None and not set(PRESETS) & {*arguments[1:2]}:
+                from unitbox_tf import runs
+
+                return f"of {init}", runs.Run.find(init).config()
     first = arguments[1] if len(arguments) > 1 else ""
     name = first if first in PRESETS else DEFAULT_PRESET
     return f"of the preset {name}", PRESETS[name]
@@ -165,7 +170,7 @@ def _add_detect(parser: options.Parser) -> None:
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="images, folders of images, quoted patterns such as 'holiday/*.jpg', videos, numbers of webcams",
+        help="images, folders, quoted patterns such as 'holiday/*.jpg', videos, rtsp://..., numbers of webcams",
     )
     parser.add_argument(
         "--output",
@@ -209,6 +214,7 @@ def _add_evaluate(parser: options.Parser) -> None:
     )
     parser.add_argument("sources", metavar="SOURCE", nargs="+", type=options.source, help=SOURCES)
     parser.add_argument("--data", metavar="FOLDER", default=".", help=DATA)
+    options.add_classes(parser, "judge by")
     parser.add_argument(
         "--protocol",
         choices=typing.get_args(configs.Protocol),
@@ -289,6 +295,7 @@ def _add_convert(parser: options.Parser) -> None:
         help="new folder as FORMAT:PATH#SPLIT, such as yolo:converted",
     )
     parser.add_argument("--data", metavar="FOLDER", default=".", help=f"{DATA}; only for SOURCE")
+    options.add_classes(parser, "write")
     photos = parser.add_mutually_exclusive_group()
     photos.add_argument(
         "--link",

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from unitbox_tf.datasets.base import DataSet, Format, Ids
 from unitbox_tf.datasets.conversion import Conversion, convert, writable
-from unitbox_tf.datasets.source import Source, load, open, open_all
+from unitbox_tf.datasets.sizes import check_sizes
+from unitbox_tf.datasets.source import Source, class_names, load, open, open_all
 from unitbox_tf.datasets.summary import Summary
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "Ids",
     "Source",
     "Summary",
+    "check_sizes",
+    "class_names",
     "convert",
     "load",
     "open",

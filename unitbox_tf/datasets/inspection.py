@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from unitbox_tf.config import Config
+from unitbox_tf.datasets import classes as by_name
 from unitbox_tf.datasets import duplicates, readiness, shown, words
 from unitbox_tf.datasets import source as sources
+from unitbox_tf.datasets.classes import Rename
 from unitbox_tf.datasets.duplicates import Repeat
 from unitbox_tf.datasets.shown import Limits
 from unitbox_tf.datasets.suggestions import Suggestion, suggest
@@ -187,6 +189,8 @@ def inspect(
     *sources_: str | sources.Source,
     validation: Given = (),
     config: Config = PRESETS[DEFAULT_PRESET],
+    classes: Sequence[str] | None = None,
+    rename: Rename | None = None,
     data: str | Path = ".",
     pixels: bool = True,
     problems: Problems | None = None,
@@ -197,22 +201,26 @@ def inspect(
         sources_: training images: texts `FORMAT:PATH#SPLIT`, or opened sources.
         validation: sources of validation images. None of them may be among the training images.
         config: the settings by which sizes are judged.
+        classes: only objects of these classes are counted; None takes those of `config`, or all.
+        rename: new names of classes: texts `old=new`, or a mapping; None takes those of `config`.
         data: the folder that relative paths start from.
         pixels: decodes every image, and compares their pixels. False compares their bytes alone, in a fraction
             of the time.
         problems: unusable items are added here.
 
     Raises:
-        ValueError: there is no source, one is not of that form, or nothing can be read at all.
+        ValueError: there is no source, one is not of that form, nothing can be read at all, or no source has
+            a class of `classes` or `rename`.
     """
     problems = Problems.of(problems)
-    opened = sources.open_all(sources_, data)
+    classes = classes if classes is not None else config.data.classes or None
+    rename = by_name.renames(config.data.rename if rename is None else rename)
+    opened = sources.open_all(sources_, data, rename=rename)
     if not opened:
         raise ValueError("Expected at least one source as FORMAT:PATH#SPLIT. Received none")
-    judging = sources.open_all(validation, data)
-    read = [_read(source, problems) for source in (*opened, *judging)]
-    names = tuple(dict.fromkeys(name for _, own in read for name in own))
-    sets = [_renumbered(annotations, own, names) for annotations, own in read]
+    judging = sources.open_all(validation, data, rename=rename)
+    read, names = sources.load_each([*opened, *judging], classes, problems=problems)
+    sets = [each.annotations for each in read]
     measured = [measure(each, problems=problems) for each in sets]
     summaries = [
         _only(Summary.of(source.text, each, names), own)
@@ -243,26 +251,6 @@ def inspect(
         class_names=names,
         config=config,
     )
-
-
-def _read(source: sources.Source, problems: Problems) -> tuple[list[Annotation], tuple[str, ...]]:
-    """The annotations of a source, and the names of its classes."""
-    annotations = source.annotations(problems=problems)
-    if not annotations:
-        message = f"nothing found in {source.root}"
-        problems.add("source without anything usable", source.text, message)
-    return annotations, sources.names_of_classes(source, annotations)
-
-
-def _renumbered(
-    annotations: Sequence[Annotation], own: Sequence[str], names: Sequence[str]
-) -> list[Annotation]:
-    """The annotations with classes as indices into `names`, by their names."""
-    places = np.array([names.index(name) for name in own], np.int32)
-    return [
-        dataclasses.replace(annotation, classes=places[annotation.classes])
-        for annotation in annotations
-    ]
 
 
 def _only(summary: Summary, own: Sequence[str]) -> Summary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 
 import numpy as np
@@ -79,8 +80,9 @@ def obstacles(
     elif absent and not data.absent_classes:
         found.append(
             f"no training image has an object of: {', '.join(absent)}. Expected objects of each class of "
-            f"{', '.join(training.classes)}. Add images of them, leave them out of class_names "
-            "(--class-names), or allow it with absent_classes (--absent-classes)"
+            f"{', '.join(training.classes)}. Add images of them, leave them out with class_names "
+            f"(--class-names) or classes (--classes {_quoted(training)}), or allow it with absent_classes "
+            "(--absent-classes)"
         )
     if shared and not data.shared_images:
         first, other = annotations[shared[0].image], annotations[shared[0].other]
@@ -91,6 +93,11 @@ def obstacles(
             "allow it with shared_images (--shared-images)"
         )
     return found
+
+
+def _quoted(training: Summary) -> str:
+    """The classes with objects, as they are written on the command line."""
+    return " ".join(shlex.quote(name) for name, count in training.classes.items() if count)
 
 
 def _in_words(summary: Summary) -> str:

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from unitbox_tf.config import Config
 from unitbox_tf.datasets import inspection as facts
+from unitbox_tf.datasets.classes import Rename
 from unitbox_tf.datasets.inspection import DEFAULT_PRESET, Given, Inspection
 from unitbox_tf.datasets.source import Source
 from unitbox_tf.presets import PRESETS
@@ -22,6 +24,8 @@ def inspect(
     *sources: str | Source,
     validation: Given = (),
     config: Config = PRESETS[DEFAULT_PRESET],
+    classes: Sequence[str] | None = None,
+    rename: Rename | None = None,
     data: str | Path = ".",
     pixels: bool = True,
     output: str | Path | None = None,
@@ -34,6 +38,8 @@ def inspect(
         validation: sources of validation images. None of them may be among the training images.
         config: the settings by which sizes are judged, and with which pictures are made. Sources and class
             names in it do not matter: those of the arguments do.
+        classes: only objects of these classes are counted; None takes those of `config`, or all.
+        rename: new names of classes: texts `old=new`, or a mapping; None takes those of `config`.
         data: the folder that relative paths start from.
         pixels: decodes every image, and compares their pixels. False compares their bytes alone, in a fraction
             of the time.
@@ -48,7 +54,14 @@ def inspect(
     if output is not None and Path(output).exists() and list(Path(output).iterdir()):
         raise ValueError(f"{output}: expected a new or empty folder. Received one with files in it")
     found = facts.inspect(
-        *sources, validation=validation, config=config, data=data, pixels=pixels, problems=problems
+        *sources,
+        validation=validation,
+        config=config,
+        classes=classes,
+        rename=rename,
+        data=data,
+        pixels=pixels,
+        problems=problems,
     )
     if output is not None:
         from unitbox_tf.inspection import page
