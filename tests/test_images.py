@@ -4,6 +4,7 @@ import struct
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -439,3 +440,14 @@ def test_the_documentation_lists_the_formats():
     rows = re.findall(r"^\| (\w+) \| ((?:`\.\w+` ?)+)\|", page, re.MULTILINE)
     listed = {kind: tuple(re.findall(r"`(\.\w+)`", suffixes)) for kind, suffixes in rows}
     assert listed == images.FORMATS
+
+
+def test_a_jpeg_can_be_decoded_at_a_fraction_of_its_size():
+    image = np.zeros((400, 640, 3), np.uint8)
+    image[100:300, 200:600] = (250, 128, 20)
+    encoded = cv2.imencode(".jpg", image[..., ::-1])[1].tobytes()
+    small = images.decode_with_pillow(encoded, smallest=64)
+    assert small.shape == (100, 160, 3)
+    whole = cv2.resize(images.decode_with_pillow(encoded), (160, 100), interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(int) - whole).mean() < 3
+    assert images.decode_with_pillow(encoded, smallest=1000).shape == (400, 640, 3)

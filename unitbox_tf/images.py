@@ -72,10 +72,15 @@ def decode_photo(encoded: bytes) -> tf.Tensor:
         raise ValueError(_undecodable(encoded, kind, f"TensorFlow: {reason}")) from error
 
 
-def decode_with_pillow(encoded: bytes) -> np.ndarray:
+def decode_with_pillow(encoded: bytes, *, smallest: int | None = None) -> np.ndarray:
     """`decode_photo` without TensorFlow: the RGB image uint8 `[H, W, 3]` in an encoded image, as displayed.
 
     Pixels of a JPEG differ by a few levels from the pixels of `decode_photo`, since the decoders differ.
+
+    Args:
+        encoded: the bytes of the file.
+        smallest: decodes a JPEG at a fraction of its size, in a fraction of the time, with sides of at least
+            this many pixels where it has them. None decodes all pixels.
 
     Raises:
         ValueError: see `decode_photo`.
@@ -86,6 +91,8 @@ def decode_with_pillow(encoded: bytes) -> np.ndarray:
     try:
         image = Image.open(io.BytesIO(encoded), formats=[kind.upper()])
         _check_first_image(image)
+        if smallest is not None:
+            image.draft("RGB", (smallest, smallest))
         image.load()
     except Exception as error:  # Pillow raises errors of many classes for damaged files
         raise ValueError(_undecodable(encoded, kind, _reason(error))) from error
@@ -416,11 +423,23 @@ def photo_size(photo: Path | Part | bytes) -> tuple[int, int]:
 
     Raises `ValueError` or `OSError` if the header cannot be read.
     """
+    return _header_of(photo).size
+
+
+def orientation(photo: Path | Part | bytes) -> int:
+    """The EXIF orientation, 1 to 8, that is applied to an image when it is decoded.
+
+    Raises `ValueError` or `OSError` if the header cannot be read.
+    """
+    return _header_of(photo).orientation
+
+
+def _header_of(photo: Path | Part | bytes) -> _Header:
     if isinstance(photo, Path):
         with photo.open("rb") as file:
-            return _header(file, _checked_kind(_start(file), os.fstat(file.fileno()).st_size)).size
+            return _header(file, _checked_kind(_start(file), os.fstat(file.fileno()).st_size))
     encoded = photo.read() if isinstance(photo, Part) else photo
-    return _header(io.BytesIO(encoded), _checked_kind(encoded)).size
+    return _header(io.BytesIO(encoded), _checked_kind(encoded))
 
 
 def _start(file: BinaryIO) -> bytes:

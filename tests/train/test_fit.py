@@ -236,6 +236,7 @@ def test_a_corrupt_photo_is_survived_and_counted(tiny_config, tmp_path):
             data=str(tmp_path),
             train_sources=("coco:photos",),
             validation_sources=("coco:photos",),
+            shared_images=True,
         ),
     )
     run = fit.fit(config)
@@ -699,6 +700,17 @@ def test_boxes_that_are_no_numbers_are_refused_before_a_folder_is_made(quick, tm
     for argument in ("train", "validation"):
         with pytest.raises(ValueError, match="element 0: expected boxes of finite numbers"):
             fit.fit(quick, **{argument: given})
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_that_cannot_work_is_refused_before_a_folder_is_made(quick, tmp_path):
+    given = [synthetic.draw(number) for number in range(3)]
+    strict = dataclasses.replace(quick.data, absent_classes=False, shared_images=False)
+    strict = dataclasses.replace(quick, data=strict)
+    with pytest.raises(ValueError, match=r"no training image has an object of: other\."):
+        fit.fit(strict, train=given, validation=[synthetic.draw(9)])
+    with pytest.raises(ValueError, match=r"1 of 1 validation images are among the training images"):
+        fit.fit(strict, train=given, validation=given[:1])
     assert not (tmp_path / "runs").exists()
 
 

@@ -125,7 +125,7 @@ def annotate(
         waiting: list[float] = []  # the times of frames that were lost before the first picture
         try:
             for frame, detections in found:
-                row = _row(frame, detections)
+                row = _row(frame, detections, class_names)
                 if frame.image is not None and detections is not None:
                     shown = draw(frame.image, detections, class_names)
                     if not writer.count:
@@ -157,9 +157,14 @@ def annotate(
     return Summary(frames, broken, seconds, stated, objects)
 
 
-def _row(frame: Frame, detections: Detections | None) -> dict[str, Any]:
+def _row(frame: Frame, detections: Detections | None, class_names: Sequence[str]) -> dict[str, Any]:
     """The entry of a frame in the json file: COCO's results, without the name of the video."""
     row: dict[str, Any] = {"index": frame.index, "time": round(frame.time, 4)}
     if frame.image is None or detections is None:
         return {**row, "error": "cannot be decoded"}
-    return {**row, "detections": coco_rows(None, detections.rectangles(), detections.classes)}
+    return {
+        **row,
+        "detections": coco_rows(
+            None, detections.rectangles(), detections.classes, class_names=class_names
+        ),
+    }
