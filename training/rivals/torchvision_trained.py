@@ -1,26 +1,10 @@
-r"""Trains a detector of torchvision on your own data, within a budget of CPU time.
+"""A detector of torchvision on VGG-16, trained on a COCO json within a budget of CPU time: see `on_own_data`.
 
-    python -m training.rivals.torchvision_trained fcos --train train.json --validation val.json \
-        --test test.json --weights vgg16_notop.h5 --cpu-minutes 45 --output fcos
-
-It needs an environment of its own, with torch, torchvision, h5py and pycocotools, and nothing of this
-project (docs/own_data.md). Images lie beside their COCO json, or in `images/` there.
-
-The backbone is VGG-16, which starts from the same ImageNet weights as ours: Keras' file without the top
-layers. `ssd300` is torchvision's SSD300. `fcos` is torchvision's FCOS on a feature pyramid of stages 4
-and 5. Images are changed as users of these detectors do: mirrored, at random scales, in random colours; for
-`ssd300`, crops and zooms, too.
-
-The budget is CPU time of this process, of all its threads: it contains reading, training and judging. The
-learning rate follows the share of the budget that is used: a cosine, after a short warm-up. At three
-times the network is judged by `--validation`; the best one finds the objects of `--test`.
-
---output holds detections.json (COCO's form, for `unitbox evaluate`), history.json and weights.pt.
+The environment has torch, torchvision, h5py and pycocotools, and nothing of this project.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import io
@@ -34,6 +18,7 @@ from typing import Any
 
 import h5py
 import torch
+import torchvision
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision import io as images_io
@@ -67,6 +52,21 @@ class Data:
     ids: list[int]
     categories: list[int]
     coco: COCO
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a detector is trained; the help of `on_own_data` says what the fields mean."""
+
+    detector: str
+    cpu_minutes: float
+    side: int
+    batch_size: int
+    learning_rate: float
+    new_layers: float
+    weight_decay: float
+    threads: int
+    seed: int
 
 
 def read(path: Path) -> Data:
@@ -129,6 +129,9 @@ def fcos(num_classes: int, side: int) -> torch.nn.Module:
         image_std=STD,
         anchor_generator=anchors,
     )
+
+
+DETECTORS = {"fcos": fcos, "ssd300": ssd300}
 
 
 def load_weights(network: torch.nn.Module, path: Path) -> None:
@@ -247,25 +250,25 @@ def judge(rows: list[dict[str, Any]], data: Data) -> dict[str, float]:
     return {"ap": float(judged.stats[0]), "ap50": float(judged.stats[1])}
 
 
-def train(
-    network: torch.nn.Module, training: Data, validation: Data, options: argparse.Namespace
+def learn(
+    network: torch.nn.Module, training: Data, validation: Data, recipe: Recipe
 ) -> list[dict[str, float]]:
     """Trains until the budget is used. Leaves the best weights in the network, and returns the history."""
-    budget = options.cpu_minutes * 60
+    budget = recipe.cpu_minutes * 60
     old = [value for layer in pretrained(network) for value in layer.parameters()]
     known = {id(value) for value in old}
     new = [value for value in network.parameters() if id(value) not in known]
     optimizer = torch.optim.AdamW(
-        [{"params": old, "scale": 1.0}, {"params": new, "scale": options.new_layers}],
-        options.learning_rate,
-        weight_decay=options.weight_decay,
+        [{"params": old, "scale": 1.0}, {"params": new, "scale": recipe.new_layers}],
+        recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
     )
     history: list[dict[str, float]] = []
     best: dict[str, torch.Tensor] = {}
     losses: list[float] = []
     # The last judgement must end within the budget, so the time of one is set aside, once it is known.
     aside, steps, due = 0.0, 0, list(JUDGED)
-    stream = batches(training, augmentation(options.detector), options.batch_size)
+    stream = batches(training, augmentation(recipe.detector), recipe.batch_size)
     while due:
         used = min(1.0, time.process_time() / (budget - aside))
         if used >= due[0]:
@@ -283,7 +286,7 @@ def train(
             continue
         rate = min(1.0, used / WARMUP) * (1 + math.cos(math.pi * used)) / 2
         for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * group["scale"] * rate
+            group["lr"] = recipe.learning_rate * group["scale"] * rate
         loss = sum(network(*next(stream)).values())
         optimizer.zero_grad()
         loss.backward()
@@ -298,62 +301,33 @@ def train(
     return history
 
 
-def main() -> None:
-    """Trains, and detects in the test images."""
-    options = _parser().parse_args()
-    random.seed(options.seed)
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
-    training, validation, test = (
-        read(path) for path in (options.train, options.validation, options.test)
-    )
-    build = {"ssd300": ssd300, "fcos": fcos}[options.detector]
-    network = build(len(training.categories) + 1, options.side)
-    load_weights(network, options.weights)
+def run(
+    *, train: Path, validation: Path, test: Path, weights: Path, output: Path, **settings: Any
+) -> None:
+    """Trains, and detects in the test images. `settings` are the fields of a `Recipe`."""
+    recipe = Recipe(**settings)
+    random.seed(recipe.seed)
+    torch.manual_seed(recipe.seed)
+    torch.set_num_threads(recipe.threads)
+    training, validated, tested = (read(path) for path in (train, validation, test))
+    network = DETECTORS[recipe.detector](len(training.categories) + 1, recipe.side)
+    load_weights(network, weights)
     compute_in_bfloat16(network.backbone)
     compute_in_bfloat16(network.head)
     network = network.to(memory_format=torch.channels_last)  # some 1.7 times as fast
     network.train()
-    history = train(network, training, validation, options)
-    rows = detect(network, test)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "detections.json").write_text(json.dumps(rows))
-    torch.save(network.state_dict(), options.output / "weights.pt")
+    history = learn(network, training, validated, recipe)
+    rows = detect(network, tested)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "detections.json").write_text(json.dumps(rows))
+    torch.save(network.state_dict(), output / "weights.pt")
     summary = {
-        "options": {name: str(value) for name, value in vars(options).items()},
+        "recipe": dataclasses.asdict(recipe),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
         "cpu_minutes": time.process_time() / 60,
-        "test": judge(rows, test),
+        "test": judge(rows, tested),
         "history": history,
     }
-    (options.output / "history.json").write_text(json.dumps(summary, indent=1))
+    (output / "history.json").write_text(json.dumps(summary, indent=1))
     print(json.dumps({name: summary[name] for name in ("cpu_minutes", "test")}))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.rivals.torchvision_trained",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("detector", choices=("fcos", "ssd300"))
-    for name in ("train", "validation", "test"):
-        parser.add_argument(f"--{name}", type=Path, required=True, help="COCO json")
-    parser.add_argument("--weights", type=Path, required=True, help="Keras' VGG-16, h5")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--cpu-minutes", type=float, default=45, help="budget (default: 45)")
-    parser.add_argument(
-        "--side", type=int, default=224, help="short side of images; px, fcos only (default: 224)"
-    )
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--learning-rate", type=float, default=1e-4, help="AdamW (default: 1e-4)")
-    parser.add_argument(
-        "--new-layers", type=float, default=5, help="factor of their learning rate (default: 5)"
-    )
-    parser.add_argument("--weight-decay", type=float, default=1e-4, help="AdamW (default: 1e-4)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser
-
-
-if __name__ == "__main__":
-    main()
