@@ -75,6 +75,7 @@ SLOW = [
     ("docs/serving.md", "benchmarks serving", "starts TensorFlow twice"),
     ("docs/evaluation.md", "--validation-protocol fddb", "trains"),
     ("docs/faces.md", "--run short", "trains"),
+    ("docs/own_data.md", "--run cells", "trains"),
     ("docs/faces.md", "wider_face:wider/val_416", "another evaluation of a model is run"),
     ("docs/time.md", "--run timing", "trains"),
     ("docs/troubleshooting.md", "--run two_classes", "trains"),
@@ -98,6 +99,10 @@ CHECKED = [
     ("docs/large_pictures.md", "pytest", "one of the slow tests itself"),
     ("docs/serving.md", SERVER, "another program, and a server"),
     ("docs/evaluation.md", "training.rivals", "installs other detectors, 3 GB"),
+    ("docs/own_data.md", "evaluate saved_models/cells", "needs the trained run"),
+    ("docs/own_data.md", "detect saved_models/cells", "needs the trained run"),
+    ("docs/own_data.md", "export saved_models/cells", "needs the trained run"),
+    ("docs/own_data.md", "rivals.on_own_data", "trains, with libraries of its own"),
     ("docs/losses.md", "for reduction in", "trains nine runs"),
     ("docs/losses.md", "benchmarks losses", "measures in many processes, minutes"),
     ("docs/results.md", "figure4 letter", "trains eight runs"),
@@ -239,6 +244,18 @@ def make_wider(folder):
     wider_face.save_curves(wider_face.evaluate(rows, truth), folder / "curves/S3FD", "S3FD")
 
 
+def make_cells(folder):
+    """Three splits of three classes in one folder of COCO json files."""
+    names = ("RBC", "WBC", "Platelets")
+    for number, split in enumerate(("train", "val", "test")):
+        images = []
+        for each in range(3 * number, 3 * number + 3):
+            drawn = synthetic.draw(each)
+            classes = np.arange(len(drawn.boxes)) % len(names)
+            images.append(Annotation(f"{each}.jpg", jpeg(each), drawn.boxes, classes=classes))
+        registry.DATASETS["coco"].write(images, folder, split, names)
+
+
 def make_video(path):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 48))
     for shade in (0, 120, 250):
@@ -266,6 +283,7 @@ def named(untrained_run, tmp_path_factory):
     for split, numbers in (("train", "0-4"), ("val", "4-8")):
         make_animals(folder / "my_data" / split, f"synthetic:#{numbers}")
     pictures(folder / "my_data/no_animals", "1.jpg")
+    make_cells(folder / "bccd")
     convert("synthetic:#0-4", f"voc:{folder / 'my_data/masks'}#train")
     (folder / "DATA").mkdir()
     (folder / "VGG16").touch()
@@ -282,8 +300,9 @@ def named(untrained_run, tmp_path_factory):
     for name in ("RUN", "short"):
         shutil.copytree(untrained_run, folder / "saved_models" / name, copy_function=os.link)
     (folder / "RUN").symlink_to("saved_models/RUN")
-    for name in ("ablation-base-0", "ablation-unshared-0"):
-        (folder / "runs" / name).mkdir(parents=True)  # for commands that are checked alone
+    # For commands that are checked alone.
+    for name in ("runs/ablation-base-0", "runs/ablation-unshared-0", "saved_models/cells"):
+        (folder / name).mkdir(parents=True)
     return folder
 
 

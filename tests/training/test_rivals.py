@@ -1,5 +1,6 @@
 """The comparison with other detectors, without them: fakes speak as they do, and nothing is installed."""
 
+import ast
 import dataclasses
 import json
 import math
@@ -11,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from training.rivals import catalogue, comparison, judging, workers
+from training import command
+from training.rivals import catalogue, comparison, judging, on_own_data, workers
 from training.rivals.catalogue import Rival
 from training.rivals.workers import RivalError, Worker
 from unitbox_tf.records import Annotation, Detections
@@ -273,3 +275,24 @@ def test_the_same_detector_twice_is_refused(fake, arguments, monkeypatch):
     arguments["ours"] = ["a", "a"]
     with pytest.raises(ValueError, match=r"Received twice: \['Fake'\]"):
         comparison.compare(**arguments)
+
+
+def test_own_data_gives_its_trainer_what_that_takes(monkeypatch):
+    """The trainer is read, not imported: torch is not here."""
+    given = {}
+    monkeypatch.setattr(
+        command, "call", lambda parser, function, options: given.update({function: options})
+    )
+    files = "--train a.json --validation b.json --test c.json --weights vgg16.h5 --output out"
+    monkeypatch.setattr("sys.argv", ["on_own_data", "fcos", *files.split()])
+    on_own_data.main()
+    [(function, options)] = given.items()
+    module, name = function.split(":")
+    tree = ast.parse(
+        (Path(on_own_data.__file__).parent / f"{module.rpartition('.')[2]}.py").read_text("utf-8")
+    )
+    parts = {each.name: each for each in tree.body if hasattr(each, "name")}
+    fields = {each.target.id for each in parts["Recipe"].body if isinstance(each, ast.AnnAssign)}
+    assert options.keys() == {each.arg for each in parts[name].args.kwonlyargs} | fields
+    [table] = [each.value for each in tree.body if ast.unparse(each).startswith("DETECTORS = ")]
+    assert {ast.literal_eval(key) for key in table.keys} == {"fcos", "ssd300"}
