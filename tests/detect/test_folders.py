@@ -74,3 +74,13 @@ def test_what_a_killed_program_was_writing_is_deleted(photos, detector, tmp_path
     folders.detect_into(detector, [photos / "0.png"], tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"0.png", "detections.json", "journal.jsonl", ".partial-mine"}
+
+
+def test_a_stream_is_an_input_whose_password_is_not_written(tmp_path):
+    address = "rtsp://me:secret@127.0.0.1:9/live"
+    assert folders.find([address], tmp_path / "out") == ([], [address])
+    summary = folders.detect_into(videos.find, [address], tmp_path / "out")
+    assert summary.problems.counts == {"video that cannot be read": 1}
+    written = [path.read_text() for path in (tmp_path / "out").iterdir()]
+    assert "rtsp://127.0.0.1:9/live" in "".join(written)
+    assert "secret" not in "".join(written)
