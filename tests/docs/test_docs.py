@@ -160,8 +160,8 @@ def is_in(block, table):
 # What blocks name -------------------------------------------------------------------------------
 
 
-def convert(source, destination):
-    assert cli.main(["convert", source, destination]) == 0
+def convert(source, destination, *options):
+    assert cli.main(["convert", source, destination, *options]) == 0
 
 
 def jpeg(number):
@@ -173,6 +173,15 @@ def pictures(folder, *names):
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
         (folder / name).write_bytes(jpeg(number))
+
+
+def make_animals(folder, source):
+    """A COCO set in which every other object is a dog, and the rest are cats."""
+    found = [
+        dataclasses.replace(each, classes=np.arange(len(each.boxes)) % 2)
+        for each in datasets.load(source)
+    ]
+    registry.DATASETS["coco"].write(found, folder, "", ("cat", "dog"))
 
 
 def make_fddb(folder):
@@ -254,14 +263,14 @@ def named(untrained_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("named")
     pictures(folder, "photo.jpg")
     pictures(folder / "a_folder", "1.jpg", "2.jpg")
-    for split in ("train", "val"):
-        convert("synthetic:#0-4", f"coco:{folder / 'my_data' / split}")
+    for split, numbers in (("train", "0-4"), ("val", "4-8")):
+        make_animals(folder / "my_data" / split, f"synthetic:#{numbers}")
     pictures(folder / "my_data/no_animals", "1.jpg")
     convert("synthetic:#0-4", f"voc:{folder / 'my_data/masks'}#train")
     (folder / "DATA").mkdir()
     (folder / "VGG16").touch()
     for name in ("other/multiface", "facemask", "flickr", "cmu"):
-        convert("synthetic:#0-4", f"coco:{folder / 'DATA' / name}")
+        convert("synthetic:#0-4", f"coco:{folder / 'DATA' / name}", "--rename", "object=face")
     pictures(folder / "DATA/other/nonface_scenes", "1.jpg", "2.jpg")
     make_fddb(folder)
     make_wider(folder)

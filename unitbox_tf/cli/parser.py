@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import unitbox_tf
 from unitbox_tf import config as configs
-from unitbox_tf import registry
+from unitbox_tf import registry, spelling
 from unitbox_tf.cli import options
 from unitbox_tf.presets import PRESETS
 from unitbox_tf.settings import above, at_least, between
@@ -53,7 +54,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = make(arguments)
     named = arguments[0] if arguments else ""
     if named and not named.startswith("-") and named not in COMMANDS:
-        near = options.resembling(named, COMMANDS)
+        near = spelling.resembling(named, COMMANDS)
         parser.error(f"unknown command {named!r}.{near} Expected one of: {', '.join(COMMANDS)}")
     return parser.parse_args(arguments)
 
@@ -169,7 +170,7 @@ def _add_detect(parser: options.Parser) -> None:
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="images, folders of images, quoted patterns such as 'holiday/*.jpg', videos, numbers of webcams",
+        help="images, folders, quoted patterns such as 'holiday/*.jpg', videos, rtsp://..., numbers of webcams",
     )
     parser.add_argument(
         "--output",
@@ -213,6 +214,7 @@ def _add_evaluate(parser: options.Parser) -> None:
     )
     parser.add_argument("sources", metavar="SOURCE", nargs="+", type=options.source, help=SOURCES)
     parser.add_argument("--data", metavar="FOLDER", default=".", help=DATA)
+    options.add_classes(parser, "judge by")
     parser.add_argument(
         "--protocol",
         choices=typing.get_args(configs.Protocol),
@@ -293,6 +295,7 @@ def _add_convert(parser: options.Parser) -> None:
         help="new folder as FORMAT:PATH#SPLIT, such as yolo:converted",
     )
     parser.add_argument("--data", metavar="FOLDER", default=".", help=f"{DATA}; only for SOURCE")
+    options.add_classes(parser, "write")
     photos = parser.add_mutually_exclusive_group()
     photos.add_argument(
         "--link",
@@ -307,8 +310,55 @@ def _add_convert(parser: options.Parser) -> None:
 
 
 def _add_inspect(parser: options.Parser) -> None:
-    parser.add_argument("sources", metavar="SOURCE", nargs="+", type=options.source, help=SOURCES)
+    parser.add_argument(
+        "sources",
+        metavar="SOURCE",
+        nargs="+",
+        type=options.source,
+        help=SOURCES.replace("annotated images", "training images"),
+    )
+    parser.add_argument(
+        "--validation",
+        metavar="SOURCE",
+        nargs="+",
+        type=options.source,
+        default=[],
+        help="validation images, written in the same way; they are also looked for among the training images",
+    )
     parser.add_argument("--data", metavar="FOLDER", default=".", help=DATA)
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="decode no image, and compare images byte by byte alone; use it for large data sets",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        help="new folder for a page (index.html) with annotated images, training images as the network gets them "
+        "and their targets; for the pictures as PNG; and for all facts as json (default: none is written)",
+    )
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--preset",
+        type=options.one_of("preset", PRESETS),
+        metavar="PRESET",
+        default="faces",
+        help=f"settings by which sizes are judged, one of: {', '.join(PRESETS)} (default: %(default)s, the recipe "
+        "for real images)",
+    )
+    start.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="take these settings from a configuration file, such as the config.json of a run",
+    )
+    group = parser.add_argument_group("settings", "Settings of training and detection to try.")
+    sources = ("data", "train_sources", "validation_sources")
+    options.add_settings(group, configs.DataConfig, "the preset's", without=sources)
+    detection = ("max_side", "scales", "largest_object")
+    rest = [f.name for f in dataclasses.fields(configs.DecodeConfig) if f.name not in detection]
+    options.add_settings(group, configs.DecodeConfig, "the preset's", without=rest)
 
 
 def _add_export(parser: options.Parser) -> None:
@@ -388,7 +438,10 @@ COMMANDS: dict[str, tuple[str, Callable[[options.Parser], None]]] = {
     "fit": ("train a detector", _add_fit),
     "detect": ("find objects in images and videos", _add_detect),
     "evaluate": ("judge a detector, or a file of detections, on annotated images", _add_evaluate),
-    "inspect": ("count annotated images and their objects, and list their problems", _add_inspect),
+    "inspect": (
+        "look at data sets before training: sizes, duplicates, pictures, suggested settings",
+        _add_inspect,
+    ),
     "convert": ("write annotated images in another format", _add_convert),
     "export": ("write a detector as a file for applications", _add_export),
     "demo": ("serve a page to try a detector on images", _add_demo),

@@ -1,18 +1,18 @@
-"""Checks that all readers share, so that every format is treated alike."""
+"""Checks that all readers share, so that every format is treated alike. `lists` has those of lists."""
 
 from __future__ import annotations
 
 import codecs
+import difflib
 import math
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from unitbox_tf import images
+from unitbox_tf.datasets import names
 from unitbox_tf.problems import Problems
 
 LARGEST_FILE = (
@@ -20,15 +20,14 @@ LARGEST_FILE = (
 )  # bytes; limit for a settings file or a file about one image. Real files are far smaller
 LARGEST_NUMBER = 1e300  # in a list of objects: sums of such numbers are finite
 LABEL_FILES = ("labels.txt", "classes.txt")
-LEAVES = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)")  # absolute, or with ".."
-UNUSABLE = re.compile(
-    "[\x00-\x1f\x7f\ud800-\udfff]"
-)  # in names: control characters, half characters
+LEAVES, UNUSABLE = names.LEAVES, names.UNUSABLE
 
 OUTSIDE = "path outside the data set"  # kinds of problems that several modules report
 TWICE = "image listed twice"
 ABSENT = "image listed but absent"
+ELSEWHERE = "images found by the ends of their paths"
 MALFORMED = "malformed line"
+UNREADABLE = "object that cannot be read"
 
 
 def lines(path: Path, *, small: bool = False, problems: Problems | None = None) -> list[str]:
@@ -70,7 +69,7 @@ def numbers(
 
     Their number must be one of `counts`. If not, there is a problem, and the result is None.
     """
-    values = _floats(text.split())
+    values = floats(text.split())
     if values is not None and len(values) in counts:
         return values
     expected = " or ".join(map(str, counts))
@@ -79,7 +78,7 @@ def numbers(
     return None
 
 
-def _floats(words: Sequence[str]) -> list[float] | None:
+def floats(words: Sequence[str]) -> list[float] | None:
     """`words` as numbers up to `LARGEST_NUMBER`; None if one of them is none."""
     try:
         values = [float(word) for word in words]
@@ -92,11 +91,19 @@ def _floats(words: Sequence[str]) -> list[float] | None:
 
 def fault_of_name(name: str) -> tuple[str, str] | None:
     """The reason why an image below a folder cannot have this name: kind of problem and message; None if it can."""
-    if LEAVES.search(name):
+    if names.LEAVES.search(name):
         return OUTSIDE, f"expected a path below the data set's folder, received {name[:200]!r}"
-    if UNUSABLE.search(name) or os.path.normpath(name) == ".":
+    if names.UNUSABLE.search(name) or os.path.normpath(name) == ".":
         return "unusable name", f"expected the name of an image, received {name[:200]!r}"
     return None
+
+
+def unreadable(problems: Problems, where: str, message: str) -> None:
+    """Reports an object that cannot be read; `message` says what was expected, and what came.
+
+    The image of the object must be left out: training would learn that nothing is there.
+    """
+    problems.add(UNREADABLE, where, f"{message}: the image is left out")
 
 
 def ignored(
@@ -142,20 +149,20 @@ def read_small(path: Path) -> bytes:
     return content
 
 
-def file_of(root: Path, split: str, suffix: str, others: Sequence[str] = ()) -> Path:
-    """The file `root`, or `split + suffix` in the folder `root`, or one of `others` there, or its only such file.
+def file_of(root: Path, split: str, suffix: str) -> Path:
+    """The file `root`, or `split + suffix` in the folder `root`, or the only such file there.
 
     Raises `ValueError` if there is none, or if there are several and no `split` names one.
     """
     if root.is_file():
         return root
-    if split:
-        named = [root / name for name in (f"{split}{suffix}", *others)]
-        found = [path for path in named if path.is_file()]
-        if not found:
-            raise ValueError(f"expected {' or '.join(map(str, named))}: no such file")
-        return found[0]
     found = sorted(root.glob(f"*{suffix}"))
+    if split:
+        path = root / f"{split}{suffix}"
+        if not path.is_file():
+            known = [path.stem for path in found]
+            raise ValueError(f"expected {path}: no such file. {known_splits(split, known)}")
+        return path
     if len(found) != 1:
         names = [path.name for path in found]
         raise ValueError(
@@ -163,6 +170,15 @@ def file_of(root: Path, split: str, suffix: str, others: Sequence[str] = ()) -> 
             f"name one after '#', without {suffix}"
         )
     return found[0]
+
+
+def known_splits(split: str, known: Sequence[str]) -> str:
+    """The sentences of a message that say which splits there are, and which of them may be meant by `split`."""
+    if not known:
+        return "There are no splits"
+    near = difflib.get_close_matches(split, known, 1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    return f"There are {list(known)[:20]}.{meant}"
 
 
 def listed_class_names(folder: Path) -> tuple[str, ...] | None:
@@ -182,107 +198,6 @@ def listed_class_names(folder: Path) -> tuple[str, ...] | None:
         if not name or name in names[: number - 1]:
             raise ValueError(f"{path}:{number}: expected the name of another class: {name!r}")
     return names
-
-
-class Listed(NamedTuple):
-    """An image in a list: name, number of the name's line, lines of the objects, number of the first line."""
-
-    name: str
-    line: int
-    rows: list[str]
-    first: int
-
-
-def listed_photos(
-    path: Path, is_name: Callable[[str], bool], *, problems: Problems | None = None
-) -> Iterator[Listed]:
-    """The images in a list that repeats: an image's name, the number of its objects, a line for each of them.
-
-    FDDB and WIDER FACE list their images in this way. WIDER FACE has one line of zeros for an image
-    without a face; this line is skipped. Where the list is broken, a problem is reported, and reading
-    goes on at the next line that `is_name`. A list is broken where the number of objects is missing,
-    or where there are fewer or more lines than this number says.
-    """
-    found = Problems.of(problems)
-    text = lines(path, problems=found)
-    at = 0
-
-    def report(kind: str, line: int, message: str) -> None:
-        found.add(kind, f"{path}:{line}", message)
-
-    while at < len(text):
-        name, line = text[at].strip(), at + 1
-        at += 1
-        if not name:
-            continue
-        if not is_name(name) and len(_floats(name.split()) or []) > 1:
-            report(MALFORMED, line, f"expected an image's name, received an object: {name[:200]!r}")
-            continue
-        count_text = text[at].strip() if at < len(text) else ""
-        if not (count_text.isdecimal() and len(count_text) < 20):
-            report(MALFORMED, at + 1, f"expected a count of objects, received {count_text[:200]!r}")
-            while at < len(text) and not is_name(text[at].strip()):
-                at += 1
-            continue
-        first, count = at + 1, int(count_text)
-        end = min(first + count, len(text))
-        rows = text[first:end]
-        while (
-            rows and not rows[-1].strip() and end == len(text)
-        ):  # empty lines at the end of the file
-            rows.pop()
-        for index, row in enumerate(rows):
-            if is_name(row.strip()):
-                rows = rows[:index]
-                message = f"expected {count} lines of objects, the next image follows {index}"
-                report("image ends early", first, message)
-                break
-        else:
-            if len(rows) < count:
-                message = f"expected {count} lines of objects, the file ends after {len(rows)}"
-                report("file ends early", first, message)
-        at = first + len(rows)
-        yield Listed(name, line, rows, first + 1)
-        if count == 0 and at < len(text) and set(text[at].split()) == {"0"}:
-            at += 1
-
-
-def objects(
-    path: Path, listed: Listed, counts: Sequence[int], *, problems: Problems | None = None
-) -> tuple[np.ndarray, list[str]]:
-    """The lines of an image's objects as a table, and their places; malformed lines are left out.
-
-    Args:
-        path: the list.
-        listed: the image in it.
-        counts: how many numbers a line may have.
-        problems: malformed lines are added here.
-
-    Returns:
-        The table `[N, max(counts)]` float64, NaN where a line has fewer numbers, and `N` places.
-    """
-    problems = Problems.of(problems)
-    name, width = str(path), max(counts)
-    rows = listed.rows
-    # All lines at once where they have the same form, as nearly always: this takes half the time.
-    words = " ; ".join(rows).split()
-    each = (len(words) + 1) // max(len(rows), 1)
-    if each - 1 in counts and words[each - 1 :: each] == [";"] * (len(rows) - 1):
-        del words[each - 1 :: each]
-        values = _floats(words)
-        if values is not None:
-            table = np.full((len(rows), width), np.nan)
-            table[:, : each - 1] = np.reshape(values, (len(rows), -1))
-            return table, [
-                f"{name}:{line}" for line in range(listed.first, listed.first + len(rows))
-            ]
-    kept, places = [], []
-    for line, row in enumerate(rows, listed.first):
-        values = numbers(row, counts, f"{name}:{line}", problems=problems)
-        if values is not None:
-            kept.append(values + [np.nan] * (width - len(values)))
-            places.append(f"{name}:{line}")
-    return np.reshape(np.array(kept, np.float64), (-1, width)), places
 
 
 class Folder:
@@ -310,42 +225,95 @@ class Folder:
 
 
 class Photos:
-    """Finds the images of a data set by the names in its lists, and refuses files outside the data set.
+    """Finds the images of a data set by the names in its lists, and takes no file outside the data set.
 
-    A name is refused, and reported as a problem, if it is absolute, has `..`, leaves the folder
-    through a symbolic link, has control characters, or was listed before. The first of two is kept.
+    A name is a path below one of the folders of images, or below the data set's root. Names that other
+    tools and other systems write are understood; see `names.Names.find`.
+
+    A name is refused, and reported as a problem, if it leaves the data set (also through a symbolic
+    link), has control characters, or names no file.
     """
 
     def __init__(
-        self, folder: Path, *, needed: bool = True, problems: Problems | None = None
+        self,
+        folder: Path,
+        *,
+        others: Sequence[Path] = (),
+        root: Path | None = None,
+        needed: bool = True,
+        problems: Problems | None = None,
     ) -> None:
-        """`folder` has the images. Absent images are a problem only if they are `needed`."""
-        self._folder = Folder(folder)
+        """Knows where the images are.
+
+        Args:
+            folder: has the images. Names in lists are paths below this folder.
+            others: further folders that may have images, in the order in which they are searched.
+            root: the folder of the whole data set, which is searched last; None if it is `folder`.
+            needed: absent images are a problem.
+            problems: refused names are added here.
+        """
+        tops = list(dict.fromkeys([folder, *others, root or folder]))
+        self._folders = [Folder(top) for top in tops]
+        self._names = names.Names(tops)
         self._problems = Problems.of(problems)
         self._needed = needed
-        self._listed: dict[str, str] = {}
+        self._listed: dict[Path, str] = {}
         self._stems: dict[str, dict[str, str]] = {}
+        self._replaced: set[str] = set()  # what files found by the end of a path have before it
 
     def find(self, name: str, where: str) -> Path | None:
-        """The file of the image `name`, a path below the folder; None if it is refused. The name stands at `where`."""
-        fault = fault_of_name(name)
-        if fault:
-            self._problems.add(fault[0], where, fault[1])
+        """The file of the image `name`; None if it is refused. The name stands at `where`.
+
+        A file that was found before is refused, too: the first of two is kept.
+        """
+        path = self._checked(name, where, self._names.find(name))
+        if path is None:
             return None
-        known = os.path.normpath(name)
-        if known in self._listed:
-            message = f"{name!r} is listed at {self._listed[known]} already, which is kept"
+        if path in self._listed:
+            message = f"{name!r} is listed at {self._listed[path]} already, which is kept"
             self._problems.add(TWICE, where, message)
             return None
-        self._listed[known] = where
-        path = self._folder.path / name
-        if not self._folder.contains(path):
-            self._problems.add(OUTSIDE, where, f"{path} is a link that leaves the folder")
-            return None
-        if self._needed and not os.path.isfile(path):
-            self._problems.add(ABSENT, where, f"{path} does not exist")
-            return None
+        self._listed[path] = where
         return path
+
+    def find_all(self, listed: Sequence[tuple[str, str]]) -> list[Path | None]:
+        """The files of all names in a list, each with its place; None for a name that is refused.
+
+        Several names may have one file. Since all names are known, a path of another machine is
+        understood, too, if it ends with the path of a file here that no other name means. This is reported.
+        """
+        found = [self._names.find(name) for name, _ in listed]
+        ends = [
+            self._names.find_end(name) if path is None and not names.UNUSABLE.search(name) else None
+            for path, (name, _) in zip(found, listed, strict=True)
+        ]
+        meant: dict[str, set[str]] = {}  # by file, the names
+        for path, end, (name, _) in zip(found, ends, listed, strict=True):
+            if path or end:
+                meant.setdefault(path or end or "", set()).add(names.forms(name)[-1])
+        unclear = {end for end in ends if end and len(meant[end]) > 1}
+        files: list[Path | None] = []
+        for path, end, (name, where) in zip(found, ends, listed, strict=True):
+            file = path or end
+            if file in unclear:
+                others = sorted(meant[file] - {names.forms(name)[-1]})[:3]
+                message = f"expected an image of its own for {name[:200]!r}: {file} may also be"
+                self._problems.add(ABSENT, where, f"{message} {others}")
+                files.append(None)
+                continue
+            if end:
+                self._report_end(name, where, end)
+            files.append(self._checked(name, where, file))
+        return files
+
+    def below(self, path: Path) -> str:
+        """The name of an image that was found: its path below the folder that has it, with slashes."""
+        text = os.fspath(path)
+        for folder in self._folders:
+            before = os.path.join(folder.path, "")
+            if text.startswith(before):
+                return text[len(before) :].replace(os.sep, "/")
+        return text
 
     def name_of(self, stem: str, default: str = ".jpg") -> str:
         """The name of the image `stem`, for formats without suffixes. `default` is the suffix if there is no file."""
@@ -353,15 +321,46 @@ class Photos:
             return stem
         folder, _, last = stem.rpartition("/")
         if folder not in self._stems:
-            path = self._folder.path / folder
-            # Not Path.is_dir, which raises for names that are too long.
-            names = sorted(os.listdir(path), reverse=True) if os.path.isdir(path) else []
-            parts = (os.path.splitext(name) for name in names)
+            listing = self._names.listing(os.path.join(self._folders[0].path, folder))
+            parts = map(os.path.splitext, sorted(listing.names, reverse=True))
             self._stems[folder] = {a: b for a, b in parts if b.lower() in images.IMAGE_SUFFIXES}
         return stem + self._stems[folder].get(last, default)
 
+    def _checked(self, name: str, where: str, found: str | None) -> Path | None:
+        """The file `found` for `name`; None, after a report, if there is none or it lies outside."""
+        fault = None if found else fault_of_name(name)
+        if fault:
+            self._problems.add(fault[0], where, fault[1])
+            return None
+        path = Path(found) if found else self._absent(name)
+        if not any(folder.contains(path) for folder in self._folders):
+            self._problems.add(OUTSIDE, where, f"{path} is a link that leaves the folder")
+            return None
+        if self._needed and not found:
+            self._problems.add(ABSENT, where, f"{path} does not exist")
+            return None
+        return path
+
+    def _absent(self, name: str) -> Path:
+        """The place where an image that is absent should be."""
+        parts = name.replace("\\", "/").split("/")
+        first = self._folders[0].path
+        return first.joinpath(*(parts[1:] if parts[0] == first.name and parts[1:] else parts))
+
+    def _report_end(self, name: str, where: str, end: str) -> None:
+        """Reports that `name` has more than the path of its file `end`: once for all names with the same before it."""
+        form, below = names.forms(name)[-1], self.below(Path(end))
+        before = form.rsplit("/", below.count("/") + 1)[0]
+        if before not in self._replaced:
+            self._replaced.add(before)
+            message = (
+                f"{name[:200]!r} is not in the data set: {end} is taken, and so are files for all "
+                f"names that begin with {before[:200]!r}"
+            )
+            self._problems.add(ELSEWHERE, where, message)
+
 
 def without_suffix(name: str) -> str:
-    """The name of an image without `.jpg`, `.jpeg` or `.png` at its end."""
+    """The name of an image without a suffix of `images.FORMATS` at its end."""
     stem, dot, suffix = name.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in images.IMAGE_SUFFIXES else name

@@ -1,12 +1,11 @@
-"""A folder of images with boxes in COCO's object detection json (Lin et al., ECCV 2014).
-
-Two layouts are known: a json file with its images beside it or in `images`, and COCO's own:
+"""Images with boxes in COCO's object detection json (Lin et al., ECCV 2014).
 
     instances.json                 annotations/instances_val2017.json
     images/1.jpg ...               val2017/000000000139.jpg ...
 
-Boxes are `x y w h`. An annotation with `"iscrowd": 1` or `"ignore": 1` is kept and ignored. Classes
-are numbered by ascending category id. Segmentations and keypoints are not read.
+`coco_layouts` has all layouts that are known. Boxes are `x y w h`. An object without a box has the box of
+its `segmentation`: polygons, or a mask. An annotation with `"iscrowd": 1` or `"ignore": 1` is kept
+and ignored. Classes are numbered by ascending category id. Keypoints are not read.
 """
 
 from __future__ import annotations
@@ -20,27 +19,45 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unitbox_tf.datasets import checks, writing
+from unitbox_tf.datasets import checks, coco_layouts, lists, outlines, writing
 from unitbox_tf.datasets.base import DataSet, Format, Ids
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
 MALFORMED = "malformed annotation"
+LEAVE = "boxes that leave their images"  # a kind of problem
+LIMIT = outlines.LARGEST_NUMBER
+NUMBERS = frozenset({int, float})
+FAR = 1.05  # a box leaves its image if an edge is beyond this multiple of the image's side
 
 
 class _Object(NamedTuple):
     image: Any
     category: Any
-    box: tuple[float, float, float, float]  # x y w h
+    box: tuple[float, float, float, float]  # x y w h, the latter two from 0
     ignore: bool
     area: float | None  # None if it is not stated, NaN if the stated value is unusable
 
 
-class _Image(NamedTuple):
-    """An image: its name, and its height and width if they are stated."""
+class _Unreadable(NamedTuple):
+    """An object that cannot be read, but may name its image and its category."""
 
-    name: str
+    image: Any
+    category: Any
+    message: str
+
+
+class _Image(NamedTuple):
+    """An image: its name (None if it cannot be used), and its height and width if they are stated."""
+
+    name: str | None
     size: tuple[int, int] | None
+
+
+class _Category(NamedTuple):
+    id: int | str
+    name: str
+    above: Any  # the supercategory
 
 
 class _Objects(NamedTuple):
@@ -63,30 +80,67 @@ class _Objects(NamedTuple):
     areas: np.ndarray
 
 
+class _Numbers:
+    """Finds what has an id, also if the id is a text here and a number there.
+
+    If no id is the same, an id of the same whole number is meant, if there is only one.
+
+    Attributes:
+        exact: the index of each id.
+    """
+
+    def __init__(self, ids: Sequence[int | str]) -> None:
+        self.exact = {id: index for index, id in enumerate(ids)}
+        self._whole: dict[int, int | None] = {}
+        for index, id in enumerate(ids):
+            number = outlines.whole(id)
+            if number is not None:
+                self._whole[number] = None if number in self._whole else index
+
+    def find(self, id: int | str | None) -> int | None:
+        """The index of the id; None if it is unknown."""
+        if id is None or id in self.exact:
+            return None if id is None else self.exact[id]
+        number = outlines.whole(id)
+        return None if number is None else self._whole.get(number)
+
+
 class Coco(DataSet):
     """The json file `root`, or the one that `split` names, or the only one in the folder `root`."""
 
     def __init__(self, root: Path, split: str) -> None:
-        """Parses the file. Raises `ValueError` if it is not COCO's json."""
-        self._path, content = _content(root, split)
-        self._split = split
+        """Parses the file.
+
+        Raises:
+            ValueError: it is not COCO's json, or two images or two categories have one id.
+        """
+        self._path = coco_layouts.json_file(root, split)
+        self._places = coco_layouts.photo_folders(self._path, root, split)
         self._problems = Problems(logged=False)  # found while parsing
-        categories = _categories(self._path, content)
-        self._class_names = tuple(str(category.get("name", id)) for id, category in categories)
-        self._classes = {id: index for index, (id, _) in enumerate(categories)}
+        content = _content(self._path)
+        categories = _categories(self._path, content["categories"])
         self._images = self._read_images(content["images"])
-        self._objects = self._read_objects(content["annotations"])
+        self._left_out: set[int] = set()  # images with an object that cannot be read
+        objects, used = self._read_objects(content["annotations"], categories)
+        self._class_names, self._classes = self._named(categories, used)
+        lookup = np.array([self._classes.get(each.id, -1) for each in categories], np.int32)
+        self._objects = _sorted(objects, lookup, len(self._images))
+        _check_edges(self._path, self._objects, list(self._images.values()), self._problems)
 
     def class_names(self) -> tuple[str, ...]:
-        """The names of the categories, by ascending id."""
+        """The names of the categories, by ascending id. Categories of one name are one class.
+
+        A supercategory of all others that no object has, as Roboflow writes it, is no class.
+        """
         return self._class_names
 
     def ids(self) -> Ids:
         """The ids of images and categories. An image that is listed twice has the first id."""
         by_name: dict[str, Any] = {}
-        for id, image in self._images.items():
-            by_name.setdefault(image.name, id)
-        return Ids({id: name for name, id in by_name.items()}, self._classes)
+        files = self._files(False, Problems(logged=False))
+        for id, (_, name) in zip(self._images, files, strict=True):
+            by_name.setdefault(name, id)
+        return Ids({id: name for name, id in by_name.items() if name}, self._classes)
 
     def annotations(
         self, *, photos: bool = True, problems: Problems | None = None
@@ -94,93 +148,201 @@ class Coco(DataSet):
         """The images in the order of the file. Their arrays cannot be written to: they share memory."""
         problems = Problems.of(problems)
         problems.add_all(self._problems.found)
-        beside, split = self._path.parent, self._split
-        candidates = [beside / "images", beside.parent / split if split else beside, beside]
-        folder = next(folder for folder in candidates if folder.is_dir())
-        found = checks.Photos(folder, needed=photos, problems=problems)
-        objects, begin = self._objects, 0
-        for (name, size), end in zip(self._images.values(), objects.ends.tolist(), strict=True):
-            those = slice(begin, end)
-            begin = end
-            boxes, areas = objects.boxes[those], objects.areas[those]
-            places = [f"{self._path}: annotations[{i}]" for i in objects.places[those].tolist()]
-            ignore = checks.ignored(boxes, objects.ignore[those], places, size, problems=problems)
-            photo = found.find(name, f"{self._path}: image {name!r}")
-            if photo is not None:
-                known = None if np.isnan(areas).all() else areas
-                labels = objects.classes[those]
-                yield Annotation(name, photo, boxes, labels, ignore, size=size, areas=known)
+        files = self._files(photos, problems)
+        same: dict[Path, list[int]] = {}
+        for index, (path, _) in enumerate(files):
+            if path is not None:
+                same.setdefault(path, []).append(index)
+        ids, images = list(self._images), list(self._images.values())
+        for path, indices in same.items():
+            sizes = {images[index].size for index in indices} - {None}
+            if len(sizes) > 1:
+                message = (
+                    f"expected one size, the file is listed with {sorted(filter(None, sizes))}"
+                )
+                problems.add(checks.TWICE, str(path), f"{message}: the image is left out")
+            if len(sizes) > 1 or not self._left_out.isdisjoint(indices):
+                continue
+            for index in indices[1:]:
+                message = f"has the file of the id {ids[indices[0]]!r}: their objects are joined"
+                problems.add(
+                    checks.TWICE, f"{self._path}: image with the id {ids[index]!r}", message
+                )
+            name = files[indices[0]][1]
+            yield lists.joined(
+                [self._annotation(i, images[i].size, path, name, problems) for i in indices]
+            )
 
-    def _read_images(self, images: list[Any]) -> dict[Any, _Image]:
-        """The usable images by id. Unusable ones are reported as problems."""
-        known: dict[Any, _Image] = {}
+    def _annotation(
+        self, index: int, size: tuple[int, int] | None, path: Path, name: str, problems: Problems
+    ) -> Annotation:
+        """The image at `index`, which has the file `path`, and its objects."""
+        objects = self._objects
+        own = slice(int(objects.ends[index - 1]) if index else 0, int(objects.ends[index]))
+        boxes, classes, areas = objects.boxes[own], objects.classes[own], objects.areas[own]
+        places = [f"{self._path}: annotations[{i}]" for i in objects.places[own].tolist()]
+        ignore = checks.ignored(boxes, objects.ignore[own], places, size, problems=problems)
+        known = None if np.isnan(areas).all() else areas
+        return Annotation(name, path, boxes, classes, ignore, size=size, areas=known)
+
+    def _files(self, needed: bool, problems: Problems) -> list[tuple[Path | None, str]]:
+        """The file of each image, and its name. An image that cannot be used has neither."""
+        (first, *others), root = self._places
+        photos = checks.Photos(first, others=others, root=root, needed=needed, problems=problems)
+        listed = [
+            (image.name, f"{self._path}: image {image.name!r}")
+            for image in self._images.values()
+            if image.name is not None
+        ]
+        found = iter(photos.find_all(listed))
+        paths = [next(found) if image.name is not None else None for image in self._images.values()]
+        return [(path, photos.below(path) if path else "") for path in paths]
+
+    def _read_images(self, images: list[Any]) -> dict[int | str, _Image]:
+        """The images by id. Unusable ones are reported as problems."""
+        known: dict[int | str, _Image] = {}
         for index, image in enumerate(images):
             where = f"{self._path}: images[{index}]"
-            try:
-                key, name = image["id"], image["file_name"]
-                if not isinstance(name, str):
-                    raise TypeError(f"expected a file_name, received {name!r}")
-                if key in known:
-                    message = f"id {key!r} is that of {known[key].name!r} already, which is kept"
-                    self._problems.add(checks.TWICE, where, message)
-                    continue
-                height, width = image.get("height"), image.get("width")
-                stated = type(height) is int and type(width) is int and min(height, width) > 0
-                known[key] = _Image(name, (height, width) if stated else None)
-            except (KeyError, TypeError, AttributeError) as error:
-                message = f"{error!r} in {str(image)[:200]}"
-                self._problems.add("malformed image", where, message)
+            id = _id(image.get("id")) if isinstance(image, dict) else None
+            name = image.get("file_name") if isinstance(image, dict) else None
+            if id is None or not isinstance(name, str):
+                message = f"expected an id and a file_name, received {image!r:.200}"
+                self._problems.add("malformed image", where, f"{message}: the image is left out")
+                name = None
+            if id is None:
+                continue
+            if id in known and known[id].name != name:
+                raise ValueError(
+                    f"{where}: expected an id of its own for {name!r:.200}: {known[id].name!r:.200} has "
+                    f"the id {id!r}, too, so nobody knows which objects belong to which image"
+                )
+            if id not in known:
+                height, width = map(outlines.whole, (image.get("height"), image.get("width")))
+                stated = (height, width) if height and width and min(height, width) > 0 else None
+                known[id] = _Image(name, stated)
         return known
 
-    def _read_objects(self, items: list[Any]) -> _Objects:
-        """The objects as arrays. `items` is emptied on the way, so that memory holds few objects twice."""
-        order = {id: index for index, id in enumerate(self._images)}
-        images, places, classes = array("q"), array("q"), array("i")
-        boxes, ignore, areas = array("d"), array("b"), array("d")
+    def _read_objects(
+        self, items: list[Any], categories: Sequence[_Category]
+    ) -> tuple[list[array[Any]], set[int]]:
+        """The columns of `_Objects` in the order of the file, with images before them; and the categories in use.
+
+        `items` is emptied on the way, so that memory holds few objects twice.
+        """
+        images = _Numbers(list(self._images))
+        labels = _Numbers([category.id for category in categories])
+        columns: list[array[Any]] = [array(code) for code in "qqdibd"]
+        belongs, places, boxes, classes, ignore, areas = columns
+        used: set[int] = set()
         for index, item in enumerate(items):
             items[index] = None
-            if self._is_usable(item, f"{self._path}: annotations[{index}]"):
-                images.append(order[item.image])
-                places.append(index)
-                classes.append(self._classes[item.category])
-                boxes.extend(item.box)
-                ignore.append(item.ignore)
-                areas.append(math.nan if item.area is None else item.area)
-        by_image = np.argsort(np.array(images, np.int64), kind="stable")
-        corners = np.array(boxes, np.float64).reshape(-1, 4)[by_image]
-        corners[:, 2:] += corners[:, :2]
-        ends = np.cumsum(np.bincount(np.array(images, np.int64), minlength=len(order)))
-        columns = (
-            np.array(places, np.int64)[by_image],
-            corners,
-            np.array(classes, np.int32)[by_image],
-            np.array(ignore, np.bool_)[by_image],
-            np.array(areas, np.float64)[by_image],
-        )
-        for column in columns:
-            column.flags.writeable = False  # annotations are views
-        return _Objects(ends, *columns)
-
-    def _is_usable(self, item: Any, where: str) -> bool:
-        """True if it is an object of a known image and category. If not, this is reported as a problem."""
-        if not isinstance(item, _Object):
-            message = f"expected image_id, category_id and bbox of 4 finite numbers: {item!r:.200}"
-            self._problems.add(MALFORMED, where, message)
-        elif item.image not in self._images:
-            self._problems.add(MALFORMED, where, f"no image has the id {item.image!r}")
-        elif item.category not in self._classes:
-            self._problems.add(MALFORMED, where, f"no category has the id {item.category!r}")
-        else:
+            if not isinstance(item, _Object):
+                self._leave_out(item, index, images, labels, used)
+                continue
+            image = images.exact.get(item.image)
+            label = labels.exact.get(item.category)
+            if image is None or label is None:
+                image, label = images.find(item.image), labels.find(item.category)
+                if image is None or label is None:
+                    self._leave_out(item, index, images, labels, used)
+                    continue
+            used.add(label)
+            belongs.append(image)
+            places.append(index)
+            boxes.extend(item.box)
+            classes.append(label)
+            ignore.append(item.ignore)
+            areas.append(math.nan if item.area is None else item.area)
             if item.area is not None and math.isnan(item.area):
                 message = "expected an area from 0; the area of its box is taken"
-                self._problems.add("malformed area", where, message)
-            return True
-        return False
+                self._problems.add("malformed area", f"{self._path}: annotations[{index}]", message)
+        return columns, used
+
+    def _leave_out(
+        self, item: Any, index: int, images: _Numbers, labels: _Numbers, used: set[int]
+    ) -> None:
+        """Reports an object that cannot be used, and leaves its image out, if the object names it."""
+        where = f"{self._path}: annotations[{index}]"
+        named = isinstance(item, _Object | _Unreadable)
+        image = images.find(item.image) if named else None
+        label = labels.find(item.category) if named else None
+        if label is not None:
+            used.add(label)
+        if image is None:
+            received = repr(item.image) if named else f"{item!r:.200}"
+            message = f"expected the image_id of an image, received {received}: belongs to no image"
+            self._problems.add(MALFORMED, where, f"{message}, and is not used")
+            return
+        self._left_out.add(image)
+        if isinstance(item, _Unreadable):
+            message = item.message
+        else:
+            known = ", ".join(map(repr, list(labels.exact)[:20]))
+            message = (
+                f"expected the category_id of a category ({known}), received {item.category!r:.200}"
+            )
+        checks.unreadable(self._problems, where, message)
+
+    def _named(
+        self, categories: Sequence[_Category], used: set[int]
+    ) -> tuple[tuple[str, ...], dict[Any, int]]:
+        """The names of the classes, and the class of each category that is one."""
+        names: dict[str, int] = {}
+        classes: dict[Any, int] = {}
+        for index, category in enumerate(categories):
+            others = [each for each in categories if each is not category]
+            above = bool(others) and all(each.above == category.name for each in others)
+            if above and index not in used:
+                continue
+            if category.name in names:
+                message = f"{category.name!r} is the name of several categories: they are one class"
+                self._problems.add("categories of one name", f"{self._path}: categories", message)
+            classes[category.id] = names.setdefault(category.name, len(names))
+        return tuple(names), classes
 
 
-def _content(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
-    """The json file and its content, with an `_Object` in place of each usable annotation."""
-    path = checks.file_of(root, split, ".json", [f"annotations/instances_{split}.json"])
+def _sorted(columns: Sequence[array[Any]], lookup: np.ndarray, num_images: int) -> _Objects:
+    """The objects sorted by image. `lookup` has the class of each category, by its index."""
+    kinds = (np.int64, np.int64, np.float64, np.int32, np.bool_, np.float64)
+    arrays: list[np.ndarray] = list(map(np.array, columns, kinds))
+    images, places, boxes, classes, ignore, areas = arrays
+    order = np.argsort(images, kind="stable")
+    corners = boxes.reshape(-1, 4)[order]
+    corners[:, 2:] += corners[:, :2]
+    ends = np.cumsum(np.bincount(images, minlength=num_images))
+    sorted_ = _Objects(
+        ends, places[order], corners, lookup[classes[order]], ignore[order], areas[order]
+    )
+    for column in sorted_:
+        column.flags.writeable = False  # annotations are views
+    return sorted_
+
+
+def _check_edges(
+    path: Path, objects: _Objects, images: Sequence[_Image], problems: Problems
+) -> None:
+    """Reports if most boxes leave their images: their numbers are corners, or are of larger images."""
+    nothing = (math.nan, math.nan)
+    sides = np.array([(image.size or nothing)[::-1] for image in images]).reshape(-1, 2)
+    limits = np.repeat(sides, np.diff(objects.ends, prepend=0), axis=0) * FAR
+    chosen = ~objects.ignore & ~np.isnan(limits[:, :1]).any(axis=1)
+    limits, first, last = limits[chosen], objects.boxes[chosen, :2], objects.boxes[chosen, 2:]
+    beyond = np.any(last > limits, axis=1)
+    count, total = int(beyond.sum()), len(limits)
+    if count * 2 <= total:
+        return
+    corners = ((last - first > first) & (last - first <= limits)).all(axis=1)
+    reason = (
+        "they look like the corners x0 y0 x1 y1"
+        if corners.mean() > 0.9
+        else "were they drawn on larger images?"
+    )
+    message = f"{count} of {total} boxes end beyond their images: expected x y width height; "
+    problems.add(LEAVE, f"{path}: annotations", message + reason)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """The content of the json file, with an `_Object` or an `_Unreadable` in place of each annotation."""
     try:
         # Objects are made small while they are read: polygons would take many times the memory.
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_object)
@@ -192,37 +354,89 @@ def _content(root: Path, split: str) -> tuple[Path, dict[str, Any]]:
     expected = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in expected):
         raise ValueError(f"{path}: expected COCO's images, annotations and categories")
-    return path, content
+    return content
 
 
 def _object(item: dict[str, Any]) -> Any:
-    """A json object. A usable annotation becomes an `_Object`; anything else stays as it is."""
-    if "bbox" not in item:
+    """A json object. An annotation becomes an `_Object` or an `_Unreadable`; anything else stays as it is."""
+    if "image_id" not in item and "bbox" not in item:
         item.pop("segmentation", None)
         return item
-    try:
-        image, category, box = item["image_id"], item["category_id"], item["bbox"]
-        hash((image, category))
-        if all(type(value) in (int, float) for value in box):
-            x, y, width, height = map(float, box)
-            if math.isfinite(x + y + width + height):
-                ignore = bool(item.get("iscrowd", 0)) or bool(item.get("ignore", 0))
-                area = item.get("area")
-                if area is not None:
-                    usable = isinstance(area, int | float) and math.isfinite(area) and area >= 0
-                    area = float(area) if usable else math.nan
-                return _Object(image, category, (x, y, width, height), ignore, area)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        pass
-    return item
+    image, category = _id(item.get("image_id")), _id(item.get("category_id"))
+    if category is None:
+        message = f"expected a category_id, received {item.get('category_id')!r:.200}"
+        return _Unreadable(image, None, message)
+    box = _box(item)
+    if box is None:
+        received = f"{item.get('bbox')!r:.100} and {item.get('segmentation')!r:.100}"
+        message = "expected a bbox of 4 finite numbers, or a segmentation that is one, received "
+        return _Unreadable(image, category, message + received)
+    ignore, crowd = item.get("ignore", 0), item.get("iscrowd", 0)
+    if type(ignore) is not int or type(crowd) is not int:
+        ignore, crowd = outlines.flag(ignore), outlines.flag(crowd)
+        if ignore is None or crowd is None:
+            received = f"{item.get('iscrowd')!r:.100} and {item.get('ignore')!r:.100}"
+            message = f"expected an iscrowd and ignore of 0 or 1, received {received}"
+            return _Unreadable(image, category, message)
+    area = item.get("area")
+    if area is not None and (type(area) is not float or not 0 <= area <= LIMIT):
+        area = outlines.number(area)
+        area = math.nan if area is None or area < 0 else area
+    if not (ignore or crowd) and min(box[2:]) < 0:  # corners that were swapped
+        x, y, width, height = box
+        box = min(x, x + width), min(y, y + height), abs(width), abs(height)
+    return _Object(image, category, box, bool(ignore or crowd), area)
 
 
-def _categories(path: Path, content: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
-    """Ids and categories, by ascending id."""
+def _id(value: Any) -> int | str | None:
+    """An id, whole numbers as such; None if it is none."""
+    return value if type(value) in (int, str) else outlines.whole(value)
+
+
+def _box(item: dict[str, Any]) -> tuple[float, float, float, float] | None:
+    """The box `x y w h` of an annotation: its `bbox`, or that of its `segmentation` if it has no usable one."""
+    box = item.get("bbox")
+    if type(box) is list and len(box) == 4:  # nearly always; this takes half the time
+        x, y, width, height = box
+        if {type(x), type(y), type(width), type(height)} <= NUMBERS:
+            inside = -LIMIT <= x <= LIMIT and -LIMIT <= y <= LIMIT
+            if inside and 0 < width <= LIMIT and 0 < height <= LIMIT:
+                return x, y, width, height
     try:
-        return sorted(((c["id"], c) for c in content["categories"]), key=lambda pair: pair[0])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected categories with ids: {error!r}") from error
+        values = outlines.numbers(box) or []
+        around = outlines.box_of(item.get("segmentation"))
+    except RecursionError:
+        return None
+    usable = len(values) == 4
+    if usable and values[2] > 0 and values[3] > 0:
+        return tuple(values)  # type: ignore[return-value]
+    if around and (around.has_area or not usable):
+        return around.x0, around.y0, around.x1 - around.x0, around.y1 - around.y0
+    if not usable:
+        return None
+    x, y, width, height = values
+    return x, y, width, height
+
+
+def _categories(path: Path, items: Sequence[Any]) -> list[_Category]:
+    """The categories by ascending id. Raises `ValueError` if one has no id, or two have the same."""
+    found: dict[int | str, _Category] = {}
+    for item in items:
+        id = _id(item.get("id")) if isinstance(item, dict) else None
+        if id is None:
+            raise ValueError(f"{path}: expected categories with ids, received {item!r:.200}")
+        name = str(item.get("name") or "").strip()
+        if id in found and found[id].name != (name or str(id)):
+            raise ValueError(
+                f"{path}: expected an id of its own for the category {name!r}: {found[id].name!r} has the "
+                f"id {id!r}, too, so nobody knows which objects are which"
+            )
+        found[id] = _Category(id, name or str(id), item.get("supercategory"))
+    # Whole numbers first: they cannot be compared with texts.
+    ids = sorted(
+        found, key=lambda id: (isinstance(id, str), 0 if isinstance(id, str) else id, str(id))
+    )
+    return [found[id] for id in ids]
 
 
 def write(

@@ -14,7 +14,7 @@ import numpy as np
 
 from unitbox_tf import files
 from unitbox_tf.datasets import Source
-from unitbox_tf.evaluation import matching, protocols
+from unitbox_tf.evaluation import matching, protocols, results
 from unitbox_tf.evaluation.by_class import ByClass
 from unitbox_tf.evaluation.results import Results
 from unitbox_tf.problems import PROBLEMS_FILE, Problems
@@ -48,7 +48,8 @@ class Evaluation:
     Attributes:
         facts: the conditions of the metrics: detector, protocol, annotations, images.
         judged: the outcome of each decoder by its name, or of a file of detections by the file's name.
-        class_names: the detector's class names; empty if detections were judged.
+        class_names: the names of the classes: the detector's; for detections from files, those of the
+            annotations, and then those that only detections have; empty if nobody named them.
         sources: the sources of the annotations.
         problems: items that could not be used.
     """
@@ -80,9 +81,8 @@ class Evaluation:
 
         Empty for protocols that know one class, `fddb` and `wider_face`.
         """
-        names = self.class_names or next(filter(None, (s.class_names() for s in self.sources)), ())
         made = {label: row.report.by_class for label, row in self.judged.items()}
-        return {label: make(names) for label, make in made.items() if make is not None}
+        return {label: make(self.class_names) for label, make in made.items() if make is not None}
 
     def table(self) -> str:
         """The facts and the metrics in lines, for people."""
@@ -110,7 +110,7 @@ class Evaluation:
         for label, row in self.judged.items():
             part = folder / label
             part.mkdir(exist_ok=True)
-            _save_detections(row, self.sources, part / "detections.json")
+            _save_detections(row, self.sources, self.class_names, part / "detections.json")
             row.report.save(part, label)
             if label in self.by_class:
                 draw_confusion(self.by_class[label], part / CONFUSION_FILE)
@@ -218,21 +218,20 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _save_detections(row: Judged, sources: Sequence[Source], path: Path) -> None:
+def _save_detections(
+    row: Judged, sources: Sequence[Source], class_names: Sequence[str], path: Path
+) -> None:
     """Writes COCO's results, with the ids of the COCO json if that is the source of the annotations."""
     images: dict[str, Any] = {}
-    categories: dict[int, Any] = {}
     ids = sources[0].ids() if len(sources) == 1 else None
     if ids is not None:
         images = {name: id for id, name in ids.images.items()}
-        categories = {index: id for id, index in ids.categories.items()}
+    categories = results.category_ids(sources, class_names) if class_names else None
     rows: list[dict[str, Any]] = []
     for index, annotation in enumerate(row.annotations):
         found, labels = row.results.rectangles(index), row.results.classes[index]
-        # A detector may know more classes than the json.
-        category_ids = {label: categories.get(label, label + 1) for label in labels.tolist()}
         image_id = images.get(annotation.name)
-        rows += coco_rows(annotation.name, found, labels, image_id, category_ids)
+        rows += coco_rows(annotation.name, found, labels, image_id, categories, class_names)
     files.write(path, json.dumps(rows))
 
 

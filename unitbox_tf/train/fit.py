@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from unitbox_tf import files, losses, progress, registry, runs
 from unitbox_tf.config import Config, LossConfig, TrainConfig
+from unitbox_tf.datasets import readiness
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.detect.transfer import Taken
 from unitbox_tf.problems import Problems
@@ -88,7 +89,7 @@ def fit(
     training fails before it has stored anything, none of the folders that it made remains.
 
     Args:
-        config: the settings.
+        config: the settings. If they do not name the classes, the classes of the training data are taken.
         train: a sequence of `Annotation` or of sources, or a shuffled `tf.data.Dataset` as described in
             `train.examples`, which streams through augmentation. None takes the sources of `config`.
         validation: the same. The first `config.train.validation_images` elements of a data set are
@@ -100,7 +101,8 @@ def fit(
         problems: unusable items are added here.
 
     Raises:
-        ValueError: an argument is of another kind, or settings or data cannot be used.
+        ValueError: an argument is of another kind, settings or data cannot be used, or `datasets.readiness`
+            refuses the data: a class without objects, or validation images among the training images.
         Diverged: the loss is not a number any more. This is a `ValueError`, too.
     """
     problems = Problems.of(problems)
@@ -108,9 +110,18 @@ def fit(
     config = threshold.settled(config)
     _check_alpha(config.loss)
     run = _folder(config.train, name) if resume is None else Path(resume)
+    train = examples.opened(train, "train", config)
+    validation = examples.opened(validation, "validation", config)
+    config = examples.with_class_names(config, train, validation, resume)
     with _hardware(config.train) as jit:
         shown = examples.training(train, config, problems=problems)
-        judged = examples.validation(validation, config, problems=problems)
+        judged = examples.validation(validation, config, train=train, problems=problems)
+        readiness.check(
+            None if isinstance(shown.examples, tf.data.Dataset) else shown.examples,
+            judged.annotations,
+            config,
+            problems=problems,
+        )
         model, history, taken = _model(config, jit, None if resume is None else run)
         freeze = FreezeBackbone(config.train.freeze_epochs)
         store = StoreRun(run, history, config.train.validation_protocol, freeze)
