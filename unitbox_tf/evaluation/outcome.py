@@ -81,9 +81,8 @@ class Evaluation:
 
         Empty for protocols that know one class, `fddb` and `wider_face`.
         """
-        names = self.class_names or next(filter(None, (s.class_names() for s in self.sources)), ())
         made = {label: row.report.by_class for label, row in self.judged.items()}
-        return {label: make(names) for label, make in made.items() if make is not None}
+        return {label: make(self.class_names) for label, make in made.items() if make is not None}
 
     def table(self) -> str:
         """The facts and the metrics in lines, for people."""
