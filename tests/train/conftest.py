@@ -5,6 +5,7 @@ import types
 
 import keras
 import pytest
+import tensorflow as tf
 
 from unitbox_tf import registry
 from unitbox_tf.network.backbones import Backbone, Preprocessing
@@ -35,7 +36,7 @@ def _two_layers(config, seed=0):
 
 @pytest.fixture
 def eager(monkeypatch):
-    """Runs train without tracing and without judging, which take the longest; they store what they have learned."""
+    """Runs train without tracing, reading and judging, which take the longest; they store what they have learned."""
     compiled = fit._compile
 
     def compile_eagerly(model, *settings):
@@ -43,6 +44,11 @@ def eager(monkeypatch):
         model.run_eagerly = True
 
     monkeypatch.setattr(fit, "_compile", compile_eagerly)
+    ones = tf.ones([2, 16, 16, 4])
+    targets = {"confidence": ones[..., :2], "distances": ones}
+    weights = {name: ones[..., 0] for name in targets}
+    batch = tf.data.Dataset.from_tensors((100 * ones[..., :3], targets, weights))
+    monkeypatch.setattr(fit, "_batches", lambda *_: (batch.repeat(), batch))
     monkeypatch.setattr(fit, "_callbacks", lambda *given: [given[3].freeze, given[3]])
     monkeypatch.setattr(fit, "finish", lambda *_, **__: (None, {}))
 

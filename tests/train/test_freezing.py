@@ -135,7 +135,7 @@ def test_a_network_is_stored_as_not_frozen_in_the_middle_of_an_epoch():
 
 
 def test_a_run_with_a_frozen_backbone_is_resumed(whole, eager):
-    """One image alone, so that a resumed run sees the same as an uninterrupted one."""
+    """Each batch is the same, so that a resumed run sees the same as an uninterrupted one."""
     given = {"train": [synthetic.draw(0)], "validation": [synthetic.draw(1)]}
     config = changed(
         whole, optimizer="adam", weight_decay=0.0, freeze_epochs=1, schedule="constant", warmup=0.0
