@@ -227,7 +227,8 @@ def test_a_corrupt_photo_is_survived_and_counted(tiny_config, tmp_path):
             objects.append({"image_id": number, "category_id": 1 + number % 2, "bbox": box})
     objects.append({"image_id": 0, "category_id": 1, "bbox": [5, 5, 0, 9]})
     images.append({"id": 9, "file_name": "absent.png"})
-    content = {"images": images, "annotations": objects, "categories": [{"id": 1}, {"id": 2}]}
+    categories = [{"id": 1, "name": "object"}, {"id": 2, "name": "other"}]
+    content = {"images": images, "annotations": objects, "categories": categories}
     (photos / "instances.json").write_text(json.dumps(content))
     config = dataclasses.replace(
         changed(tiny_config, output=str(tmp_path / "runs"), run="a"),
