@@ -286,6 +286,34 @@ def test_rows_of_coco_name_the_image_that_they_are_of(found):
         found.to_coco()
 
 
+def test_rows_of_coco_name_the_class(found):
+    rows = found.to_coco("a.jpg", class_names=("cat", "dog"))
+    assert [row["category_name"] for row in rows] == [("cat", "dog")[i] for i in found.classes]
+    assert [row["category_id"] for row in rows] == (found.classes + 1).tolist()
+    with pytest.raises(ValueError, match="Expected a name for each class up to 1"):
+        found.to_coco("a.jpg", class_names=("cat",))
+    with pytest.raises(ValueError, match="Expected category_ids with a number for the class"):
+        found.to_coco("a.jpg", category_ids={5: 1})
+
+
+def test_numpy_numbers_and_paths_are_ready_for_json(found):
+    rows = found.to_coco(
+        Path("folder") / "a.jpg",
+        image_id=np.int64(7),
+        category_ids={np.int64(0): np.int32(3), np.int64(1): np.uint8(18)},
+        class_names=np.array(["cat", "dog"]),
+    )
+    written = json.loads(json.dumps(rows))
+    assert written == rows
+    assert rows[0]["file_name"] == "folder/a.jpg"
+    assert rows[0]["image_id"] == 7
+    assert {row["category_id"] for row in rows} <= {3, 18}
+    text = found.to_coco(np.str_("a.jpg"), image_id=np.str_("x7"))
+    assert json.loads(json.dumps(text))[0]["image_id"] == "x7"
+    with pytest.raises(ValueError, match="Expected image_id as whole numbers or texts"):
+        found.to_coco("a.jpg", image_id=1.5)
+
+
 @given(arrays(np.float32, (3, 4), elements=st.floats(0, 1e5, width=32)), st.floats(0, 1, width=32))
 def test_tables_hold_every_number_to_its_last_bit(boxes, score):
     whole = Detections(boxes, np.full(3, score, np.float32), np.arange(3, dtype=np.int32), (9, 9))

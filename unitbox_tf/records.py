@@ -268,23 +268,29 @@ class Detections:
 
     def to_coco(
         self,
-        file_name: str | None = None,
+        file_name: str | os.PathLike[str] | None = None,
         image_id: int | str | None = None,
         category_ids: Mapping[int, int] | None = None,
+        class_names: Sequence[str] = (),
     ) -> list[dict[str, Any]]:
         """COCO's results: one dict for each detection, ready for `json.dump`. Lists of several images may be joined.
 
         Args:
-            file_name: the image's file name; left out if None.
+            file_name: the image's file name, a text or a path; left out if None.
             image_id: the image's id in COCO's annotations, which pycocotools needs; left out if None.
             category_ids: COCO's number of each class; None numbers the classes from 1 in their order.
+            class_names: the names of the classes. Each row then has its `category_name`, by which
+                `evaluate` finds the class, whatever its number is. Without names it is left out.
 
         Raises:
-            ValueError: neither `file_name` nor `image_id` is given, so the rows would name no image.
+            ValueError: neither `file_name` nor `image_id` is given, so the rows would name no image; an id
+                has another type; or a class has no id or no name.
         """
         if file_name is None and image_id is None:
             raise ValueError("Expected file_name or image_id. Received neither")
-        return coco_rows(file_name, self.rectangles(), self.classes, image_id, category_ids)
+        return coco_rows(
+            file_name, self.rectangles(), self.classes, image_id, category_ids, class_names
+        )
 
     def to_csv(
         self, class_names: Sequence[str] = (), image: str | None = None, header: bool = True
@@ -356,32 +362,70 @@ class Detections:
 
 
 def coco_rows(
-    file_name: str | None,
+    file_name: str | os.PathLike[str] | None,
     rows: np.ndarray,
     classes: np.ndarray,
     image_id: int | str | None = None,
     category_ids: Mapping[int, int] | None = None,
+    class_names: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """COCO's results of one image: `image_id`, `file_name`, `category_id`, `bbox` x, y, width, height, `score`.
+    """COCO's results of one image: `image_id`, `file_name`, `category_id`, `category_name`, `bbox`, `score`.
 
     Args:
-        file_name: the image's file name; left out if None.
+        file_name: the image's file name; left out if None. A path is written with slashes.
         rows: `x y w h score` `[K, 5]` in pixels of the image, written without changes.
         classes: `[K]`, from 0.
         image_id: the image's id; left out if None.
         category_ids: the number of each class; None numbers the classes from 1 in their order.
+        class_names: the names of the classes; the category's name is left out without them.
+
+    Raises:
+        ValueError: an id is no number or text, or a class has no id or no name.
     """
-    image = {"image_id": image_id, "file_name": file_name}
-    known = {name: value for name, value in image.items() if value is not None}
+    known: dict[str, Any] = {}
+    if image_id is not None:
+        known["image_id"] = _plain_id(image_id, "image_id")
+    if file_name is not None:
+        path = isinstance(file_name, os.PathLike)
+        known["file_name"] = Path(file_name).as_posix() if path else str(file_name)
+    categories = {
+        label: _category(label, category_ids, class_names) for label in set(classes.tolist())
+    }
     return [
-        {
-            **known,
-            "category_id": label + 1 if category_ids is None else category_ids[label],
-            "bbox": row[:4],
-            "score": row[4],
-        }
+        {**known, **categories[label], "bbox": row[:4], "score": row[4]}
         for row, label in zip(rows.tolist(), classes.tolist(), strict=True)
     ]
+
+
+def _category(
+    label: int, category_ids: Mapping[int, int] | None, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """The id and, if it is known, the name of a class in COCO's results."""
+    if category_ids is not None and label not in category_ids:
+        raise ValueError(
+            f"Expected category_ids with a number for the class {label}. Received: {dict(category_ids)}"
+        )
+    number = label + 1 if category_ids is None else category_ids[label]
+    category: dict[str, Any] = {"category_id": _plain_id(number, "category_ids")}
+    if len(class_names):
+        if label >= len(class_names):
+            raise ValueError(
+                f"Expected a name for each class up to {label}. Received: {list(class_names)}"
+            )
+        category["category_name"] = str(class_names[label])
+    return category
+
+
+def _plain_id(value: Any, argument: str) -> int | str:
+    """An id as Python's integer or text, which json can hold."""
+    if isinstance(value, str):
+        return str(value)  # also NumPy's text
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(
+            f"Expected {argument} as whole numbers or texts. Received: {value!r:.200}"
+        ) from None
 
 
 def _equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:

@@ -238,7 +238,8 @@ class _Work:
         output = self._path(name, path.stem, suffix)
         with files.replacing(output) as partial:
             images.save_image(self.draw(image, found, self.detector.class_names), partial)
-            self._add(name, stamp, output, detections=found.to_coco(name))
+            rows = found.to_coco(name, class_names=self.detector.class_names)
+            self._add(name, stamp, output, detections=rows)
         return len(found)
 
     def video(self, clip: Path | int) -> VideoDone | None:

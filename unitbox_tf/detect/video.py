@@ -181,7 +181,7 @@ def annotate(
         frames = broken = objects = 0
         try:
             for frame, detections in found:
-                row = _row(frame, detections)
+                row = _row(frame, detections, class_names)
                 if frame.image is None or detections is None:
                     writer.skip()
                 else:
@@ -202,12 +202,17 @@ def annotate(
     return Summary(frames, broken, video.stated, objects)
 
 
-def _row(frame: Frame, detections: Detections | None) -> dict[str, Any]:
+def _row(frame: Frame, detections: Detections | None, class_names: Sequence[str]) -> dict[str, Any]:
     """The entry of a frame in the json file: COCO's results, without the name of the video."""
     row: dict[str, Any] = {"index": frame.index, "time": round(frame.time, 4)}
     if frame.image is None or detections is None:
         return {**row, "error": "cannot be decoded"}
-    return {**row, "detections": coco_rows(None, detections.rectangles(), detections.classes)}
+    return {
+        **row,
+        "detections": coco_rows(
+            None, detections.rectangles(), detections.classes, class_names=class_names
+        ),
+    }
 
 
 class _Writer:
