@@ -19,10 +19,12 @@ from unitbox_tf.settings import (
     at_least,
     below,
     between,
+    each,
     file_name,
     from_dict,
     inside,
     not_empty,
+    old_new,
     one_line,
     setting,
 )
@@ -52,6 +54,18 @@ class DataConfig(Settings):
         ("synthetic:#1000000-1000200",),
         "images to judge each epoch by, written in the same way; training must not use any of them",
         not_empty(),
+    )
+    classes: tuple[str, ...] = setting(
+        (),
+        "train only on objects of these classes of the data; objects of other classes are background. None "
+        "given: all classes",
+        each(one_line(), different=True),
+    )
+    rename: tuple[str, ...] = setting(
+        (),
+        "new names of classes in the data, each as old=new; set it where data sets name one class differently, "
+        "such as human_face=face",
+        each(old_new()),
     )
     image_size: int = setting(
         96,
@@ -131,9 +145,10 @@ class ModelConfig(Settings):
     """The network (section 3 of the paper)."""
 
     class_names: tuple[str, ...] = setting(
-        ("object",),
-        "name of each class, in the order of the data set's",
-        not_empty(one_line(), different=True),
+        (),
+        "name of each class of the detector; classes of the data are matched by name, in any order. None given: "
+        "the classes of the training data",
+        each(one_line(), different=True),
     )
     backbone: str = setting("vgg16", "network that the heads stand on", names=registry.BACKBONES)
     weights: str | None = setting(

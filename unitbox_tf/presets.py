@@ -36,7 +36,6 @@ _FACES = Config(
         min_object=10.0,
     ),
     model=ModelConfig(
-        class_names=("face",),
         weights="imagenet",
         stage4_scale=0.01,
         initial_box_size=40.0,
@@ -70,7 +69,6 @@ _PAPER = Config(
         image_size=640,
     ),
     model=ModelConfig(
-        class_names=("face",),
         weights="imagenet",
         unshared=True,
         confidence_tap="after_pool",

@@ -54,6 +54,17 @@ def below(lowest: float, limit: float) -> Check:
     return Check(f"above {lowest:g} and below {limit:g}", lambda value: lowest < value < limit)
 
 
+def each(check: Check, *, different: bool = False) -> Check:
+    """A tuple, also an empty one. Each item passes `check`; if `different`, no two are equal."""
+    words = f"where each is {check.words}" + (", all different" if different else "")
+    return Check(
+        words,
+        lambda value: (
+            all(map(check.holds, value)) and not (different and len(set(value)) < len(value))
+        ),
+    )
+
+
 def not_empty(check: Check | None = None, *, different: bool = False) -> Check:
     """A tuple with at least one item. Each item passes `check`; if `different`, no two are equal."""
     words = "with at least one item"
@@ -73,6 +84,14 @@ def one_line() -> Check:
     return Check(
         "one line that is not blank",
         lambda value: bool(value.strip()) and value.splitlines() == [value],
+    )
+
+
+def old_new() -> Check:
+    """A text `old=new`."""
+    return Check(
+        "as old=new, such as human_face=face",
+        lambda value: value.count("=") == 1 and all(part.strip() for part in value.split("=")),
     )
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.helpers import classes as by_classes
 from tests.helpers.coco import coco_set
-from unitbox_tf import datasets, registry
+from unitbox_tf import cli, datasets, registry
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.datasets import coco, synthetic
 from unitbox_tf.evaluation import matching, outcome, protocols
@@ -287,3 +288,72 @@ def test_undefined_metrics_are_null():
     found = evaluate(Perfect(), [nothing])
     assert np.isnan(found.metrics["peaks"]["recall"])
     assert found.to_dict()["metrics"]["peaks"]["recall"] is None
+
+
+class Named:
+    """A detector that finds all objects of `sets` in `tests.helpers.classes`, and knows their names."""
+
+    def __init__(self, class_names, objects):
+        self.class_names = tuple(class_names)
+        self.decode = DecodeConfig()
+        self.objects = objects
+
+    def __call__(self, image):
+        boxes = [[x, y, x + w, y + h] for x, y, w, h in map(by_classes.box_of, range(9))]
+        found = boxes[: len(self.objects)]
+        labels = [self.class_names.index(name) for name in self.objects]
+        return Detections(found, [0.9] * len(found), labels, (by_classes.SIDE, by_classes.SIDE))
+
+
+def test_classes_of_a_detector_and_of_the_data_are_matched_by_name(tmp_path, caplog):
+    caplog.set_level("INFO")
+    source = by_classes.coco_set(
+        tmp_path / "set", "dog", "cat", "dog", names=["cat", "dog"], ids=[0, 7]
+    )
+    find = Named(["fox", "dog", "cat"], ["dog", "cat", "dog"])
+    found = evaluate(find, source, output=tmp_path / "out")
+    assert found.metrics["peaks"]["ap50"] == 1
+    assert "The sources lack the classes fox" in caplog.text
+    [saved] = (tmp_path / "out").glob("*/detections.json")
+    rows = json.loads(saved.read_text())
+    assert [(row["category_name"], row["category_id"]) for row in rows] == [
+        ("dog", 7),
+        ("cat", 0),
+        ("dog", 7),
+    ]
+    assert evaluate(saved, source).metrics["detections"]["ap50"] == 1
+
+
+def test_a_class_that_the_detector_lacks_is_an_error_unless_classes_are_chosen(tmp_path):
+    source = by_classes.coco_set(tmp_path / "set", "dog", "cat", "fox", names=["cat", "dog", "fox"])
+    find = Named(["dog", "cat"], ["dog", "cat", "dog"])
+    with pytest.raises(ValueError, match=r"'fox' \(1 objects\).*--classes dog cat\)"):
+        evaluate(find, source)
+    found = evaluate(find, source, classes=["cat"])
+    assert found.metrics["peaks"]["ap50"] == 1
+    assert [each.classes.tolist() for each in found.detections["peaks"]] == [[1]]
+    renamed = evaluate(find, source, rename=["fox=dog"])
+    assert renamed.metrics["peaks"]["ap50"] == 1
+    with pytest.raises(ValueError, match="no source has the class 'cow'"):
+        evaluate(find, source, classes=["cow"])
+    with pytest.raises(ValueError, match="no source has the class 'cow'"):
+        evaluate(find, source, rename=["cow=cat"])
+    with pytest.raises(ValueError, match="rename: expected sources"):
+        evaluate(find, datasets.load(source), rename=["fox=dog"])
+
+
+def test_the_command_judges_by_names(tmp_path, capsys):
+    source = by_classes.coco_set(tmp_path / "set", "a", "b", names=["b", "a"], ids=[0, 1])
+    rows = [
+        {"file_name": "p.png", "category_id": n, "bbox": by_classes.box_of(n - 1), "score": 0.9}
+        for n in (2, 1)
+    ]
+    (tmp_path / "detections.json").write_text(json.dumps(rows))
+    assert cli.main(["evaluate", str(tmp_path / "detections.json"), source, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["detections"]["ap50"] == 0
+    for row, name in zip(rows, "ba", strict=True):
+        row["category_name"] = name
+    (tmp_path / "detections.json").write_text(json.dumps(rows))
+    more = ["--rename", "b=c", "--classes", "a"]
+    assert cli.main(["evaluate", str(tmp_path / "detections.json"), source, *more, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["detections"]["ap50"] == 1

@@ -19,12 +19,19 @@ def conv_layers(model):
 
 @pytest.fixture(scope="module")
 def shared():
-    return UnitBox.from_settings(ModelConfig(head_stddev=1e-3, initial_box_size=30.0))
+    return UnitBox.from_settings(
+        ModelConfig(class_names=("object",), head_stddev=1e-3, initial_box_size=30.0)
+    )
 
 
 @pytest.mark.parametrize(("unshared", "expected"), [(False, 14_737_733), (True, 22_372_997)])
 def test_parameter_counts_are_the_papers(unshared, expected):
-    assert UnitBox.from_settings(ModelConfig(unshared=unshared)).count_params() == expected
+    assert (
+        UnitBox.from_settings(
+            ModelConfig(class_names=("object",), unshared=unshared)
+        ).count_params()
+        == expected
+    )
 
 
 def test_outputs_have_the_size_of_the_image(shared, random):
@@ -47,7 +54,7 @@ def test_uint8_and_float_images_are_the_same(shared, random):
 def test_preprocessing_is_that_of_keras_applications(random):
     image = random.integers(0, 256, (1, 32, 32, 3), np.uint8)
     expected = keras.applications.vgg16.preprocess_input(image.astype(np.float32))
-    given = dataclasses.asdict(backbones.vgg16(ModelConfig()).preprocessing)
+    given = dataclasses.asdict(backbones.vgg16(ModelConfig(class_names=("object",))).preprocessing)
     layer = layers.Preprocess(stride=32, **given)
     np.testing.assert_allclose(layer(image), expected, atol=1e-4)
     again = layers.Preprocess.from_config(layer.get_config())
@@ -55,7 +62,9 @@ def test_preprocessing_is_that_of_keras_applications(random):
 
 
 def test_the_first_prediction_is_the_initial_box(random):
-    model = UnitBox.from_settings(ModelConfig(initial_box_size=44.0, head_stddev=1e-6))
+    model = UnitBox.from_settings(
+        ModelConfig(class_names=("object",), initial_box_size=44.0, head_stddev=1e-6)
+    )
     out = model(random.integers(0, 256, (1, 64, 64, 3), np.uint8))
     np.testing.assert_allclose(out["distances"], 22.0, atol=0.5)
 
@@ -76,7 +85,9 @@ def test_an_impulse_comes_out_where_it_went_in(tap, unshared):
     Up-sampling makes a tent of the cell, centred at the cell's centre in the image, whatever the
     image's size; a shift of half a pixel or a wrong scale would move it.
     """
-    config = ModelConfig(confidence_tap=tap, distances_tap=tap, unshared=unshared)
+    config = ModelConfig(
+        class_names=("object",), confidence_tap=tap, distances_tap=tap, unshared=unshared
+    )
     model = UnitBox.from_settings(config)
     for layer in conv_layers(model):
         kernel = np.zeros(layer.kernel.shape, np.float32)
@@ -117,7 +128,7 @@ def test_side_relu_is_relu_forwards_and_lets_growth_through_backwards():
 
 @pytest.mark.parametrize("bias", [-0.5, -5.0])
 def test_training_revives_a_distance_head_that_is_zero_everywhere(random, bias):
-    model = UnitBox.from_settings(ModelConfig(head_stddev=1e-6))
+    model = UnitBox.from_settings(ModelConfig(class_names=("object",), head_stddev=1e-6))
     head = model.get_layer("distances_head")
     head.set_weights([head.kernel.numpy(), np.full(4, bias, np.float32)])
     image = tf.constant(random.uniform(0, 255, (1, 64, 64, 3)), tf.float32)
@@ -142,7 +153,9 @@ def test_training_revives_a_distance_head_that_is_zero_everywhere(random, bias):
 
 
 def test_the_seed_fixes_the_weights():
-    a, b, c = (UnitBox.from_settings(ModelConfig(), seed=seed) for seed in (1, 1, 2))
+    a, b, c = (
+        UnitBox.from_settings(ModelConfig(class_names=("object",)), seed=seed) for seed in (1, 1, 2)
+    )
     for x, y in zip(a.get_weights(), b.get_weights(), strict=True):
         np.testing.assert_array_equal(x, y)
     differ = [(x != y).any() for x, y in zip(a.get_weights(), c.get_weights(), strict=True)]
@@ -151,7 +164,9 @@ def test_the_seed_fixes_the_weights():
 
 def test_weights_can_be_a_file(data):
     path = data("vgg16_notop.h5")
-    model = UnitBox.from_settings(ModelConfig(weights=str(path), unshared=True))
+    model = UnitBox.from_settings(
+        ModelConfig(class_names=("object",), weights=str(path), unshared=True)
+    )
     kernels = [layer.kernel.numpy() for layer in conv_layers(model) if layer.name == "block1_conv1"]
     assert len(kernels) == 2
     np.testing.assert_array_equal(*kernels)
@@ -161,7 +176,7 @@ def test_weights_can_be_a_file(data):
 
 def test_a_missing_weights_file_is_named():
     with pytest.raises(ValueError, match=r"weights='gone\.h5': no such file. Expected None, 'ima"):
-        UnitBox.from_settings(ModelConfig(weights="gone.h5"))
+        UnitBox.from_settings(ModelConfig(class_names=("object",), weights="gone.h5"))
 
 
 def test_weights_of_another_shape_are_refused(tmp_path):
@@ -169,10 +184,10 @@ def test_weights_of_another_shape_are_refused(tmp_path):
     other = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
     other.save_weights(path)
     with pytest.raises(ValueError, match=r"expected the weights of keras\.applications\.VGG16"):
-        UnitBox.from_settings(ModelConfig(weights=str(path)))
+        UnitBox.from_settings(ModelConfig(class_names=("object",), weights=str(path)))
     path.write_bytes(b"no weights at all")
     with pytest.raises(ValueError, match=r"expected the weights of keras\.applications\.VGG16"):
-        UnitBox.from_settings(ModelConfig(weights=str(path)))
+        UnitBox.from_settings(ModelConfig(class_names=("object",), weights=str(path)))
 
 
 def test_without_network_imagenet_weights_say_what_to_do(monkeypatch):
@@ -187,4 +202,6 @@ def test_without_network_imagenet_weights_say_what_to_do(monkeypatch):
     with pytest.raises(
         ValueError, match=r"could not be downloaded .*URL fetch.*as weights \(--weights\)"
     ):
-        UnitBox.from_settings(dataclasses.replace(ModelConfig(), weights="imagenet"))
+        UnitBox.from_settings(
+            dataclasses.replace(ModelConfig(class_names=("object",)), weights="imagenet")
+        )

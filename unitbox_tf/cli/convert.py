@@ -12,6 +12,13 @@ from unitbox_tf.datasets.writing import PhotosAs
 def run(options: argparse.Namespace) -> int:
     """Runs the command, and returns the exit status."""
     photos: PhotosAs = "link" if options.link else "none" if options.no_photos else "copy"
-    done = datasets.convert(options.source, options.destination, data=options.data, photos=photos)
+    done = datasets.convert(
+        options.source,
+        options.destination,
+        classes=options.classes,
+        rename=options.rename,
+        data=options.data,
+        photos=photos,
+    )
     output.show(done.to_dict(), done.table())
     return 0

@@ -29,6 +29,8 @@ def run(options: argparse.Namespace) -> int:
     found = evaluate(
         options.detector,
         options.sources,
+        classes=options.classes,
+        rename=options.rename,
         data=options.data,
         protocol=options.protocol,
         options=chosen,

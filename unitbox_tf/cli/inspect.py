@@ -10,6 +10,8 @@ from unitbox_tf.cli import output
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command, and returns the exit status."""
-    found = datasets.inspect(*options.sources, data=options.data)
+    found = datasets.inspect(
+        *options.sources, classes=options.classes, rename=options.rename, data=options.data
+    )
     output.show(found.to_dict(), found.table())
     return 0

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import itertools
 import os
 import types
 import typing
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from unitbox_tf import registry, settings
-from unitbox_tf.config import DecodeConfig
+from unitbox_tf.config import DataConfig, DecodeConfig
+from unitbox_tf.spelling import resembling
 
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
 
@@ -45,12 +45,6 @@ class Parser(argparse.ArgumentParser):
     def options(self) -> list[str]:
         """All known options, as they are written."""
         return [name for action in self._actions for name in action.option_strings]
-
-
-def resembling(wrong: str, names: Iterable[str]) -> str:
-    """The end of a message that suggests the closest of `names`; empty if none is close."""
-    close = difflib.get_close_matches(wrong, list(names), n=1)
-    return f" Did you mean {close[0]}?" if close else ""
 
 
 def one_of(kind: str, names: Collection[str]) -> Any:
@@ -187,6 +181,29 @@ def decoding(options: argparse.Namespace) -> dict[str, Any]:
     return given(options, DecodeConfig)
 
 
+def add_classes(parser: Any, kept: str) -> None:
+    """Adds `--classes` and `--rename`. `kept` says what happens with the objects of the classes that are named."""
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        action=_Set,
+        owner=DataConfig,
+        default=None,
+        help=f"{kept} only objects of these classes (default: of all)",
+    )
+    parser.add_argument(
+        "--rename",
+        nargs="+",
+        metavar="OLD=NEW",
+        action=_Set,
+        owner=DataConfig,
+        default=None,
+        help="new names of classes in the data; use it where the same class has another name, such as "
+        "human_face=face (default: names stay)",
+    )
+
+
 class _Set(argparse.Action):
     """Stores the value of a field of settings, checked as the settings check it."""
 
@@ -247,5 +264,5 @@ def _shown(option: str, value: Any) -> str:
     if isinstance(value, bool):
         return option if value else option.replace("--", "--no-", 1)
     if isinstance(value, tuple):
-        return " ".join(_shown(option, item) for item in value)
+        return "none given" if not value else " ".join(_shown(option, item) for item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -11,7 +11,7 @@ from typing import Any
 
 import unitbox_tf
 from unitbox_tf import config as configs
-from unitbox_tf import registry
+from unitbox_tf import registry, spelling
 from unitbox_tf.cli import options
 from unitbox_tf.presets import PRESETS
 from unitbox_tf.settings import above, at_least, between
@@ -53,7 +53,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = make(arguments)
     named = arguments[0] if arguments else ""
     if named and not named.startswith("-") and named not in COMMANDS:
-        near = options.resembling(named, COMMANDS)
+        near = spelling.resembling(named, COMMANDS)
         parser.error(f"unknown command {named!r}.{near} Expected one of: {', '.join(COMMANDS)}")
     return parser.parse_args(arguments)
 
@@ -208,6 +208,7 @@ def _add_evaluate(parser: options.Parser) -> None:
     )
     parser.add_argument("sources", metavar="SOURCE", nargs="+", type=options.source, help=SOURCES)
     parser.add_argument("--data", metavar="FOLDER", default=".", help=DATA)
+    options.add_classes(parser, "judge by")
     parser.add_argument(
         "--protocol",
         choices=typing.get_args(configs.Protocol),
@@ -288,6 +289,7 @@ def _add_convert(parser: options.Parser) -> None:
         help="new folder as FORMAT:PATH#SPLIT, such as yolo:converted",
     )
     parser.add_argument("--data", metavar="FOLDER", default=".", help=f"{DATA}; only for SOURCE")
+    options.add_classes(parser, "write")
     photos = parser.add_mutually_exclusive_group()
     photos.add_argument(
         "--link",
@@ -304,6 +306,7 @@ def _add_convert(parser: options.Parser) -> None:
 def _add_inspect(parser: options.Parser) -> None:
     parser.add_argument("sources", metavar="SOURCE", nargs="+", type=options.source, help=SOURCES)
     parser.add_argument("--data", metavar="FOLDER", default=".", help=DATA)
+    options.add_classes(parser, "count")
 
 
 def _add_export(parser: options.Parser) -> None:

@@ -15,7 +15,8 @@ from __future__ import annotations
 from unitbox_tf.datasets.base import DataSet, Format, Ids
 from unitbox_tf.datasets.conversion import Conversion, convert, writable
 from unitbox_tf.datasets.inspection import Inspection, Summary, inspect
-from unitbox_tf.datasets.source import Source, load, open, open_all
+from unitbox_tf.datasets.sizes import check_sizes
+from unitbox_tf.datasets.source import Source, class_names, load, open, open_all
 
 __all__ = [
     "Conversion",
@@ -25,6 +26,8 @@ __all__ = [
     "Inspection",
     "Source",
     "Summary",
+    "check_sizes",
+    "class_names",
     "convert",
     "inspect",
     "load",

@@ -28,9 +28,15 @@ class DataSet(abc.ABC):
     keeps only compact records of the file, and the problems found in it. Each call of `annotations`
     reports these problems.
 
+    Attributes:
+        usual_class: for a format without names of classes: the name of its one class, if that is always
+            the same.
+
     Raises:
         ValueError: nothing can be read.
     """
+
+    usual_class: str | None = None
 
     @abc.abstractmethod
     def annotations(

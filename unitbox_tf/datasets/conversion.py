@@ -11,6 +11,7 @@ from typing import Any
 from unitbox_tf import registry
 from unitbox_tf.datasets import source as sources
 from unitbox_tf.datasets import writing
+from unitbox_tf.datasets.classes import Rename
 from unitbox_tf.problems import PROBLEMS_FILE, Problems
 from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation
@@ -66,27 +67,31 @@ def convert(
     source: str | sources.Source,
     destination: str,
     *,
+    classes: Sequence[str] | None = None,
+    rename: Rename | None = None,
     data: str | Path = ".",
     photos: writing.PhotosAs = "copy",
     problems: Problems | None = None,
 ) -> Conversion:
-    """Writes a data set in another format.
+    """Writes a data set in another format. Sizes and boxes are checked as in `sizes.check_sizes`.
 
     Args:
         source: a text `FORMAT:PATH#SPLIT`, or an opened source.
         destination: a new folder as `FORMAT:PATH#SPLIT`, not relative to `data`.
+        classes: only objects of these classes are written, numbered in this order; None writes all.
+        rename: new names of classes: texts `old=new`, or a mapping.
         data: the folder that the source's relative path starts from.
         photos: whether image files are copied (`"copy"`), hard-linked (`"link"`), or left out
             (`"none"`). In the last case the files may be absent.
         problems: items that cannot be read or written are added here.
 
     Raises:
-        ValueError: the source or the destination has another form, the source has nothing usable, or the
-            destination has files or cannot hold the names of the classes.
+        ValueError: the source or the destination has another form, the source has nothing usable or no class
+            of `classes` or `rename`, or the destination has files or cannot hold the names of the classes.
         OSError: a file cannot be read or written.
     """
     problems = Problems.of(problems)
-    source = sources.open(source, data)
+    source = sources.open(source, data, rename=rename)
     if photos not in typing.get_args(writing.PhotosAs):
         raise ValueError(
             f"Expected images as one of {typing.get_args(writing.PhotosAs)}. Received: {photos!r}"
@@ -96,11 +101,19 @@ def convert(
         raise ValueError(
             f"Expected a destination as FORMAT:PATH#SPLIT with a path. Received: {destination!r}"
         )
-    annotations = source.annotations(photos=photos != "none", problems=problems)
+    there = photos != "none"
+    known_before = len(problems.found)
+    sources.check_choice([source], classes, photos=there)
+    annotations, names = sources.load_named(source, classes, photos=there, problems=problems)
     if not annotations:
         problems.log_counts()
-        raise ValueError(f"nothing usable was found in {source.text!r}: {source.root}")
-    names, root = sources.names_of_classes(source, annotations), Path(path)
+        first = (
+            f". The first problem: {problems.found[known_before]}"
+            if problems.found[known_before:]
+            else ""
+        )
+        raise ValueError(f"nothing usable was found in {source.text!r}: {source.root}{first}")
+    root = Path(path)
     written = registry.DATASETS[form].write(
         Progress(annotations, "writing", len(annotations)),
         root,

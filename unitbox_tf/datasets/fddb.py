@@ -49,13 +49,11 @@ def folds(split: str) -> list[int]:
 class Fddb(DataSet):
     """The folds that the split names; see `folds`."""
 
+    usual_class = "face"
+
     def __init__(self, root: Path, split: str) -> None:
         """Raises `ValueError` if the split names no folds."""
         self._root, self._folds = root, folds(split)
-
-    def class_names(self) -> tuple[str, ...]:
-        """The one class."""
-        return ("face",)
 
     def annotations(
         self, *, photos: bool = True, problems: Problems | None = None

@@ -13,6 +13,7 @@ import numpy as np
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import images
 from unitbox_tf.datasets import source as sources
+from unitbox_tf.datasets.classes import Rename
 from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation
@@ -122,23 +123,31 @@ class _Counted(NamedTuple):
 
 
 def inspect(
-    *sources_: str | sources.Source, data: str | Path = ".", problems: Problems | None = None
+    *sources_: str | sources.Source,
+    classes: Sequence[str] | None = None,
+    rename: Rename | None = None,
+    data: str | Path = ".",
+    problems: Problems | None = None,
 ) -> Inspection:
     """Counts images and objects, and measures them.
 
     Args:
         sources_: texts `FORMAT:PATH#SPLIT`, or opened sources.
+        classes: only objects of these classes are counted; None counts all.
+        rename: new names of classes: texts `old=new`, or a mapping.
         data: the folder that relative paths start from.
         problems: unusable items are added here.
 
     Raises:
-        ValueError: there is no source, one is not of that form, or nothing can be read at all.
+        ValueError: there is no source, one is not of that form, nothing can be read at all, or no source has
+            a class of `classes` or `rename`.
     """
     problems = Problems.of(problems)
-    opened = sources.open_all(sources_, data)
+    opened = sources.open_all(sources_, data, rename=rename)
     if not opened:
         raise ValueError("Expected at least one source as FORMAT:PATH#SPLIT. Received none")
-    counted = [_count(source, problems) for source in opened]
+    sources.check_choice(opened, classes)
+    counted = [_count(source, classes, problems) for source in opened]
     joined = _Counted(
         np.concatenate([each.objects for each in counted]),
         sum(each.ignored for each in counted),
@@ -150,9 +159,8 @@ def inspect(
     return Inspection(tuple(each), _summary("total", joined), problems)
 
 
-def _count(source: sources.Source, problems: Problems) -> _Counted:
-    annotations = source.annotations(problems=problems)
-    names = sources.names_of_classes(source, annotations)
+def _count(source: sources.Source, chosen: Sequence[str] | None, problems: Problems) -> _Counted:
+    annotations, names = sources.load_named(source, chosen, problems=problems)
     classes: Counter[str] = Counter()
     sides, sizes = [np.zeros(0)], []
     for annotation in Progress(annotations, f"measuring {source.text}", len(annotations)):

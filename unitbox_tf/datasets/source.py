@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from unitbox_tf import registry
+from unitbox_tf import registry, spelling
+from unitbox_tf.datasets import checks, sizes
+from unitbox_tf.datasets import classes as by_name
 from unitbox_tf.datasets.base import DataSet, Ids
+from unitbox_tf.datasets.classes import Named, Rename
 from unitbox_tf.problems import Problem, Problems
 from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation
@@ -24,13 +28,15 @@ class Source:
         format: a name in `registry.DATASETS`.
         root: a file or folder.
         split: a part of the data set in the format's own words; an empty text is all of it.
+        rename: the new names of classes, by their names in the data set.
     """
 
-    def __init__(self, text: str, data: str | Path = ".") -> None:
+    def __init__(self, text: str, data: str | Path = ".", *, rename: Rename | None = None) -> None:
         """Takes the text apart. Its path is relative to the folder `data`.
 
         Raises:
-            ValueError: the text has another form, the format is unknown, or the path does not exist.
+            ValueError: the text or `rename` has another form, the format is unknown, or the path does not
+                exist.
         """
         name, path, split = parts(text, "source", registry.DATASETS)
         if not isinstance(data, str | os.PathLike):
@@ -38,10 +44,11 @@ class Source:
         root = Path(data) / path
         if path and not root.exists():
             raise ValueError(
-                f"{root}: no such file or folder, needed for the source {text!r}. Give the "
+                f"{root}: no such file or folder, needed for the source {text!r}.{_beside(root)} Give the "
                 "folder that relative paths start from as data (--data), or another source."
             )
         self.text, self.format, self.root, self.split = text, name, root, split
+        self.rename: Mapping[str, str] = by_name.renames(rename)
         self._read: dict[bool, tuple[list[Annotation], list[Problem]]] = {}
 
     def text_below(self, data: str | Path) -> str:
@@ -54,6 +61,12 @@ class Source:
             return self.text
         split = f"#{self.split}" if self.split else ""
         return f"{self.format}:{root}{split}"
+
+    def renamed(self, rename: Rename) -> Source:
+        """The same source with other new names of classes. What it has read stays read."""
+        other = copy.copy(self)
+        other.rename = by_name.renames(rename)
+        return other
 
     def __repr__(self) -> str:
         return f"Source({self.text!r})"
@@ -73,7 +86,7 @@ class Source:
             problems: unusable items are added here, at each call.
 
         Raises:
-            ValueError: nothing can be read.
+            ValueError: nothing can be read, or none of the objects can be read.
         """
         problems = Problems.of(problems)
         if photos not in self._read:
@@ -86,15 +99,55 @@ class Source:
             self._read[photos] = read, found.found
         annotations, known = self._read[photos]
         problems.add_all(known)
+        _check_objects(self, annotations, known)
         return list(annotations)
 
     def class_names(self) -> tuple[str, ...] | None:
-        """The names of the classes, in the order of their indices; None where the format has none."""
-        return self._opened.class_names()
+        """The names of the classes, renamed, in the order of their indices; None where the format has none."""
+        stated = self._opened.class_names()
+        return None if stated is None else tuple(self.rename.get(name, name) for name in stated)
+
+    def own_names(self, annotations: Sequence[Annotation]) -> tuple[str, ...]:
+        """The names of the classes before renaming. If the format has none, they are made up."""
+        stated = self._opened.class_names()
+        if stated is not None:
+            return stated
+        return by_name.made_up(by_name.num_classes(annotations), self._opened.usual_class)
+
+    def named(self, annotations: Sequence[Annotation]) -> Named:
+        """`annotations` of this source with the names of their classes.
+
+        A source without names counts, unless one of the names that are made up for it is renamed.
+        """
+        own = self.own_names(annotations)
+        counted = self._opened.class_names() is None and not self.rename.keys() & set(own)
+        names = tuple(self.rename.get(name, name) for name in own)
+        return Named(self.text, annotations, names, counted, self._opened.usual_class)
 
     def ids(self) -> Ids | None:
         """The numbers of images and categories in files of results; None where the format has none."""
         return self._opened.ids()
+
+
+def _check_objects(
+    source: Source, annotations: Iterable[Annotation], problems: Iterable[Problem]
+) -> None:
+    """Raises `ValueError` if objects are listed, but none could be read: training would learn that nothing is there."""
+    unreadable = [problem for problem in problems if problem.kind == checks.UNREADABLE]
+    if unreadable and not any(len(annotation.boxes) for annotation in annotations):
+        raise ValueError(
+            f"none of the objects in {source.text!r} can be read ({len(unreadable)} problems). The first: "
+            f"{unreadable[0]}"
+        )
+
+
+def _beside(path: Path) -> str:
+    """The end of a message that suggests a name like that of `path` in the same folder."""
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return ""
+    return spelling.resembling(path.name, names)
 
 
 def parts(text: str, argument: str, formats: Iterable[str]) -> tuple[str, str, str]:
@@ -105,102 +158,220 @@ def parts(text: str, argument: str, formats: Iterable[str]) -> tuple[str, str, s
     """
     name, colon, rest = text.partition(":") if isinstance(text, str) else ("", "", "")
     if not colon or name not in formats:
+        near = spelling.resembling(name, formats)
         raise ValueError(
             f"Expected a {argument} as FORMAT:PATH#SPLIT with a format of {sorted(formats)}. "
-            f"Received: {text!r:.200}"
+            f"Received: {text!r:.200}.{near}"
         )
     path, _, split = rest.partition("#")
     return name, path, split
 
 
-def open(source: str | Source, data: str | Path = ".") -> Source:
+def open(source: str | Source, data: str | Path = ".", *, rename: Rename | None = None) -> Source:
     """Opens the source `FORMAT:PATH#SPLIT`, whose path is relative to `data`. A `Source` is returned as it is.
 
+    Args:
+        source: the text, or an opened source.
+        data: the folder that the relative path starts from.
+        rename: new names of classes: texts `old=new`, or a mapping. None changes nothing.
+
     Raises:
-        ValueError: the text has another form, the format is unknown, or the path does not exist.
+        ValueError: the text or `rename` has another form, the format is unknown, or the path does not exist.
     """
     if isinstance(source, str) and ":" not in source and source.endswith(GIVEN_IN_PYTHON):
         raise ValueError(
             f"{source!r} is no source: this run was trained on data given in Python. Give train= and "
             "validation= of unitbox_tf.fit again, or name sources (train_sources, validation_sources)."
         )
-    return source if isinstance(source, Source) else Source(source, data)
+    if isinstance(source, Source):
+        return source if rename is None else source.renamed(rename)
+    return Source(source, data, rename=rename)
 
 
 def open_all(
-    sources: str | Source | Iterable[str | Source], data: str | Path = "."
+    sources: str | Source | Iterable[str | Source],
+    data: str | Path = ".",
+    *,
+    rename: Rename | None = None,
 ) -> list[Source]:
     """One or several sources; see `open`."""
     if isinstance(sources, str | Source) or not isinstance(sources, Iterable):
         sources = [sources]  # also unusable values, which `open` refuses
-    return [open(source, data) for source in sources]
+    if rename is not None and not isinstance(rename, Mapping):
+        rename = by_name.renames(rename)  # it may be an iterator
+    return [open(source, data, rename=rename) for source in sources]
 
 
 def load(
     sources: str | Source | Iterable[str | Source],
     class_names: Sequence[str] | None = None,
     *,
+    classes: Sequence[str] | None = None,
+    rename: Rename | None = None,
     data: str | Path = ".",
     photos: bool = True,
     problems: Problems | None = None,
 ) -> list[Annotation]:
-    """All annotations of `sources`.
+    """All annotations of `sources`, with the class indices of `class_names`.
 
-    A source without anything usable is a problem, and so is a source with several classes whose names
-    are not the first of `class_names`. An error is raised only if no source has anything usable.
+    Classes are matched by name. Sources without names count: their class 0 is the first of `class_names`.
+    Sizes and boxes are checked as in `sizes.check_sizes`. A source without anything usable is a problem.
 
     Args:
         sources: texts `FORMAT:PATH#SPLIT`, or opened sources.
-        class_names: the class names of the model; None allows any classes.
+        class_names: the class names of the model; None: the names that the function `class_names` gives.
+        classes: only objects of these classes are kept; objects of other classes are background. None
+            keeps all.
+        rename: new names of classes: texts `old=new`, or a mapping. They come before all else.
         data: the folder that relative paths start from.
         photos: returns only images whose files are present. If False, files may be absent.
         problems: unusable items are added here.
 
     Raises:
-        ValueError: a source has another form, an unknown format, a path that does not exist, or more
-            classes than `class_names`; or no source has anything usable.
+        ValueError: a source has another form, an unknown format, a path that does not exist, or objects of
+            a class that is not among `class_names`; no source has a class of `classes` or `rename`; no
+            source has anything usable; or boxes are shares of the image.
     """
     problems = Problems.of(problems)
-    opened = open_all(sources, data)
+    opened = open_all(sources, data, rename=rename)
+    parts = _named(opened, photos, problems)
+    if rename is not None:
+        check_rename(opened, photos=photos)
+    union = by_name.union(parts)
+    counted = union if class_names is None else tuple(class_names)
+    if classes is not None:
+        classes = chosen(classes, parts, counted)
+    names = tuple(class_names or classes or union)
+    if classes is not None:
+        by_name.checked_choice(classes, names, "the model lacks")
+    return load_opened(opened, names, classes, counted, photos=photos, problems=problems)
+
+
+def load_opened(
+    sources: Sequence[Source],
+    class_names: Sequence[str],
+    classes: Sequence[str] | None = None,
+    counted: Sequence[str] | None = None,
+    *,
+    photos: bool = True,
+    problems: Problems | None = None,
+) -> list[Annotation]:
+    """As `load`, of opened sources, which may lack some of the chosen classes.
+
+    Args:
+        sources: the sources, which know how their classes are renamed.
+        class_names: the class names of the model.
+        classes: only objects of these classes are kept; None keeps all.
+        counted: the names that sources without names count; None: `class_names`.
+        photos: returns only images whose files are present.
+        problems: unusable items are added here.
+
+    Raises:
+        ValueError: see `load`.
+    """
+    problems = Problems.of(problems)
+    known_before = len(problems.found)
     annotations: list[Annotation] = []
-    for source in opened:
-        found = source.annotations(photos=photos, problems=problems)
-        if not found:
+    for source, part in zip(sources, _named(sources, photos, problems), strict=True):
+        if not part.annotations:
             message = f"nothing found in {source.root}"
             problems.add("source without anything usable", source.text, message)
-        if class_names is not None:
-            _check_classes(source, found, tuple(class_names), problems)
-        annotations.extend(found)
+        found = by_name.mapped(part, class_names, classes, counted)
+        annotations.extend(sizes.check_sizes(found, problems=problems, name=source.text))
     if not annotations:
         problems.log_counts()
-        texts = [source.text for source in opened]
-        raise ValueError(f"nothing usable was found in {texts}, looked for below {data}")
+        more = problems.found[known_before:] or problems.found
+        first = f". The first problem: {more[0]}" if more else ""
+        texts = [source.text for source in sources]
+        raise ValueError(f"nothing usable was found in {texts}{first}")
     return annotations
 
 
-def _check_classes(
-    source: Source, found: Sequence[Annotation], class_names: tuple[str, ...], problems: Problems
+def class_names(
+    sources: str | Source | Iterable[str | Source],
+    *,
+    classes: Sequence[str] | None = None,
+    rename: Rename | None = None,
+    data: str | Path = ".",
+    photos: bool = True,
+    problems: Problems | None = None,
+) -> tuple[str, ...]:
+    """The names of the classes of `sources` together, in the order of the sources; with `classes`, these.
+
+    If no source has names, they are made up: the format's usual name or `object` for one class, or
+    `class0`, `class1` ... The arguments and errors are those of `load`.
+    """
+    problems = Problems.of(problems)
+    opened = open_all(sources, data, rename=rename)
+    parts = _named(opened, photos, problems)
+    if rename is not None:
+        check_rename(opened, photos=photos)
+    union = by_name.union(parts)
+    return union if classes is None else chosen(classes, parts, union)
+
+
+def check_rename(sources: Sequence[Source], *, photos: bool = True) -> None:
+    """Raises `ValueError` if a name that is to be renamed occurs in none of the sources."""
+    rename = {old: new for source in sources for old, new in source.rename.items()}
+    if rename:
+        known = Problems(logged=False)  # reported where the annotations are used
+        own = [
+            source.own_names(source.annotations(photos=photos, problems=known))
+            for source in sources
+        ]
+        by_name.check_renamed(rename, own)
+
+
+def check_choice(
+    sources: Sequence[Source], classes: Sequence[str] | None, *, photos: bool = True
 ) -> None:
-    names = source.class_names() or ()
-    most = num_classes(found)
-    if most > len(class_names):
-        raise ValueError(
-            f"{source.text!r} has objects of at least {most} classes, but the model has {len(class_names)}. "
-            "Expected a model with as many classes: name them in training as class_names (--class-names), "
-            "in the data set's order" + (f": {', '.join(names)}" if names else "")
-        )
-    if len(names) > 1 and names != class_names[: len(names)]:
-        message = f"they are {', '.join(names)}, and taken for {', '.join(class_names)}"
-        problems.add("classes of other names than the model's", source.text, message)
+    """Raises `ValueError` if no source has a class that is to be kept or renamed."""
+    check_rename(sources, photos=photos)
+    if classes is not None:
+        known = Problems(logged=False)  # reported where the annotations are used
+        class_names(sources, classes=classes, photos=photos, problems=known)
 
 
-def num_classes(annotations: Iterable[Annotation]) -> int:
-    """One more than the highest class of an object; 0 without objects."""
-    return max((int(a.classes.max()) + 1 for a in annotations if len(a.classes)), default=0)
+def chosen(
+    classes: Sequence[str], parts: Sequence[Named], counted: Sequence[str]
+) -> tuple[str, ...]:
+    """`classes`, checked. `counted` are the names that sources without names count.
+
+    Raises:
+        ValueError: no source has one of them.
+    """
+    known = [name for part in parts if not part.counted for name in part.names]
+    for part in parts:
+        if part.counted:
+            known += [str(part.usual)] if part.usual in counted else counted[: part.most]
+    return by_name.checked_choice(classes, list(dict.fromkeys(known)), "no source has")
 
 
-def names_of_classes(source: Source, annotations: Sequence[Annotation]) -> tuple[str, ...]:
-    """The class names of the source. If it has none, `object`, or `class0`, `class1` ... for several classes."""
-    count = num_classes(annotations)
-    made_up = tuple(f"class{index}" for index in range(count)) if count > 1 else ("object",)
-    return source.class_names() or made_up
+def _named(sources: Sequence[Source], photos: bool, problems: Problems) -> list[Named]:
+    return [
+        source.named(source.annotations(photos=photos, problems=problems)) for source in sources
+    ]
+
+
+def load_named(
+    source: Source,
+    classes: Sequence[str] | None = None,
+    *,
+    photos: bool = True,
+    problems: Problems | None = None,
+) -> tuple[list[Annotation], tuple[str, ...]]:
+    """The annotations of one source, and the names of its classes.
+
+    With `classes`, only objects of those that the source has are kept, and the names are these. Sizes and
+    boxes are checked as in `sizes.check_sizes`.
+
+    Raises:
+        ValueError: nothing can be read, or boxes are shares of the image.
+    """
+    problems = Problems.of(problems)
+    part = source.named(source.annotations(photos=photos, problems=problems))
+    counted = names = by_name.union([part])
+    if classes is not None:
+        classes = names = tuple(name for name in classes if name in counted)
+    found = by_name.mapped(part, names, classes, counted)
+    return sizes.check_sizes(found, problems=problems, name=source.text), names

@@ -32,6 +32,8 @@ class Synthetic(DataSet):
     do not meet have no image in common.
     """
 
+    usual_class = "object"
+
     def __init__(self, root: Path, split: str) -> None:
         """Raises `ValueError` if the split is no range."""
         first, dash, last = split.partition("-")
@@ -40,10 +42,6 @@ class Synthetic(DataSet):
                 f"Expected a range of synthetic images like '0-1000'. Received: {split!r}"
             )
         self._numbers = range(int(first), int(last))
-
-    def class_names(self) -> tuple[str, ...]:
-        """The one class."""
-        return ("object",)
 
     def annotations(
         self, *, photos: bool = True, problems: Problems | None = None

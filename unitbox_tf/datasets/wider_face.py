@@ -30,6 +30,8 @@ NO_FACE = "0 " * 10  # the list's line for an image without a face
 class WiderFace(DataSet):
     """The list of a split: `train`, or `val` (the default)."""
 
+    usual_class = "face"
+
     def __init__(self, root: Path, split: str) -> None:
         """Raises `ValueError` if there is no list."""
         split = split or "val"
@@ -41,10 +43,6 @@ class WiderFace(DataSet):
                 f"{root}: expected the list of faces as {' or '.join(map(str, candidates))}"
             )
         self._path, self._photos = path, root / f"WIDER_{split}" / "images"
-
-    def class_names(self) -> tuple[str, ...]:
-        """The one class."""
-        return ("face",)
 
     def annotations(
         self, *, photos: bool = True, problems: Problems | None = None

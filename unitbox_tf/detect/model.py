@@ -36,7 +36,7 @@ class UnitBox(keras.Model):
     def __init__(
         self,
         backbone: backbones.Backbone,
-        class_names: Sequence[str] = ("object",),
+        class_names: Sequence[str],
         *,
         decode: DecodeConfig | None = None,
         unshared: bool = False,
@@ -67,6 +67,11 @@ class UnitBox(keras.Model):
         if not isinstance(backbone, backbones.Backbone):
             raise ValueError(f"Expected a Backbone. Received: {backbone!r}")
         names = ModelConfig(class_names=class_names).class_names  # type: ignore[arg-type]  # checked
+        if not names:
+            raise ValueError(
+                "class_names: expected the name of each class, such as ModelConfig(class_names=('cat', 'dog')). "
+                "Received none"
+            )
         image = keras.Input((None, None, 3), name="image")
         own: dict[str, Any] = {
             "unshared": unshared,

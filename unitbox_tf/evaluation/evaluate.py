@@ -8,6 +8,7 @@ found.save("judged")
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,9 @@ from typing import Any
 from unitbox_tf import datasets, formats, loading, registry, runs
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.datasets import Source, checks
-from unitbox_tf.datasets.source import num_classes
+from unitbox_tf.datasets import classes as by_name
+from unitbox_tf.datasets import source as source_files
+from unitbox_tf.datasets.classes import Rename
 from unitbox_tf.evaluation import matching, protocols
 from unitbox_tf.evaluation import results as result_files
 from unitbox_tf.evaluation.outcome import Evaluation, Judged, check_output
@@ -25,6 +28,8 @@ from unitbox_tf.evaluation.results import Results
 from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation, Detections
+
+logger = logging.getLogger(__name__)
 
 IN_MEMORY = "detections"  # the label of detections that are in no file
 
@@ -35,6 +40,8 @@ def evaluate(
     detector: Any,
     sources: Sources,
     *,
+    classes: Sequence[str] | None = None,
+    rename: Rename | None = None,
     data: str | Path = ".",
     protocol: str = "summary",
     decoders: str | Sequence[str] | None = None,
@@ -51,6 +58,9 @@ def evaluate(
             `Detector`. Detections of any detector are judged, too: a file or folder (see
             `evaluation.results`), or a list of `Detections`, one for each annotation.
         sources: the annotated images: texts `FORMAT:PATH#SPLIT`, opened sources, or annotations.
+        classes: judges only objects and detections of these classes; None judges all.
+        rename: new names of classes in the sources: texts `old=new`, or a mapping. Classes are matched by
+            name.
         data: the folder that relative paths of sources start from.
         protocol: one of `protocols.NAMES`.
         decoders: names of the decoders to judge; None: all that the detector has.
@@ -62,19 +72,23 @@ def evaluate(
             low one is used, because curves need low scores. A `UnitBox` or `Detector` keeps its own settings.
 
     Raises:
-        ValueError: there is no such detector, decoder or protocol, the sources have nothing usable, no image
-            can be read, or the annotations lack facts that the protocol needs.
+        ValueError: there is no such detector, decoder or protocol, the sources have nothing usable, or
+            objects of a class that the detector does not have, no image can be read, or the annotations
+            lack facts that the protocol needs.
         ImportError: a library that the protocol needs is not installed. The message names the extra.
     """
     if output is not None:
         check_output(output)  # before anything that takes long
     problems = Problems.of(problems)
-    job = _Job(protocol, options or protocols.Options(), data, problems, *_split(sources, data))
+    chosen = None if classes is None else by_name.checked_choice(classes, classes, "")
+    opened, given = _split(sources, data, rename)
+    source_files.check_rename(opened, photos=False)
+    job = _Job(protocol, options or protocols.Options(), problems, opened, given, chosen)
     if not isinstance(decoders, Iterable | None):
         raise ValueError(f"decoders: expected names of decoders. Received: {decoders!r:.200}")
-    chosen = [decoders] if isinstance(decoders, str) else list(decoders or ())
-    chosen += [decode.pop("decoder")] if "decoder" in decode else []
-    evaluation = _judge(job, detector, chosen, decode, present)
+    named = [decoders] if isinstance(decoders, str) else list(decoders or ())
+    named += [decode.pop("decoder")] if "decoder" in decode else []
+    evaluation = _judge(job, detector, named, decode, present)
     problems.log_counts()
     if output is not None:
         evaluation.save(output)
@@ -128,33 +142,44 @@ class _Job:
     Attributes:
         protocol: the name of the protocol.
         options: options of the protocol.
-        data: the folder that relative paths of sources start from.
         problems: items that cannot be used.
         sources: the sources of the annotations; empty if annotations are given.
         given: annotations in memory, or None.
+        classes: the names of the classes to judge; None judges all.
     """
 
     protocol: str
     options: protocols.Options
-    data: str | Path
     problems: Problems
     sources: tuple[Source, ...]
     given: list[Annotation] | None
+    classes: tuple[str, ...] | None
+
+    def class_names(self, present: bool) -> tuple[str, ...]:
+        """The names of the annotations' classes; none for annotations in memory."""
+        if self.given is not None:
+            if self.classes is not None:
+                raise ValueError(
+                    "classes: expected a detector that names its classes, or sources. Received: "
+                    "annotations in memory, whose classes have no names"
+                )
+            return ()
+        return datasets.class_names(self.sources, photos=present, problems=self.problems)
 
     def annotations(self, class_names: Sequence[str] | None, present: bool) -> list[Annotation]:
-        """The annotations; with `present`, only of images that are there."""
+        """The annotations, with the class indices of `class_names`; with `present`, only of images that are there."""
         if self.given is None:
             return datasets.load(
                 self.sources,
                 class_names,
-                data=self.data,
+                classes=self.classes,
                 photos=present,
                 problems=self.problems,
             )
         if not self.given:
             raise ValueError("Expected annotated images. Received none")
-        most = num_classes(self.given)
-        if class_names is not None and most > len(class_names):
+        most = by_name.num_classes(self.given)
+        if class_names and most > len(class_names):
             raise ValueError(
                 f"Expected objects of the model's {len(class_names)} classes. Received: {most} classes"
             )
@@ -168,7 +193,35 @@ class _Job:
             raise ValueError(
                 f"None of the {len(self.given)} images is there. The first: {self.given[0].where}"
             )
+        if class_names and self.classes is not None:
+            part = by_name.Named("the annotations", here, tuple(class_names))
+            by_name.checked_choice(self.classes, class_names, "the detector lacks")
+            return by_name.mapped(part, class_names, self.classes)
         return here
+
+    def judged(self, results: Results, class_names: Sequence[str]) -> Results:
+        """Only the detections of the classes to judge."""
+        if self.classes is None or not class_names:
+            return results
+        kept = results.of_classes([class_names.index(name) for name in self.classes])
+        gone = results.num_detections - kept.num_detections
+        if gone:
+            classes = ", ".join(self.classes)
+            logger.info("%d detections of other classes than %s are left out", gone, classes)
+        return kept
+
+    def say_lacking(self, class_names: Sequence[str]) -> None:
+        """A line in the log names the classes of the detector that the sources lack."""
+        names = [source.class_names() for source in self.sources]
+        if self.classes is None and names and None not in names:
+            known = {name for each in names for name in each or ()}
+            lacking = [name for name in class_names if name not in known]
+            if lacking:
+                logger.info(
+                    "The sources lack the classes %s: detections of them count as false; classes "
+                    "(--classes) judges others alone",
+                    ", ".join(lacking),
+                )
 
     def judge(self, annotations: Sequence[Annotation]) -> protocols.Judge:
         """The protocol for these annotations."""
@@ -215,13 +268,18 @@ class _Job:
 
 
 def _split(
-    sources: Sources, data: str | Path
+    sources: Sources, data: str | Path, rename: Rename | None
 ) -> tuple[tuple[Source, ...], list[Annotation] | None]:
     """Opened sources, or annotations. Iterators are read once."""
     one = isinstance(sources, str | Source) or not isinstance(sources, Iterable)
     items: list[Any] = [sources] if one else list(sources)  # type: ignore[arg-type]
     if all(isinstance(item, str | Source) for item in items) and items:
-        return tuple(datasets.open_all(items, data)), None
+        opened = datasets.open_all(items, data, rename=rename)
+        return tuple(opened), None
+    if rename is not None:
+        raise ValueError(
+            "rename: expected sources, whose classes have names. Received: annotations"
+        )
     for item in items:
         if one or not isinstance(item, Annotation):
             raise ValueError(
@@ -271,7 +329,10 @@ def _judge_models(job: _Job, name: str, models: Mapping[str, Any]) -> Evaluation
 
     one = next(iter(models.values()))
     problems = job.problems
-    annotations: Sequence[Annotation] = job.annotations(one.class_names, present=True)
+    class_names = tuple(one.class_names)
+    annotations: Sequence[Annotation] = job.annotations(class_names, present=True)
+    annotations = _of_right_size(job, annotations)
+    job.say_lacking(class_names)
     absent, listed = problems.counts[checks.ABSENT], len(annotations)
     # The protocol says here what it lacks, before the images are searched, which takes long.
     judge = job.judge(annotations)
@@ -285,13 +346,25 @@ def _judge_models(job: _Job, name: str, models: Mapping[str, Any]) -> Evaluation
         if len(seen) < len(annotations):
             annotations = seen
             judge = job.judge(annotations)
-        results = Results.of(detections)
+        results = job.judged(Results.of(detections), class_names)
+        if job.classes is not None:
+            detections = results.detections([found.image_size for found in detections])
         judged[label] = Judged(annotations, results, detections, judge(results))
     sizes = [found.image_size for found in detections]
     counts = {"present": listed, "absent": absent, "unreadable": listed - len(annotations)}
     facts = job.facts(name, annotations, counts, sizes)
     facts["model"] = _decoding(one.decode)
-    return Evaluation(facts, judged, tuple(one.class_names), job.sources, problems)
+    return Evaluation(facts, judged, class_names, job.sources, problems)
+
+
+def _of_right_size(job: _Job, annotations: Sequence[Annotation]) -> Sequence[Annotation]:
+    """Annotations in memory whose stated sizes are those of their images. Those of sources are checked already."""
+    if job.given is None:
+        return annotations
+    found = datasets.check_sizes(annotations, problems=job.problems)
+    if not found:
+        raise ValueError(f"No annotation has the size of its image: {job.problems.found[-1]}")
+    return found
 
 
 def _unreadable(annotations: Sequence[Annotation], problems: Problems, known_before: int) -> str:
@@ -313,9 +386,13 @@ def _decoding(decode: DecodeConfig) -> dict[str, Any]:
 
 def _judge_file(job: _Job, path: Path, present: bool) -> Evaluation:
     """Judges the detections in a file or folder."""
-    annotations = job.annotations(None, present)
+    names = job.class_names(present)
+    annotations = job.annotations(names or None, present)
     judge = job.judge(annotations)
-    results = result_files.read(path, annotations, job.sources, problems=job.problems)
+    found = result_files.read(
+        path, annotations, job.sources, class_names=names, problems=job.problems
+    )
+    results = job.judged(found, found.class_names)
     # The label names a folder, which must not have the name of a file beside it.
     resolved = path.resolve()
     name = resolved.stem if resolved.is_file() else resolved.name
@@ -326,7 +403,8 @@ def _judge_file(job: _Job, path: Path, present: bool) -> Evaluation:
 
 def _judge_list(job: _Job, detections: Sequence[Detections], present: bool) -> Evaluation:
     """Judges detections that are in memory, one for each annotation."""
-    annotations = job.annotations(None, present)
+    names = job.class_names(present)
+    annotations = job.annotations(names or None, present)
     for found in detections:
         if not isinstance(found, Detections):
             raise ValueError(f"Expected a list of Detections. Received: {type(found).__name__}")
@@ -335,7 +413,10 @@ def _judge_list(job: _Job, detections: Sequence[Detections], present: bool) -> E
             f"Expected Detections for each of {len(annotations)} annotations, in their order. "
             f"Received: {len(detections)}"
         )
-    judge, results = job.judge(annotations), Results.of(detections)
+    judge = job.judge(annotations)
+    results = dataclasses.replace(job.judged(Results.of(detections), names), class_names=names)
+    if job.classes is not None:
+        detections = results.detections([found.image_size for found in detections])
     judged = {IN_MEMORY: Judged(annotations, results, detections, judge(results))}
     return _of_detections(job, IN_MEMORY, judged, present)
 
@@ -354,4 +435,4 @@ def _of_detections(job: _Job, name: str, judged: dict[str, Judged], present: boo
         "images_with": sum(rows is not None and len(rows) > 0 for rows in results.rows),
         "images_without_result": results.num_without,
     }
-    return Evaluation(facts, judged, (), job.sources, problems)
+    return Evaluation(facts, judged, results.class_names, job.sources, problems)

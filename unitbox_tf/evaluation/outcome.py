@@ -13,7 +13,7 @@ import numpy as np
 
 from unitbox_tf import files
 from unitbox_tf.datasets import Source
-from unitbox_tf.evaluation import matching, protocols
+from unitbox_tf.evaluation import matching, protocols, results
 from unitbox_tf.evaluation.results import Results
 from unitbox_tf.problems import PROBLEMS_FILE, Problems
 from unitbox_tf.records import Annotation, Detections, coco_rows
@@ -45,7 +45,8 @@ class Evaluation:
     Attributes:
         facts: the conditions of the metrics: detector, protocol, annotations, images.
         judged: the outcome of each decoder by its name, or of a file of detections by the file's name.
-        class_names: the detector's class names; empty if detections were judged.
+        class_names: the names of the classes: the detector's; for detections from files, those of the
+            annotations, and then those that only detections have; empty if nobody named them.
         sources: the sources of the annotations.
         problems: items that could not be used.
     """
@@ -96,7 +97,7 @@ class Evaluation:
         for label, row in self.judged.items():
             part = folder / label
             part.mkdir(exist_ok=True)
-            _save_detections(row, self.sources, part / "detections.json")
+            _save_detections(row, self.sources, self.class_names, part / "detections.json")
             row.report.save(part, label)
             if row.detections is not None and "model" in self.facts:  # it has read the images
                 _draw_worst_and_best(row.detections, row.annotations, self.class_names, part)
@@ -183,21 +184,20 @@ def _shown(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
-def _save_detections(row: Judged, sources: Sequence[Source], path: Path) -> None:
+def _save_detections(
+    row: Judged, sources: Sequence[Source], class_names: Sequence[str], path: Path
+) -> None:
     """Writes COCO's results, with the ids of the COCO json if that is the source of the annotations."""
     images: dict[str, Any] = {}
-    categories: dict[int, Any] = {}
     ids = sources[0].ids() if len(sources) == 1 else None
     if ids is not None:
         images = {name: id for id, name in ids.images.items()}
-        categories = {index: id for id, index in ids.categories.items()}
+    categories = results.category_ids(sources, class_names) if class_names else None
     rows: list[dict[str, Any]] = []
     for index, annotation in enumerate(row.annotations):
         found, labels = row.results.rectangles(index), row.results.classes[index]
-        # A detector may know more classes than the json.
-        category_ids = {label: categories.get(label, label + 1) for label in labels.tolist()}
         image_id = images.get(annotation.name)
-        rows += coco_rows(annotation.name, found, labels, image_id, category_ids)
+        rows += coco_rows(annotation.name, found, labels, image_id, categories, class_names)
     files.write(path, json.dumps(rows))
 
 

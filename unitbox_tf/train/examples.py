@@ -17,13 +17,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-from unitbox_tf import datasets
+from unitbox_tf import datasets, runs
 from unitbox_tf.config import Config, Protocol
+from unitbox_tf.datasets import classes as by_name
+from unitbox_tf.datasets import source as source_files
 from unitbox_tf.datasets.source import GIVEN_IN_PYTHON, Source
 from unitbox_tf.evaluation import protocols
 from unitbox_tf.problems import Problems
@@ -77,38 +80,140 @@ class Validation:
         return protocols.make(protocol, annotations, self.sources, problems=problems)
 
 
+def opened(given: Given | None, argument: str, config: Config) -> Given:
+    """The data from the caller or, if `given` is None, from `config`. Sources are opened, and read only once.
+
+    Args:
+        given: see `Given`.
+        argument: `train` or `validation`.
+        config: the settings; they say how classes are renamed.
+
+    Raises:
+        ValueError: `given` is of another kind, or a source cannot be opened.
+    """
+    if isinstance(given, tf.data.Dataset):
+        return given
+    if given is None:
+        given = getattr(config.data, f"{argument}_sources")
+    items = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    _not_empty(items, argument, given)
+    if all(isinstance(item, Annotation) for item in items):
+        return items
+    if isinstance(given, str) or not all(isinstance(item, str | Source) for item in items):
+        kinds = sorted({type(item).__name__ for item in items})
+        received = repr(given) if isinstance(given, str) else ", ".join(kinds)
+        raise ValueError(
+            f"{argument}: expected a sequence of Annotation, a sequence of sources, or a "
+            f"tf.data.Dataset. Received: {received}"
+        )
+    return datasets.open_all(items, config.data.data, rename=config.data.rename or None)
+
+
+def with_class_names(
+    config: Config, train: Given, validation: Given, resume: str | Path | None = None
+) -> Config:
+    """`config` with the names of the classes: its own, those of the resumed run, or those of the training data.
+
+    Args:
+        config: the settings.
+        train: the training data, as `opened` gives it.
+        validation: the validation data, as `opened` gives it.
+        resume: the folder of a run to go on with, which keeps its names.
+
+    Raises:
+        ValueError: the names are not known, differ from those of the resumed run, or no source has a class
+            that is chosen (`classes`) or renamed (`rename`).
+    """
+    names, chosen = config.model.class_names, config.data.classes or None
+    if resume is not None and runs.Run(Path(resume)).exists:
+        kept = runs.Run(Path(resume)).config().model.class_names
+        if names not in ((), kept):
+            raise ValueError(
+                f"class_names (--class-names): a resumed run keeps its classes, {', '.join(kept)}, in this "
+                f"order. Received: {', '.join(names)}"
+            )
+        names = kept
+    taught, judged = _sources(train), _sources(validation)
+    if (chosen or config.data.rename) and not taught + judged:
+        raise ValueError(
+            "classes (--classes) and rename (--rename) are for sources. Received: data given in Python, whose "
+            "classes are indices into class_names"
+        )
+    source_files.check_rename(taught + judged)
+    known = Problems(logged=False)  # reported where the annotations are used
+    if chosen and taught:
+        chosen = datasets.class_names(taught, classes=chosen, problems=known)  # checks them
+    if not names:
+        names = _names_of(train, chosen, known)
+        logger.info("classes: %s", ", ".join(names))
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, class_names=names))
+
+
+def _names_of(train: Given, chosen: Sequence[str] | None, problems: Problems) -> tuple[str, ...]:
+    """The names of the classes of training data. Data given in Python has only numbers: one class is `object`.
+
+    Raises:
+        ValueError: data given in Python has several classes.
+    """
+    if isinstance(train, tf.data.Dataset):
+        return ("object",)  # its elements are checked where they are read
+    taught = _sources(train)
+    if taught:
+        return datasets.class_names(taught, classes=chosen, problems=problems)
+    count = by_name.num_classes(item for item in train if isinstance(item, Annotation))
+    if count > 1:
+        raise ValueError(
+            f"class_names: expected the names of the {count} classes, as training data given in Python has "
+            'only their indices: ModelConfig(class_names=("cat", "dog")). Received none'
+        )
+    return ("object",)
+
+
+def _sources(given: Given) -> list[Source]:
+    """The sources in data that `opened` gave; none if it is from Python."""
+    if isinstance(given, tf.data.Dataset):
+        return []
+    return [item for item in given if isinstance(item, Source)]
+
+
 def training(given: Given | None, config: Config, *, problems: Problems | None = None) -> Training:
-    """The training data from the caller or, if `given` is None, from `config`.
+    """The training data from the caller or, if `given` is None, from `config`, which names the classes.
 
     Raises:
         ValueError: it cannot be used, or none of its images can be decoded.
     """
     problems = Problems.of(problems)
+    given = opened(given, "train", config)
     num_classes = len(config.model.class_names)
     if isinstance(given, tf.data.Dataset):
         reading.check_elements(given)
         # Reading the first element shows errors at once: wrong classes, or no elements.
         _not_empty(reading.annotations_of(given, 1, num_classes), "train", given)
         return Training(given, (STREAM,))
-    sources = config.data.train_sources if given is None else given
-    found, _, origin = _annotations(sources, "train", config, problems=problems)
+    found, _, origin = _annotations(given, config, _counted(config, given), problems=problems)
     reading.readable(found, enough=1, problems=problems)
     logger.info("%d training images", len(found))
     return Training(found, origin)
 
 
 def validation(
-    given: Given | None, config: Config, *, problems: Problems | None = None
+    given: Given | None,
+    config: Config,
+    *,
+    train: Given | None = None,
+    problems: Problems | None = None,
 ) -> Validation:
-    """The validation data from the caller or, if `given` is None, from `config`.
+    """The validation data from the caller or, if `given` is None, from `config`, which names the classes.
 
-    A `tf.data.Dataset` gives its first `validation_images` elements.
+    A `tf.data.Dataset` gives its first `validation_images` elements. `train` is the training data, which
+    says what sources without names count, if only some classes are trained on.
 
     Raises:
         ValueError: it cannot be used, none of its images can be decoded, or it lacks facts that the
             validation protocol needs.
     """
     problems = Problems.of(problems)
+    given = opened(given, "validation", config)
     count = config.train.validation_images
     sources: list[Source] = []
     if isinstance(given, tf.data.Dataset):
@@ -116,8 +221,8 @@ def validation(
         _not_empty(found, "validation", given)
         origin: tuple[str, ...] = (STREAM,)
     else:
-        texts = config.data.validation_sources if given is None else given
-        found, sources, origin = _annotations(texts, "validation", config, problems=problems)
+        counted = _counted(config, opened(train, "train", config))
+        found, sources, origin = _annotations(given, config, counted, problems=problems)
     chosen = np.linspace(0, len(found) - 1, min(len(found), count)).round().astype(int)
     watched = reading.readable([found[index] for index in chosen], problems=problems)
     made = Validation(found, watched, sources, origin)
@@ -127,25 +232,32 @@ def validation(
 
 
 def _annotations(
-    given: Any, argument: str, config: Config, *, problems: Problems
+    given: Given, config: Config, counted: Sequence[str], *, problems: Problems
 ) -> tuple[list[Annotation], list[Source], tuple[str, ...]]:
     """The annotations in `given`, the data sets that they are from, and their origin in words."""
-    items = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
-    names = config.model.class_names
-    _not_empty(items, argument, given)
-    if all(isinstance(item, Annotation) for item in items):
+    names, sources = config.model.class_names, _sources(given)
+    if not sources:
+        items: list[Any] = list(given)
         reading.check_classes(items, len(names))
-        return items, [], (f"{len(items)} annotations {GIVEN_IN_PYTHON}",)
-    if isinstance(given, str) or not all(isinstance(item, str | Source) for item in items):
-        kinds = sorted({type(item).__name__ for item in items})
-        received = repr(given) if isinstance(given, str) else ", ".join(kinds)
-        raise ValueError(
-            f"{argument}: expected a sequence of Annotation, a sequence of sources, or a "
-            f"tf.data.Dataset. Received: {received}"
-        )
-    sources = datasets.open_all(items, config.data.data)
-    found = datasets.load(sources, names, data=config.data.data, problems=problems)
+        found = datasets.check_sizes(items, problems=problems)
+        _not_empty(found, "annotations", problems.found)
+        return found, [], (f"{len(items)} annotations {GIVEN_IN_PYTHON}",)
+    found = source_files.load_opened(
+        sources, names, config.data.classes or None, counted, problems=problems
+    )
     return found, sources, tuple(source.text_below(config.data.data) for source in sources)
+
+
+def _counted(config: Config, train: Given) -> tuple[str, ...]:
+    """The names that sources without names count.
+
+    They are the names of the model. If these are the chosen classes of the training data, they are all
+    classes of this data.
+    """
+    names, taught = config.model.class_names, _sources(train)
+    if config.data.classes and config.data.classes == names and taught:
+        return datasets.class_names(taught, problems=Problems(logged=False))
+    return names
 
 
 def _not_empty(found: Sequence[Any], argument: str, given: Any) -> None:

@@ -68,7 +68,7 @@ def fit(
     training fails before it has stored anything, none of the folders that it made remains.
 
     Args:
-        config: the settings.
+        config: the settings. If they do not name the classes, the classes of the training data are taken.
         train: a sequence of `Annotation` or of sources, or a shuffled `tf.data.Dataset` as described in
             `train.examples`, which streams through augmentation. None takes the sources of `config`.
         validation: the same. The first `config.train.validation_images` elements of a data set are
@@ -87,9 +87,12 @@ def fit(
     callbacks = _checked_arguments(config, callbacks)
     _check_alpha(config.loss)
     run = _folder(config.train, name) if resume is None else Path(resume)
+    train = examples.opened(train, "train", config)
+    validation = examples.opened(validation, "validation", config)
+    config = examples.with_class_names(config, train, validation, resume)
     with _hardware(config.train) as jit:
         shown = examples.training(train, config, problems=problems)
-        judged = examples.validation(validation, config, problems=problems)
+        judged = examples.validation(validation, config, train=train, problems=problems)
         model, history = _model(config, jit, None if resume is None else run)
         store = StoreRun(run, history, config.train.validation_protocol)
         with _kept_if_stored(run):

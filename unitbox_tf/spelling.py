@@ -1,0 +1,19 @@
+"""Finds the known name that a misspelled one may stand for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def closest(wrong: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that resembles `wrong` most; None if none does. Upper and lower case are alike."""
+    known = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(wrong.lower(), list(known), n=1)
+    return known[close[0]] if close else None
+
+
+def resembling(wrong: str, names: Iterable[str]) -> str:
+    """The end of a message that suggests the closest of `names`; empty if none is close."""
+    close = closest(wrong, names)
+    return "" if close is None else f" Did you mean {close}?"
