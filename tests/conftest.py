@@ -80,6 +80,7 @@ def tiny_config(tmp_path_factory):
             train_sources=("synthetic:#0-12",),
             validation_sources=("synthetic:#100-104",),
             image_size=64,
+            absent_classes=True,
         ),
         train=dataclasses.replace(
             smoke.train,

@@ -91,7 +91,7 @@ def test_a_file_that_is_absent_is_left_to_who_reads_it(folder):
         ("http://example.org/a.jpg", "nothing is downloaded. Received: http://example.org/a.jpg"),
         (["b.jpg", Path("https://example.org/*.jpg")], "nothing is downloaded"),
         ("s3://bucket/a.jpg", "nothing is downloaded"),
-        ("empty", "empty: no JPEG or PNG file in this folder"),
+        ("empty", "empty: no JPEG, PNG, BMP, GIF, TIFF or WebP file in this folder"),
         ("*.bmp", r"\*\.bmp: no file matches this pattern"),
         (3, "Expected a path, an encoded image, a PIL image or .* Received: int"),
         (["b.jpg", None], "Received: NoneType"),

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from unitbox_tf.config import TrainConfig as TrainConfig
     from unitbox_tf.datasets import Source as Source
     from unitbox_tf.datasets import convert as convert
-    from unitbox_tf.datasets import inspect as inspect
     from unitbox_tf.detect.detector import Detector as Detector
     from unitbox_tf.detect.model import UnitBox as UnitBox
     from unitbox_tf.detect.model import publish as publish
     from unitbox_tf.evaluation.evaluate import evaluate as evaluate
     from unitbox_tf.formats import export as export
+    from unitbox_tf.inspection import inspect as inspect
     from unitbox_tf.loading import load as load
     from unitbox_tf.losses import CIoULoss as CIoULoss
     from unitbox_tf.losses import DIoULoss as DIoULoss
@@ -79,7 +79,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "export": "formats",
     "fit": "train.fit",
-    "inspect": "datasets",
+    "inspect": "inspection",
     "iou_loss": "losses",
     "load": "loading",
     "publish": "detect.model",

@@ -67,6 +67,16 @@ class DataConfig(Settings):
         "such as human_face=face",
         each(old_new()),
     )
+    shared_images: bool = setting(
+        False,
+        "take validation images that are among the training images, which is an error otherwise; turn it on "
+        "only to see whether a detector can learn some images by heart",
+    )
+    absent_classes: bool = setting(
+        False,
+        "take classes without an object in the training images, which is an error otherwise; turn it on to go "
+        "on with a detector that knows them from other images",
+    )
     image_size: int = setting(
         96,
         "side of the square training images, in pixels; larger images show small objects better, but "

@@ -34,7 +34,8 @@ class Picture(NamedTuple):
 def find(images: Images) -> Iterable[Picture]:
     """Lists the images that `images` stands for, in order. No image is read.
 
-    * A folder stands for the JPEG and PNG files in it and in folders below it, sorted.
+    * A folder stands for the images in it and in folders below it, sorted: the files with a suffix of
+      `images.FORMATS`.
     * A pattern such as `"holiday/*.jpg"` or `"**/*.png"` stands for the files that match it, sorted, and
       for the files in folders that match it. A file whose name looks like a pattern is that file.
     * An array `[N, H, W, 3]` stands for its N images.
@@ -74,6 +75,7 @@ def _expected(received: Any) -> str:
     return (
         "Expected a path, an encoded image, a PIL image or an RGB image uint8 [H, W, 3]. "
         f"Received: {type(received).__name__}"
+        + ("; convert it: numpy.asarray(image)" if hasattr(received, "__array__") else "")
     )
 
 
@@ -83,7 +85,7 @@ def files(path: str | os.PathLike[str]) -> list[Path]:
     if os.path.isdir(path):
         found = images.photos(path)
         if not found:
-            raise ValueError(f"{path}: no JPEG or PNG file in this folder")
+            raise ValueError(f"{path}: no {images.names_of_formats()} file in this folder")
         return found
     if not _is_pattern(path):
         return [path]  # an absent file, too: its reader will say so

@@ -35,7 +35,7 @@ class Annotation:
     Attributes:
         name: identifies the image in its data set and in messages; for files, the path below the
             data set's root.
-        image: the file, a part of a file, or the bytes of a JPEG or PNG. A text is the path of a file. An RGB
+        image: the file, a part of a file, or the bytes of an image file. A text is the path of a file. An RGB
             array uint8 `[H, W, 3]` becomes the bytes of a PNG, which has the same pixels.
         boxes: `xyxy` `[N, 4]` float64, in pixels of the image as displayed, with its EXIF orientation
             applied. The type is double because formats hold `x` and `w`: in float32, `x + w - x` does
@@ -110,8 +110,8 @@ class Annotation:
             except ValueError as error:
                 raise ValueError(f"{self.name}: {error}") from error
         raise ValueError(
-            f"{self.name}: expected an image as the path of a file, a Part of a file, the bytes of a JPEG or "
-            f"PNG file, or an RGB array uint8 [H, W, 3]. Received: {type(image).__name__}"
+            f"{self.name}: expected an image as the path of a file, a Part of a file, the bytes of an image "
+            f"file, or an RGB array uint8 [H, W, 3]. Received: {type(image).__name__}"
         )
 
     def _rows(self, name: str, value: Any, width: int) -> np.ndarray:

@@ -53,7 +53,10 @@ def test_detect_goes_on_after_a_broken_photo(untrained_run, photos, tmp_path, ca
     (photos / "b.jpg").write_bytes(b"")
     out = tmp_path / "out"
     assert cli.main(["detect", str(untrained_run), str(photos), "--output", str(out)]) == 1
-    assert "b.jpg: expected a JPEG or PNG image" in caplog.text
+    assert (
+        "b.jpg: expected a JPEG, PNG, BMP, GIF, TIFF or WebP image, received an empty file"
+        in caplog.text
+    )
     assert "1 of 3 images could not be read" in capsys.readouterr().err
     assert (out / "a.png").is_file()
     assert (out / "detections.json").is_file()
@@ -94,7 +97,7 @@ def test_detect_says_what_is_missing(untrained_run, tmp_path, capsys):
     assert cli.main(["detect", str(tmp_path / "gone"), "x.jpg", *out]) == 1
     assert "gone: no such file or folder. Expected a run's folder" in capsys.readouterr().err
     assert cli.main(["detect", str(untrained_run), str(empty), *out]) == 1
-    assert "no JPEG or PNG file in this folder" in capsys.readouterr().err
+    assert "no JPEG, PNG, BMP, GIF, TIFF or WebP file in this folder" in capsys.readouterr().err
     assert cli.main(["detect", str(untrained_run), "https://example.org/a.jpg", *out]) == 1
     assert "nothing is downloaded. Received: https://example.org/a.jpg" in capsys.readouterr().err
 
@@ -169,8 +172,8 @@ def interrupted_and_continued(folder, count, height):
     listed = (folder / "out" / "problems.txt").read_text().splitlines()
     assert len(listed) == 3
     for number, line in zip(broken, listed, strict=True):
-        assert f"photos/{number:04}.jpg: expected a JPEG or PNG image" in line
-        assert f"photos/{number:04}.jpg: expected a JPEG or PNG image" in errors
+        assert f"photos/{number:04}.jpg: the file is cut off: " in line
+        assert f"photos/{number:04}.jpg: the file is cut off: " in errors
     return results[1].stdout + errors
 
 

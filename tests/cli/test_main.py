@@ -200,7 +200,10 @@ def test_quiet_hides_what_is_logged_and_json_prints_one_object(untrained_run, ph
     assert "a.png: " in loud.stderr
     quiet = unitbox(*command, str(tmp_path / "quiet"), "--json", "--quiet")
     assert "a.png: " not in quiet.stderr
-    assert "b.jpg: expected a JPEG or PNG image" in quiet.stderr
+    assert (
+        "b.jpg: expected a JPEG, PNG, BMP, GIF, TIFF or WebP image, received an empty file"
+        in quiet.stderr
+    )
     rows = json.loads((tmp_path / "quiet" / "detections.json").read_text())
     assert json.loads(quiet.stdout) == {
         "output": str(tmp_path / "quiet"),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import unitbox_tf
 from tests.helpers.classes import coco_set, number_of, yolo_set
 from unitbox_tf import cli, datasets
 from unitbox_tf.cli import fit as fit_command
@@ -227,7 +228,7 @@ def test_convert_and_inspect_choose_and_rename(tmp_path, capsys):
     counted = json.loads(capsys.readouterr().out)
     assert counted["total"]["classes"] == {"cat": 1, "dog": 1}
     with pytest.raises(ValueError, match="no source has the class 'cow'"):
-        datasets.inspect(source, classes=["cow"])
+        unitbox_tf.inspect(source, classes=["cow"])
     with pytest.raises(ValueError, match="no source has the class 'cow'"):
         datasets.convert(source, f"csv:{tmp_path / 'none'}", classes=["cow"])
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+import unitbox_tf
 from tests.helpers.data_sets import png
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import cli, datasets
@@ -136,7 +137,7 @@ def test_sources_are_mended_wherever_they_are_used(tmp_path, caplog):
     assert cli.main(["convert", source, f"csv:{tmp_path / 'csv'}"]) == 0
     [written] = datasets.open(f"csv:{tmp_path / 'csv'}").annotations()
     np.testing.assert_allclose(written.boxes, expected)
-    assert datasets.inspect(source).problems.counts[sizes.BEFORE_TURNING] == 1
+    assert unitbox_tf.inspect(source).problems.counts[sizes.BEFORE_TURNING] == 1
 
 
 def test_shares_in_a_source_are_an_error_of_the_source(tmp_path):

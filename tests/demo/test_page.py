@@ -159,7 +159,7 @@ def test_a_corrupt_file_is_named_and_the_page_goes_on(page):
     upload(page, "notes.jpg", b"no image at all")
     message = page.get_by_role("alert").filter(has_text="notes.jpg")
     message.wait_for()
-    text = "notes.jpg: expected a JPEG or PNG image, which these 15 bytes are not"
+    text = "notes.jpg: expected a JPEG, PNG, BMP, GIF, TIFF or WebP image, which these 15 bytes are not"
     assert message.inner_text() == text
     page.get_by_role("button", name=EXAMPLE_BUTTON).click()
     page.locator(".photo img").wait_for()

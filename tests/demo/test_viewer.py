@@ -1,12 +1,10 @@
 import dataclasses
-import io
 import struct
 import zlib
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.helpers.demo import seen_of
 from tests.helpers.images import exif_jpeg
@@ -78,22 +76,15 @@ def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded(viewer, m
         viewer.see(png_header(60000, 60000), 12_000_000)
 
 
-def encoded_as(form):
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, form)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize("encoded", [b"", b"some text", encoded_as("GIF"), encoded_as("TIFF")])
-def test_what_is_no_jpeg_or_png_is_named(viewer, encoded):
-    message = f"^expected a JPEG or PNG image, which these {len(encoded)} bytes are not$"
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("encoded", [b"", b"some text", b"%PDF-1.4"])
+def test_what_is_no_image_is_named(viewer, encoded):
+    with pytest.raises(ValueError, match=r"^expected a JPEG, PNG, BMP, GIF, TIFF or WebP image, "):
         viewer.see(encoded, 10**6)
 
 
 def test_an_image_that_ends_early_is_named(viewer):
     encoded = exif_jpeg(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), 1, "big")
-    with pytest.raises(ValueError, match=r"expected a JPEG or PNG image, which these \d+ bytes"):
+    with pytest.raises(ValueError, match=r"^the file is cut off: "):
         viewer.see(encoded[: len(encoded) // 2], 10**6)
 
 

@@ -58,15 +58,15 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("images", [".", "*.png", [f"{number}.png" for number in range(5)]])
 def test_of_many_photos_the_broken_are_reported_or_raised(folder, images):
-    with pytest.raises(ValueError, match=r"2\.png: expected a JPEG or PNG image"):
+    with pytest.raises(ValueError, match=r"2\.png: expected a JPEG, PNG, .* or WebP image"):
         list(quick.many(images))
     problems = Problems()
     found = list(quick.many(images, problems=problems))
     assert [name for name, _ in found] == ["0.png", "1.png", "3.png", "4.png"]
     for name, detections in found:
         np.testing.assert_array_equal(detections.boxes, quick(name).boxes)
-    assert [str(problem)[:38] for problem in problems.found] == [
-        "2.png: expected a JPEG or PNG image, w"
+    assert [str(problem)[:39] for problem in problems.found] == [
+        "2.png: expected a JPEG, PNG, BMP, GIF, "
     ]
 
 
@@ -123,7 +123,7 @@ def test_pillow_images_of_other_modes_are_rgb():
         image = inputs.read_image(Image.new("RGB", (4, 3), (200, 10, 30)).convert(mode))
         assert image.shape == (3, 4, 3), mode
         np.testing.assert_allclose(image[0, 0], (200, 10, 30), atol=3)
-    with pytest.raises(ValueError, match=r"whole numbers\. Received: mode F"):
+    with pytest.raises(ValueError, match=r"levels from 0 to 255, .* Received: mode F"):
         inputs.read_image(Image.new("F", (4, 3)))
 
 
@@ -156,10 +156,8 @@ def test_what_is_no_photo_is_named(found, tmp_path):
     path = tmp_path / "notes.jpg"
     path.write_text("not an image")
     with pytest.raises(
-        ValueError, match=r"notes\.jpg: expected a JPEG or PNG image, which these 12"
+        ValueError, match=r"notes\.jpg: expected a JPEG, .*WebP image, which these 12"
     ):
-        found(path)
-    with pytest.raises(ValueError, match=r"notes\.jpg.*: Unknown image file format"):
         found(path)
     with pytest.raises(ValueError, match="encoded image: expected"):
         found(b"")

@@ -253,8 +253,8 @@ def named(untrained_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("named")
     pictures(folder, "photo.jpg")
     pictures(folder / "a_folder", "1.jpg", "2.jpg")
-    for split in ("train", "val"):
-        convert("synthetic:#0-4", f"coco:{folder / 'my_data' / split}")
+    for split, numbers in (("train", "0-4"), ("val", "4-8")):
+        convert(f"synthetic:#{numbers}", f"coco:{folder / 'my_data' / split}")
     pictures(folder / "my_data/no_animals", "1.jpg")
     convert("synthetic:#0-4", f"voc:{folder / 'my_data/masks'}#train")
     (folder / "DATA").mkdir()

@@ -85,7 +85,7 @@ for result in results[1:]:
 try:
     find(b"no photo")
 except ValueError as error:
-    assert str(error).startswith("encoded image: expected a JPEG or PNG image, which these 8 byt")
+    assert str(error).startswith("encoded image: expected a JPEG, PNG, BMP, GIF, TIFF or WebP image, which these 8 byt")
 else:
     raise AssertionError
 loaded = {{"tensorflow", "keras"}} & set(sys.modules)

@@ -39,5 +39,6 @@ def whole(tiny_config, tmp_path):
     settings = {"output": str(tmp_path / "runs"), "run": "a", "epochs": 1}
     train = dataclasses.replace(tiny_config.train, validation_protocol="summary", **settings)
     model = dataclasses.replace(tiny_config.model, backbone="two_layers")
-    yield dataclasses.replace(tiny_config, model=model, train=train)
+    data = dataclasses.replace(tiny_config.data, shared_images=True)
+    yield dataclasses.replace(tiny_config, data=data, model=model, train=train)
     registry.BACKBONES.unregister("two_layers")

@@ -216,6 +216,7 @@ def test_a_corrupt_photo_is_survived_and_counted(tiny_config, tmp_path):
             data=str(tmp_path),
             train_sources=("coco:photos",),
             validation_sources=("coco:photos",),
+            shared_images=True,
         ),
     )
     run = fit.fit(config)

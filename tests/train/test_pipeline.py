@@ -40,38 +40,6 @@ def batches(data=AUGMENTED, count=3, source=None, problems=None, **more):
     return list(dataset.take(count).as_numpy_iterator())
 
 
-@pytest.mark.parametrize("byte_order", ["little", "big"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientations_are_applied_as_opencv_applies_them(orientation, byte_order):
-    encoded = exif_jpeg(picture(), orientation, byte_order)
-    assert int(images.exif_orientation(encoded)) == orientation
-    expected = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    image = images.decode_image(encoded).numpy()
-    assert image.shape == expected.shape
-    assert np.abs(image.astype(int) - expected.astype(int)).mean() < 3
-
-
-@pytest.mark.parametrize("orientation", [0, 9, 77])
-def test_impossible_orientations_are_none(orientation):
-    encoded = exif_jpeg(picture(), orientation, "big")
-    assert int(images.exif_orientation(encoded)) == 1
-
-
-@pytest.mark.parametrize("cut", [4, 12, 20, 24, 30, 40, 60])
-def test_a_header_that_ends_early_is_no_error(cut):
-    assert int(images.exif_orientation(exif_jpeg(picture(), 6, "big")[:cut])) in (1, 6)
-    assert int(images.exif_orientation(b"")) == 1
-
-
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_png_of_any_number_of_channels_is_rgb(channels, random):
-    image = random.integers(0, 256, (9, 7, channels), np.uint8)
-    decoded = images.decode_image(cv2.imencode(".png", image)[1].tobytes()).numpy()
-    assert decoded.shape == (9, 7, 3)
-    expected = image[..., 2::-1] if channels > 1 else np.repeat(image, 3, axis=2)
-    np.testing.assert_array_equal(decoded, expected)
-
-
 @st.composite
 def annotated_photos(draw):
     """An image of any size, and boxes that do not touch; some leave it."""
@@ -156,7 +124,7 @@ def test_validation_shows_each_photo_once_in_order():
     shown = np.concatenate([batch[0] for batch in dataset.as_numpy_iterator()])
     assert shown.shape == (5, 64, 64, 3)
     for image, annotation in zip(shown, source, strict=True):
-        decoded = images.decode_image(annotation.image)
+        decoded = images.decode_photo(annotation.image)
         expected = tf.image.resize(decoded, (64, 64), antialias=True)
         np.testing.assert_allclose(image, expected, atol=0.1)
 

@@ -133,7 +133,10 @@ def _expected(published: Sequence[str]) -> str:
 
 
 def add_settings(
-    parser: Any, cls: type[settings.Settings], defaults: settings.Settings | str
+    parser: Any,
+    cls: type[settings.Settings],
+    defaults: settings.Settings | str,
+    without: Collection[str] = (),
 ) -> None:
     """Adds an option for each field of the settings `cls` to a parser or to a group of its arguments.
 
@@ -143,9 +146,12 @@ def add_settings(
         parser: a parser or a group.
         cls: a dataclass of `config`.
         defaults: the settings whose values the help shows as defaults, or a text that says whose they are.
+        without: names of fields that get no option.
     """
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.name in without:
+            continue
         names = [f"--{field.name.replace('_', '-')}"]
         if isinstance(defaults, str):
             default = defaults

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -304,9 +305,55 @@ def _add_convert(parser: options.Parser) -> None:
 
 
 def _add_inspect(parser: options.Parser) -> None:
-    parser.add_argument("sources", metavar="SOURCE", nargs="+", type=options.source, help=SOURCES)
+    parser.add_argument(
+        "sources",
+        metavar="SOURCE",
+        nargs="+",
+        type=options.source,
+        help=SOURCES.replace("annotated images", "training images"),
+    )
+    parser.add_argument(
+        "--validation",
+        metavar="SOURCE",
+        nargs="+",
+        type=options.source,
+        default=[],
+        help="validation images, written in the same way; they are also looked for among the training images",
+    )
     parser.add_argument("--data", metavar="FOLDER", default=".", help=DATA)
-    options.add_classes(parser, "count")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="decode no image, and compare images byte by byte alone; use it for large data sets",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        help="new folder for a page (index.html) with annotated images, training images as the network gets them "
+        "and their targets; for the pictures as PNG; and for all facts as json (default: none is written)",
+    )
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--preset",
+        type=options.one_of("preset", PRESETS),
+        metavar="PRESET",
+        default="faces",
+        help=f"settings by which sizes are judged, one of: {', '.join(PRESETS)} (default: %(default)s, the recipe "
+        "for real images)",
+    )
+    start.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="take these settings from a configuration file, such as the config.json of a run",
+    )
+    group = parser.add_argument_group("settings", "Settings of training and detection to try.")
+    sources = ("data", "train_sources", "validation_sources")
+    options.add_settings(group, configs.DataConfig, "the preset's", without=sources)
+    detection = ("max_side", "scales", "largest_object")
+    rest = [f.name for f in dataclasses.fields(configs.DecodeConfig) if f.name not in detection]
+    options.add_settings(group, configs.DecodeConfig, "the preset's", without=rest)
 
 
 def _add_export(parser: options.Parser) -> None:
@@ -386,7 +433,10 @@ COMMANDS: dict[str, tuple[str, Callable[[options.Parser], None]]] = {
     "fit": ("train a detector", _add_fit),
     "detect": ("find objects in images and videos", _add_detect),
     "evaluate": ("judge a detector, or a file of detections, on annotated images", _add_evaluate),
-    "inspect": ("count annotated images and their objects, and list their problems", _add_inspect),
+    "inspect": (
+        "look at data sets before training: sizes, duplicates, pictures, suggested settings",
+        _add_inspect,
+    ),
     "convert": ("write annotated images in another format", _add_convert),
     "export": ("write a detector as a file for applications", _add_export),
     "demo": ("serve a page to try a detector on images", _add_demo),

@@ -1,4 +1,4 @@
-"""Data sets: reads sources into `Annotation`s, converts and inspects them. Each format has a module.
+"""Data sets: reads sources into `Annotation`s, and converts them. Each format has a module.
 
     source = datasets.open("coco:photos/instances.json")
     annotations = source.annotations()
@@ -14,22 +14,20 @@ from __future__ import annotations
 
 from unitbox_tf.datasets.base import DataSet, Format, Ids
 from unitbox_tf.datasets.conversion import Conversion, convert, writable
-from unitbox_tf.datasets.inspection import Inspection, Summary, inspect
 from unitbox_tf.datasets.sizes import check_sizes
 from unitbox_tf.datasets.source import Source, class_names, load, open, open_all
+from unitbox_tf.datasets.summary import Summary
 
 __all__ = [
     "Conversion",
     "DataSet",
     "Format",
     "Ids",
-    "Inspection",
     "Source",
     "Summary",
     "check_sizes",
     "class_names",
     "convert",
-    "inspect",
     "load",
     "open",
     "open_all",

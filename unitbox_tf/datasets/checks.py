@@ -453,6 +453,6 @@ class Photos:
 
 
 def without_suffix(name: str) -> str:
-    """The name of an image without `.jpg`, `.jpeg` or `.png` at its end."""
+    """The name of an image without a suffix of `images.FORMATS` at its end."""
     stem, dot, suffix = name.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in images.IMAGE_SUFFIXES else name

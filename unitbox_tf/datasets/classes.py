@@ -168,7 +168,10 @@ def mapped(
     Raises:
         ValueError: an object has a class that the model does not have.
     """
-    names = _names(part, tuple(class_names if counted is None else counted))
+    counted = tuple(class_names if counted is None else counted)
+    names = names_of(part, counted)
+    if part.counted and names and len(counted) > 1:
+        _say_counted(part, names)
     if part.most > len(names):
         raise ValueError(_too_many(part, names))
     index = {name: place for place, name in enumerate(class_names)}
@@ -186,19 +189,24 @@ def mapped(
     return [_with_classes(annotation, table) for annotation in part.annotations]
 
 
-def _names(part: Named, counted: tuple[str, ...]) -> tuple[str, ...]:
-    """The name of each class of the source. A source without names counts those of `counted`."""
+def names_of(part: Named, counted: Sequence[str]) -> tuple[str, ...]:
+    """The name of each class of the source. A source without names counts those of `counted`.
+
+    Raises:
+        ValueError: it has more classes than there are names.
+    """
     if not part.counted:
         return part.names
     if part.most <= 1 and part.usual in counted:
         return (str(part.usual),)
     if part.most > len(counted):
         raise ValueError(_too_many(part, counted))
-    names = counted[: part.most]
-    if len(counted) > 1 and names:
-        taken = ", ".join(f"{index} for {name}" for index, name in enumerate(names))
-        logger.info("%s has no names of classes: class %s", part.text, f"{taken}, in this order")
-    return names
+    return tuple(counted[: part.most])
+
+
+def _say_counted(part: Named, names: Sequence[str]) -> None:
+    taken = ", ".join(f"{index} for {name}" for index, name in enumerate(names))
+    logger.info("%s has no names of classes: it has class %s", part.text, taken)
 
 
 def _with_classes(annotation: Annotation, table: np.ndarray) -> Annotation:

@@ -103,8 +103,9 @@ def convert(
         )
     there = photos != "none"
     known_before = len(problems.found)
-    sources.check_choice([source], classes, photos=there)
-    annotations, names = sources.load_named(source, classes, photos=there, problems=problems)
+    [(annotations, _)], names = sources.load_each(
+        [source], classes, photos=there, problems=problems
+    )
     if not annotations:
         problems.log_counts()
         first = (

@@ -1,68 +1,90 @@
-"""Counts what is in data sets: images, objects, classes, sizes."""
+"""Looks at data sets before training: what is in them, what the network can see of it, what is there twice."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from unitbox_tf import boxes as box_ops
-from unitbox_tf import images
+from unitbox_tf.config import Config
+from unitbox_tf.datasets import classes as by_name
+from unitbox_tf.datasets import duplicates, readiness, shown, words
 from unitbox_tf.datasets import source as sources
 from unitbox_tf.datasets.classes import Rename
+from unitbox_tf.datasets.duplicates import Repeat
+from unitbox_tf.datasets.shown import Limits
+from unitbox_tf.datasets.suggestions import Suggestion, suggest
+from unitbox_tf.datasets.summary import Measured, Quartiles, Summary, measure
+from unitbox_tf.presets import PRESETS
 from unitbox_tf.problems import Problems
-from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation
 
-QUARTILES = ("minimum", "first quartile", "median", "third quartile", "maximum")
+DEFAULT_PRESET = "faces"  # the recipe for real images
+RARE = 10  # a class with so many times fewer objects than the most frequent one is called rare
 
-
-class Quartiles(NamedTuple):
-    """The smallest and the largest of some numbers, and the three that divide them into quarters."""
-
-    minimum: float
-    first: float
-    median: float
-    third: float
-    maximum: float
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> Quartiles | None:
-        """The quartiles of `values` `[N]`; None if there are no values."""
-        if not len(values):
-            return None
-        return cls(*np.percentile(values, [0, 25, 50, 75, 100]).tolist())
+Given = str | sources.Source | Iterable[str | sources.Source]
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
-    """The contents of one source, or of several together.
+class Shown:
+    """The sizes at which the network is shown objects, in training or at one scale of detection.
 
     Attributes:
-        name: the source as it is written.
-        images: number of images that are present.
-        without_objects: number of images without objects; ignored objects do not count.
-        objects: number of objects that are not ignored.
-        ignored: number of ignored objects.
-        classes: number of objects of each class, by the class's name; ignored objects do not count.
-        widths: widths of the images, in pixels; None if no image has a known size.
-        heights: heights of the images, in pixels; None if no image has a known size.
-        long_sides: the longer side of each object, in pixels; None without objects.
+        name: where they are shown.
+        long_sides: the longer sides, in pixels as shown.
+        unseen: share of the objects with a shorter side below a stride; None if the limits are unknown.
+        small: share of the objects with a shorter side below two strides, with those above.
+        large: share of the objects with a longer side above three quarters of the field of view.
+        beyond: share of the objects with a longer side above the field of view.
     """
 
     name: str
-    images: int
-    without_objects: int
-    objects: int
-    ignored: int
-    classes: dict[str, int]
-    widths: Quartiles | None
-    heights: Quartiles | None
-    long_sides: Quartiles | None
+    long_sides: Quartiles
+    unseen: float | None
+    small: float | None
+    large: float | None
+    beyond: float | None
+
+    @classmethod
+    def of(
+        cls, name: str, long_sides: np.ndarray, short_sides: np.ndarray, limits: Limits | None
+    ) -> Shown | None:
+        """The sizes `[N]` against the limits; None without objects."""
+        quartiles = Quartiles.of(long_sides)
+        if quartiles is None:
+            return None
+        if limits is None:
+            return cls(name, quartiles, None, None, None, None)
+        return cls(
+            name,
+            quartiles,
+            unseen=float((short_sides < limits.stride).mean()),
+            small=float((short_sides < limits.smallest).mean()),
+            large=float((long_sides > limits.largest).mean()),
+            beyond=float((long_sides > limits.field).mean()),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Duplicates:
+    """Images that are there more than once. Indices are those of `Inspection.annotations`.
+
+    Attributes:
+        training: training images that repeat an earlier one.
+        validation: validation images that repeat an earlier one.
+        shared: validation images that repeat a training image.
+        flat: images of one colour, which are compared by their bytes alone.
+        compared: False if only bytes were compared.
+    """
+
+    training: tuple[Repeat, ...]
+    validation: tuple[Repeat, ...]
+    shared: tuple[Repeat, ...]
+    flat: tuple[int, ...]
+    compared: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,72 +92,120 @@ class Inspection:
     """The outcome of `inspect`.
 
     Attributes:
-        sources: a summary of each source.
-        total: a summary of all sources.
+        sources: a summary of each source of training images.
+        total: a summary of all training images.
+        validation_sources: a summary of each source of validation images.
+        validation: a summary of all validation images; None if there is no such source.
+        shown: the sizes at which training and each scale of detection show the training objects.
+        limits: what the network can see; None if it is not known for the backbone.
+        unfit: share of the objects that have a good size at no scale of detection; None if unknown.
+        duplicates: images that are there more than once.
+        obstacles: reasons for which `fit` refuses the data.
+        suggestions: settings of sizes, with reasons.
+        remarks: what else is worth knowing, in sentences.
         problems: items that could not be used.
+        annotations: the training images and, after them, the validation images.
+        class_names: the names of the classes of `annotations`.
+        config: the settings by which sizes were judged.
     """
 
     sources: tuple[Summary, ...]
     total: Summary
+    validation_sources: tuple[Summary, ...]
+    validation: Summary | None
+    shown: tuple[Shown, ...]
+    limits: Limits | None
+    unfit: float | None
+    duplicates: Duplicates
+    obstacles: tuple[str, ...]
+    suggestions: tuple[Suggestion, ...]
+    remarks: tuple[str, ...]
     problems: Problems
+    annotations: tuple[Annotation, ...] = dataclasses.field(repr=False)
+    class_names: tuple[str, ...]
+    config: Config = dataclasses.field(repr=False)
+
+    @property
+    def training_images(self) -> Sequence[Annotation]:
+        """The training images."""
+        return self.annotations[: self.total.images]
 
     def table(self) -> str:
-        """The counts in lines, with a column for each source, for people."""
-        columns = [*self.sources, self.total] if len(self.sources) > 1 else [*self.sources]
-        classes = list(self.total.classes)
-        rows: list[list[str]] = [
-            ["", *(column.name for column in columns)],
-            ["images", *(str(column.images) for column in columns)],
-            ["  without objects", *(str(column.without_objects) for column in columns)],
-            ["  width", *(_range(column.widths) for column in columns)],
-            ["  height", *(_range(column.heights) for column in columns)],
-            ["objects", *(str(column.objects) for column in columns)],
-            *([f"  {name}", *(str(c.classes.get(name, 0)) for c in columns)] for name in classes),
-            ["  longer side", *(_range(column.long_sides) for column in columns)],
-            ["ignored objects", *(str(column.ignored) for column in columns)],
-        ]
-        widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-            for row in rows
-        ]
-        lines += ["", f"Sizes are in pixels: {', '.join(QUARTILES)}."]
-        lines += [f"{count} x {kind}" for kind, count in self.problems.counts.items()]
-        return "\n".join(lines)
+        """The facts in lines, for people."""
+        return words.table(self)
+
+    @property
+    def options(self) -> str:
+        """The suggestions as options of `unitbox fit`."""
+        return " ".join(suggestion.option for suggestion in self.suggestions)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same facts as a dict for json."""
+        """All facts as a dict for json."""
+        places = [annotation.where for annotation in self.annotations]
+
+        def named(repeats: Iterable[Repeat]) -> list[dict[str, Any]]:
+            return [
+                {"image": places[each.image], "other": places[each.other], "bits": each.distance}
+                for each in repeats
+            ]
+
+        twice = self.duplicates
         return {
-            "sources": [_plain(summary) for summary in self.sources],
+            "sources": [_plain(each) for each in self.sources],
             "total": _plain(self.total),
+            "validation_sources": [_plain(each) for each in self.validation_sources],
+            "validation": _plain(self.validation) if self.validation else None,
+            "shown": [_plain(each) for each in self.shown],
+            "limits": dataclasses.asdict(self.limits) if self.limits else None,
+            "unfit": self.unfit,
+            "duplicates": {
+                "training": named(twice.training),
+                "validation": named(twice.validation),
+                "shared": named(twice.shared),
+                "flat": [places[index] for index in twice.flat],
+                "compared": twice.compared,
+            },
+            "obstacles": list(self.obstacles),
+            "suggestions": [
+                {"field": each.field, "value": each.value, "reason": each.reason}
+                for each in self.suggestions
+            ],
+            "options": self.options,
+            "remarks": list(self.remarks),
             "problems": dict(self.problems.counts),
+            "problems_found": [dataclasses.asdict(each) for each in self.problems.found],
         }
 
 
-class _Counted(NamedTuple):
-    """The numbers that a summary is made of. The numbers of several sources can be joined."""
-
-    objects: np.ndarray  # how many are to be found in each image
-    ignored: int
-    classes: Counter[str]
-    sizes: np.ndarray  # heights and widths `[N, 2]` of the images of known size
-    long_sides: np.ndarray
+def _plain(facts: Any) -> dict[str, Any]:
+    values = {field.name: getattr(facts, field.name) for field in dataclasses.fields(facts)}
+    return {
+        name: value._asdict() if isinstance(value, Quartiles) else value
+        for name, value in values.items()
+    }
 
 
 def inspect(
     *sources_: str | sources.Source,
+    validation: Given = (),
+    config: Config = PRESETS[DEFAULT_PRESET],
     classes: Sequence[str] | None = None,
     rename: Rename | None = None,
     data: str | Path = ".",
+    pixels: bool = True,
     problems: Problems | None = None,
 ) -> Inspection:
-    """Counts images and objects, and measures them.
+    """Counts and measures images and objects, finds duplicates, and suggests settings.
 
     Args:
-        sources_: texts `FORMAT:PATH#SPLIT`, or opened sources.
-        classes: only objects of these classes are counted; None counts all.
-        rename: new names of classes: texts `old=new`, or a mapping.
+        sources_: training images: texts `FORMAT:PATH#SPLIT`, or opened sources.
+        validation: sources of validation images. None of them may be among the training images.
+        config: the settings by which sizes are judged.
+        classes: only objects of these classes are counted; None takes those of `config`, or all.
+        rename: new names of classes: texts `old=new`, or a mapping; None takes those of `config`.
         data: the folder that relative paths start from.
+        pixels: decodes every image, and compares their pixels. False compares their bytes alone, in a fraction
+            of the time.
         problems: unusable items are added here.
 
     Raises:
@@ -143,73 +213,129 @@ def inspect(
             a class of `classes` or `rename`.
     """
     problems = Problems.of(problems)
+    classes = classes if classes is not None else config.data.classes or None
+    rename = by_name.renames(config.data.rename if rename is None else rename)
     opened = sources.open_all(sources_, data, rename=rename)
     if not opened:
         raise ValueError("Expected at least one source as FORMAT:PATH#SPLIT. Received none")
-    sources.check_choice(opened, classes)
-    counted = [_count(source, classes, problems) for source in opened]
-    joined = _Counted(
-        np.concatenate([each.objects for each in counted]),
-        sum(each.ignored for each in counted),
-        sum((each.classes for each in counted), Counter()),
-        np.concatenate([each.sizes for each in counted]),
-        np.concatenate([each.long_sides for each in counted]),
+    judging = sources.open_all(validation, data, rename=rename)
+    read, names = sources.load_each([*opened, *judging], classes, problems=problems)
+    sets = [each.annotations for each in read]
+    measured = [measure(each, problems=problems) for each in sets]
+    summaries = [
+        _only(Summary.of(source.text, each, names), own)
+        for source, each, (_, own) in zip((*opened, *judging), measured, read, strict=True)
+    ]
+    joined = Measured.join(measured[: len(opened)])
+    total = Summary.of("total", joined, names)
+    judged = Summary.of("validation", Measured.join(measured[len(opened) :]), names)
+    annotations = tuple(annotation for each in sets for annotation in each)
+    twice = _duplicates(annotations, total.images, pixels, problems)
+    limits = shown.limits(config.model)
+    exact = [each for each in twice.shared if each.distance is None]
+    found = readiness.obstacles(total, annotations, exact, config.data)
+    return Inspection(
+        sources=tuple(summaries[: len(opened)]),
+        total=total,
+        validation_sources=tuple(summaries[len(opened) :]),
+        validation=judged if judging else None,
+        shown=_shown(joined, config, limits),
+        limits=limits,
+        unfit=_unfit(joined, config, limits),
+        duplicates=twice,
+        obstacles=tuple(found),
+        suggestions=() if limits is None else suggest(joined, limits),
+        remarks=tuple(_remarks(total, judged if judging else None)),
+        problems=problems,
+        annotations=annotations,
+        class_names=names,
+        config=config,
     )
-    each = [_summary(s.text, c) for s, c in zip(opened, counted, strict=True)]
-    return Inspection(tuple(each), _summary("total", joined), problems)
 
 
-def _count(source: sources.Source, chosen: Sequence[str] | None, problems: Problems) -> _Counted:
-    annotations, names = sources.load_named(source, chosen, problems=problems)
-    classes: Counter[str] = Counter()
-    sides, sizes = [np.zeros(0)], []
-    for annotation in Progress(annotations, f"measuring {source.text}", len(annotations)):
-        found = annotation.select(~annotation.ignore)
-        classes.update(names[label] for label in found.classes.tolist())
-        sides.append(box_ops.long_sides(found.boxes))
-        size = _size(annotation, problems)
-        if size is not None:
-            sizes.append(size)
-    counts = np.array([int((~a.ignore).sum()) for a in annotations], int)
-    ignored = sum(int(a.ignore.sum()) for a in annotations)
-    ordered = Counter({name: classes[name] for name in names})
-    table = np.array(sizes, np.float64).reshape(-1, 2)
-    return _Counted(counts, ignored, ordered, table, np.concatenate(sides))
+def _only(summary: Summary, own: Sequence[str]) -> Summary:
+    """The summary of a source with its own classes alone."""
+    return dataclasses.replace(
+        summary,
+        classes={name: summary.classes[name] for name in own},
+        images_of_classes={name: summary.images_of_classes[name] for name in own},
+    )
 
 
-def _size(annotation: Annotation, problems: Problems) -> tuple[int, int] | None:
-    """Height and width as stated; if they are not, as in the header of the image."""
-    if annotation.size is not None:
-        return annotation.size
-    try:
-        return images.photo_size(annotation.image)
-    except (OSError, ValueError) as error:
-        problems.add("image of unknown size", annotation.where, str(error))
+def _duplicates(
+    annotations: Sequence[Annotation], boundary: int, pixels: bool, problems: Problems
+) -> Duplicates:
+    """Duplicates among the training images, which end at `boundary`, the validation images, and between both."""
+    count = len(annotations)
+    groups = duplicates.same_bytes(annotations)
+    training = duplicates.repeats_of_bytes(groups, 0, boundary)
+    validation = duplicates.repeats_of_bytes(groups, boundary, count)
+    shared = duplicates.shared_bytes(groups, boundary)
+    flat: list[int] = []
+    if pixels:
+        values, usable, flat = duplicates.hashes(annotations, problems=problems)
+
+        def among(start: int, end: int, known: list[Repeat]) -> list[Repeat]:
+            # Files with the same bytes are known already, and would only be found again.
+            kept = usable[start:end].copy()
+            kept[[repeat.image - start for repeat in known]] = False
+            near = duplicates.repeats_of_pixels(values[start:end], kept)
+            return [Repeat(i + start, j + start, bits) for i, j, bits in near]
+
+        training += among(0, boundary, training)
+        validation += among(boundary, count, validation)
+        kept = usable.copy()
+        kept[[repeat.image for repeat in shared]] = False
+        shared += duplicates.shared_pixels(values, kept, boundary)
+    return Duplicates(tuple(training), tuple(validation), tuple(shared), tuple(flat), pixels)
+
+
+def _shown(measured: Measured, config: Config, limits: Limits | None) -> tuple[Shown, ...]:
+    sides, images = measured.of_known_size
+    data, decode = config.data, config.decode
+    long_sides = shown.in_training(sides[:, 0], images, data)
+    ratios = sides[:, 1] / np.maximum(sides[:, 0], 1e-9)
+    short_sides = long_sides * np.tile(ratios, len(long_sides) // max(len(ratios), 1))
+    way = "crops of" if data.random_crop else "images of at most"
+    name = f"training, {way} {data.image_size} px"
+    found = [Shown.of(name, long_sides, short_sides, limits)]
+    fitted = sides * shown.scale_to_fit(images, decode.max_side)[:, None]
+    for scale in decode.scales:
+        name = f"detection, max_side {decode.max_side}, scale {scale:g}"
+        long_sides, short_sides = (fitted * scale).T
+        found.append(Shown.of(name, long_sides, short_sides, limits))
+    return tuple(each for each in found if each is not None)
+
+
+def _unfit(measured: Measured, config: Config, limits: Limits | None) -> float | None:
+    """The share of the objects that the network can see well at no scale of detection."""
+    sides, images = measured.of_known_size
+    if limits is None or not len(sides):
         return None
+    fitted = sides * shown.scale_to_fit(images, config.decode.max_side)[:, None]
+    fits = np.zeros(len(sides), bool)
+    for scale in config.decode.scales:
+        long_sides, short_sides = (fitted * scale).T
+        fits |= (short_sides >= limits.smallest) & (long_sides <= limits.largest)
+    return float((~fits).mean())
 
 
-def _summary(name: str, counted: _Counted) -> Summary:
-    return Summary(
-        name=name,
-        images=len(counted.objects),
-        without_objects=int((counted.objects == 0).sum()),
-        objects=int(counted.objects.sum()),
-        ignored=counted.ignored,
-        classes=dict(counted.classes),
-        widths=Quartiles.of(counted.sizes[:, 1]),
-        heights=Quartiles.of(counted.sizes[:, 0]),
-        long_sides=Quartiles.of(counted.long_sides),
-    )
-
-
-def _range(quartiles: Quartiles | None) -> str:
-    return " ".join(f"{value:.0f}" for value in quartiles) if quartiles else "-"
-
-
-def _plain(summary: Summary) -> dict[str, Any]:
-    fields: Sequence[str] = [field.name for field in dataclasses.fields(Summary)]
-    values = {name: getattr(summary, name) for name in fields}
-    return {
-        name: value._asdict() if isinstance(value, Quartiles) else value
-        for name, value in values.items()
-    }
+def _remarks(total: Summary, validation: Summary | None) -> Iterable[str]:
+    if not total.objects:
+        return
+    most = max(total.classes.values())
+    rare = [name for name, count in total.classes.items() if 0 < count * RARE < most]
+    if rare:
+        yield (
+            f"rare classes, each with less than a {RARE}th of the objects of the most frequent one: "
+            f"{', '.join(rare)}. Classes have no weights: add images of them"
+        )
+    if not total.without_objects:
+        yield (
+            "every training image has an object: add images without any (a source of negatives) if the detector "
+            "finds objects where none are"
+        )
+    if validation is not None:
+        absent = [n for n, count in validation.classes.items() if not count and total.classes[n]]
+        if absent:
+            yield f"no validation image has an object of {', '.join(absent)}: it is not judged"

@@ -15,7 +15,7 @@ from unitbox_tf.records import Annotation
 
 
 class Negatives(DataSet):
-    """The JPEG and PNG files below the folder `root / split`. The format has no objects, and so no classes."""
+    """The images below the folder `root / split`. The format has no objects, and so no classes."""
 
     def __init__(self, root: Path, split: str) -> None:
         self._root, self._split = root, split

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import io
 import os
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from unitbox_tf import images
-from unitbox_tf.files import Part
 from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation
@@ -85,7 +82,7 @@ def _checked(
     if not len(annotation.boxes):
         return dataclasses.replace(annotation, size=size)
     height, width = stated
-    orientation = _orientation(annotation) if stated == size[::-1] else 1
+    orientation = images.orientation(annotation.image) if stated == size[::-1] else 1
     if orientation in images.TURNED:
         problems.add(
             BEFORE_TURNING,
@@ -102,13 +99,6 @@ def _checked(
         f"{size[1]} x {size[0]}: the image is left out",
     )
     return None
-
-
-def _orientation(annotation: Annotation) -> int:
-    image = annotation.image
-    content = image.read() if isinstance(image, Part) else image
-    with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as opened:
-        return int(opened.getexif().get(images.ORIENTATION_TAG, 1))
 
 
 def turned(annotation: Annotation, orientation: int) -> Annotation:

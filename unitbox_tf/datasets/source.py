@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from unitbox_tf import registry, spelling
 from unitbox_tf.datasets import checks, sizes
@@ -322,16 +323,6 @@ def check_rename(sources: Sequence[Source], *, photos: bool = True) -> None:
         by_name.check_renamed(rename, own)
 
 
-def check_choice(
-    sources: Sequence[Source], classes: Sequence[str] | None, *, photos: bool = True
-) -> None:
-    """Raises `ValueError` if no source has a class that is to be kept or renamed."""
-    check_rename(sources, photos=photos)
-    if classes is not None:
-        known = Problems(logged=False)  # reported where the annotations are used
-        class_names(sources, classes=classes, photos=photos, problems=known)
-
-
 def chosen(
     classes: Sequence[str], parts: Sequence[Named], counted: Sequence[str]
 ) -> tuple[str, ...]:
@@ -353,25 +344,49 @@ def _named(sources: Sequence[Source], photos: bool, problems: Problems) -> list[
     ]
 
 
-def load_named(
-    source: Source,
+class Loaded(NamedTuple):
+    """The annotations of one source.
+
+    Attributes:
+        annotations: the annotations, with the class indices of all sources together.
+        names: the names of the classes of this source.
+    """
+
+    annotations: list[Annotation]
+    names: tuple[str, ...]
+
+
+def load_each(
+    sources: Sequence[Source],
     classes: Sequence[str] | None = None,
     *,
     photos: bool = True,
     problems: Problems | None = None,
-) -> tuple[list[Annotation], tuple[str, ...]]:
-    """The annotations of one source, and the names of its classes.
+) -> tuple[list[Loaded], tuple[str, ...]]:
+    """The annotations of each source, and the names of the classes of all sources together.
 
-    With `classes`, only objects of those that the source has are kept, and the names are these. Sizes and
-    boxes are checked as in `sizes.check_sizes`.
+    Args:
+        sources: the sources, which know how their classes are renamed.
+        classes: only objects of these classes are kept, and the names are these; None keeps all.
+        photos: returns only images whose files are present.
+        problems: unusable items are added here.
 
     Raises:
-        ValueError: nothing can be read, or boxes are shares of the image.
+        ValueError: nothing can be read, no source has a class that is to be kept or renamed, or boxes are
+            shares of the image.
     """
     problems = Problems.of(problems)
-    part = source.named(source.annotations(photos=photos, problems=problems))
-    counted = names = by_name.union([part])
-    if classes is not None:
-        classes = names = tuple(name for name in classes if name in counted)
-    found = by_name.mapped(part, names, classes, counted)
-    return sizes.check_sizes(found, problems=problems, name=source.text), names
+    parts = _named(sources, photos, problems)
+    check_rename(sources, photos=photos)
+    union = by_name.union(parts)
+    names = union if classes is None else chosen(classes, parts, union)
+    loaded = []
+    for source, part in zip(sources, parts, strict=True):
+        if not part.annotations:
+            message = f"nothing found in {source.root}"
+            problems.add("source without anything usable", source.text, message)
+        found = by_name.mapped(part, names, classes, union)
+        checked = sizes.check_sizes(found, problems=problems, name=source.text)
+        own = by_name.names_of(part, union)
+        loaded.append(Loaded(checked, tuple(name for name in names if name in own)))
+    return loaded, names

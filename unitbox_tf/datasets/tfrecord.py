@@ -35,7 +35,7 @@ from typing import Any, BinaryIO, NamedTuple
 import google_crc32c
 import numpy as np
 
-from unitbox_tf import files, images
+from unitbox_tf import files, image_formats, images
 from unitbox_tf.datasets import checks, writing
 from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.files import Part
@@ -637,7 +637,7 @@ def _usual_features(annotation: Annotation, photo: bytes, class_names: Sequence[
     usual = message.feature
     usual["image/filename"].bytes_list.value.append(filename)
     usual["image/source_id"].bytes_list.value.append(filename)
-    form = b"png" if photo.startswith(writing.PNG) else b"jpeg"
+    form = (image_formats.kind_of(photo) or "JPEG").lower().encode()
     usual["image/format"].bytes_list.value.append(form)
     usual["image/object/class/label"].int64_list.value.extend([label + 1 for label in labels])
     texts = [class_names[label].encode() for label in labels]

@@ -20,7 +20,6 @@ from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
 PhotosAs = Literal["copy", "link", "none"]  # hard links: symbolic ones would leave the folder
-PNG = b"\x89PNG"
 LOST = "lost in this format"  # a kind of problem
 
 
@@ -112,7 +111,8 @@ class Destination:
         if fault is None and name != name.strip():
             fault = "unusable name", f"expected no space at the ends of {name!r}"
         if fault is None and by_stem and suffix.lower() not in images.IMAGE_SUFFIXES:
-            fault = "unusable name", f"expected .jpg, .jpeg or .png at the end of {name!r}"
+            expected = ", ".join(sorted(images.IMAGE_SUFFIXES))
+            fault = "unusable name", f"expected one of {expected} at the end of {name!r}"
         if fault is None and key in self._taken:
             fault = checks.TWICE, f"{name!r} has been written already, which is kept"
         if fault:
@@ -201,7 +201,7 @@ def _suffix(annotation: Annotation) -> str:
     # An image in a shard was a file before: it may be a PNG whose name ends with .jpg.
     if isinstance(annotation.image, Part) and own.lower() in images.IMAGE_SUFFIXES:
         return own
-    return ".png" if annotation.encoded().startswith(PNG) else ".jpg"
+    return images.suffix_of(annotation.encoded())
 
 
 @contextlib.contextmanager

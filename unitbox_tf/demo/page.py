@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unitbox_tf import optional, registry
+from unitbox_tf import images, optional, registry
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.demo.drawing import (
     FOUND,
@@ -61,7 +61,8 @@ def make_page(viewer: Viewer, name: str, max_megapixels: float, max_megabytes: f
             "machine that serves this page and no further. No image is kept.</p></div>"
         )
         answers = _Answers(gr, viewer, round(max_megapixels * 1e6))
-        label = f"JPEG or PNG, up to {max_megabytes:g} MB and {max_megapixels:g} million pixels"
+        most = f"up to {max_megabytes:g} MB and {max_megapixels:g} million pixels"
+        label = f"{images.names_of_formats()}, {most}"
         elements = _lay_out(gr, session, viewer.decode, label, answers)
         _connect(gr, elements, answers)
     return page.queue(max_size=WAITING, api_open=False)
@@ -160,7 +161,7 @@ def _lay_out(
 ) -> _Elements:
     with gr.Column(elem_id="bench"):
         with gr.Column(elem_id="drop"):
-            upload = gr.File(label=label, file_types=[".jpg", ".jpeg", ".png"], height=170)
+            upload = gr.File(label=label, file_types=sorted(images.IMAGE_SUFFIXES), height=170)
             example = gr.Button("Try an example image", size="sm")
             summary = gr.HTML()
         with gr.Column(elem_id="photo"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from unitbox_tf import images
 from unitbox_tf.config import DecodeConfig
@@ -75,7 +73,7 @@ class Viewer:
         """Runs the network on an encoded image.
 
         Raises:
-            ValueError: it is no JPEG or PNG image, or has more than `max_pixels`.
+            ValueError: it cannot be decoded, or has more than `max_pixels`.
         """
         start = time.perf_counter()
         check_size(encoded, max_pixels)
@@ -95,22 +93,16 @@ class Viewer:
 
 
 def check_size(encoded: bytes, max_pixels: int) -> None:
-    """Raises `ValueError` if the header of a JPEG or PNG image cannot be read, or states more than `max_pixels`.
+    """Raises `ValueError` if the header of an image cannot be read, or states more than `max_pixels`.
 
     A file of some kilobytes may state a size that fills the memory when it is decoded.
     """
-    expected = f"expected an image of at most {max_pixels / 1e6:g} million pixels. Received: "
-    try:
-        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as image:
-            width, height = image.size
-    except Image.DecompressionBombError as error:  # Pillow's own limit
-        raise ValueError(f"{expected}{error}") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"expected a JPEG or PNG image, which these {len(encoded)} bytes are not"
-        ) from error
+    height, width = images.photo_size(encoded)
     if width * height > max_pixels:
-        raise ValueError(f"{expected}{width} x {height}, {width * height / 1e6:.1f} million")
+        raise ValueError(
+            f"expected an image of at most {max_pixels / 1e6:g} million pixels. Received: {width} x {height}, "
+            f"{width * height / 1e6:.1f} million"
+        )
 
 
 def fit(image: np.ndarray, side: int) -> np.ndarray:

@@ -68,9 +68,9 @@ class Detector:
         """Detections in one image.
 
         Args:
-            image: the path of an image, an encoded image (JPEG, PNG, BMP, GIF), a PIL image of any mode, or
-                an RGB array uint8 `[H, W, 3]`. The EXIF orientation of a JPEG is applied, so boxes
-                are in pixels of the image as displayed.
+            image: the path of an image, an encoded image (of `images.FORMATS`), a PIL image, or an RGB
+                array uint8 `[H, W, 3]`. The orientation in EXIF or XMP is applied, so boxes are in
+                pixels of the image as displayed.
 
         Raises:
             OSError: the file cannot be read.

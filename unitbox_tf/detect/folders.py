@@ -234,7 +234,7 @@ class _Work:
             self.problems.add(kind, name, str(error).removeprefix(f"{path}: "))
             return None
         found = self.detector(image)
-        suffix = path.suffix if path.suffix.lower() in images.IMAGE_SUFFIXES else ".jpg"
+        suffix = images.suffix_for_writing(path)
         output = self._path(name, path.stem, suffix)
         with files.replacing(output) as partial:
             images.save_image(self.draw(image, found, self.detector.class_names), partial)

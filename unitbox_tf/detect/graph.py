@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from unitbox_tf import images, registry
+from unitbox_tf import image_graph, registry
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import decoders
 
@@ -142,7 +142,7 @@ class InferenceModule(tf.Module):
         return tf.switch_case(index, branches)
 
     def _detect_encoded(self, encoded: tf.Tensor, decode: DecodeConfig) -> Outputs:
-        """Detections in encoded JPEG or PNG images `[B]` of any sizes. The EXIF orientation of a JPEG is applied.
+        """Detections in encoded images `[B]` of any sizes, as displayed; `image_graph.decode_image` lists the formats.
 
         Images are searched one after the other, so that detections do not depend on the other images of
         the batch.
@@ -152,7 +152,7 @@ class InferenceModule(tf.Module):
             encoded = tf.identity(encoded)  # else an error of what follows may be raised first
 
         def detect_one(photo: tf.Tensor) -> Outputs:
-            image = images.decode_image(photo)
+            image = image_graph.decode_image(photo)
             return {name: value[0] for name, value in self._detect(image[None], decode).items()}
 
         return tf.map_fn(

@@ -29,7 +29,8 @@ def save(
     """Writes `model` as a SavedModel that opens where this package is not installed.
 
     All signatures return what `InferenceModule` describes. `serving_default` and `images` take uint8 RGB
-    images `[B, H, W, 3]` of any size, `encoded` takes encoded JPEG or PNG images `[B]`.
+    images `[B, H, W, 3]` of any size, `encoded` takes encoded images `[B]`
+    of the formats that `image_graph.decode_image` lists.
     `images_with_options` and `encoded_with_options` take `graph.options()`, too; their defaults stand in
     the signature. `heatmaps` returns the heatmaps of the network. The functions `detect` and
     `detect_encoded` are the same for Python, where TensorFlow fills in defaults of functions only.

@@ -12,13 +12,13 @@ import math
 import tensorflow as tf
 
 from unitbox_tf import boxes as box_ops
+from unitbox_tf.datasets.shown import MAX_SHARE, MIN_SHARE
 
 Objects = dict[str, tf.Tensor]
 Colour = tuple[float, float, float]  # RGB from 0 to 255
 
 BLACK: Colour = (0.0, 0.0, 0.0)
 MIN_VISIBLE = 0.4  # objects with a smaller visible share in a crop are ignored
-MIN_SHARE = 0.5  # the long side of an image takes at least this share of a crop's side
 MAX_BLUR = 2.5  # factor by which a blurred image may have been enlarged
 MIN_SIDE = 1.0  # px; a sliver that is narrower is dropped
 
@@ -128,7 +128,7 @@ def random_crop(
     box, has_object = _random_box(objects, shape, stretched, seeds[0])
     box_size = box[2:] - box[:2]
 
-    low, high = object_size[0], min(object_size[1], 0.9 * size)
+    low, high = object_size[0], min(object_size[1], MAX_SHARE * size)
     wanted = tf.exp(tf.random.stateless_uniform([], seeds[1], tf.math.log(low), tf.math.log(high)))
     zoom = tf.pow(2.0, tf.random.stateless_uniform([], seeds[1], -1.0, 1.0))
     fits = size / tf.reduce_max(shape)

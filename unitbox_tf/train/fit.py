@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from unitbox_tf import files, losses, progress, registry, runs
 from unitbox_tf.config import Config, LossConfig, TrainConfig
+from unitbox_tf.datasets import readiness
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.problems import Problems
 from unitbox_tf.train import examples, pipeline
@@ -80,7 +81,8 @@ def fit(
         problems: unusable items are added here.
 
     Raises:
-        ValueError: an argument is of another kind, or settings or data cannot be used.
+        ValueError: an argument is of another kind, settings or data cannot be used, or `datasets.readiness`
+            refuses the data: a class without objects, or validation images among the training images.
         Diverged: the loss is not a number any more. This is a `ValueError`, too.
     """
     problems = Problems.of(problems)
@@ -93,6 +95,12 @@ def fit(
     with _hardware(config.train) as jit:
         shown = examples.training(train, config, problems=problems)
         judged = examples.validation(validation, config, train=train, problems=problems)
+        readiness.check(
+            None if isinstance(shown.examples, tf.data.Dataset) else shown.examples,
+            judged.annotations,
+            config,
+            problems=problems,
+        )
         model, history = _model(config, jit, None if resume is None else run)
         store = StoreRun(run, history, config.train.validation_protocol)
         with _kept_if_stored(run):

@@ -1,0 +1,95 @@
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+
+from unitbox_tf.config import Config, DataConfig, ModelConfig
+from unitbox_tf.datasets import readiness, synthetic
+from unitbox_tf.problems import Problems
+from unitbox_tf.records import Annotation
+
+NAMES = ("cat", "dog")
+
+
+def config(**settings):
+    return Config(data=DataConfig(**settings), model=ModelConfig(class_names=NAMES))
+
+
+def images(first, last, label=None):
+    found = []
+    for number in range(first, last):
+        each = synthetic.draw(number)
+        classes = np.full(len(each.boxes), number % 2 if label is None else label)
+        found.append(dataclasses.replace(each, classes=classes))
+    return found
+
+
+def test_good_data_is_summed_up_in_a_few_lines(caplog):
+    caplog.set_level(logging.INFO, "unitbox_tf")
+    readiness.check(images(0, 10), images(10, 14), config())
+    lines = [record.message for record in caplog.records]
+    assert len(lines) == 4
+    assert lines[0].startswith("training: 10 images (0 without objects), ")
+    assert ": cat " in lines[0]
+    assert lines[1].startswith("validation: 4 images")
+    assert "training shows objects" in lines[2]
+    assert "max_side 416" in lines[2]
+    assert "below 16 px" in lines[3]
+    assert all(record.levelno == logging.INFO for record in caplog.records)
+
+
+def test_a_class_without_objects_is_refused_by_its_name():
+    given = images(0, 4, label=0), images(10, 14)
+    with pytest.raises(ValueError, match=r"no training image has an object of: dog\. .*--absent-"):
+        readiness.check(*given, config())
+    readiness.check(*given, config(absent_classes=True))
+
+
+def test_ignored_objects_do_not_count():
+    given = [dataclasses.replace(each, ignore=each.classes == 1) for each in images(0, 4)]
+    with pytest.raises(ValueError, match=r"no training image has an object of: dog\."):
+        readiness.check(given, images(10, 14), config())
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_no_object_at_all_is_refused_whatever_is_allowed(allowed):
+    empty = [each.select([]) for each in images(0, 3)]
+    with pytest.raises(ValueError, match="none of the 3 training images has an object to learn"):
+        readiness.check(empty, images(10, 11), config(absent_classes=allowed))
+
+
+def test_validation_images_among_the_training_images_are_refused(tmp_path):
+    training = images(0, 6)
+    (tmp_path / "copy.png").write_bytes(training[3].image)
+    copy = Annotation("val/copy", tmp_path / "copy.png", [])
+    with pytest.raises(ValueError, match="1 of 3 validation images are among the train") as error:
+        readiness.check(training, [*images(10, 12), copy], config())
+    assert f"{tmp_path / 'copy.png'} is synthetic/3" in str(error.value)
+    assert "--shared-images" in str(error.value)
+    readiness.check(training, [*images(10, 12), copy], config(shared_images=True))
+
+
+def test_repeats_within_training_are_allowed():
+    twice = images(0, 4)
+    readiness.check([*twice, *twice], images(10, 12), config())
+
+
+def test_all_reasons_are_given_at_once():
+    with pytest.raises(ValueError, match=r"object of: dog\. .*\(--absent-classes\)\. 1 of 1 valid"):
+        readiness.check(images(0, 2, label=0), images(0, 1), config())
+
+
+def test_unreadable_images_stop_nothing(tmp_path):
+    problems = Problems()
+    broken = [Annotation("b", b"no image", [[0, 0, 9, 9]]), Annotation("g", tmp_path / "g.png", [])]
+    readiness.check(
+        [*images(0, 4), *broken], [*images(5, 6), *broken[1:]], config(), problems=problems
+    )
+    assert dict(problems.counts) == {"image of unknown size": 2}
+
+
+def test_a_stream_cannot_be_looked_at_and_that_is_said(caplog):
+    caplog.set_level(logging.INFO, "unitbox_tf")
+    readiness.check(None, images(0, 2), config())
+    assert "cannot be looked at before training" in caplog.text
