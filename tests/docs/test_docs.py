@@ -174,6 +174,15 @@ def pictures(folder, *names):
         (folder / name).write_bytes(jpeg(number))
 
 
+def make_animals(folder, source):
+    """A COCO set in which every other object is a dog, and the rest are cats."""
+    found = [
+        dataclasses.replace(each, classes=np.arange(len(each.boxes)) % 2)
+        for each in datasets.load(source)
+    ]
+    registry.DATASETS["coco"].write(found, folder, "", ("cat", "dog"))
+
+
 def make_fddb(folder):
     """Folds 1 to 8, detections of all faces, and two published curves beside."""
     convert("synthetic:#0-16", f"fddb:{folder / 'DATA/fddb'}#1-8")
@@ -254,13 +263,13 @@ def named(untrained_run, tmp_path_factory):
     pictures(folder, "photo.jpg")
     pictures(folder / "a_folder", "1.jpg", "2.jpg")
     for split, numbers in (("train", "0-4"), ("val", "4-8")):
-        convert(f"synthetic:#{numbers}", f"coco:{folder / 'my_data' / split}")
+        make_animals(folder / "my_data" / split, f"synthetic:#{numbers}")
     pictures(folder / "my_data/no_animals", "1.jpg")
     convert("synthetic:#0-4", f"voc:{folder / 'my_data/masks'}#train")
     (folder / "DATA").mkdir()
     (folder / "VGG16").touch()
     for name in ("other/multiface", "facemask", "flickr", "cmu"):
-        convert("synthetic:#0-4", f"coco:{folder / 'DATA' / name}")
+        convert("synthetic:#0-4", f"coco:{folder / 'DATA' / name}", rename={"object": "face"})
     pictures(folder / "DATA/other/nonface_scenes", "1.jpg", "2.jpg")
     make_fddb(folder)
     make_wider(folder)

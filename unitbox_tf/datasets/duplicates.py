@@ -165,7 +165,9 @@ def _grey(encoded: bytes) -> np.ndarray:
     A JPEG is decoded at a fraction of its size, which takes a fraction of the time.
     """
     try:
-        with Image.open(io.BytesIO(encoded), formats=image_ops.PILLOW_FORMATS) as image:
+        with Image.open(
+            io.BytesIO(encoded), formats=[name.upper() for name in image_ops.FORMATS]
+        ) as image:
             image.draft("RGB", (4 * SIDE, 4 * SIDE))
             pixels = image_ops.from_pillow(image)
     except Exception as error:  # Pillow raises errors of many classes for damaged files
