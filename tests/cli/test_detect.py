@@ -369,7 +369,7 @@ def test_detect_goes_on_after_a_video_that_is_none(quick):
     Path("photos/notes.mp4").write_text("no video")
     assert quick("photos/notes.mp4", "photos/1.png", "99", status=1) == [1]
     listed = Path("out/problems.txt").read_text()
-    assert "video that cannot be read\tphotos/notes.mp4: expected a video that OpenCV" in listed
+    assert "video that cannot be read\tphotos/notes.mp4: expected a video that FFmpeg" in listed
     assert "video that cannot be read\twebcam 99: cannot be opened" in listed
 
 

@@ -129,7 +129,8 @@ def test_names_that_leave_the_folder_are_refused_by_every_format(tmp_path, probl
     photo(tmp_path / "x.jpg", png(9, 9))
     for form in ("wider_face", "fddb", "coco", "voc", "yolo", "csv"):
         root = tmp_path / form
-        photo(root / "images/x.jpg", png(9, 9))
+        # VOC takes an image here of the same name as one elsewhere.
+        photo(root / "images" / ("z.jpg" if form == "voc" else "x.jpg"), png(9, 9))
         if form == "wider_face":
             wider(root, f"{name}\n1\n1 2 3 4\n")
         elif form == "fddb":

@@ -187,11 +187,18 @@ VOC = """<annotation>
 <object><name>cat</name><difficult>1</difficult>
   <bndbox><ymin>1</ymin><xmin>1</xmin><ymax>1</ymax><xmax>1</xmax></bndbox></object>
 <object><name>cat</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>8</xmax><ymax>20</ymax></bndbox></object>
-<object><name>cat</name><bndbox><xmin>one</xmin><ymin>9</ymin><xmax>8</xmax><ymax>20</ymax></bndbox></object>
-<object><name>cat</name></object>
 <object><name>cat</name><difficult>x</difficult>
   <part><bndbox><xmin>7</xmin><ymin>7</ymin><xmax>8</xmax><ymax>8</ymax></bndbox></part>
   <bndbox><xmin>101</xmin><ymin>9</ymin><xmax>120</xmax><ymax>20</ymax></bndbox></object>
+</annotation>
+"""
+
+
+VOC_UNREADABLE = """<annotation><object><name>cat</name>
+<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>
+<object><name>cat</name><bndbox><xmin>one</xmin><ymin>9</ymin><xmax>8</xmax><ymax>20</ymax></bndbox></object>
+<object><name>cat</name></object>
+<object><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>
 </annotation>
 """
 
@@ -209,6 +216,8 @@ def test_voc(tmp_path, problems, folders):
     (xml / "b.xml").write_text(VOC.format(name="named.png"))
     (xml / "c.xml").write_text(VOC.format(name="gone.png"))
     (xml / "d.xml").write_text("<annotation>\n<object>")
+    photo(photos / "e.jpg")
+    (xml / "e.xml").write_text(VOC_UNREADABLE)
     a, b = read("voc", tmp_path, "", problems)
     assert (a.name, b.name) == ("a.JPG", "named.png")
     # Corners are 1-based and inclusive: 1 1 1 1 is the first pixel.
@@ -216,15 +225,14 @@ def test_voc(tmp_path, problems, folders):
     assert a.classes.tolist() == [1, 0, 0, 0]
     assert a.ignore.tolist() == [False, True, True, True]
     assert a.size == (60, 80)
-    assert where(problems)[:5] == [
+    assert where(problems)[:7] == [
+        ("malformed xml", "d.xml:2"),
+        *((checks.UNREADABLE, f"e.xml: object {number}") for number in (2, 3, 4)),
         ("malformed object", "a.xml: object 4"),
-        ("malformed object", "a.xml: object 5"),
-        ("malformed object", "a.xml: object 6"),
         ("box without area", "a.xml: object 3"),
-        ("box outside its image", "a.xml: object 6"),
+        ("box outside its image", "a.xml: object 4"),
     ]
     assert ("image listed but absent", "c.xml") in where(problems)
-    assert where(problems)[-1] == ("malformed xml", "d.xml:2")
     names = [x.name for x in read("voc", tmp_path, "", problems, photos=False)]
     assert names == ["a.JPG", "named.png", "gone.png"]
     assert class_names("voc", tmp_path, "") == ("cat", "dog")
@@ -251,9 +259,9 @@ def test_voc_splits_are_lists_or_folders_and_number_classes_alike(tmp_path, prob
     ]
     (tmp_path / "labels.txt").write_text("dog\nbird\n")
     (dog,) = read("voc", tmp_path, "valid", problems)
-    (cat,) = read("voc", tmp_path, "train", problems)
-    assert (dog.classes.tolist(), cat.classes.tolist()) == ([0], [])
-    assert where(problems)[-1] == ("unknown class", "cat.xml: object 1")
+    assert read("voc", tmp_path, "train", problems) == []
+    assert dog.classes.tolist() == [0]
+    assert where(problems)[-1] == (checks.UNREADABLE, "cat.xml: object 1")
     with pytest.raises(ValueError, match=r"expected .*ImageSets/Main/gone\.txt or .*gone: neither"):
         read("voc", tmp_path, "gone", problems)
 
@@ -276,7 +284,11 @@ def yolo_set(root, settings, folders=("images/train", "labels/train")):
     photo(images / "broken.jpg")
     labels.mkdir(parents=True, exist_ok=True)
     (labels / "a.txt").write_text(
-        "1 0.5 0.5 0.25 0.5\n0 0.5 0.5 0 0.1\n\n0 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2\n"
+        "1 0.5 0.5 0.25 0.5\n0 0.5 0.5 0 0.1\n\n0 0.25 0.5 0.5 0.5 0.5 0.75 0.25 0.75\n"
+    )
+    photo(images / "unreadable.png", png(60, 80))
+    (labels / "unreadable.txt").write_text(
+        "0 0.5 0.5 0.2 0.2\n"
         "0 0.5 0.5 0.25\n2 0.5 0.5 0.1 0.1\n0.5 0.5 0.5 0.1 0.1\n0 40 30 20 30\n0 0.5 nan 0.1 0.1\n"
     )
     (labels / "b.txt").write_text("")
@@ -304,20 +316,15 @@ def test_yolo(tmp_path, problems, settings, folders):
         (tmp_path / "classes.txt").write_text("cat\ndog\n")
     a, b, c = read("yolo", tmp_path, "train", problems)
     assert [x.name for x in (a, b, c)] == ["a.png", "b.png", "deep/c.png"]
-    assert a.boxes.tolist() == [[30, 15, 50, 45], [40, 27, 40, 33]]
-    assert a.classes.tolist() == [1, 0]
-    assert a.ignore.tolist() == [False, True]
+    assert a.boxes.tolist() == [[30, 15, 50, 45], [40, 27, 40, 33], [20, 30, 40, 45]]
+    assert a.classes.tolist() == [1, 0, 0]
+    assert a.ignore.tolist() == [False, True, False]
     assert a.size == (60, 80)
     assert len(b.boxes) == len(c.boxes) == 0
     assert where(problems) == [
-        ("polygon", "a.txt:4"),
-        ("malformed line", "a.txt:5"),
-        ("unknown class", "a.txt:6"),
-        ("unknown class", "a.txt:7"),
-        ("malformed line", "a.txt:8"),
-        ("malformed line", "a.txt:9"),
         ("box without area", "a.txt:2"),
         ("image of unknown size", "broken.jpg"),
+        *((checks.UNREADABLE, f"unreadable.txt:{line}") for line in range(2, 7)),
         ("labels without an image", "lost.txt"),
     ]
     assert class_names("yolo", tmp_path, "train") == ("cat", "dog")
@@ -329,7 +336,7 @@ def test_yolo_lists_of_photos(tmp_path, problems):
         "./images/train/a.png\nimages/train/gone.png\n/etc/passwd\n"
     )
     (a,) = read("yolo", tmp_path, "train", problems)
-    assert (a.name, len(a.boxes)) == ("images/train/a.png", 2)
+    assert (a.name, len(a.boxes)) == ("images/train/a.png", 3)
     assert where(problems)[-2:] == [
         ("image listed but absent", "train.txt:2"),
         ("path outside the data set", "train.txt:3"),
@@ -341,7 +348,7 @@ def test_yolo_lists_of_photos(tmp_path, problems):
 
 def test_yolo_reads_nothing_outside_its_folder(tmp_path, problems):
     photo(tmp_path / "other/x.png", png(4, 4))
-    settings = "path: /content/data\ntrain: [../other, images, /etc]\nnames: [cat]\n"
+    settings = "path: /content/data\ntrain: [../other, images, /etc]\nnames: [cat, dog]\n"
     root = tmp_path / "set"
     yolo_set(root, settings, ("images", "labels"))
     (root / "images/out.png").symlink_to(tmp_path / "other/x.png")
@@ -367,7 +374,14 @@ def test_yolo_reads_nothing_outside_its_folder(tmp_path, problems):
         ("train: images\nnames: {0: cat, 2: dog}\n", r"expected names numbered from 0"),
         ("train: images\nnames: [[cat]]\n", r"data\.yaml: expected names"),
         ("val: images\nnames: [cat]\n", r"expected a split of \['val'\], received 'train'"),
-        ("train: images\nnames: [!!python/object:os.system x]\n", "not valid YAML"),
+        (
+            "train: images\nnames: {0: cat, 0: dog}\n",
+            r"data\.yaml:2: not valid YAML: '0' is there twice",
+        ),
+        ("train: images\nnames: [cat, dog]\nnc: 3\n", r"as many names as nc says, '3', received 2"),
+        ("train: images\nnames: [cat, cat]\n", "expected the name of another class as name 2"),
+        ("train: images\nnames: {cat: 1, dog: 1}\n", "a number of its own for each of names"),
+        ("train: images\nnames: [cat]\nkpt_shape: [17]\n", r"kpt_shape as \[points, 2 or 3\]"),
         ("\udce9: x\n", "not valid YAML"),
     ],
 )

@@ -119,6 +119,8 @@ def test_boxes_without_area_come_back_ignored_or_are_reported(form, tmp_path):
         np.testing.assert_allclose(found.boxes, [[10, 10, 20, 20]])
         assert [(p.kind, p.where) for p in problems.found] == [("ignored objects left out", "a")]
     else:
+        if form == "voc":  # whose readers put corners in order
+            boxes[2] = [28, 30, 30, 53]
         assert found.boxes.tolist() == boxes
         assert found.ignore.tolist() == [True, False, True]
         assert not problems.found
@@ -346,7 +348,10 @@ def test_the_real_wider_face_list_survives_other_formats(data, form, tmp_path):
     assert set(problems.counts) <= {"lost in this format", "image of unknown size"}
     for a, b in zip(found, again, strict=True):
         assert a.name == b.name
-        np.testing.assert_array_equal(a.boxes, b.boxes)
+        boxes = a.boxes
+        if form == "voc":  # whose readers put corners in order
+            boxes = np.sort(boxes.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+        np.testing.assert_array_equal(boxes, b.boxes)
         np.testing.assert_array_equal(a.ignore, b.ignore)
 
 

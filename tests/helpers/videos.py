@@ -1,5 +1,8 @@
 """Video files whose frames tell their number, and a detector that knows them."""
 
+from fractions import Fraction
+
+import av
 import cv2
 import numpy as np
 
@@ -61,3 +64,52 @@ def frames_of(path):
         if not there:
             return frames, capture.get(cv2.CAP_PROP_FPS)
         frames.append(image[..., ::-1])
+
+
+def write_timed(path, ticks, tick, codec="mpeg4", sound=None, last=1, pause=0):
+    """Writes frames that are shown from `ticks` on, in units of `tick` seconds; the last one for `last` ticks.
+
+    `sound` is the codec of a second of sound, after half of which there is a `pause` in seconds.
+    """
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.time_base = stream.time_base = tick
+        noise = container.add_stream(sound, rate=48_000, layout="mono") if sound else None
+        packets = []
+        for number, at in enumerate(ticks):
+            frame = av.VideoFrame.from_ndarray(picture(number % 20), format="rgb24")
+            frame.pts, frame.time_base = at, tick
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        for packet, at, after in zip(packets, ticks, [*ticks[1:], ticks[-1] + last], strict=True):
+            packet.duration = round((after - at) * tick / packet.time_base)
+            container.mux(packet)
+        if noise is not None:
+            wave = np.sin(np.arange(48_000) / 20)[None]
+            for half, begin in enumerate([0, 24_000 + round(48_000 * pause)]):
+                part = wave[:, 24_000 * half :][:, :24_000]
+                frame = av.AudioFrame.from_ndarray(
+                    np.ascontiguousarray(part * 30_000, np.int16), format="s16", layout="mono"
+                )
+                frame.rate, frame.pts, frame.time_base = 48_000, begin, Fraction(1, 48_000)
+                container.mux(noise.encode(frame))
+            container.mux(noise.encode(None))
+    return path
+
+
+def shown(path):
+    """The seconds from which each frame of a file is shown, from the first one on, and the end of the last."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        times = [float((frame.pts - frames[0].pts) * frame.time_base) for frame in frames]
+        return times, times[-1] + float(frames[-1].duration * frames[-1].time_base)
+
+
+def sounds(path):
+    """The codec and the length in seconds of each sound of a file."""
+    with av.open(str(path)) as container:
+        return [
+            (stream.codec_context.name, float(stream.duration * stream.time_base))
+            for stream in container.streams.audio
+        ]

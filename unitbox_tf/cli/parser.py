@@ -165,7 +165,7 @@ def _add_detect(parser: options.Parser) -> None:
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="images, folders of images, quoted patterns such as 'holiday/*.jpg', videos, numbers of webcams",
+        help="images, folders, quoted patterns such as 'holiday/*.jpg', videos, rtsp://..., numbers of webcams",
     )
     parser.add_argument(
         "--output",

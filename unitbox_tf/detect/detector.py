@@ -10,7 +10,7 @@ import numpy as np
 
 from unitbox_tf import images, inputs, visualize
 from unitbox_tf.config import DecodeConfig
-from unitbox_tf.detect import padding, tiling, video
+from unitbox_tf.detect import padding, tiling, video, video_reading
 from unitbox_tf.inputs import Image, Images
 from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
@@ -137,29 +137,29 @@ class Detector:
 
     def frames(
         self, source: str | Path | int, *, progress: bool = False
-    ) -> Iterator[tuple[video.Frame, Detections | None]]:
-        """Each frame of a video file or a webcam, with its detections.
+    ) -> Iterator[tuple[video_reading.Frame, Detections | None]]:
+        """Each frame of a video file, a network stream or a webcam, with its detections.
 
         A frame that cannot be decoded has neither image nor detections. The frames after it follow.
 
         Args:
-            source: the path of a video, or the number of a webcam: 0 is the first. A webcam goes on until
-                the caller stops asking.
+            source: the path of a video, the address of a stream (`rtsp://...`), or the number of a webcam:
+                0 is the first. A stream or webcam goes on until the caller stops asking.
             progress: shows a bar on a terminal.
 
         Raises:
-            OSError: there is no such file or webcam.
-            ValueError: the file is no video that OpenCV can read.
+            OSError: there is no such file, stream or webcam.
+            ValueError: the file is no video that FFmpeg can read.
         """
         return self._frames(video.Video(source), progress)
 
     def _frames(
         self, opened: video.Video, progress: bool
-    ) -> Iterator[tuple[video.Frame, Detections | None]]:
+    ) -> Iterator[tuple[video_reading.Frame, Detections | None]]:
         with opened:
-            frames: Iterable[video.Frame] = opened
+            frames: Iterable[video_reading.Frame] = opened
             if progress:
-                frames = Progress(opened, opened.name, opened.stated)
+                frames = Progress(opened, opened.name, opened.expected)
             for frame in frames:
                 yield frame, None if frame.image is None else self._detect(frame.image)
 
@@ -174,13 +174,13 @@ class Detector:
         """Writes a video with drawn detections, and beside it a json file with the detections of each frame.
 
         Args:
-            source: see `frames`; Ctrl-C ends a webcam.
+            source: see `frames`; Ctrl-C ends a stream or webcam.
             output: the .mp4 file to write.
             draw: draws a frame: maps image, detections and class names to an image.
             progress: shows a bar on a terminal.
 
         Raises:
-            OSError: there is no such file or webcam, or the video cannot be written.
+            OSError: there is no such file, stream or webcam, or the video cannot be written.
             ValueError: see `frames`, and `video.annotate`.
         """
         opened = video.Video(source)

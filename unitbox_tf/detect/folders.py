@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from unitbox_tf import files, images, inputs, visualize
 from unitbox_tf.detect import journal as journals
 from unitbox_tf.detect import video as videos
+from unitbox_tf.detect import video_reading
 from unitbox_tf.detect.detector import Detector
 from unitbox_tf.problems import PROBLEMS_FILE, Problems
 from unitbox_tf.progress import Progress
@@ -37,10 +38,10 @@ FEW = 20  # images that have a line each in the log
 
 
 class Inputs(NamedTuple):
-    """The inputs, each once: image files, then video files and numbers of webcams."""
+    """The inputs, each once: image files, then video files, addresses of streams and numbers of webcams."""
 
     images: list[Path]
-    clips: list[Path | int]
+    clips: list[Path | str | int]
 
 
 class ImagesDone(NamedTuple):
@@ -65,7 +66,7 @@ class VideoDone(NamedTuple):
     """The outcome of detection in a video.
 
     Attributes:
-        name: the path of the video, or "webcam 0".
+        name: the path of the video, the address of the stream, or "webcam 0".
         output: the annotated video. A json file beside it has the detections of each frame.
         frames: the number of frames.
         objects: the number of objects found in all frames together.
@@ -84,7 +85,7 @@ class Summary:
     Attributes:
         output: the folder.
         images: the outcome for images; None if the inputs have no images.
-        videos: the outcome for each readable video and webcam.
+        videos: the outcome for each readable video, stream and webcam.
         problems: the unreadable inputs.
     """
 
@@ -95,10 +96,11 @@ class Summary:
 
 
 def find(names: Iterable[str | os.PathLike[str] | int], output: str | os.PathLike[str]) -> Inputs:
-    """The named images, videos and webcams, each once, without files in the folder `output`.
+    """The named images, videos, streams and webcams, each once, without files in the folder `output`.
 
     Args:
-        names: images, folders of images, patterns, videos, and numbers of webcams.
+        names: images, folders of images, patterns, videos, addresses of streams (`rtsp://...`), and numbers of
+            webcams.
         output: the folder to write. Its files are no inputs, because an earlier call wrote them.
 
     Raises:
@@ -106,11 +108,14 @@ def find(names: Iterable[str | os.PathLike[str] | int], output: str | os.PathLik
         FileNotFoundError: no named file exists. A file that is absent beside others is not refused here.
     """
     photos: dict[str, Path] = {}
-    clips: dict[str, Path | int] = {}
+    clips: dict[str, Path | str | int] = {}
     own = Path(output).resolve()
     for name in map(str, names):
         if name.isdecimal() and not os.path.exists(name):
             clips[name] = int(name)
+            continue
+        if video_reading.is_stream(name):
+            clips[name] = name
             continue
         found = inputs.files(name)
         if found != [Path(name)]:
@@ -121,8 +126,8 @@ def find(names: Iterable[str | os.PathLike[str] | int], output: str | os.PathLik
             chosen: dict[str, Any] = clips if inputs.is_video(path) else photos
             chosen.setdefault(os.path.abspath(path), path)
     paths = [path for path in (*photos.values(), *clips.values()) if isinstance(path, Path)]
-    webcams = len(photos) + len(clips) - len(paths)
-    if paths and not webcams and not any(map(os.path.exists, paths)):
+    live = len(photos) + len(clips) - len(paths)
+    if paths and not live and not any(map(os.path.exists, paths)):
         others = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
         raise FileNotFoundError(f"{paths[0]}{others}: no such file")
     return Inputs(list(photos.values()), list(clips.values()))
@@ -242,10 +247,12 @@ class _Work:
             self._add(name, stamp, output, detections=rows)
         return len(found)
 
-    def video(self, clip: Path | int) -> VideoDone | None:
-        """Detects in a video or a webcam, and writes it with boxes, and a json file. None if it cannot be read."""
-        if isinstance(clip, int):
-            name, stem = f"webcam {clip}", f"webcam-{clip}"
+    def video(self, clip: Path | str | int) -> VideoDone | None:
+        """Detects in a video, stream or webcam, and writes it with boxes, and its json. None if it cannot be read."""
+        if not isinstance(clip, Path):
+            webcam = isinstance(clip, int)
+            name = f"webcam {clip}" if webcam else video_reading.without_password(str(clip))
+            stem = f"webcam-{clip}" if webcam else "stream"
             logger.info("%s: Ctrl-C ends it", name)
         else:
             name, stem = clip.as_posix(), clip.stem
@@ -255,7 +262,7 @@ class _Work:
                 return self._video_done(name, row)
         path = self._path(name, stem, ".mp4")
         try:
-            stamp = None if isinstance(clip, int) else _stamp(clip)
+            stamp = _stamp(clip) if isinstance(clip, Path) else None
             if stamp is not None:
                 self._add(name, None, path)  # so that it has this name when it is begun again
             summary = self.detector.annotate_video(
