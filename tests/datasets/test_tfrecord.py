@@ -235,11 +235,10 @@ def test_objects_that_no_model_can_learn_are_reported(tmp_path, problems):
     with tf.io.TFRecordWriter(str(tmp_path / "train.tfrecord")) as writer:
         writer.write(example(**{**USUAL, **change}).SerializeToString())
         writer.write(example(**{**USUAL, "filename": [b"/home/a.png"]}).SerializeToString())
-    (found,) = read(tmp_path, problems)
-    assert len(found.boxes) == 0
+    assert read(tmp_path, problems) == []
     assert where(problems) == [
-        ("malformed annotation", "train.tfrecord: a.png, object 1"),
-        ("malformed annotation", "train.tfrecord: a.png, object 2"),
+        (checks.UNREADABLE, "train.tfrecord: a.png, object 1"),
+        (checks.UNREADABLE, "train.tfrecord: a.png, object 2"),
         (checks.OUTSIDE, "train.tfrecord: record 2"),
     ]
 

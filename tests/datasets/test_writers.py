@@ -374,7 +374,7 @@ def test_areas_of_objects_are_kept_by_coco_and_missed_elsewhere(tmp_path):
     assert same.select([1]).areas.tolist() == [200]
 
 
-@pytest.mark.parametrize("area", ["5", None, -1, [], float("inf"), float("nan")])
+@pytest.mark.parametrize("area", ["five", None, -1, [], float("inf"), float("nan")])
 def test_an_area_that_is_none_is_that_of_the_box(tmp_path, area):
     item = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 5], "area": area}
     images, categories = [{"id": 1, "file_name": "a.png"}], [{"id": 1, "name": "dog"}]

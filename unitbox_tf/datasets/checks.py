@@ -1,13 +1,13 @@
-"""Checks that all readers share, so that every format is treated alike."""
+"""Checks that all readers share, so that every format is treated alike. `lists` has those of lists."""
 
 from __future__ import annotations
 
 import codecs
+import difflib
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def numbers(
 
     Their number must be one of `counts`. If not, there is a problem, and the result is None.
     """
-    values = _floats(text.split())
+    values = floats(text.split())
     if values is not None and len(values) in counts:
         return values
     expected = " or ".join(map(str, counts))
@@ -78,7 +78,7 @@ def numbers(
     return None
 
 
-def _floats(words: Sequence[str]) -> list[float] | None:
+def floats(words: Sequence[str]) -> list[float] | None:
     """`words` as numbers up to `LARGEST_NUMBER`; None if one of them is none."""
     try:
         values = [float(word) for word in words]
@@ -149,20 +149,20 @@ def read_small(path: Path) -> bytes:
     return content
 
 
-def file_of(root: Path, split: str, suffix: str, others: Sequence[str] = ()) -> Path:
-    """The file `root`, or `split + suffix` in the folder `root`, or one of `others` there, or its only such file.
+def file_of(root: Path, split: str, suffix: str) -> Path:
+    """The file `root`, or `split + suffix` in the folder `root`, or the only such file there.
 
     Raises `ValueError` if there is none, or if there are several and no `split` names one.
     """
     if root.is_file():
         return root
-    if split:
-        named = [root / name for name in (f"{split}{suffix}", *others)]
-        found = [path for path in named if path.is_file()]
-        if not found:
-            raise ValueError(f"expected {' or '.join(map(str, named))}: no such file")
-        return found[0]
     found = sorted(root.glob(f"*{suffix}"))
+    if split:
+        path = root / f"{split}{suffix}"
+        if not path.is_file():
+            known = [path.stem for path in found]
+            raise ValueError(f"expected {path}: no such file. {known_splits(split, known)}")
+        return path
     if len(found) != 1:
         names = [path.name for path in found]
         raise ValueError(
@@ -170,6 +170,15 @@ def file_of(root: Path, split: str, suffix: str, others: Sequence[str] = ()) -> 
             f"name one after '#', without {suffix}"
         )
     return found[0]
+
+
+def known_splits(split: str, known: Sequence[str]) -> str:
+    """The sentences of a message that say which splits there are, and which of them may be meant by `split`."""
+    if not known:
+        return "There are no splits"
+    near = difflib.get_close_matches(split, known, 1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    return f"There are {list(known)[:20]}.{meant}"
 
 
 def listed_class_names(folder: Path) -> tuple[str, ...] | None:
@@ -189,107 +198,6 @@ def listed_class_names(folder: Path) -> tuple[str, ...] | None:
         if not name or name in names[: number - 1]:
             raise ValueError(f"{path}:{number}: expected the name of another class: {name!r}")
     return names
-
-
-class Listed(NamedTuple):
-    """An image in a list: name, number of the name's line, lines of the objects, number of the first line."""
-
-    name: str
-    line: int
-    rows: list[str]
-    first: int
-
-
-def listed_photos(
-    path: Path, is_name: Callable[[str], bool], *, problems: Problems | None = None
-) -> Iterator[Listed]:
-    """The images in a list that repeats: an image's name, the number of its objects, a line for each of them.
-
-    FDDB and WIDER FACE list their images in this way. WIDER FACE has one line of zeros for an image
-    without a face; this line is skipped. Where the list is broken, a problem is reported, and reading
-    goes on at the next line that `is_name`. A list is broken where the number of objects is missing,
-    or where there are fewer or more lines than this number says.
-    """
-    found = Problems.of(problems)
-    text = lines(path, problems=found)
-    at = 0
-
-    def report(kind: str, line: int, message: str) -> None:
-        found.add(kind, f"{path}:{line}", message)
-
-    while at < len(text):
-        name, line = text[at].strip(), at + 1
-        at += 1
-        if not name:
-            continue
-        if not is_name(name) and len(_floats(name.split()) or []) > 1:
-            report(MALFORMED, line, f"expected an image's name, received an object: {name[:200]!r}")
-            continue
-        count_text = text[at].strip() if at < len(text) else ""
-        if not (count_text.isdecimal() and len(count_text) < 20):
-            report(MALFORMED, at + 1, f"expected a count of objects, received {count_text[:200]!r}")
-            while at < len(text) and not is_name(text[at].strip()):
-                at += 1
-            continue
-        first, count = at + 1, int(count_text)
-        end = min(first + count, len(text))
-        rows = text[first:end]
-        while (
-            rows and not rows[-1].strip() and end == len(text)
-        ):  # empty lines at the end of the file
-            rows.pop()
-        for index, row in enumerate(rows):
-            if is_name(row.strip()):
-                rows = rows[:index]
-                message = f"expected {count} lines of objects, the next image follows {index}"
-                report("image ends early", first, message)
-                break
-        else:
-            if len(rows) < count:
-                message = f"expected {count} lines of objects, the file ends after {len(rows)}"
-                report("file ends early", first, message)
-        at = first + len(rows)
-        yield Listed(name, line, rows, first + 1)
-        if count == 0 and at < len(text) and set(text[at].split()) == {"0"}:
-            at += 1
-
-
-def objects(
-    path: Path, listed: Listed, counts: Sequence[int], *, problems: Problems | None = None
-) -> tuple[np.ndarray, list[str]]:
-    """The lines of an image's objects as a table, and their places; malformed lines are left out.
-
-    Args:
-        path: the list.
-        listed: the image in it.
-        counts: how many numbers a line may have.
-        problems: malformed lines are added here.
-
-    Returns:
-        The table `[N, max(counts)]` float64, NaN where a line has fewer numbers, and `N` places.
-    """
-    problems = Problems.of(problems)
-    name, width = str(path), max(counts)
-    rows = listed.rows
-    # All lines at once where they have the same form, as nearly always: this takes half the time.
-    words = " ; ".join(rows).split()
-    each = (len(words) + 1) // max(len(rows), 1)
-    if each - 1 in counts and words[each - 1 :: each] == [";"] * (len(rows) - 1):
-        del words[each - 1 :: each]
-        values = _floats(words)
-        if values is not None:
-            table = np.full((len(rows), width), np.nan)
-            table[:, : each - 1] = np.reshape(values, (len(rows), -1))
-            return table, [
-                f"{name}:{line}" for line in range(listed.first, listed.first + len(rows))
-            ]
-    kept, places = [], []
-    for line, row in enumerate(rows, listed.first):
-        values = numbers(row, counts, f"{name}:{line}", problems=problems)
-        if values is not None:
-            kept.append(values + [np.nan] * (width - len(values)))
-            places.append(f"{name}:{line}")
-    return np.reshape(np.array(kept, np.float64), (-1, width)), places
 
 
 class Folder:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unitbox_tf.datasets import checks, coco_layouts, outlines, writing
+from unitbox_tf.datasets import checks, coco_layouts, lists, outlines, writing
 from unitbox_tf.datasets.base import DataSet, Format, Ids
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
@@ -135,10 +135,12 @@ class Coco(DataSet):
         return self._class_names
 
     def ids(self) -> Ids:
-        """The ids of images and categories. The first id of an image that has several is the last here."""
-        names = [name for _, name in self._files(False, Problems(logged=False))]
-        known = [(id, name) for id, name in zip(self._images, names, strict=True) if name]
-        return Ids(dict(reversed(known)), self._classes)
+        """The ids of images and categories. An image that is listed twice has the first id."""
+        by_name: dict[str, Any] = {}
+        files = self._files(False, Problems(logged=False))
+        for id, (_, name) in zip(self._images, files, strict=True):
+            by_name.setdefault(name, id)
+        return Ids({id: name for name, id in by_name.items() if name}, self._classes)
 
     def annotations(
         self, *, photos: bool = True, problems: Problems | None = None
@@ -151,19 +153,37 @@ class Coco(DataSet):
         for index, (path, _) in enumerate(files):
             if path is not None:
                 same.setdefault(path, []).append(index)
-        images = list(self._images.values())
+        ids, images = list(self._images), list(self._images.values())
         for path, indices in same.items():
-            if self._left_out.isdisjoint(indices):
-                size = next((images[i].size for i in indices if images[i].size), None)
-                objects, name = self._objects_of(indices, problems), files[indices[0]][1]
-                places = [f"{self._path}: annotations[{i}]" for i in objects.places.tolist()]
-                ignore = checks.ignored(
-                    objects.boxes, objects.ignore, places, size, problems=problems
+            sizes = {images[index].size for index in indices} - {None}
+            if len(sizes) > 1:
+                message = (
+                    f"expected one size, the file is listed with {sorted(filter(None, sizes))}"
                 )
-                areas = None if np.isnan(objects.areas).all() else objects.areas
-                yield Annotation(
-                    name, path, objects.boxes, objects.classes, ignore, size=size, areas=areas
+                problems.add(checks.TWICE, str(path), f"{message}: the image is left out")
+            if len(sizes) > 1 or not self._left_out.isdisjoint(indices):
+                continue
+            for index in indices[1:]:
+                message = f"has the file of the id {ids[indices[0]]!r}: their objects are joined"
+                problems.add(
+                    checks.TWICE, f"{self._path}: image with the id {ids[index]!r}", message
                 )
+            name = files[indices[0]][1]
+            yield lists.joined(
+                [self._annotation(i, images[i].size, path, name, problems) for i in indices]
+            )
+
+    def _annotation(
+        self, index: int, size: tuple[int, int] | None, path: Path, name: str, problems: Problems
+    ) -> Annotation:
+        """The image at `index`, which has the file `path`, and its objects."""
+        objects = self._objects
+        own = slice(int(objects.ends[index - 1]) if index else 0, int(objects.ends[index]))
+        boxes, classes, areas = objects.boxes[own], objects.classes[own], objects.areas[own]
+        places = [f"{self._path}: annotations[{i}]" for i in objects.places[own].tolist()]
+        ignore = checks.ignored(boxes, objects.ignore[own], places, size, problems=problems)
+        known = None if np.isnan(areas).all() else areas
+        return Annotation(name, path, boxes, classes, ignore, size=size, areas=known)
 
     def _files(self, needed: bool, problems: Problems) -> list[tuple[Path | None, str]]:
         """The file of each image, and its name. An image that cannot be used has neither."""
@@ -177,25 +197,6 @@ class Coco(DataSet):
         found = iter(photos.find_all(listed))
         paths = [next(found) if image.name is not None else None for image in self._images.values()]
         return [(path, photos.below(path) if path else "") for path in paths]
-
-    def _objects_of(self, indices: Sequence[int], problems: Problems) -> _Objects:
-        """The objects of the images at `indices`, which have one file. An object that two images have is taken once."""
-        ends, *columns = self._objects
-        slices = [slice(int(ends[i - 1]) if i else 0, int(ends[i])) for i in indices]
-        if len(slices) == 1:
-            return _Objects(ends[:0], *(column[slices[0]] for column in columns))
-        ids = list(self._images)
-        for index in indices[1:]:
-            message = f"id {ids[index]!r} has the file of the id {ids[indices[0]]!r}: their objects are joined"
-            problems.add(checks.TWICE, f"{self._path}: image {ids[index]!r}", message)
-        joined = _Objects(
-            ends[:0], *(np.concatenate([column[part] for part in slices]) for column in columns)
-        )
-        rows = np.column_stack([joined.boxes, joined.classes, joined.ignore])
-        listing = np.repeat(range(len(slices)), [part.stop - part.start for part in slices])
-        first = {tuple(row): n for row, n in zip(rows[::-1].tolist(), listing[::-1], strict=True)}
-        kept = [first[tuple(row)] == n for row, n in zip(rows.tolist(), listing, strict=True)]
-        return _Objects(ends[:0], *(column[kept] for column in joined[1:]))
 
     def _read_images(self, images: list[Any]) -> dict[int | str, _Image]:
         """The images by id. Unusable ones are reported as problems."""
@@ -381,6 +382,9 @@ def _object(item: dict[str, Any]) -> Any:
     if area is not None and (type(area) is not float or not 0 <= area <= LIMIT):
         area = outlines.number(area)
         area = math.nan if area is None or area < 0 else area
+    if not (ignore or crowd) and min(box[2:]) < 0:  # corners that were swapped
+        x, y, width, height = box
+        box = min(x, x + width), min(y, y + height), abs(width), abs(height)
     return _Object(image, category, box, bool(ignore or crowd), area)
 
 
@@ -410,9 +414,8 @@ def _box(item: dict[str, Any]) -> tuple[float, float, float, float] | None:
         return around.x0, around.y0, around.x1 - around.x0, around.y1 - around.y0
     if not usable:
         return None
-    # A negative side is that of a box whose corners were swapped.
     x, y, width, height = values
-    return min(x, x + width), min(y, y + height), abs(width), abs(height)
+    return x, y, width, height
 
 
 def _categories(path: Path, items: Sequence[Any]) -> list[_Category]:

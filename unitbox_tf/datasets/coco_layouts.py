@@ -8,10 +8,11 @@ labels.json, data/     (FiftyOne)     annotations/train.json, train/         (MM
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import NamedTuple
+
+from unitbox_tf.datasets import checks
 
 APART = frozenset({"annotations", "annotation", "labels", "anns", "json"})  # folders of json files
 PHOTOS = ("images", "data", "JPEGImages", "photos")  # folders of images
@@ -41,7 +42,11 @@ def json_file(root: Path, split: str) -> Path:
     if split:
         named = [each.path for each in found if split in each.splits]
         if not named:
-            raise ValueError(_unknown(root, split, found))
+            known = list(dict.fromkeys(name for each in found for name in each.splits))
+            raise ValueError(
+                f"{root}: expected {split}.json, annotations/instances_{split}.json or a json file in {split}/: "
+                f"no such file. {checks.known_splits(split, known)}"
+            )
         return named[0]
     # A file in the folder itself goes before those in folders below.
     nearest = [[each.path for each in found if each.path.parent == root]]
@@ -88,15 +93,6 @@ def _folders(folder: Path) -> list[Path]:
 def split_of(path: Path) -> str:
     """The split that the name of a json file says: `val2017` for `instances_val2017.json`."""
     return AROUND.sub("", AROUND.sub("", path.stem)) or path.stem
-
-
-def _unknown(root: Path, split: str, found: list[Found]) -> str:
-    known = list(dict.fromkeys(name for each in found for name in each.splits))
-    if not known:
-        return f"{root}: expected {split}.json, or {split}/ with a json file: there is no json file"
-    near = difflib.get_close_matches(split, known, 1)
-    hint = f". Did you mean {near[0]!r}?" if near else ""
-    return f"{root}: expected a split of {known[:20]}, received {split!r}{hint}"
 
 
 class Places(NamedTuple):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from unitbox_tf import boxes as box_ops
-from unitbox_tf.datasets import checks, writing
+from unitbox_tf.datasets import checks, lists, writing
 from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
@@ -61,27 +61,36 @@ class Fddb(DataSet):
         """The images of the folds, fold by fold."""
         problems = Problems.of(problems)
         found = checks.Photos(self._root / "originalPics", needed=photos, problems=problems)
+        listed: list[tuple[Path, lists.Listed]] = []
         for fold in self._folds:
             path = self._root / "FDDB-folds" / f"FDDB-fold-{fold:02d}-ellipseList.txt"
             if path.is_file():
-                yield from _read_fold(path, found, problems)
+                listed += [
+                    (path, one) for one in lists.listed_photos(path, _is_name, problems=problems)
+                ]
             else:
                 problems.add("fold listed but absent", str(path), "no such file")
+        yield from lists.read(listed, found, found.name_of, _annotation, problems)
 
 
-def _read_fold(path: Path, photos: checks.Photos, problems: Problems) -> Iterator[Annotation]:
-    for listed in checks.listed_photos(path, lambda line: "/" in line, problems=problems):
-        table, places = checks.objects(path, listed, [5, 6], problems=problems)
-        ellipses = table[:, :5]
-        boxes = box_ops.ellipses_to_boxes(ellipses)
-        flat = (ellipses[:, :2] <= 0).any(axis=1)
-        boxes[flat] = np.tile(ellipses[flat, 3:], 2)
-        none = np.zeros(len(boxes), bool)
-        ignore = checks.ignored(boxes, none, places, None, problems=problems)
-        name = listed.name
-        photo = photos.find(photos.name_of(name), f"{path}:{listed.line}")
-        if photo is not None:
-            yield Annotation(name, photo, boxes, ignore=ignore, ellipses=ellipses)
+def _is_name(line: str) -> bool:
+    return "/" in line
+
+
+def _annotation(
+    path: Path, listed: lists.Listed, photo: Path, problems: Problems
+) -> Annotation | None:
+    """The image `photo`; None, after a report, if one of its objects cannot be read."""
+    read = lists.objects(path, listed, [5, 6], problems=problems)
+    if read is None:
+        return None
+    ellipses, places = read[0][:, :5], read[1]
+    boxes = box_ops.ellipses_to_boxes(ellipses)
+    flat = (ellipses[:, :2] <= 0).any(axis=1)
+    boxes[flat] = np.tile(ellipses[flat, 3:], 2)
+    none = np.zeros(len(boxes), bool)
+    ignore = checks.ignored(boxes, none, places, None, problems=problems)
+    return Annotation(listed.name, photo, boxes, ignore=ignore, ellipses=ellipses)
 
 
 def write(

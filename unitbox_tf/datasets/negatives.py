@@ -18,7 +18,13 @@ class Negatives(DataSet):
     """The images below the folder `root / split`. The format has no objects, and so no classes."""
 
     def __init__(self, root: Path, split: str) -> None:
+        """Raises `ValueError` if there is no such folder."""
         self._root, self._split = root, split
+        if not (root / split).is_dir():
+            known = sorted(path.name for path in root.glob("*/"))
+            raise ValueError(
+                f"{root}: expected a folder {split!r}: no such folder. {checks.known_splits(split, known)}"
+            )
 
     def annotations(
         self, *, photos: bool = True, problems: Problems | None = None

@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 1 << 27  # of images in a shard, if it has more than one
 LARGEST_RECORD = (1 << 31) - 1  # bytes; protocol buffers end here
+LARGEST_SHARE = 2.0  # of an image's side; boxes may end a little outside
 LARGEST_CLASS = np.iinfo(np.int32).max
 PLAN_SUFFIX = ".shards.json"
 VERSION = 1  # the form of records; shards of two versions are not mixed
@@ -90,20 +91,28 @@ class Shards(DataSet):
                 boxes. Records after the damage cannot be found, so reading does not go on.
         """
         problems = Problems.of(problems)
+        names = self.class_names()
+        num_classes = len(names) if names else LARGEST_CLASS + 1
         for path in _shards(self._root, self._split):
             number = 0
             for number, offset, record in _records(path):
                 where = f"{path}: record {number}"
                 try:
-                    annotation, faults = _usable(_facts(path, offset, record))
+                    facts = _facts(path, offset, record)
+                    faults = _faults(facts, num_classes)
+                    annotation = None if faults else Annotation(**facts)
                 except MALFORMED as error:
                     message = f"{where}: expected an image with its boxes: {error}"
                     raise ValueError(message) from error
-                fault = checks.fault_of_name(annotation.name)
+                fault = checks.fault_of_name(facts["name"])
                 if fault:
                     problems.add(fault[0], where, fault[1])
                     continue
-                yield _checked(annotation, faults, problems)
+                for index, message in faults.items():
+                    place = f"{path}: {facts['name']}, object {index + 1}"
+                    checks.unreadable(problems, place, message)
+                if annotation is not None:
+                    yield _checked(annotation, problems)
             expected = _planned(path)
             if expected not in (None, number):
                 raise ValueError(
@@ -111,31 +120,23 @@ class Shards(DataSet):
                 )
 
 
-def _usable(facts: dict[str, Any]) -> tuple[Annotation, dict[int, str]]:
-    """The annotation without objects that no model can learn, and what is wrong with these, by their index."""
+def _faults(facts: Mapping[str, Any], num_classes: int) -> dict[int, str]:
+    """What is wrong with objects that cannot be read, by their index."""
     boxes, classes = facts["boxes"].reshape(-1, 4), facts["classes"]
     if len(classes) != len(boxes):
-        return Annotation(**facts), {}  # which refuses them
-    usable = np.isfinite(boxes).all(axis=1) & (classes >= 0)
-    faults = {
-        index: "expected a finite box and a class of 0 or above, received "
+        return {}  # `Annotation` refuses them
+    usable = np.isfinite(boxes).all(axis=1) & (classes >= 0) & (classes < num_classes)
+    return {
+        index: f"expected a finite box and a class from 0 to {num_classes - 1}, received "
         f"{boxes[index].tolist()}, class {classes[index]}"
         for index in np.flatnonzero(~usable).tolist()
     }
-    if not faults:
-        return Annotation(**facts), faults
-    clean = np.where(usable[:, None], boxes, 0.0), np.where(usable, classes, 0)
-    whole = Annotation(**{**facts, "boxes": clean[0], "classes": clean[1]})
-    return whole.select(usable), faults
 
 
-def _checked(annotation: Annotation, faults: Mapping[int, str], problems: Problems) -> Annotation:
-    """`annotation`, whose boxes without area are ignored and reported, and so are the `faults` of `_usable`."""
-    count = len(annotation.boxes) + len(faults)
+def _checked(annotation: Annotation, problems: Problems) -> Annotation:
+    """`annotation`, whose boxes without area are ignored and reported."""
+    count = len(annotation.boxes)
     places = [f"{annotation.where}, object {number}" for number in range(1, count + 1)]
-    for index, message in faults.items():
-        problems.add("malformed annotation", places[index], message)
-    places = [place for index, place in enumerate(places) if index not in faults]
     boxes, ignore, size = annotation.boxes, annotation.ignore, annotation.size
     ignored = checks.ignored(boxes, ignore, places, size, problems=problems)
     return dataclasses.replace(annotation, ignore=ignored)
@@ -177,7 +178,8 @@ def _shards(root: Path, split: str) -> list[Path]:
             shards.append(path)
     if not shards:
         name = f"{split or 'NAME'}-00000-of-00001.tfrecord"
-        raise ValueError(f"{root}: expected shards as {name}, found none")
+        known = checks.known_splits(split, sorted(found))
+        raise ValueError(f"{root}: expected shards as {name}, found none. {known}")
     return shards
 
 
@@ -287,12 +289,20 @@ def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> 
     if max(size) > LARGEST_RECORD:
         raise ValueError(f"received an image of {size[1]} x {size[0]} pixels")
     corners = [values(f"image/object/bbox/{side}") for side in CORNERS]
-    boxes = np.array(corners, np.float64).T.reshape(-1, 4) * (size[::-1] * 2)
-    labels = np.array(values("image/object/class/label"), np.int64) - 1
+    shares = np.array(corners, np.float64).T.reshape(-1, 4)
+    # Numbers of pixels are no shares: they must not become boxes far outside.
+    shares = np.where(np.abs(shares) <= LARGEST_SHARE, shares, np.nan)
+    shares = np.sort(shares.reshape(-1, 2, 2), axis=1).reshape(-1, 4)  # corners that were swapped
+    boxes = shares * (size[::-1] * 2)
+    numbers = map(operator.index, values("image/object/class/label"))  # floats are refused
+    labels = np.array(list(numbers), np.int64) - 1
     ignore = np.zeros(len(boxes), np.bool_)
     for flag in ("image/object/is_crowd", "image/object/difficult"):
-        if values(flag):
-            ignore |= np.array(values(flag)) != 0
+        marks = np.array(list(map(operator.index, values(flag))), np.int64)
+        if len(marks) not in (0, len(boxes)):
+            raise ValueError(f"received {len(marks)} values of {flag!r} for {len(boxes)} boxes")
+        if len(marks):
+            ignore |= marks != 0
     name = values("image/filename")[0].decode()
     classes = labels.clip(-1, LARGEST_CLASS)
     facts = {"boxes": boxes, "classes": classes, "ignore": ignore}

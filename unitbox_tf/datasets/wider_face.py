@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from unitbox_tf import images
-from unitbox_tf.datasets import checks, writing
+from unitbox_tf.datasets import checks, lists, writing
 from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
@@ -39,8 +39,11 @@ class WiderFace(DataSet):
         candidates = [root / "wider_face_split" / name, root / name]
         path = next((path for path in candidates if path.is_file()), None)
         if path is None:
+            lists = [*root.glob("wider_face_split/*_bbx_gt.txt"), *root.glob("*_bbx_gt.txt")]
+            known = sorted({one.name[len("wider_face_") : -len("_bbx_gt.txt")] for one in lists})
             raise ValueError(
-                f"{root}: expected the list of faces as {' or '.join(map(str, candidates))}"
+                f"{root}: expected the list of faces as {' or '.join(map(str, candidates))}. "
+                + checks.known_splits(split, known)
             )
         self._path, self._photos = path, root / f"WIDER_{split}" / "images"
 
@@ -50,19 +53,23 @@ class WiderFace(DataSet):
         """The images in the order of the list."""
         problems = Problems.of(problems)
         found = checks.Photos(self._photos, needed=photos, problems=problems)
-        for listed in checks.listed_photos(self._path, _is_name, problems=problems):
-            photo = found.find(listed.name, f"{self._path}:{listed.line}")
-            annotation = _annotation(self._path, listed, photo or Path(), problems)
-            if photo is not None:
-                yield annotation
+        listed = lists.listed_photos(self._path, _is_name, problems=problems)
+        pairs = [(self._path, one) for one in listed]
+        yield from lists.read(pairs, found, str, _annotation, problems)
 
 
 def _is_name(line: str) -> bool:
     return line.lower().endswith(tuple(images.IMAGE_SUFFIXES))
 
 
-def _annotation(path: Path, listed: checks.Listed, photo: Path, problems: Problems) -> Annotation:
-    table, places = checks.objects(path, listed, [4, 10], problems=problems)
+def _annotation(
+    path: Path, listed: lists.Listed, photo: Path, problems: Problems
+) -> Annotation | None:
+    """The image `photo`; None, after a report, if one of its objects cannot be read."""
+    read = lists.objects(path, listed, [4, 10], problems=problems)
+    if read is None:
+        return None
+    table, places = read
     boxes, facts = table[:, :4], table[:, 4:]
     known = ~np.isnan(facts[:, 0])
     attributes = None
@@ -71,9 +78,9 @@ def _annotation(path: Path, listed: checks.Listed, photo: Path, problems: Proble
         usable = ((facts == np.floor(facts)) & (np.abs(facts) < 2**31)).all(axis=1)
         for index in np.flatnonzero(~usable).tolist():
             message = f"expected attributes that are whole numbers, received {facts[index]}"
-            problems.add(checks.MALFORMED, places[index], message)
-        boxes, facts = boxes[usable], facts[usable]
-        places = [place for place, use in zip(places, usable, strict=True) if use]
+            checks.unreadable(problems, places[index], message)
+        if not usable.all():
+            return None
         if known.all():
             attributes = dict(zip(ATTRIBUTES, facts.T, strict=True))
         else:

@@ -39,7 +39,7 @@ import cv2
 import numpy as np
 
 from unitbox_tf import files, images, optional
-from unitbox_tf.datasets import checks
+from unitbox_tf.datasets import checks, lists
 from unitbox_tf.datasets.fddb import NUM_FOLDS
 from unitbox_tf.problems import Problems
 
@@ -181,7 +181,9 @@ def _result(name: str, rows: np.ndarray | Sequence[Sequence[float]]) -> str:
 def _listed(
     path: Path, known: Mapping[str, object], problems: Problems
 ) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    for listed in checks.listed_photos(path, lambda line: "/" in line, problems=problems):
+    for listed in lists.listed_photos(
+        path, lambda line: "/" in line, whole=False, problems=problems
+    ):
         if listed.name in known:
             message = f"{listed.name!r} was listed before"
             problems.add("image listed twice", f"{path}:{listed.line}", message)
