@@ -230,11 +230,23 @@ class TrainConfig(Settings):
 
     init: str | None = setting(
         None,
-        "run or published detector whose weights training starts from; this needs far fewer steps if "
-        "its objects are similar",
+        "run, published detector or .keras file whose weights training starts from; this needs far fewer "
+        "steps if its objects are similar. Classes of the same name keep their head, others get a new one",
+    )
+    freeze_epochs: int = setting(
+        0,
+        "number of epochs at the start in which only the heads learn, and the backbone stays as it is; use it "
+        "with few images, or where new heads stand on a trained backbone",
+        at_least(0),
     )
     epochs: int = setting(
         10, "number of epochs; after each one the network is judged and stored", at_least(1)
+    )
+    patience: int | None = setting(
+        None,
+        "number of epochs in a row without a better validation metric after which training stops; None never "
+        "stops early",
+        at_least(1),
     )
     steps_per_epoch: int = setting(
         100, "batches in an epoch; raise it if judging takes long beside training", at_least(1)

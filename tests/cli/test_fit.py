@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from unitbox_tf import cli
+from unitbox_tf import cli, runs
 from unitbox_tf.cli import fit, parser
+from unitbox_tf.config import ModelConfig
 from unitbox_tf.presets import PRESETS
 from unitbox_tf.problems import Problems
 
@@ -141,6 +142,9 @@ class Trained:
     results: dict
     problems: Problems
     interrupted: bool = False
+    stopped_early: bool = False
+    taken: object = None
+    history: tuple = ({}, {})
 
 
 def test_the_result_is_json_alone_where_it_is_asked_for(monkeypatch, capsys, tmp_path):
@@ -168,6 +172,38 @@ def test_a_run_that_was_interrupted_ends_with_the_status_of_shells(monkeypatch, 
     monkeypatch.setattr(importlib.import_module("unitbox_tf.train.fit"), "fit", trained)
     assert cli.main(["fit", "--json"]) == 130
     assert json.loads(capsys.readouterr().out)["interrupted"] is True
+
+
+def test_a_run_that_stopped_early_says_so(monkeypatch, capsys, tmp_path):
+    def trained(config, *, name, resume):
+        results = {"peaks": {"ap50": 0.5}}
+        return Trained(tmp_path, results, Problems(), stopped_early=True, taken="taken from faces")
+
+    monkeypatch.setattr(importlib.import_module("unitbox_tf.train.fit"), "fit", trained)
+    assert cli.main(["fit", "--patience", "1"]) == 0
+    assert "stopped early  after 2 epochs" in capsys.readouterr().out
+    assert cli.main(["fit", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["stopped_early"], result["taken"]) == (True, "taken from faces")
+
+
+def test_without_a_preset_settings_start_from_those_of_init(untrained_run, tmp_path, capsys):
+    _, name, config = configured("--init", "faces", "--epochs", "3")
+    faces = runs.Run.find("faces").config()
+    assert name == "faces"
+    assert config.model.stage4_scale == faces.model.stage4_scale == 0.01
+    assert config.model.class_names == ModelConfig().class_names  # those of the data
+    assert (config.train.init, config.train.epochs, config.train.run) == ("faces", 3, None)
+    assert config.data == faces.data
+    _, _, config = configured("--init", str(untrained_run), "--class-names", "cat", "dog")
+    assert config.model.class_names == ("cat", "dog")
+    assert config.model.head_stddev == 0.01
+    _, name, config = configured("smoke", "--init", "faces")
+    assert (name, config.model) == ("smoke", PRESETS["smoke"].model)
+    assert cli.main(["fit", "--init", "faces", "--help"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The defaults shown are those of faces." in printed
+    assert "(default: 0.01)" in printed
 
 
 @pytest.mark.slow

@@ -80,6 +80,7 @@ SLOW = [
     ("docs/troubleshooting.md", "--run two_classes", "trains"),
     ("docs/training.md", "fit --config", "trains"),
     ("docs/training.md", "from_generator", "trains three times"),
+    ("docs/training.md", "--init faces", "trains"),
     ("saved_models/faces/README.md", "--init faces", "trains"),
     ("saved_models/faces/README.md", "evaluate faces", "two decoders at three scales, twice"),
 ]

@@ -3,6 +3,8 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from unitbox_tf.config import LossConfig
 from unitbox_tf.datasets import synthetic
@@ -85,3 +87,74 @@ def test_diverged_is_a_value_error_of_its_own():
     with pytest.raises(callbacks.Diverged, match="the loss became nan at step 4 of the epoch"):
         stop.on_train_batch_end(3, {"loss": float("nan")})
     assert issubclass(callbacks.Diverged, ValueError)
+
+
+def rows(*values):
+    return [{"val_ap50": value, "val_ap75": value} for value in values]
+
+
+@pytest.mark.parametrize(
+    ("values", "frozen", "waited"),
+    [
+        ((), 0, 0),
+        ((0.5,), 0, 0),
+        ((0.5, 0.4, 0.3), 0, 2),
+        ((0.5, 0.5), 0, 1),  # as good is not better
+        ((0.5, 0.4, 0.6), 0, 0),
+        ((0.0, 0.0, 0.0), 0, 0),  # nothing was found yet
+        ((0.0, 0.1, 0.0), 0, 1),
+        ((0.5, 0.4, 0.3), 2, 1),
+        ((0.5, 0.4, 0.3), 3, 0),
+        ((0.5, 0.4, 0.3), 9, 0),
+    ],
+)
+def test_epochs_count_that_were_not_better(values, frozen, waited):
+    assert callbacks.epochs_waited(rows(*values), "summary", frozen) == waited
+
+
+@settings(max_examples=30)
+@given(
+    scores=st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3]), min_size=1, max_size=9),
+    patience=st.integers(1, 4),
+)
+def test_training_stops_in_the_epoch_that_ends_the_patience_wherever_it_was_resumed(
+    scores, patience
+):
+    """The history alone decides, so that a resumed run stops where an uninterrupted one does."""
+    best = max(scores)
+    since = len(scores) - 1 - scores.index(best)
+    assert callbacks.StopEarly(patience, rows(*scores), "summary").reached == (
+        best > 0 and since >= patience
+    )
+    assert not callbacks.StopEarly(None, rows(*scores), "summary").reached
+
+
+def test_a_run_without_progress_stops_early_and_goes_on_with_more_patience(
+    whole, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(fit, "finish", lambda *_, **__: (None, {}))
+
+    class Judge(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs.update({"val_ap50": 0.5 - 0.1 * epoch, "val_ap75": 0.5})
+
+    monkeypatch.setattr(fit, "_callbacks", lambda *given: [Judge(), given[3]])
+
+    def train(resume=None, **changes):
+        changes = {"epochs": 4, "steps_per_epoch": 1, **changes}
+        return fit.fit(
+            dataclasses.replace(whole, train=dataclasses.replace(whole.train, **changes)),
+            train=[synthetic.draw(0)],
+            validation=[synthetic.draw(1)],
+            resume=resume,
+        )
+
+    first = train(patience=1)
+    assert (len(first.history), first.stopped_early, first.interrupted) == (2, True, False)
+    message = "Stopped early: no better val_ap50 and val_ap75 in the last 1 epochs"
+    assert message in caplog.text
+    again = train(patience=1, resume=first.folder)
+    assert (again.history, again.stopped_early) == (first.history, True)
+    more = train(patience=3, resume=first.folder)
+    assert (len(more.history), more.stopped_early) == (4, False)

@@ -1,8 +1,10 @@
 import dataclasses
 import json
+import re
 import shutil
 import sys
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -58,19 +60,22 @@ def test_a_run_holds_what_is_needed_to_go_on_and_to_use_it(tiny_run):
         )
     assert 0 <= tiny_run.results["ellipse"]["coco_ap"] <= 1
     assert stored[1]["loss"] < stored[0]["loss"]
+    # Equal runs have equal logs.
+    assert not [name for name in stored[1] if "second" in name or "minute" in name]
 
 
 def test_tensorboard_has_curves_and_pictures(tiny_run):
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    tags = {"train": set(), "validation": set()}
+    tags = {"train": set(), "validation": set(), "pictures": set(), "settings": set()}
     for part, found in tags.items():
         for path in (tiny_run.folder / "tensorboard" / part).glob("events.*"):
             events = loader.EventAccumulator(str(path), {"images": 0, "tensors": 0})
             events.Reload()
             found.update(events.Tags()["tensors"])
     assert {"epoch_loss", "epoch_learning_rate", "epoch_distances_iou"} <= tags["train"]
-    shown = {"epoch_recall", "epoch_precision", "epoch_coco_ap", "validation/0"}
-    assert shown <= tags["validation"]
+    assert {"epoch_recall", "epoch_precision", "epoch_coco_ap"} <= tags["validation"]
+    assert {f"validation/{number}" for number in range(4)} <= tags["pictures"]
+    assert tags["settings"] == {"settings", "batch/0", "batch/1"}
 
 
 def test_the_best_epoch_is_chosen_by_the_validation_protocol():
@@ -120,7 +125,7 @@ def test_resuming_continues_weights_optimiser_and_epochs(
 def test_a_resumed_run_starts_from_the_stored_state(tiny_config, tiny_run):
     run = tiny_run
     stored = keras.saving.load_model(run.folder / "last.keras")
-    model, history = fit._model(changed(tiny_config, seed=99), False, run.folder)
+    model, history, _ = fit._model(changed(tiny_config, seed=99), False, run.folder)
     assert history == run.history
     for a, b in zip(model.get_weights(), stored.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -144,12 +149,26 @@ def test_training_starts_from_the_weights_of_another_run(
     for old, new in zip(before.weights, after.weights, strict=True):
         np.testing.assert_allclose(old.numpy(), new.numpy(), atol=1e-9)
     assert not np.allclose(other.weights[0].numpy(), before.weights[0].numpy())
-    three = dataclasses.replace(tiny_config.model, class_names=("a", "b", "c"))
-    with pytest.raises(ValueError, match=r"best\.weights\.h5: expected the weights of the model"):
-        fit.fit(changed(dataclasses.replace(config, model=three), run="b"))
-    with pytest.raises(ValueError, match=r"gone: expected best\.weights\.h5 or last\.keras"):
+    assert run.taken.classes == ("object", "other")
+    with pytest.raises(ValueError, match=r"gone: expected the folder of a run.*no such folder"):
         fit.fit(changed(config, init=str(tmp_path / "gone"), run="b"))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_other_classes_get_new_heads_on_the_backbone_of_another_run(
+    tiny_config, untrained_run, caplog
+):
+    caplog.set_level("INFO")
+    model = dataclasses.replace(tiny_config.model, class_names=("other", "cat"))
+    config = dataclasses.replace(tiny_config, model=model)
+    made, history, taken = fit._model(changed(config, init=str(untrained_run)), False, None)
+    assert (taken.classes, taken.new_classes, history) == (("other",), ("cat",), [])
+    assert str(taken) in caplog.text
+    kernels = [
+        each.get_layer("confidence_head").kernel.numpy()
+        for each in (made, UnitBox.from_preset(untrained_run))
+    ]
+    np.testing.assert_array_equal(kernels[0][..., 0], kernels[1][..., 1])
 
 
 def test_ctrl_c_keeps_what_was_learned(tiny_config, tmp_path, monkeypatch):
@@ -468,6 +487,25 @@ def test_annotations_in_memory_are_trained_on_and_callbacks_see_the_logs(
     stored = configs.load(run.folder / "config.json")
     assert stored.data.train_sources == ("3 annotations given in Python",)
     assert dataclasses.replace(stored, data=quick.data) == quick
+
+
+def test_the_callbacks_of_the_docs_get_the_metrics_of_each_epoch(quick, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    [example] = [block for block in blocks if "class JsonLines" in block]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(example, names)
+    given = {"train": [synthetic.draw(0)], "validation": [synthetic.draw(1)]}
+    run = fit.fit(changed(quick, epochs=2), callbacks=names["callbacks"], **given)
+    rows = [json.loads(line) for line in Path("epochs.jsonl").read_text("utf-8").splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1]
+    for row, stored in zip(rows, run.history, strict=True):
+        assert {"loss", "val_loss", "val_ap50", "val_ap75", "val_recall"} <= set(row)
+        assert row.items() <= stored.items()
+    head, *lines = Path("epochs.csv").read_text("utf-8").splitlines()
+    assert {"epoch", "loss", "val_ap50"} <= set(head.split(","))
+    assert len(lines) == 2
 
 
 def test_a_tf_dataset_is_trained_on_and_judged_by(quick, monkeypatch):

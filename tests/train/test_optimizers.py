@@ -8,7 +8,7 @@ import pytest
 
 from unitbox_tf.config import Config
 from unitbox_tf.presets import PRESETS
-from unitbox_tf.train.optimizers import CoupledSGD, optimizer
+from unitbox_tf.train.optimizers import CountingAdam, CoupledSGD, optimizer
 
 
 def test_steps_are_those_of_caffe(random):
@@ -105,3 +105,47 @@ def test_the_cosine_schedule_warms_up_and_ends_at_zero():
     )
     rate = optimizer(settings)._learning_rate
     assert [float(rate(step)) for step in (0, 5, 10, 100)] == pytest.approx([0, 0.25, 0.5, 0])
+
+
+def adam_steps(adam, variable, gradients):
+    for g in gradients:
+        adam.apply([g], [variable])
+    return variable.numpy()
+
+
+def test_a_variable_that_was_frozen_at_first_is_treated_as_if_training_began_with_it(random):
+    gradients = random.normal(size=(6, 4)).astype(np.float32)
+    start = np.ones(4, np.float32)
+    expected = adam_steps(keras.optimizers.Adam(0.1), keras.Variable(start), gradients)
+    counting = CountingAdam(0.1)
+    late, always = keras.Variable(start), keras.Variable(start)
+    counting.build([late, always])
+    before = [variable.numpy() for variable in counting.variables]
+    for g in gradients:
+        counting.apply([g], [always])
+    np.testing.assert_array_equal(always.numpy(), expected)
+    np.testing.assert_array_equal(late.numpy(), start)
+    touched = [
+        not np.array_equal(old, new.numpy())
+        for old, new in zip(before, counting.variables, strict=True)
+    ]
+    assert sum(touched) == 4  # iterations; two moments and the count of the variable that learned
+    for g in gradients:
+        counting.apply([g, g], [late, always])
+    np.testing.assert_allclose(late.numpy(), expected, rtol=1e-5)
+    # The optimizer of Keras would take larger steps.
+    plain = keras.optimizers.Adam(0.1)
+    late, always = keras.Variable(start), keras.Variable(start)
+    plain.build([late, always])
+    plain.iterations.assign(10_000)
+    plain.apply([gradients[0], gradients[0]], [late, always])
+    assert np.abs(late.numpy() - start).max() > 0.3
+
+
+def test_the_optimizer_is_kept_as_it_was_without_freezing():
+    faces = PRESETS["faces"].train
+    assert type(optimizer(faces)) is keras.optimizers.Adam
+    frozen = optimizer(dataclasses.replace(faces, freeze_epochs=1))
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(frozen))
+    assert type(again) is CountingAdam
+    assert again.get_config() == frozen.get_config()

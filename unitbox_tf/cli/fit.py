@@ -18,6 +18,8 @@ from unitbox_tf.presets import PRESETS
 def configuration(options: argparse.Namespace) -> tuple[str, configs.Config]:
     """The configuration by the options of `unitbox fit`, and the start of the run's name.
 
+    With `--init` and without a preset, settings start from those of that run or published detector.
+
     Raises:
         ValueError: a configuration file, or the configuration of the run to resume, cannot be used.
         argparse.ArgumentTypeError: settings do not go together, or a source has an unknown format.
@@ -35,6 +37,8 @@ def configuration(options: argparse.Namespace) -> tuple[str, configs.Config]:
         name, config = options.resume.name, run_.config()
     elif options.config:
         name, config = options.config.stem, configs.load(options.config)
+    elif options.preset is None and (start := _of_init(options)):
+        name, config = start
     else:
         name = options.preset or DEFAULT_PRESET
         config = PRESETS[name]
@@ -46,6 +50,25 @@ def configuration(options: argparse.Namespace) -> tuple[str, configs.Config]:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return name, configs.Config(**changed)
+
+
+def _of_init(options: argparse.Namespace) -> tuple[str, configs.Config] | None:
+    """The name and the settings of the run or published detector `--init`; None if there are none.
+
+    The classes are those of the training data, unless they are named.
+    """
+    init = cli_options.given(options, configs.TrainConfig).get("init")
+    found = runs.Run.find(init) if init else None
+    if found is None or not found.exists:
+        return None
+    config = found.config()
+    names = configs.ModelConfig().class_names
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, class_names=names),
+        train=dataclasses.replace(config.train, run=None),
+    )
+    return found.folder.name, config
 
 
 def run(options: argparse.Namespace) -> int:
@@ -63,6 +86,8 @@ def run(options: argparse.Namespace) -> int:
         "results": done.results,
         "problems": dict(done.problems.counts),
         "interrupted": done.interrupted,
+        "stopped_early": done.stopped_early,
+        "taken": None if done.taken is None else str(done.taken),
     }
     output.show(result, _described(done, config.train.validation_protocol))
     return output.INTERRUPTED if done.interrupted else 0
@@ -83,8 +108,10 @@ def _described(done: Any, protocol: str) -> str:
     counts = ", ".join(f"{count} x {kind}" for kind, count in done.problems.counts.items())
     files = runs.Run(done.folder)
     curves = f"{files.curves}, or: " if files.curves.exists() else ""
+    early = {"stopped early": f"after {len(done.history)} epochs"} if done.stopped_early else {}
     facts = {
         "run": done.folder,
+        **early,
         "exported model": _exported(done) or "none",
         "images": files.pictures,
         "curves": f"{curves}tensorboard --logdir {done.folder}",

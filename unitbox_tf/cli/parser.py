@@ -99,6 +99,7 @@ def _start(arguments: Sequence[str]) -> tuple[str, configs.Config]:
     """
     if {"-h", "--help"} & set(arguments):
         file, run = _value(arguments, "--config"), _value(arguments, "--resume")
+        init = _value(arguments, "--init")
         with contextlib.suppress(ValueError, OSError):  # the command itself reports them
             if file is not None:
                 return f"of {file}", configs.load(file)
@@ -106,6 +107,10 @@ def _start(arguments: Sequence[str]) -> tuple[str, configs.Config]:
                 from unitbox_tf import runs
 
                 return f"of the run {run}", runs.Run(Path(run)).config()
+            if init is not None and not set(PRESETS) & {*arguments[1:2]}:
+                from unitbox_tf import runs
+
+                return f"of {init}", runs.Run.find(init).config()
     first = arguments[1] if len(arguments) > 1 else ""
     name = first if first in PRESETS else DEFAULT_PRESET
     return f"of the preset {name}", PRESETS[name]

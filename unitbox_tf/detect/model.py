@@ -12,6 +12,7 @@ import keras
 
 from unitbox_tf import inputs, registry, runs, settings
 from unitbox_tf.config import DecodeConfig, ModelConfig
+from unitbox_tf.detect import transfer
 from unitbox_tf.network import backbones, heatmaps
 from unitbox_tf.records import Detections
 
@@ -155,6 +156,35 @@ class UnitBox(keras.Model):
             raise ValueError(
                 f"{path}: expected the weights of the model that the configuration describes: {error}"
             ) from error
+
+    def start_from(self, detector: UnitBox | str | Path) -> transfer.Taken:
+        """Takes the weights that fit from another detector, which may have other classes.
+
+        These are the backbone, the confidence head of each class that has the same name there, and the
+        distances head. Heads that read another layer stay as they are.
+
+        Args:
+            detector: a model, a run's folder, a `.keras` file, or the name of a published detector.
+
+        Returns:
+            The parts that were taken, and those that stayed as they are. As text, it is one line.
+
+        Raises:
+            ValueError: there is no such detector, or it has another backbone.
+        """
+        if isinstance(detector, UnitBox):
+            return transfer.take(self, detector, detector.name)
+        return transfer.take(self, UnitBox.from_preset(detector), str(detector))
+
+    @property
+    def backbone_layers(self) -> list[keras.Model]:
+        """The layers that hold the weights of the backbone: one, or one for each branch."""
+        return [self.get_layer(name) for name in heatmaps.BACKBONES[self._own["unshared"]]]
+
+    @property
+    def stage4_scale(self) -> float:
+        """The factor of the features that the confidence branch reads."""
+        return float(self._own["stage4_scale"])
 
     def _set_weights(self, run: runs.Run) -> None:
         stored = run.read_weights()

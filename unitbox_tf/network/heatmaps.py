@@ -16,6 +16,10 @@ import keras
 from unitbox_tf.network import backbones, layers
 
 HEADS = ("confidence_head", "distances_head")  # layers whose outputs are not up-sampled yet
+BACKBONES = {
+    False: ("backbone",),
+    True: ("confidence_backbone", "distances_backbone"),
+}  # by `unshared`
 PREPROCESS = "preprocess"  # the layer whose output is the backbone's input
 
 
@@ -43,12 +47,13 @@ def heatmaps(
         name=PREPROCESS,
         dtype="float32",
     )(image)
+    names = BACKBONES[unshared]
     if unshared:
-        [stage4] = backbone.features([backbone.confidence], "confidence_backbone")(padded)
-        [stage5] = backbone.copy().features([backbone.distances], "distances_backbone")(padded)
+        [stage4] = backbone.features([backbone.confidence], names[0])(padded)
+        [stage5] = backbone.copy().features([backbone.distances], names[1])(padded)
     else:
         taps = [backbone.confidence, backbone.distances]
-        stage4, stage5 = backbone.features(taps, "backbone")(padded)
+        stage4, stage5 = backbone.features(taps, names[0])(padded)
 
     # The heads always compute in float32: bfloat16 would round a distance of 200 px to whole pixels, and
     # the heads are small.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from unitbox_tf.evaluation.results import Results
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
 from unitbox_tf.train.examples import Validation
+from unitbox_tf.train.freezing import FreezeBackbone
 from unitbox_tf.train.optimizers import inner_optimizer
 
 PICTURES = 4  # validation images shown in TensorBoard
@@ -124,7 +126,8 @@ class ValidateDetections(keras.callbacks.Callback):
         if logs is not None:
             # Precision and IoU are undefined while nothing is found. In a curve they are 0.
             logs.update({k: 0.0 if math.isnan(v) else v for k, v in reached.items()})
-        writer = tf.summary.create_file_writer(str(self._log_dir / "validation"))
+        # In a folder of its own: TensorBoard reads one growing file in a folder, and Keras has one in "validation".
+        writer = tf.summary.create_file_writer(str(self._log_dir / "pictures"))
         with writer.as_default(step=epoch):
             for index in range(min(PICTURES, len(annotations))):
                 panel = self._panel(annotations[index], detections[index].above(threshold))
@@ -148,9 +151,19 @@ class StoreRun(keras.callbacks.Callback):
     moment leaves whole files. The best epoch is the one with the highest `score`.
     """
 
-    def __init__(self, run: Path, history: list[dict[str, Any]], protocol: str) -> None:
-        """`history` has the logs of earlier epochs; new logs are added. `protocol` chooses the best epoch."""
+    def __init__(
+        self,
+        run: Path,
+        history: list[dict[str, Any]],
+        protocol: str,
+        freeze: FreezeBackbone | None = None,
+    ) -> None:
+        """`history` has the logs of earlier epochs; new logs are added. `protocol` chooses the best epoch.
+
+        What `freeze` freezes is stored as not frozen.
+        """
         super().__init__()
+        self.freeze = freeze or FreezeBackbone(0)
         self.run = run
         self._files = runs.Run(run)
         self._protocol = protocol
@@ -173,8 +186,51 @@ class StoreRun(keras.callbacks.Callback):
 
     def store_last(self) -> None:
         """Stores weights and optimizer as they are now."""
-        with files.replacing(self._files.last) as partial:
+        with files.replacing(self._files.last) as partial, self.freeze.lifted():
             self.model.save(partial)
+
+
+class StopEarly(keras.callbacks.Callback):
+    """Stops training when `patience` epochs in a row were not better. It must come after the callback that stores."""
+
+    def __init__(
+        self,
+        patience: int | None,
+        history: Sequence[dict[str, Any]],
+        protocol: str,
+        frozen: int = 0,
+    ) -> None:
+        """With a `patience` of None, training goes on. `history` has the logs of all epochs, and grows.
+
+        `protocol` and `frozen` are those of `epochs_waited`.
+        """
+        super().__init__()
+        self._patience = patience
+        self._history = history
+        self._protocol = protocol
+        self._frozen = frozen
+
+    @property
+    def reached(self) -> bool:
+        """True if training is to stop."""
+        waited = epochs_waited(self._history, self._protocol, self._frozen)
+        return self._patience is not None and waited >= self._patience
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.reached:
+            self.model.stop_training = True
+
+
+def epochs_waited(history: Sequence[dict[str, Any]], protocol: str, frozen: int = 0) -> int:
+    """The number of epochs since the last one that was better than all before, by the metrics of `protocol`.
+
+    Epochs in which nothing was found yet do not count, nor do the first `frozen` epochs.
+    """
+    scores = [score(row, protocol) for row in history]
+    if not scores or max(scores) <= 0:
+        return 0
+    best = scores.index(max(scores))
+    return len(scores) - 1 - max(best, min(frozen, len(scores)) - 1)
 
 
 class StopOnNaN(keras.callbacks.Callback):

@@ -18,13 +18,23 @@ from unitbox_tf import files, losses, progress, registry, runs
 from unitbox_tf.config import Config, LossConfig, TrainConfig
 from unitbox_tf.datasets import readiness
 from unitbox_tf.detect.model import UnitBox
+from unitbox_tf.detect.transfer import Taken
 from unitbox_tf.problems import Problems
 from unitbox_tf.train import examples, pipeline
-from unitbox_tf.train.callbacks import StopOnNaN, StoreRun, ValidateDetections, WeighByImages
+from unitbox_tf.train.callbacks import (
+    StopEarly,
+    StopOnNaN,
+    StoreRun,
+    ValidateDetections,
+    WeighByImages,
+    chosen_by,
+)
 from unitbox_tf.train.examples import Given, Training, Validation
 from unitbox_tf.train.finish import finish
+from unitbox_tf.train.freezing import FreezeBackbone
 from unitbox_tf.train.hardware import _hardware
 from unitbox_tf.train.optimizers import inner_optimizer, optimizer
+from unitbox_tf.train.watching import ProgressLine, ShowTraining, no_retracing_warnings
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +53,10 @@ class Trained:
         history: the logs, a dict for each epoch.
         problems: items that could not be used.
         interrupted: True if Ctrl-C ended training early.
+        stopped_early: True if training ended before `epochs` epochs because the validation metric did not get
+            better (`patience`), or because a callback of yours stopped it.
+        taken: the parts of the network that were taken from the detector `init`, and the new ones; None without
+            `init`, and for a resumed run.
     """
 
     folder: Path
@@ -51,8 +65,11 @@ class Trained:
     history: list[dict[str, Any]]
     problems: Problems
     interrupted: bool = False
+    stopped_early: bool = False
+    taken: Taken | None = None
 
 
+@no_retracing_warnings()
 def fit(
     config: Config,
     *,
@@ -101,12 +118,16 @@ def fit(
             config,
             problems=problems,
         )
-        model, history = _model(config, jit, None if resume is None else run)
-        store = StoreRun(run, history, config.train.validation_protocol)
+        model, history, taken = _model(config, jit, None if resume is None else run)
+        freeze = FreezeBackbone(config.train.freeze_epochs)
+        store = StoreRun(run, history, config.train.validation_protocol, freeze)
         with _kept_if_stored(run):
             whole = _learn(model, config, shown, judged, store, callbacks, problems)
     best, results = finish(config, run, judged, history, problems=problems)
-    return Trained(run, best, results, history, problems, interrupted=not whole)
+    early = whole and len(history) < config.train.epochs
+    return Trained(
+        run, best, results, history, problems, not whole, stopped_early=early, taken=taken
+    )
 
 
 def _checked_arguments(config: Any, callbacks: Any) -> list[keras.callbacks.Callback]:
@@ -165,17 +186,23 @@ def _kept_if_stored(run: Path) -> Iterator[None]:
 
 def _model(
     config: Config, jit: bool | str, resume: Path | None
-) -> tuple[UnitBox, list[dict[str, Any]]]:
-    """The compiled network with the weights that training starts from, and the logs of earlier epochs."""
+) -> tuple[UnitBox, list[dict[str, Any]], Taken | None]:
+    """The compiled network with the weights that training starts from, the logs of earlier epochs, and `taken`."""
     # A resumed run takes its weights from its checkpoint, and a run with `init` takes them from that run.
     init = config.train.init if resume is None else None
     weights = config.model.weights if resume is None and init is None else None
+    if config.train.freeze_epochs and weights is None and init is None and resume is None:
+        logger.warning(
+            "The backbone is frozen in the first epochs, but starts from random weights. Name weights (--weights) or "
+            "a detector to start from (--init), or set freeze_epochs to 0 (--freeze-epochs 0)"
+        )
     network = dataclasses.replace(config.model, weights=weights)
     model = UnitBox.from_settings(network, config.decode, seed=config.train.seed)
-    if init:
-        model.load_run(init)
+    taken = model.start_from(init) if init else None
+    if taken:
+        logger.info("%s", taken)
     _compile(model, config, jit)
-    return model, [] if resume is None else _restore(model, resume)
+    return model, [] if resume is None else _restore(model, resume), taken
 
 
 def _compile(model: keras.Model, config: Config, jit: bool | str) -> None:
@@ -241,7 +268,11 @@ def _learn(
     stored = _with_origins(config, shown, judged)
     files.write(runs.Run(store.run).config_file, stored.to_json())
     batches, validation = _batches(model, config, shown, judged, epochs_done, problems)
-    ours = _callbacks(config, judged, store, problems)
+    stop = StopEarly(
+        settings.patience, store.history, settings.validation_protocol, settings.freeze_epochs
+    )
+    ours = [*_callbacks(config, batches, judged, store, problems), stop]
+    last = ProgressLine(settings.batch_size, settings.epochs)
     problems.log_counts()
     try:
         model.fit(
@@ -249,9 +280,9 @@ def _learn(
             validation_data=validation,
             shuffle=False,  # data sets shuffle themselves; Keras would warn
             initial_epoch=epochs_done,
-            epochs=settings.epochs,
+            epochs=epochs_done if stop.reached else settings.epochs,
             steps_per_epoch=settings.steps_per_epoch,
-            callbacks=[*ours, *callbacks],
+            callbacks=[*ours, *callbacks, last],
             verbose=progress.verbosity(),
         )
     except KeyboardInterrupt:
@@ -260,6 +291,12 @@ def _learn(
         )
         store.store_last()
         return False
+    if stop.reached:
+        logger.info(
+            "Stopped early: no better %s in the last %d epochs. To go on, resume with more patience (--patience)",
+            " and ".join(chosen_by(settings.validation_protocol)),
+            settings.patience,
+        )
     return True
 
 
@@ -303,14 +340,20 @@ def _batches(
 
 
 def _callbacks(
-    config: Config, judged: Validation, store: StoreRun, problems: Problems
+    config: Config,
+    batches: tf.data.Dataset,
+    judged: Validation,
+    store: StoreRun,
+    problems: Problems,
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of this package. Callbacks that fill the logs come before those that read them."""
     logs = runs.Run(store.run).tensorboard
     return [
+        store.freeze,
+        ShowTraining(config, batches, logs / "settings", epoch=len(store.history)),
         WeighByImages(len(judged.watched), config.train.batch_size),
         ValidateDetections(judged, config, logs, problems=problems),
-        keras.callbacks.TensorBoard(logs, write_graph=False),
+        keras.callbacks.TensorBoard(logs, write_graph=False, write_steps_per_second=True),
         StopOnNaN(),
         store,
     ]

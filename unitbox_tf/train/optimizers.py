@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -38,6 +39,35 @@ class CoupledSGD(keras.optimizers.SGD):
         return {**super().get_config(), "coupled_weight_decay": self.coupled_weight_decay}
 
 
+@keras.saving.register_keras_serializable("unitbox_tf")
+class CountingAdam(keras.optimizers.Adam):
+    """Adam that counts the steps of each variable by itself, so that some may be frozen at first.
+
+    Adam's moments start at 0, and it divides by what they lack after so many steps. Keras counts the steps of
+    training. A variable that is frozen for the first 1,000 would get steps up to 6.5 times too large
+    afterwards. Variables that were never frozen get the steps of `keras.optimizers.Adam`.
+    """
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self._counts = [self.add_variable((), name=f"count_{n}") for n in range(len(variables))]
+
+    def update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        count = self._counts[self._get_variable_index(variable)]
+        self.assign_add(count, 1.0)
+        correction = self._correction(tf.cast(count, variable.dtype))
+        usual = self._correction(tf.cast(self.iterations + 1, variable.dtype))
+        super().update_step(gradient, variable, learning_rate * (correction / usual))
+
+    def _correction(self, steps: tf.Tensor) -> tf.Tensor:
+        """The factor of the learning rate after so many steps (Kingma and Ba, section 2)."""
+        return tf.sqrt(1 - self.beta_2**steps) / (1 - self.beta_1**steps)
+
+
 def optimizer(settings: TrainConfig) -> keras.optimizers.Optimizer:
     """The optimizer that `settings` describe, with its learning rate schedule."""
     rate: Any = settings.learning_rate
@@ -51,7 +81,8 @@ def optimizer(settings: TrainConfig) -> keras.optimizers.Optimizer:
             warmup_steps=warmup_steps,
         )
     if settings.optimizer == "adam":
-        return keras.optimizers.Adam(rate, global_clipnorm=settings.clip_norm)
+        adam = CountingAdam if settings.freeze_epochs else keras.optimizers.Adam
+        return adam(rate, global_clipnorm=settings.clip_norm)
     return CoupledSGD(
         rate,
         momentum=settings.momentum,
