@@ -160,8 +160,8 @@ def is_in(block, table):
 # What blocks name -------------------------------------------------------------------------------
 
 
-def convert(source, destination):
-    assert cli.main(["convert", source, destination]) == 0
+def convert(source, destination, *options):
+    assert cli.main(["convert", source, destination, *options]) == 0
 
 
 def jpeg(number):
@@ -270,7 +270,7 @@ def named(untrained_run, tmp_path_factory):
     (folder / "DATA").mkdir()
     (folder / "VGG16").touch()
     for name in ("other/multiface", "facemask", "flickr", "cmu"):
-        convert("synthetic:#0-4", f"coco:{folder / 'DATA' / name}", rename={"object": "face"})
+        convert("synthetic:#0-4", f"coco:{folder / 'DATA' / name}", "--rename", "object=face")
     pictures(folder / "DATA/other/nonface_scenes", "1.jpg", "2.jpg")
     make_fddb(folder)
     make_wider(folder)
