@@ -278,7 +278,7 @@ def only_our_entries():
 def named(untrained_run, tmp_path_factory):
     """A folder with everything that the pages name."""
     folder = tmp_path_factory.mktemp("named")
-    pictures(folder, "photo.jpg")
+    pictures(folder, "photo.jpg", "crowd.jpg", "portrait.png")
     pictures(folder / "a_folder", "1.jpg", "2.jpg")
     for split, numbers in (("train", "0-4"), ("val", "4-8")):
         make_animals(folder / "my_data" / split, f"synthetic:#{numbers}")
@@ -293,7 +293,7 @@ def named(untrained_run, tmp_path_factory):
     make_fddb(folder)
     make_wider(folder)
     pictures(folder / "holiday", "1.jpg")
-    pictures(folder, "crowd.jpg", "portrait.png")
+
     make_video(folder / "clip.mp4")
     for name in ("detector", "served/faces/1"):
         shutil.copytree(untrained_run / "saved_model", folder / name, copy_function=os.link)
