@@ -72,8 +72,12 @@ def _of_init(options: argparse.Namespace) -> tuple[str, configs.Config] | None:
         return None
     config = found.config()
     names, fresh = configs.ModelConfig().class_names, configs.DecodeConfig()
+    # These belong to the data of that run.
+    of_data = ("classes", "rename", "shared_images", "absent_classes")
+    unset = {field: getattr(configs.DataConfig(), field) for field in of_data}
     config = dataclasses.replace(
         config,
+        data=dataclasses.replace(config.data, **unset),
         model=dataclasses.replace(config.model, class_names=names),
         train=dataclasses.replace(config.train, run=None, choose_threshold="auto"),
         decode=dataclasses.replace(config.decode, score_threshold=fresh.score_threshold),
