@@ -251,9 +251,11 @@ def make_cells(folder):
         images = []
         for each in range(3 * number, 3 * number + 3):
             drawn = synthetic.draw(each)
-            classes = np.arange(len(drawn.boxes)) % len(names)
+            classes = (np.arange(len(drawn.boxes)) + each) % len(names)
             images.append(Annotation(f"{each}.jpg", jpeg(each), drawn.boxes, classes=classes))
-        registry.DATASETS["coco"].write(images, folder, split, names)
+        registry.DATASETS["coco"].write(images, folder / split, split, names)
+        shutil.copytree(folder / split, folder, dirs_exist_ok=True)
+        shutil.rmtree(folder / split)
 
 
 def make_video(path):
