@@ -84,7 +84,9 @@ def test_an_annotated_video_has_every_frame_and_the_json_what_is_in_it(tmp_path)
             assert "detections" not in frame
         else:
             [row] = frame["detections"]
-            assert row == {"category_id": 2, "bbox": [number, 1, 40 - number, 30], "score": 0.75}
+            box = [number, 1, 40 - number, 30]
+            dog = {"category_id": 2, "category_name": "dog"}
+            assert row == {**dog, "bbox": box, "score": 0.75}
     assert {file.name for file in output.parent.iterdir()} == {"seen.mp4", "seen.json"}
 
 

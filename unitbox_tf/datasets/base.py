@@ -20,6 +20,10 @@ class Ids:
     images: dict[Any, str]
     categories: dict[Any, int]
 
+    def of_images(self) -> dict[str, Any]:
+        """The id of each image, by its name; the first id if it has several."""
+        return {name: id for id, name in reversed(self.images.items())}
+
 
 class DataSet(abc.ABC):
     """A data set that is open. Each format has a class of its own, made from a root and a split.
