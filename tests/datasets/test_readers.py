@@ -168,7 +168,7 @@ def test_coco_names_what_is_wrong_with_the_file(tmp_path, problems):
 
 
 def test_coco_reads_the_real_file(data, problems):
-    annotations = datasets.load([f"coco:{data('other/multiface')}"], ["object"], problems=problems)
+    annotations = datasets.load([f"coco:{data('other/multiface')}"], ["face"], problems=problems)
     assert len(annotations) == 736
     assert sum(int((~a.ignore).sum()) for a in annotations) == 2250
     assert sum(int(a.ignore.sum()) for a in annotations) == 366
