@@ -391,3 +391,14 @@ def test_numbers_as_names_of_categories_stay_names(root, problems):
     categories = [{"id": 1, "name": 1}, {"id": 2, "name": 0}, {"id": 3, "name": 2}]
     save(root / "x.json", content({"category_id": 2}, categories=categories))
     assert datasets.class_names("coco:.", data=root) == ("1", "0", "2")
+
+
+def test_two_images_whose_names_differ_in_capital_letters_are_not_one(root, problems):
+    photo(root / "b.png", png(48, 64))
+    images = [
+        IMAGE | {"id": i, "file_name": n} for i, n in enumerate(["a.png", "A.png", "b.png"], 1)
+    ]
+    save(root / "x.json", content({}, {"image_id": 2}, {"image_id": 3}, images=images))
+    assert [each.name for each in read("coco", root, "", problems)] == ["b.png"]
+    assert where(problems) == [(checks.TWICE, "a.png")]
+    assert "each of ['A.png', 'a.png']: the image is left out" in str(problems.found[0])

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unitbox_tf.datasets import checks, coco_layouts, lists, outlines, writing
+from unitbox_tf.datasets import checks, coco_layouts, lists, names, outlines, writing
 from unitbox_tf.datasets.base import DataSet, Format, Ids
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
@@ -172,7 +172,12 @@ class Coco(DataSet):
                     f"expected one size, the file is listed with {sorted(filter(None, sizes))}"
                 )
                 problems.add(checks.TWICE, str(path), f"{message}: the image is left out")
-            if len(sizes) > 1 or not self._left_out.isdisjoint(indices):
+            own = sorted({str(images[index].name) for index in indices})
+            alike = names.in_capitals(own)
+            if alike:
+                message = f"expected an image of its own for each of {own}: the image is left out"
+                problems.add(checks.TWICE, str(path), message)
+            if alike or len(sizes) > 1 or not self._left_out.isdisjoint(indices):
                 continue
             for index in indices[1:]:
                 message = f"has the file of the id {ids[indices[0]]!r}: their objects are joined"
