@@ -130,7 +130,7 @@ def test_boxes_that_are_corners_give_a_hint(root, problems):
     boxes = [[10, 10, 60, 40], [30, 20, 60, 40], [40, 20, 60, 45]]
     save(root / "x.json", content(*({"bbox": box} for box in boxes)))
     assert len(read("coco", root, "", problems)[0].boxes) == 3
-    assert where(problems) == [(coco.LEAVE, "x.json: annotations")]
+    assert where(problems) == [(checks.LEAVE, "x.json: annotations")]
     assert "they look like the corners x0 y0 x1 y1" in str(problems.found[0])
 
 

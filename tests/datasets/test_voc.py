@@ -214,3 +214,11 @@ def test_no_image_is_used_without_one_of_its_objects(counts, data, tmp_path_fact
     assert used.keys() | left_out == {f"{n}.jpg" for n in range(len(counts))}
     assert not used.keys() & left_out
     assert all(counts[int(name[0])] == count for name, count in used.items())
+
+
+@pytest.mark.parametrize("element", ["item", "obj", "annotation"])
+def test_boxes_outside_objects_leave_their_image_out(tmp_path, problems, element):
+    one(tmp_path, item() + f"<{element}><name>cat</name>{bndbox()}</{element}>")
+    assert not read("voc", tmp_path, "", problems)
+    assert where(problems) == [(checks.UNREADABLE, "a.xml")]
+    assert "received 1 without it: the image is left out" in str(problems.found[0])

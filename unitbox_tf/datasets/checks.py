@@ -27,6 +27,7 @@ TWICE = "image listed twice"
 ABSENT = "image listed but absent"
 ELSEWHERE = "images found by the ends of their paths"
 MALFORMED = "malformed line"
+LEAVE = "boxes that leave their images"
 UNREADABLE = "object that cannot be read"
 
 

@@ -25,7 +25,6 @@ from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
 MALFORMED = "malformed annotation"
-LEAVE = "boxes that leave their images"  # a kind of problem
 LIMIT = outlines.LARGEST_NUMBER
 NUMBERS = frozenset({int, float})
 FAR = 1.05  # a box leaves its image if an edge is beyond this multiple of the image's side
@@ -377,7 +376,7 @@ def _check_edges(
         else "were they drawn on larger images?"
     )
     message = f"{count} of {total} boxes end beyond their images: expected x y width height; "
-    problems.add(LEAVE, f"{path}: annotations", message + reason)
+    problems.add(checks.LEAVE, f"{path}: annotations", message + reason)
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -307,6 +307,14 @@ def _content(path: Path, problems: Problems) -> _Xml | None:
         except ValueError as error:
             checks.unreadable(problems, where, str(error))
             whole = False
+    boxes = sum(1 for _ in tree.iter("bndbox"))
+    inside = sum(1 for item in tree.iter("object") for _ in item.iter("bndbox"))
+    if boxes > inside:
+        message = (
+            f"expected the element object around each bndbox, received {boxes - inside} without it"
+        )
+        checks.unreadable(problems, str(path), message)
+        whole = False
     size = _size(tree, path, problems)
     folder, filename = _text(tree, "folder"), _text(tree, "filename")
     return _Xml(folder, filename, size, tuple(objects), whole, frozenset(names))
