@@ -54,6 +54,33 @@ def test_of_folders_that_fit_the_longest_is_meant(tmp_path):
     assert [len(rows) for rows in found.rows] == [1, 1]
 
 
+@pytest.mark.parametrize("key", ["file_name", "image_id"])
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("b.jpg", "b.png"),
+        ("b.jpg", "train/b.jpg"),
+        ("val/b.jpg", "train/b.jpg"),
+        ("./b.jpg", "b.tif"),
+    ],
+)
+def test_of_two_images_that_end_alike_only_the_annotated_one_is_judged(tmp_path, name, other, key):
+    found = Problems()
+    truth = [Annotation("b.jpg", tmp_path / "val/b.jpg", [[1, 2, 3, 4]])]
+    path = coco_file(tmp_path, row(**{key: other}), row(**{key: name}, score=0.5))
+    (rows,) = results.read(path, truth, problems=found).rows
+    assert rows[:, 4].tolist() == [0.5]
+    assert found.counts == {results.NOT_ANNOTATED: 1}
+
+
+def test_two_images_that_may_both_be_the_annotated_one_are_an_error(tmp_path):
+    path = coco_file(tmp_path, row(file_name="x/b.jpg"), row(file_name="y/b.jpg"))
+    with pytest.raises(
+        ValueError, match=r"one image named 'b\.jpg'\. Received .*'x/b\.jpg' and 'y/b"
+    ):
+        results.read(path, annotations("b.jpg"))
+
+
 def coco_source(tmp_path):
     content = {
         "images": [

@@ -20,6 +20,11 @@ class Ids:
     images: dict[Any, str]
     categories: dict[Any, int]
 
+    @property
+    def by_image(self) -> dict[str, Any]:
+        """The id of each image by its name: the first, if it has several."""
+        return {name: id for id, name in reversed(self.images.items())}
+
 
 class DataSet(abc.ABC):
     """A data set that is open. Each format has a class of its own, made from a root and a split.

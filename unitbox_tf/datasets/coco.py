@@ -145,12 +145,10 @@ class Coco(DataSet):
         return self._class_names
 
     def ids(self) -> Ids:
-        """The ids of images and categories. An image that is listed twice has the first id."""
-        by_name: dict[str, Any] = {}
+        """The ids of images and categories. An image that is listed twice has two ids."""
         files = self._files(False, Problems(logged=False))
-        for id, (_, name) in zip(self._images, files, strict=True):
-            by_name.setdefault(name, id)
-        return Ids({id: name for name, id in by_name.items() if name}, self._classes)
+        named = {id: name for id, (_, name) in zip(self._images, files, strict=True) if name}
+        return Ids(named, self._classes)
 
     def annotations(
         self, *, photos: bool = True, problems: Problems | None = None

@@ -16,10 +16,12 @@ the official metrics.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
+import posixpath
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -336,6 +338,7 @@ class _Names:
 
     def __init__(self, annotations: Sequence[Annotation]) -> None:
         self.all = [annotation.name for annotation in annotations]
+        self._files = [annotation.where.replace("\\", "/") for annotation in annotations]
         self._index: dict[str, int] = {}
         self._by_last_part: dict[str, list[int]] = {}
         for index, name in enumerate(self.all):
@@ -365,6 +368,41 @@ class _Names:
         # The longest path that fits decides.
         longest = fitting[max(fitting)] if fitting else []
         return longest[0] if len(longest) == 1 else None
+
+    def others(self, names: Iterable[str]) -> dict[str, str]:
+        """The names that end like the name of an annotated image, but are not this image, each with the name that is.
+
+        Raises:
+            ValueError: two names may equally well be one annotated image.
+        """
+        meant: dict[
+            int, dict[str, list[str]]
+        ] = {}  # by image and form: the names as they are written
+        for name in names:
+            index = self.find(name)
+            if index is not None:
+                form = posixpath.normpath(name.replace("\\", "/"))
+                meant.setdefault(index, {}).setdefault(form, []).append(name)
+        found: dict[str, str] = {}
+        for index, written in meant.items():
+            ranks = {form: self._rank(form, index) for form in written}
+            best = [form for form, rank in ranks.items() if rank == max(ranks.values())]
+            if len(best) > 1:
+                raise ValueError(
+                    f"Expected detections of one image named {self.all[index]!r}. Received those of {best[0]!r} and "
+                    f"{best[1]!r}: leave out those of the image that is not annotated"
+                )
+            for form in written.keys() - set(best):
+                found |= dict.fromkeys(written[form], best[0])
+        return found
+
+    def _rank(self, form: str, index: int) -> tuple[bool, int]:
+        """How well a name fits an image: exactly, or else by how many parts of the path of its file."""
+        pairs = zip(
+            reversed(form.split("/")), reversed(self._files[index].split("/")), strict=False
+        )
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
+        return form == self.all[index], sum(1 for _ in same)
 
 
 class _Row(NamedTuple):
@@ -407,6 +445,8 @@ def _read_coco(
     rows = _coco_rows(path)
     categories.learn([row for row in rows if isinstance(row, _Row)])
     ids = sources[0].ids() if len(sources) == 1 else None
+    written = dict.fromkeys(_written(row, ids) for row in rows if isinstance(row, _Row))
+    others = names.others(name for name in written if name is not None)
     found: dict[int, list[_Row]] = {}
     labels: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
@@ -421,6 +461,13 @@ def _read_coco(
         if min(row.values[2:4]) < 0:
             message = f"expected a width and height from 0, received {row.values[2:4]}"
             problems.add(MALFORMED, where, message)
+            continue
+        name = _written(row, ids)
+        if name in others:
+            message = (
+                f"{name!r:.200} is not annotated: the annotated image is {others[name]!r:.200}"
+            )
+            problems.add(NOT_ANNOTATED, where, message)
             continue
         index = _image(row, names, ids)
         if index is None:
@@ -482,6 +529,14 @@ def _rows_of_object(path: Path, content: Mapping[str, Any]) -> list[Any]:
         else row
         for row in rows
     ]
+
+
+def _written(row: _Row, ids: Ids | None) -> str | None:
+    """The name of the row's image, as it is written; None if there is only an id."""
+    if isinstance(row.name, str):
+        return row.name
+    known = ids is not None and row.image in ids.images
+    return row.image if isinstance(row.image, str) and not known else None
 
 
 def _image(row: _Row, names: _Names, ids: Ids | None) -> int | None:
