@@ -161,7 +161,9 @@ def test_boxes_as_shares_are_an_error():
     ):
         datasets.check_sizes(shares, name="my set")
     pixels = [*shares, Annotation("r", png(480, 640), [[3, 4, 50, 60]])]
-    assert datasets.check_sizes(pixels) == pixels
+    problems = Problems()
+    assert datasets.check_sizes(pixels, problems=problems) == pixels[1:]
+    assert [(each.kind, each.where) for each in problems.found] == [(sizes.SHARES, "p")]
     tiny = [Annotation("p", png(9, 9), [[0, 0, 1, 1]])]
     assert datasets.check_sizes(tiny) == tiny
 

@@ -24,6 +24,7 @@ from unitbox_tf.records import Annotation
 BEFORE_TURNING = "boxes of the image before turning; turned"  # kinds of problems
 AS_DISPLAYED = "size of the image before turning, boxes of the image as displayed"
 UNCERTAIN = "boxes of the image before turning or as displayed"
+SHARES = "boxes as shares of their image"
 OTHER_SIZE = "image of another size than stated"
 SLACK = 1.0  # px by which boxes may leave an image, from rounding
 LARGEST_SHARE = 1.5  # boxes with no higher coordinate are shares of the image, not pixels
@@ -62,6 +63,7 @@ def check_sizes(
     """
     problems = Problems.of(problems)
     _check_pixels(annotations, name)
+    annotations = [each for each in annotations if not _has_shares(each, problems)]
     stated = [annotation for annotation in annotations if annotation.size is not None]
     measured: dict[int, tuple[int, int] | None] = {}
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
@@ -223,6 +225,23 @@ def _motion(orientation: int, height: int, width: int) -> tuple[np.ndarray, np.n
         8: ((y, -x), (0, width)),
     }[orientation]
     return np.stack(rows), np.array(offset, np.float64)
+
+
+def _has_shares(annotation: Annotation, problems: Problems) -> bool:
+    """True, after a report, if all boxes of one image are shares of it, as of a part of a set that was joined."""
+    boxes = annotation.boxes
+    if not len(boxes) or np.abs(boxes).max() > LARGEST_SHARE:
+        return False
+    size = _displayed_size(annotation) or annotation.size
+    if size is None or max(size) < SMALLEST_IMAGE or not (boxes[:, 2:] > boxes[:, :2]).all(1).any():
+        return False
+    problems.add(
+        SHARES,
+        annotation.where,
+        f"expected boxes in pixels of {size[1]} x {size[0]}, received no number above {LARGEST_SHARE:g}: the "
+        "image is left out",
+    )
+    return True
 
 
 def _check_pixels(annotations: Sequence[Annotation], name: str) -> None:
