@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import unitbox_tf
 from unitbox_tf import datasets
+from unitbox_tf.datasets import checks
 from unitbox_tf.evaluation import results, wider_face
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
@@ -430,3 +431,13 @@ def test_detections_of_a_random_detector_on_random_ids_are_judged_right(
     numbers = results.category_ids([datasets.open(source)], names)
     assert [numbers[label] for label in labels] == ids
     assert len(set(numbers.values())) == len(names)
+
+
+def test_corners_in_the_place_of_sides_are_reported(tmp_path):
+    truth = [Annotation("a.jpg", tmp_path / "a.jpg", [[10, 10, 50, 50]], size=(60, 60))]
+    problems = Problems()
+    boxes = [[10, 10, 50, 50], [20, 20, 59, 59], [30, 30, 60, 60], [1, 1, 5, 5]]
+    path = coco_file(tmp_path, *(row(file_name="a.jpg", bbox=box) for box in boxes))
+    results.read(path, truth, problems=problems)
+    assert [problem.kind for problem in problems.found] == [checks.LEAVE]
+    assert "2 of 4 boxes end beyond" in str(problems.found[0])

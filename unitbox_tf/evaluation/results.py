@@ -40,6 +40,8 @@ LARGEST = 1e9  # pixels, and score: no honest detection comes near
 NOT_ANNOTATED = "detections of an image that is not annotated"
 WITHOUT_RESULT = "image without result"
 MALFORMED = "malformed detection"
+FAR = 1.05  # a box ends beyond its image if it does by this multiple of the image's side
+MANY_BEYOND = 0.2  # share of the boxes of which this is no chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -334,10 +336,12 @@ class _Names:
 
     Attributes:
         all: the names, in order.
+        sizes: height and width of the images where they are stated.
     """
 
     def __init__(self, annotations: Sequence[Annotation]) -> None:
         self.all = [annotation.name for annotation in annotations]
+        self.sizes = [annotation.size for annotation in annotations]
         self._files = [annotation.where.replace("\\", "/") for annotation in annotations]
         self._index: dict[str, int] = {}
         self._by_last_part: dict[str, list[int]] = {}
@@ -480,10 +484,30 @@ def _read_coco(
             continue
         found.setdefault(index, []).append(row)
         labels.setdefault(index, []).append(label)
-    return {
+    read = {
         index: (np.array([row.values for row in each]), np.array(labels[index], np.int32))
         for index, each in found.items()
     }
+    _report_beyond(path, read, names, problems)
+    return read
+
+
+def _report_beyond(path: Path, found: _Found, names: _Names, problems: Problems) -> None:
+    """Reports if many boxes end far beyond their images: they are corners, or those of larger images."""
+    beyond = total = 0
+    for index, (rows, _) in found.items():
+        size = names.sizes[index]
+        if size is not None:
+            beyond += int(
+                (rows[:, :2] + rows[:, 2:4] > np.array(size[::-1]) * FAR).any(axis=1).sum()
+            )
+            total += len(rows)
+    if beyond > max(1, MANY_BEYOND * total):
+        message = (
+            f"{beyond} of {total} boxes end beyond their images: expected x y width height in pixels of the image; "
+            "are they corners, or of images of another size?"
+        )
+        problems.add(checks.LEAVE, str(path), message)
 
 
 def _coco_rows(path: Path) -> list[Any]:
