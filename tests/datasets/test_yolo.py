@@ -374,6 +374,13 @@ def test_labels_that_lie_elsewhere_are_an_error(tmp_path, labels, place):
         read("yolo", tmp_path, "train")
 
 
+def test_a_split_without_labels_may_have_names_of_another_split(tmp_path, problems):
+    layout(tmp_path, {"images/train/a.png": "", "labels/train/a.txt": BOX, "images/none/a.png": ""})
+    (found,) = read("yolo", tmp_path, "none", problems)
+    assert not len(found.boxes)
+    assert where(problems) == [("data set without labels", tmp_path.name)]
+
+
 def test_an_image_may_be_called_notes(tmp_path, problems):
     layout(tmp_path, {"images/notes.png": "", "labels/notes.txt": BOX})
     layout(tmp_path, {"images/a.png": "", "labels/a.txt": BOX})

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import re
 import shlex
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -123,7 +124,8 @@ def say_alike(names: Sequence[str], problems: Problems) -> None:
     """Reports classes whose names differ in capital letters, spaces, hyphens or underscores alone."""
     known: dict[str, str] = {}
     for name in names:
-        other = known.setdefault((re.sub(r"[\s_-]+", "", name) or name).casefold(), name)
+        plain = unicodedata.normalize("NFKC", re.sub(r"[\s_-]+", "", name) or name)
+        other = known.setdefault(plain.casefold(), name)
         if other != name:
             message = f"these are two classes. If they are one, rename: --rename {shlex.quote(f'{name}={other}')}"
             problems.add(ALIKE, f"{other!r} and {name!r}", message)

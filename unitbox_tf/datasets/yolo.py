@@ -157,9 +157,12 @@ class _Beyond:
 def _check_elsewhere(root: Path, photos: Sequence[Path]) -> None:
     """Raises `ValueError` if the label files of these images are where they are not looked for."""
     stems = {photo.stem: photo for photo in reversed(photos)}
+    finder = yolo_labels.Labels(root)
+    # Labels of images of another split, whose names may be the same.
+    owned = {finder.of(photo) for photo in images.photos(root) if photo.stem in stems}
     for label in sorted(root.rglob("*.txt")):
         photo = stems.get(label.stem)
-        if photo is not None and label.name.lower() not in yolo_labels.NO_LABELS:
+        if photo is not None and label not in owned:
             place = yolo_labels.label_folders(photo.parent, root)[0] / label.name
             raise ValueError(
                 f"{root}: no image has a label file, but {label} has the name of {photo}. Expected it as {place}"
