@@ -168,6 +168,14 @@ def test_boxes_as_shares_are_an_error():
     assert datasets.check_sizes(tiny) == tiny
 
 
+@pytest.mark.parametrize(("count", "largest", "said"), [(10, 99, 1), (10, 150, 0), (9, 99, 0)])
+def test_boxes_that_look_like_per_cent_are_reported(count, largest, said):
+    image, problems = png(240, 320), Problems()
+    given = [Annotation(f"{n}", image, [[10, 20, largest, 90]]) for n in range(count)]
+    assert datasets.check_sizes(given, problems=problems) == given
+    assert problems.counts[sizes.PER_CENT] == said
+
+
 def raw_space(folder):
     """A COCO set as a tool writes it that ignores EXIF."""
     (folder / "images").mkdir(parents=True)

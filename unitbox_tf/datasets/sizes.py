@@ -25,10 +25,13 @@ BEFORE_TURNING = "boxes of the image before turning; turned"  # kinds of problem
 AS_DISPLAYED = "size of the image before turning, boxes of the image as displayed"
 UNCERTAIN = "boxes of the image before turning or as displayed"
 SHARES = "boxes as shares of their image"
+PER_CENT = "boxes that look like per cent"
 OTHER_SIZE = "image of another size than stated"
 SLACK = 1.0  # px by which boxes may leave an image, from rounding
 LARGEST_SHARE = 1.5  # boxes with no higher coordinate are shares of the image, not pixels
 SMALLEST_IMAGE = 32  # pixels of the longer side, from which on such boxes are told from tiny ones
+MANY_IMAGES = 10  # whose boxes are not all in one corner by chance
+LARGE_IMAGE = 200  # px of the shorter side
 THREADS = min(8, 2 * (os.cpu_count() or 1))
 
 
@@ -63,6 +66,7 @@ def check_sizes(
     """
     problems = Problems.of(problems)
     _check_pixels(annotations, name)
+    _report_per_cent(annotations, problems, name)
     annotations = [each for each in annotations if not _has_shares(each, problems)]
     stated = [annotation for annotation in annotations if annotation.size is not None]
     measured: dict[int, tuple[int, int] | None] = {}
@@ -242,6 +246,20 @@ def _has_shares(annotation: Annotation, problems: Problems) -> bool:
         "image is left out",
     )
     return True
+
+
+def _report_per_cent(annotations: Sequence[Annotation], problems: Problems, name: str) -> None:
+    """Reports boxes that all lie in the first 100 pixels of many larger images: they may be per cent."""
+    some = [each for each in annotations if len(each.boxes)]
+    if len(some) < MANY_IMAGES or any(not 0 <= e.boxes.min() <= e.boxes.max() <= 100 for e in some):
+        return
+    sizes = [_displayed_size(each) or each.size for each in some[:100]]
+    if all(size is not None and min(size) > LARGE_IMAGE for size in sizes):
+        message = (
+            "no number of any box is above 100, though the images are larger: are the boxes per cent of width "
+            "and height, as Label Studio counts them? Pixels are expected"
+        )
+        problems.add(PER_CENT, name, message)
 
 
 def _check_pixels(annotations: Sequence[Annotation], name: str) -> None:
