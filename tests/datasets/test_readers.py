@@ -530,14 +530,6 @@ def test_an_empty_source_is_fatal_only_if_nothing_is_left(tmp_path, problems):
         datasets.load(["negatives:"], ["object"], data=tmp_path, problems=problems)
 
 
-def test_classes_that_the_model_lacks_are_refused(tmp_path, problems):
-    photo(tmp_path / "a.jpg")
-    (tmp_path / "instances.json").write_text(json.dumps(coco_content()))
-    assert len(datasets.load(["coco:"], ["dog", "cat"], data=tmp_path, problems=problems)) == 1
-    with pytest.raises(ValueError, match=r"not among the model's: 'dog' \(1 objects\)"):
-        datasets.load(["coco:"], ["cat"], data=tmp_path, problems=problems)
-
-
 # Images, boxes, boxes to be ignored, problems. Counted by another script; the lists say so, too.
 COMPLETE = [
     ("wider_face:wider/annotations#val", 3226, 39708, 585 + 11, {"box without area": 11}),
@@ -579,23 +571,6 @@ def test_the_attributes_of_the_real_wider_face_list(data, problems):
 def test_ellipses_of_the_real_folds_fit_their_boxes(data, problems):
     for a in read("fddb", data("fddb"), "3", problems, photos=False):
         np.testing.assert_allclose((a.boxes[:, :2] + a.boxes[:, 2:]) / 2, a.ellipses[:, 3:])
-
-
-def test_classes_are_matched_by_name(tmp_path, problems):
-    (tmp_path / "some.csv").write_text("image,x0,y0,x1,y1,class\na.png,1,1,5,5,dog\n")
-    photo(tmp_path / "a.png")
-    (tmp_path / "labels.txt").write_text("cat\ndog\n")
-
-    def load(*names):
-        return datasets.load([f"csv:{tmp_path}"], names, problems=problems)
-
-    assert load("cat", "dog", "bird")[0].classes.tolist() == [1]
-    assert not problems.found
-    assert load("dog", "cat")[0].classes.tolist() == [0]
-    assert not problems.found
-    assert load("dog")[0].classes.tolist() == [0]  # no object is a cat
-    with pytest.raises(ValueError, match=r"not among the model's: 'dog' \(1 objects\)"):
-        load("cat")
 
 
 def test_a_folder_without_any_label_is_reported_by_yolo(tmp_path, problems):

@@ -15,7 +15,7 @@ BOX = [10, 10, 30, 30]
 
 
 def table():
-    """What the docs say, by row and format."""
+    """The cells of the docs, by row and format."""
     lines = DOCS.read_text(encoding="utf-8").split("| what comes |")[1].splitlines()
     formats = [name.strip().split("`")[1] for name in lines[0].strip("|").split("|")]
     rows = {}
@@ -77,7 +77,7 @@ def shard(root, times=1, **change):
 
 SPLITS = {"fddb": "1", "wider_face": "val"}
 SQUARE = {"bbox": None, "segmentation": [[10, 10, 30, 10, 30, 30]]}
-# What makes the data set of each cell.
+# Makers of the data set of each cell.
 CASES = {
     "a number as a text": {
         "coco": lambda root: coco(root, {"bbox": ["10", "10", "20", "20"]}),
@@ -167,7 +167,7 @@ CASES = {
 
 
 def outcome(form, root):
-    """What the reader does, in the words of the table."""
+    """The outcome of the reader, in the words of the table."""
     problems = Problems(logged=False)
     found = None
     with contextlib.suppress(ValueError):

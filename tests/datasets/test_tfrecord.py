@@ -183,7 +183,7 @@ def test_shards_of_other_tools_are_read(name, tmp_path):
         ({"height": [0]}, "a.png: expected a height and width above 0"),
         ({"object__bbox__xmin": [0.5]}, "inhomogeneous"),
         ({"object__class__label": [1]}, "a.png: expected 2 classes, one for each box, received 1"),
-        ({"object__difficult": [1, 1, 1]}, "broadcast"),
+        ({"object__difficult": [1, 1, 1]}, "received 3 values of 'image/object/difficult' for 2"),
     ],
 )
 def test_records_of_other_content_are_named(change, message, tmp_path):

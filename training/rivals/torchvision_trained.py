@@ -295,7 +295,7 @@ def learn(
         losses.append(loss.item())
         steps += 1
         if steps % 20 == 0:
-            mean = sum(losses[-20:]) / 20
+            mean = sum(losses[-20:]) / len(losses[-20:])
             print(f"step {steps}: {time.process_time():.0f} s, loss {mean:.3f}", flush=True)
     network.load_state_dict(best)
     return history

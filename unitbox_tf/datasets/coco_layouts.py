@@ -17,7 +17,7 @@ from unitbox_tf.datasets import checks
 APART = frozenset({"annotations", "annotation", "labels", "anns", "json"})  # folders of json files
 PHOTOS = ("images", "data", "JPEGImages", "photos")  # folders of images
 ONE_OF = ("_annotations.coco", "labels", "annotations", "instances", "instances_default", "result")
-# What tools write before and after the name of a split.
+# Words that tools write before and after the name of a split.
 AROUND = re.compile(
     r"^(instances|annotations|person_keypoints|labels|coco)[_-]|[._-](coco|annotations)$"
 )

@@ -197,7 +197,7 @@ def _rows(path: Path, problems: Problems) -> Iterator[_Row]:
 
 
 def _header(path: Path, line: str) -> tuple[str, list[str]]:
-    """What separates cells, and our names for the columns; columns that are not read have an empty name.
+    """The character that separates cells, and our names for the columns; columns that are not read have an empty name.
 
     Raises `ValueError` if a column is missing, or if two columns have one meaning.
     """

@@ -29,7 +29,7 @@ SIDE = 32  # px; side of the grey image of which a hash is made
 BITS = 256
 # Largest number of different bits of near-duplicates. It was searched on 1,214 images (blood cells, people with
 # masks, WIDER FACE). Copies in JPEG of quality 30, at .5 to 2 times the size, squeezed to a square, or 20 %
-# brighter differ in at most 28 bits, and copies cropped by 2 % at each side in at most 51. Pairs with up to 57
+# brighter differ in at most 28 bits, and copies cropped by 2 % at each side in at most 52. Pairs with up to 57
 # bits show the same scene a moment later. The nearest pairs of different scenes differ in 58 and more.
 NEAR = 48
 LAST = 256  # bytes at the end of a file, which nearly always tell images of one length apart

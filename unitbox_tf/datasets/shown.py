@@ -51,7 +51,7 @@ _VGG_FIELD = {"before_pool": 228, "after_pool": 276}
 
 
 def limits(model: ModelConfig) -> Limits | None:
-    """What the network of these settings can see; None for a backbone other than VGG-16."""
+    """The sizes that the network of these settings can see; None for a backbone other than VGG-16."""
     if model.backbone != "vgg16":
         return None
     return Limits(_VGG_STRIDE[model.confidence_tap], _VGG_FIELD[model.distances_tap])

@@ -64,7 +64,7 @@ class Source:
         return f"{self.format}:{root}{split}"
 
     def renamed(self, rename: Rename) -> Source:
-        """The same source with other new names of classes. What it has read stays read."""
+        """The same source with other new names of classes. It shares the files that were read."""
         other = copy.copy(self)
         other.rename = by_name.renames(rename)
         return other

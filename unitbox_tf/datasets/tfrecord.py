@@ -121,7 +121,7 @@ class Shards(DataSet):
 
 
 def _faults(facts: Mapping[str, Any], num_classes: int) -> dict[int, str]:
-    """What is wrong with objects that cannot be read, by their index."""
+    """The faults of objects that cannot be read, by their index."""
     boxes, classes = facts["boxes"].reshape(-1, 4), facts["classes"]
     if len(classes) != len(boxes):
         return {}  # `Annotation` refuses them

@@ -123,7 +123,7 @@ def _as_shown(found: Inspection) -> str:
 
 
 def limits_in_words(found: Inspection) -> str:
-    """What the network can see, and how many objects it cannot."""
+    """The sizes that the network can see, and the number of objects that it cannot."""
     limits = found.limits
     if limits is None:
         return f"What the backbone {found.config.model.backbone} can see is not known."

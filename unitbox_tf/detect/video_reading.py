@@ -240,7 +240,7 @@ class File(Source):
             end = max(end, self._last_packet - (self._first_packet or 0))
         elif self._counts_from_0:
             stated -= max(0.0, float(self.begin))
-        # What a file states is rounded, and may count the last frame for longer than it does itself.
+        # The stated length is rounded, and may count the last frame for longer than it does itself.
         return (end, stated) if stated - end > max(0.1, 1.5 * self._gap) else None
 
     def close(self) -> None:

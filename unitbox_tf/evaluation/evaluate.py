@@ -358,7 +358,7 @@ def _judge_models(job: _Job, name: str, models: Mapping[str, Any]) -> Evaluation
 
 
 def _of_right_size(job: _Job, annotations: Sequence[Annotation]) -> Sequence[Annotation]:
-    """Annotations in memory whose stated sizes are those of their images. Those of sources are checked already."""
+    """Annotations in memory whose stated sizes are those of their images. Sources have checked theirs."""
     if job.given is None:
         return annotations
     found = datasets.check_sizes(annotations, problems=job.problems)

@@ -20,7 +20,7 @@ from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 from unitbox_tf.train import pipeline, reading
 
-# Of the classes, in turn: colours that differ in hue and in brightness, on images as well.
+# Colours of the classes, in turn. They differ in hue and in brightness, on images as well.
 COLOURS = (
     (40, 200, 60),
     (240, 130, 20),

@@ -74,7 +74,7 @@ def finish(
 
 @dataclasses.dataclass(frozen=True)
 class _Judged:
-    """What a decoder finds in the readable validation images, with the metrics."""
+    """The detections of a decoder in the readable validation images, with the metrics."""
 
     detections: list[Detections]
     annotations: list[Annotation]

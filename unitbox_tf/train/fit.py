@@ -271,10 +271,12 @@ def _learn(
     stored = _with_origins(config, shown, judged)
     files.write(runs.Run(store.run).config_file, stored.to_json())
     batches, validation = _batches(model, config, shown, judged, epochs_done, problems)
+    # A data set of its own: each pass over one has another order, and pictures must not change that of training.
+    pictured, _ = _batches(model, config, shown, judged, epochs_done, problems)
     stop = StopEarly(
         settings.patience, store.history, settings.validation_protocol, settings.freeze_epochs
     )
-    ours = [*_callbacks(config, batches, judged, store, problems), stop]
+    ours = [*_callbacks(config, pictured, judged, store, problems), stop]
     last = ProgressLine(settings.batch_size, settings.epochs)
     problems.log_counts()
     try:
@@ -344,7 +346,7 @@ def _batches(
 
 def _callbacks(
     config: Config,
-    batches: tf.data.Dataset,
+    pictured: tf.data.Dataset,
     judged: Validation,
     store: StoreRun,
     problems: Problems,
@@ -353,7 +355,7 @@ def _callbacks(
     logs = runs.Run(store.run).tensorboard
     return [
         store.freeze,
-        ShowTraining(config, batches, logs / "settings", epoch=len(store.history)),
+        ShowTraining(config, pictured, logs / "settings", epoch=len(store.history)),
         WeighByImages(len(judged.watched), config.train.batch_size),
         ValidateDetections(judged, config, logs, problems=problems),
         keras.callbacks.TensorBoard(logs, write_graph=False, write_steps_per_second=True),
