@@ -10,6 +10,7 @@ and ignored. Classes are numbered by ascending category id. Keypoints are not re
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from array import array
@@ -91,14 +92,20 @@ class _Numbers:
     def __init__(self, ids: Sequence[int | str], names: Iterable[tuple[str, int]] = ()) -> None:
         """`names` are names that may stand in the place of ids, each with the index of what has it."""
         self.exact = {id: index for index, id in enumerate(ids)}
-        self._named: dict[str, set[int]] = {}
-        for name, index in names:
-            self._named.setdefault(name, set()).add(index)
+        self._names = names
         self._whole: dict[int, int | None] = {}
         for index, id in enumerate(ids):
             number = outlines.whole(id)
             if number is not None:
                 self._whole[number] = None if number in self._whole else index
+
+    @functools.cached_property
+    def _named(self) -> dict[str, set[int]]:
+        """The indices by name. Most files need none, so that they are made when one is needed."""
+        found: dict[str, set[int]] = {}
+        for name, index in self._names:
+            found.setdefault(name, set()).add(index)
+        return found
 
     def find(self, id: int | str | None) -> int | None:
         """The index of the id; None if it is unknown, or may mean several."""
