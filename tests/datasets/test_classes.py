@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shlex
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from tests.helpers.classes import coco_set, number_of, yolo_set
 from unitbox_tf import cli, datasets
 from unitbox_tf.cli import fit as fit_command
 from unitbox_tf.cli import parser
+from unitbox_tf.datasets import classes as by_name
+from unitbox_tf.problems import Problems
 from unitbox_tf.train import examples
 
 
@@ -283,3 +286,19 @@ def test_each_object_ends_with_the_index_of_its_own_name(
     for one, other in zip(found, again, strict=True):
         np.testing.assert_array_equal(one.boxes, other.boxes)
         assert [order[i] for i in one.classes] == [names[i] for i in other.classes]
+
+
+def test_classes_of_nearly_one_name_are_reported_with_the_line_that_joins_them(tmp_path):
+    sources = [
+        coco_set(tmp_path / n, name) for n, name in (("a", "traffic light"), ("b", "Traffic_Light"))
+    ]
+    problems = Problems(logged=False)
+    found = datasets.load(sources, problems=problems)
+    assert [each.classes.tolist() for each in found] == [[0], [1]]
+    (problem,) = problems.found
+    assert problem.kind == by_name.ALIKE
+    line = problem.message.partition("--rename ")[2]
+    problems = Problems(logged=False)
+    found = datasets.load(sources, rename=shlex.split(line), problems=problems)
+    assert [each.classes.tolist() for each in found] == [[0], [0]]
+    assert not problems.found

@@ -53,6 +53,8 @@ def root(tmp_path):
         {"bbox": [10, 10, 20, 20], "segmentation": "anything"},
         {"image_id": "1"},
         {"image_id": 1.0},
+        {"image_id": "a.png"},
+        {"image_id": "a"},
         {"category_id": "1"},
         {"iscrowd": "0", "ignore": ""},
         {"iscrowd": False, "ignore": None, "area": "400"},
@@ -128,7 +130,7 @@ def test_boxes_that_are_corners_give_a_hint(root, problems):
     boxes = [[10, 10, 60, 40], [30, 20, 60, 40], [40, 20, 60, 45]]
     save(root / "x.json", content(*({"bbox": box} for box in boxes)))
     assert len(read("coco", root, "", problems)[0].boxes) == 3
-    assert where(problems) == [(coco.LEAVE, "x.json: annotations")]
+    assert where(problems) == [(checks.LEAVE, "x.json: annotations")]
     assert "they look like the corners x0 y0 x1 y1" in str(problems.found[0])
 
 
@@ -358,3 +360,45 @@ def test_a_split_does_not_lead_out_of_the_folder(tmp_path):
     save(tmp_path / "set/y.json", content())
     with pytest.raises(ValueError, match=r"expected \.\./other/x\.json"):
         read("coco", tmp_path / "set", "../other/x")
+
+
+def test_objects_of_unknown_images_alone_are_an_error(root):
+    save(root / "x.json", content({"image_id": "b.png"}, {"image_id": 7}))
+    message = (
+        r"x\.json: expected the ids of images as image_id, such as 1\. None of the 2 .* 'b\.png'"
+    )
+    with pytest.raises(ValueError, match=message):
+        datasets.load("coco:.", data=root)
+
+
+def test_an_image_id_that_may_mean_two_images_is_an_error(root):
+    photo(root / "01.png", png(48, 64))
+    images = (IMAGE, IMAGE | {"id": 2, "file_name": "01.png"})
+    save(root / "x.json", content({"image_id": "01"}, images=images))
+    with pytest.raises(
+        ValueError, match=r"annotations\[0\]: .* '01', which may mean .*a\.png.*01\.png"
+    ):
+        datasets.load("coco:.", data=root)
+
+
+def test_an_image_may_have_an_image_id_of_its_own(root, problems):
+    save(root / "x.json", content({}, images=(IMAGE | {"image_id": 1},)))
+    assert read("coco", root, "", problems)[0].boxes.tolist() == BOX
+    assert not problems.found
+
+
+def test_numbers_as_names_of_categories_stay_names(root, problems):
+    categories = [{"id": 1, "name": 1}, {"id": 2, "name": 0}, {"id": 3, "name": 2}]
+    save(root / "x.json", content({"category_id": 2}, categories=categories))
+    assert datasets.class_names("coco:.", data=root) == ("1", "0", "2")
+
+
+def test_two_images_whose_names_differ_in_capital_letters_are_not_one(root, problems):
+    photo(root / "b.png", png(48, 64))
+    images = [
+        IMAGE | {"id": i, "file_name": n} for i, n in enumerate(["a.png", "A.png", "b.png"], 1)
+    ]
+    save(root / "x.json", content({}, {"image_id": 2}, {"image_id": 3}, images=images))
+    assert [each.name for each in read("coco", root, "", problems)] == ["b.png"]
+    assert where(problems) == [(checks.TWICE, "a.png")]
+    assert "each of ['A.png', 'a.png']: the image is left out" in str(problems.found[0])

@@ -107,3 +107,11 @@ def test_a_split_that_is_absent_is_compared_with_those_that_are_there(root):
     (root / "train.csv").write_text("")
     with pytest.raises(ValueError, match=r"There are \['train'\]\. Did you mean 'train'\?"):
         read("csv", root, "trian")
+
+
+def test_many_swapped_corners_are_reported_as_they_may_be_sides(root, problems):
+    rows = "a.png,30,10,20,20,cat\n" * 5 + "b.png,1,2,3,4,cat\n"
+    (root / "boxes.csv").write_text(f"image,x0,y0,x1,y1,class\n{rows}")
+    read("csv", root, "", problems)
+    assert [problem.kind for problem in problems.found] == [checks.SWAPPED]
+    assert "of 5 of 6 boxes" in str(problems.found[0])

@@ -97,6 +97,60 @@ def test_an_image_of_another_size_is_left_out_with_both_sizes():
     assert message.endswith("the image is left out")
 
 
+def drawn(name, orientation, box, size=(HEIGHT, WIDTH), stated=None):
+    """An annotation of an image of `size` before turning."""
+    height, width = size
+    return Annotation(
+        name, jpeg(orientation, height=height, width=width), [box], size=stated or size
+    )
+
+
+def test_boxes_that_leave_the_size_before_turning_are_those_of_the_image_as_displayed():
+    beyond, inside = drawn("p", 6, (5, 50, 30, 85)), drawn("q", 8, (5, 20, 30, 40))
+    upright = drawn("r", 3, (5, 20, 30, 40))
+    problems = Problems()
+    found = datasets.check_sizes([beyond, inside, upright], problems=problems)
+    assert [each.boxes.tolist() for each in found] == [
+        each.boxes.tolist() for each in (beyond, inside, upright)
+    ]
+    assert [each.size for each in found] == [(WIDTH, HEIGHT), (WIDTH, HEIGHT), (HEIGHT, WIDTH)]
+    assert problems.counts == {sizes.AS_DISPLAYED: 2}
+
+
+def test_where_both_kinds_of_boxes_occur_only_certain_ones_are_used():
+    displayed, before = drawn("p", 6, (5, 50, 30, 85)), drawn("q", 6, (50, 5, 85, 30))
+    neither = drawn("r", 6, (5, 5, 30, 30))
+    problems = Problems()
+    found = datasets.check_sizes([displayed, before, neither], problems=problems)
+    np.testing.assert_allclose(
+        [each.boxes[0] for each in found], [(5, 50, 30, 85), (30, 50, 55, 85)]
+    )
+    assert problems.counts == {
+        sizes.AS_DISPLAYED: 1,
+        sizes.BEFORE_TURNING: 1,
+        sizes.UNCERTAIN: 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size"), [(3, (HEIGHT, WIDTH)), (2, (60, 90)), (6, (60, 60))]
+)
+def test_images_whose_size_does_not_tell_follow_the_others_of_their_source(orientation, size):
+    box = (20, 30, 50, 55)
+    given = drawn("q", orientation, box, size)
+    before = drawn("p", 6, box)
+    problems = Problems()
+    _, found = datasets.check_sizes([before, given], problems=problems)
+    np.testing.assert_allclose(found.boxes, [white_box(given.image)])
+    assert [problem.where for problem in problems.found] == ["p", "q"]
+    as_displayed = drawn("r", 6, (20, 30, 50, 55), stated=(WIDTH, HEIGHT))
+    problems = Problems()
+    found = datasets.check_sizes([before, given, as_displayed], problems=problems)
+    assert [each.name for each in found] == ["p", "r"]
+    assert problems.counts[sizes.UNCERTAIN] == 1
+    assert datasets.check_sizes([given, as_displayed]) == [given, as_displayed]
+
+
 def test_boxes_as_shares_are_an_error():
     shares = [
         Annotation("p", png(480, 640), [[0.1, 0.2, 0.5, 0.9]]),
@@ -107,9 +161,19 @@ def test_boxes_as_shares_are_an_error():
     ):
         datasets.check_sizes(shares, name="my set")
     pixels = [*shares, Annotation("r", png(480, 640), [[3, 4, 50, 60]])]
-    assert datasets.check_sizes(pixels) == pixels
+    problems = Problems()
+    assert datasets.check_sizes(pixels, problems=problems) == pixels[1:]
+    assert [(each.kind, each.where) for each in problems.found] == [(sizes.SHARES, "p")]
     tiny = [Annotation("p", png(9, 9), [[0, 0, 1, 1]])]
     assert datasets.check_sizes(tiny) == tiny
+
+
+@pytest.mark.parametrize(("count", "largest", "said"), [(10, 99, 1), (10, 150, 0), (9, 99, 0)])
+def test_boxes_that_look_like_per_cent_are_reported(count, largest, said):
+    image, problems = png(240, 320), Problems()
+    given = [Annotation(f"{n}", image, [[10, 20, largest, 90]]) for n in range(count)]
+    assert datasets.check_sizes(given, problems=problems) == given
+    assert problems.counts[sizes.PER_CENT] == said
 
 
 def raw_space(folder):

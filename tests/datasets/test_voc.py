@@ -214,3 +214,21 @@ def test_no_image_is_used_without_one_of_its_objects(counts, data, tmp_path_fact
     assert used.keys() | left_out == {f"{n}.jpg" for n in range(len(counts))}
     assert not used.keys() & left_out
     assert all(counts[int(name[0])] == count for name, count in used.items())
+
+
+@pytest.mark.parametrize("element", ["item", "obj", "annotation"])
+def test_boxes_outside_objects_leave_their_image_out(tmp_path, problems, element):
+    one(tmp_path, item() + f"<{element}><name>cat</name>{bndbox()}</{element}>")
+    assert not read("voc", tmp_path, "", problems)
+    assert where(problems) == [(checks.UNREADABLE, "a.xml")]
+    assert "received 1 without it: the image is left out" in str(problems.found[0])
+
+
+def test_many_swapped_corners_are_reported_as_they_may_be_sides(tmp_path, problems):
+    one(tmp_path, item(bndbox(30, 30, 20, 10)) * 4 + item())
+    read("voc", tmp_path, "", problems)
+    assert not problems.found
+    one(tmp_path, item(bndbox(30, 30, 20, 10)) * 5 + item())
+    read("voc", tmp_path, "", problems)
+    assert [problem.kind for problem in problems.found] == [checks.SWAPPED]
+    assert "of 5 of 6 boxes" in str(problems.found[0])

@@ -355,3 +355,42 @@ def test_label_folders_are_beside_the_last_folder_of_images(tmp_path):
     folders = yolo_labels.label_folders(tmp_path / "images/x/images/y", tmp_path)
     assert folders[0] == tmp_path / "images/x/labels/y"
     assert folders[-1] == tmp_path / "images/x/images/y"
+
+
+@pytest.mark.parametrize(
+    ("labels", "place"),
+    [
+        ("labels/a.txt", "labels/train/a.txt"),
+        ("labels/Train/a.txt", "labels/train/a.txt"),
+        ("train/labels/a.txt", "labels/train/a.txt"),
+    ],
+)
+def test_labels_that_lie_elsewhere_are_an_error(tmp_path, labels, place):
+    photo(tmp_path / "images/train/a.png", png(60, 80))
+    photo(tmp_path / labels, BOX.encode())
+    with pytest.raises(
+        ValueError, match=f"no image has a label file, but .*{labels} .*as .*{place}"
+    ):
+        read("yolo", tmp_path, "train")
+
+
+def test_a_split_without_labels_may_have_names_of_another_split(tmp_path, problems):
+    layout(tmp_path, {"images/train/a.png": "", "labels/train/a.txt": BOX, "images/none/a.png": ""})
+    (found,) = read("yolo", tmp_path, "none", problems)
+    assert not len(found.boxes)
+    assert where(problems) == [("data set without labels", tmp_path.name)]
+
+
+def test_an_image_may_be_called_notes(tmp_path, problems):
+    layout(tmp_path, {"images/notes.png": "", "labels/notes.txt": BOX})
+    layout(tmp_path, {"images/a.png": "", "labels/a.txt": BOX})
+    found = read("yolo", tmp_path, "", problems)
+    assert [len(each.boxes) for each in found] == [1, 1]
+    assert not problems.found
+
+
+def test_corners_in_the_place_of_centres_are_reported(tmp_path, problems):
+    one(tmp_path, "0 0.5 0.5 0.2 0.2\n0 0.1 0.1 0.4 0.6\n0 0.5 0.2 0.9 0.8\n")
+    assert len(read("yolo", tmp_path, "train", problems)[0].boxes) == 3
+    assert [problem.kind for problem in problems.found] == [checks.LEAVE]
+    assert "2 of 3 boxes end far beyond" in str(problems.found[0])

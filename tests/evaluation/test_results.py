@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import unitbox_tf
 from unitbox_tf import datasets
+from unitbox_tf.datasets import checks
 from unitbox_tf.evaluation import results, wider_face
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
@@ -52,6 +53,33 @@ def test_of_folders_that_fit_the_longest_is_meant(tmp_path):
     path = coco_file(tmp_path, row(file_name="x/a/b.jpg"), row(file_name="y/b.jpg"))
     found = results.read(path, annotations("b.jpg", "a/b.jpg"))
     assert [len(rows) for rows in found.rows] == [1, 1]
+
+
+@pytest.mark.parametrize("key", ["file_name", "image_id"])
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("b.jpg", "b.png"),
+        ("b.jpg", "train/b.jpg"),
+        ("val/b.jpg", "train/b.jpg"),
+        ("./b.jpg", "b.tif"),
+    ],
+)
+def test_of_two_images_that_end_alike_only_the_annotated_one_is_judged(tmp_path, name, other, key):
+    found = Problems()
+    truth = [Annotation("b.jpg", tmp_path / "val/b.jpg", [[1, 2, 3, 4]])]
+    path = coco_file(tmp_path, row(**{key: other}), row(**{key: name}, score=0.5))
+    (rows,) = results.read(path, truth, problems=found).rows
+    assert rows[:, 4].tolist() == [0.5]
+    assert found.counts == {results.NOT_ANNOTATED: 1}
+
+
+def test_two_images_that_may_both_be_the_annotated_one_are_an_error(tmp_path):
+    path = coco_file(tmp_path, row(file_name="x/b.jpg"), row(file_name="y/b.jpg"))
+    with pytest.raises(
+        ValueError, match=r"one image named 'b\.jpg'\. Received .*'x/b\.jpg' and 'y/b"
+    ):
+        results.read(path, annotations("b.jpg"))
 
 
 def coco_source(tmp_path):
@@ -403,3 +431,13 @@ def test_detections_of_a_random_detector_on_random_ids_are_judged_right(
     numbers = results.category_ids([datasets.open(source)], names)
     assert [numbers[label] for label in labels] == ids
     assert len(set(numbers.values())) == len(names)
+
+
+def test_corners_in_the_place_of_sides_are_reported(tmp_path):
+    truth = [Annotation("a.jpg", tmp_path / "a.jpg", [[10, 10, 50, 50]], size=(60, 60))]
+    problems = Problems()
+    boxes = [[10, 10, 50, 50], [20, 20, 59, 59], [30, 30, 60, 60], [1, 1, 5, 5]]
+    path = coco_file(tmp_path, *(row(file_name="a.jpg", bbox=box) for box in boxes))
+    results.read(path, truth, problems=problems)
+    assert [problem.kind for problem in problems.found] == [checks.LEAVE]
+    assert "2 of 4 boxes end beyond" in str(problems.found[0])

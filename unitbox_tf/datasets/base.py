@@ -20,8 +20,9 @@ class Ids:
     images: dict[Any, str]
     categories: dict[Any, int]
 
-    def of_images(self) -> dict[str, Any]:
-        """The id of each image, by its name; the first id if it has several."""
+    @property
+    def by_image(self) -> dict[str, Any]:
+        """The id of each image by its name: the first, if it has several."""
         return {name: id for id, name in reversed(self.images.items())}
 
 

@@ -19,6 +19,8 @@ LARGEST_FILE = (
     1 << 24
 )  # bytes; limit for a settings file or a file about one image. Real files are far smaller
 LARGEST_NUMBER = 1e300  # in a list of objects: sums of such numbers are finite
+MANY_SWAPPED = 5  # boxes
+FEW_SWAPPED = 0.1  # share of the boxes; people who draw boxes backwards do it seldom or always
 LABEL_FILES = ("labels.txt", "classes.txt")
 LEAVES, UNUSABLE = names.LEAVES, names.UNUSABLE
 
@@ -27,6 +29,8 @@ TWICE = "image listed twice"
 ABSENT = "image listed but absent"
 ELSEWHERE = "images found by the ends of their paths"
 MALFORMED = "malformed line"
+LEAVE = "boxes that leave their images"
+SWAPPED = "swapped corners"
 UNREADABLE = "object that cannot be read"
 
 
@@ -138,6 +142,16 @@ def ignored(
         message = f"expected a box in {size[1]} x {size[0]} pixels, received {text}: ignored"
         problems.add("box outside its image", places[index], message)
     return ignore | flat | outside
+
+
+def report_swapped(swapped: int, total: int, where: str, problems: Problems) -> None:
+    """Reports if many boxes of a set had their second corner before the first: it may be width and height."""
+    if swapped >= MANY_SWAPPED and swapped > FEW_SWAPPED * total:
+        message = (
+            f"the second corner of {swapped} of {total} boxes lies before the first, so the corners were swapped. "
+            "If these are width and height, write x + width and y + height"
+        )
+        problems.add(SWAPPED, where, message)
 
 
 def read_small(path: Path) -> bytes:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import shlex
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -17,11 +19,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from unitbox_tf import spelling
+from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
 logger = logging.getLogger(__name__)
 
 Rename: TypeAlias = Mapping[str, str] | Iterable[str]
+ALIKE = "classes of nearly the same name"  # a kind of problem
 FEW = 20  # names that a message lists
 
 
@@ -114,6 +118,17 @@ def union(parts: Sequence[Named]) -> tuple[str, ...]:
     with_objects = [part for part in parts if part.most] or list(parts)
     most = max(with_objects, key=lambda part: part.most, default=None)
     return made_up(0) if most is None else most.names
+
+
+def say_alike(names: Sequence[str], problems: Problems) -> None:
+    """Reports classes whose names differ in capital letters, spaces, hyphens or underscores alone."""
+    known: dict[str, str] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFKC", re.sub(r"[\s_-]+", "", name) or name)
+        other = known.setdefault(plain.casefold(), name)
+        if other != name:
+            message = f"these are two classes. If they are one, rename: --rename {shlex.quote(f'{name}={other}')}"
+            problems.add(ALIKE, f"{other!r} and {name!r}", message)
 
 
 def check_renamed(rename: Mapping[str, str], own_names: Iterable[Sequence[str]]) -> None:

@@ -10,6 +10,7 @@ and ignored. Classes are numbered by ascending category id. Keypoints are not re
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from array import array
@@ -19,13 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unitbox_tf.datasets import checks, coco_layouts, lists, outlines, writing
+from unitbox_tf.datasets import checks, coco_layouts, lists, names, outlines, writing
 from unitbox_tf.datasets.base import DataSet, Format, Ids
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
 MALFORMED = "malformed annotation"
-LEAVE = "boxes that leave their images"  # a kind of problem
 LIMIT = outlines.LARGEST_NUMBER
 NUMBERS = frozenset({int, float})
 FAR = 1.05  # a box leaves its image if an edge is beyond this multiple of the image's side
@@ -83,26 +83,43 @@ class _Objects(NamedTuple):
 class _Numbers:
     """Finds what has an id, also if the id is a text here and a number there.
 
-    If no id is the same, an id of the same whole number is meant, if there is only one.
+    If no id is the same, an id of the same whole number is meant, or a name, if there is only one.
 
     Attributes:
         exact: the index of each id.
     """
 
-    def __init__(self, ids: Sequence[int | str]) -> None:
+    def __init__(self, ids: Sequence[int | str], names: Iterable[tuple[str, int]] = ()) -> None:
+        """`names` are names that may stand in the place of ids, each with the index of what has it."""
         self.exact = {id: index for index, id in enumerate(ids)}
+        self._names = names
         self._whole: dict[int, int | None] = {}
         for index, id in enumerate(ids):
             number = outlines.whole(id)
             if number is not None:
                 self._whole[number] = None if number in self._whole else index
 
+    @functools.cached_property
+    def _named(self) -> dict[str, set[int]]:
+        """The indices by name. Most files need none, so that they are made when one is needed."""
+        found: dict[str, set[int]] = {}
+        for name, index in self._names:
+            found.setdefault(name, set()).add(index)
+        return found
+
     def find(self, id: int | str | None) -> int | None:
-        """The index of the id; None if it is unknown."""
+        """The index of the id; None if it is unknown, or may mean several."""
+        found = self.meanings(id)
+        return next(iter(found)) if len(found) == 1 else None
+
+    def meanings(self, id: int | str | None) -> set[int]:
+        """The indices that the id may mean."""
         if id is None or id in self.exact:
-            return None if id is None else self.exact[id]
+            return set() if id is None else {self.exact[id]}
         number = outlines.whole(id)
-        return None if number is None else self._whole.get(number)
+        same = None if number is None else self._whole.get(number)
+        named = self._named.get(id, set()) if isinstance(id, str) else set()
+        return named | (set() if same is None else {same})
 
 
 class Coco(DataSet):
@@ -135,10 +152,10 @@ class Coco(DataSet):
         return self._class_names
 
     def ids(self) -> Ids:
-        """The ids of images and categories. An image that is listed twice has both ids."""
+        """The ids of images and categories. An image that is listed twice has two ids."""
         files = self._files(False, Problems(logged=False))
-        named = zip(self._images, (name for _, name in files), strict=True)
-        return Ids({id: name for id, name in named if name}, self._classes)
+        named = {id: name for id, (_, name) in zip(self._images, files, strict=True) if name}
+        return Ids(named, self._classes)
 
     def annotations(
         self, *, photos: bool = True, problems: Problems | None = None
@@ -159,7 +176,12 @@ class Coco(DataSet):
                     f"expected one size, the file is listed with {sorted(filter(None, sizes))}"
                 )
                 problems.add(checks.TWICE, str(path), f"{message}: the image is left out")
-            if len(sizes) > 1 or not self._left_out.isdisjoint(indices):
+            own = sorted({str(images[index].name) for index in indices})
+            alike = names.in_capitals(own)
+            if alike:
+                message = f"expected an image of its own for each of {own}: the image is left out"
+                problems.add(checks.TWICE, str(path), message)
+            if alike or len(sizes) > 1 or not self._left_out.isdisjoint(indices):
                 continue
             for index in indices[1:]:
                 message = f"has the file of the id {ids[indices[0]]!r}: their objects are joined"
@@ -227,11 +249,12 @@ class Coco(DataSet):
 
         `items` is emptied on the way, so that memory holds few objects twice.
         """
-        images = _Numbers(list(self._images))
+        images = _Numbers(list(self._images), self._names_for_ids())
         labels = _Numbers([category.id for category in categories])
         columns: list[array[Any]] = [array(code) for code in "qqdibd"]
         belongs, places, boxes, classes, ignore, areas = columns
         used: set[int] = set()
+        first = items[0] if items else None
         for index, item in enumerate(items):
             items[index] = None
             if not isinstance(item, _Object):
@@ -254,7 +277,22 @@ class Coco(DataSet):
             if item.area is not None and math.isnan(item.area):
                 message = "expected an area from 0; the area of its box is taken"
                 self._problems.add("malformed area", f"{self._path}: annotations[{index}]", message)
+        if items and self._images and not (belongs or self._left_out):
+            stated = getattr(first, "image", None)
+            raise ValueError(
+                f"{self._path}: expected the ids of images as image_id, such as "
+                f"{', '.join(map(repr, list(self._images)[:3]))}. None of the {len(items)} annotations has "
+                f"one; the first has {stated!r:.200}"
+            )
         return columns, used
+
+    def _names_for_ids(self) -> Iterator[tuple[str, int]]:
+        """What scripts write as image_id instead of the id: the name of the file, also without its suffix."""
+        for index, image in enumerate(self._images.values()):
+            if image.name is not None:
+                last = image.name.replace("\\", "/").rpartition("/")[2]
+                for name in {image.name, last, checks.without_suffix(last)}:
+                    yield name, index
 
     def _leave_out(
         self, item: Any, index: int, images: _Numbers, labels: _Numbers, used: set[int]
@@ -266,6 +304,13 @@ class Coco(DataSet):
         label = labels.find(item.category) if named else None
         if label is not None:
             used.add(label)
+        several = images.meanings(item.image) if named and image is None else ()
+        if several:
+            names = [list(self._images.values())[i].name for i in sorted(several)[:3]]
+            raise ValueError(
+                f"{where}: expected an image_id of one image, received {item.image!r:.200}, which may mean "
+                f"{names}: write the ids of images"
+            )
         if image is None:
             received = repr(item.image) if named else f"{item!r:.200}"
             message = f"expected the image_id of an image, received {received}: belongs to no image"
@@ -336,7 +381,7 @@ def _check_edges(
         else "were they drawn on larger images?"
     )
     message = f"{count} of {total} boxes end beyond their images: expected x y width height; "
-    problems.add(LEAVE, f"{path}: annotations", message + reason)
+    problems.add(checks.LEAVE, f"{path}: annotations", message + reason)
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -357,7 +402,9 @@ def _content(path: Path) -> dict[str, Any]:
 
 def _object(item: dict[str, Any]) -> Any:
     """A json object. An annotation becomes an `_Object` or an `_Unreadable`; anything else stays as it is."""
-    if "image_id" not in item and "bbox" not in item:
+    # Some tools give images an image_id, and some give objects a file_name.
+    is_image = "file_name" in item and item.keys().isdisjoint(("bbox", "category_id"))
+    if is_image or item.keys().isdisjoint(("image_id", "bbox")):
         item.pop("segmentation", None)
         return item
     image, category = _id(item.get("image_id")), _id(item.get("category_id"))
@@ -423,7 +470,8 @@ def _categories(path: Path, items: Sequence[Any]) -> list[_Category]:
         id = _id(item.get("id")) if isinstance(item, dict) else None
         if id is None:
             raise ValueError(f"{path}: expected categories with ids, received {item!r:.200}")
-        name = str(item.get("name") or "").strip()
+        stated = item.get("name")
+        name = "" if stated is None else str(stated).strip()  # 0 is a name, too
         if id in found and found[id].name != (name or str(id)):
             raise ValueError(
                 f"{path}: expected an id of its own for the category {name!r}: {found[id].name!r} has the "

@@ -85,7 +85,10 @@ class Table(DataSet):
         named = {row.cells["class"] for row in rows if row.cells and "class" in row.cells}
         listed = checks.listed_class_names(self._path.parent)
         self._class_names = listed or tuple(sorted(named - {""})) or None
+        self._swapped = 0
         self._images = list(self._read(rows))
+        total = sum(len(image.boxes) for image in self._images)
+        checks.report_swapped(self._swapped, total, str(self._path), self._problems)
 
     def class_names(self) -> tuple[str, ...] | None:
         """The names in `labels.txt`; without it, the names in the table, in alphabetical order; None without any."""
@@ -151,6 +154,7 @@ class Table(DataSet):
         else:
             x0, y0, x1, y1 = values
             if not ignore:  # corners that were swapped
+                self._swapped += x0 > x1 or y0 > y1  # type: ignore[operator]
                 (x0, x1), (y0, y1) = sorted([x0, x1]), sorted([y0, y1])  # type: ignore[type-var]
             return x0, y0, x1, y1, label, ignore  # type: ignore[return-value]
         checks.unreadable(self._problems, where, message)

@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,6 +120,12 @@ def forms(name: str) -> list[str]:
     slashes = name.replace("\\", "/")
     decoded = urllib.parse.unquote(slashes).replace("\\", "/")
     return list(dict.fromkeys([name, slashes, decoded]))
+
+
+def in_capitals(several: Iterable[str]) -> bool:
+    """True if two of these paths end in names of files that differ in capital letters, and in nothing else."""
+    lasts = {unicodedata.normalize("NFC", forms(name)[-1].rpartition("/")[2]) for name in several}
+    return len({last.casefold() for last in lasts}) < len(lasts)
 
 
 def _folded(name: str) -> str:

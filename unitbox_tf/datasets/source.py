@@ -271,6 +271,7 @@ def load_opened(
         ValueError: see `load`.
     """
     problems = Problems.of(problems)
+    by_name.say_alike(class_names, problems)
     known_before = len(problems.found)
     annotations: list[Annotation] = []
     for source, part in zip(sources, _named(sources, photos, problems), strict=True):
@@ -380,6 +381,7 @@ def load_each(
     check_rename(sources, photos=photos)
     union = by_name.union(parts)
     names = union if classes is None else chosen(classes, parts, union)
+    by_name.say_alike(names, problems)
     loaded = []
     for source, part in zip(sources, parts, strict=True):
         if not part.annotations:

@@ -66,6 +66,7 @@ class _Xml(NamedTuple):
         objects: the objects, as far as they can be read.
         whole: False if there are others.
         names: the class names of all objects, also of those that cannot be read.
+        swapped: how many boxes had their corners swapped.
     """
 
     folder: str
@@ -74,6 +75,7 @@ class _Xml(NamedTuple):
     objects: tuple[_Object, ...]
     whole: bool
     names: frozenset[str]
+    swapped: int
 
 
 class Voc(DataSet):
@@ -116,6 +118,9 @@ class Voc(DataSet):
                 if os.path.isfile(photo):  # the name in the xml file may have another form
                     name = found.below(photo)
                 yield self._annotation(content, name, photo, labels, problems)
+        read = [content for content, _ in self._parsed.values() if content is not None]
+        swapped, total = sum(one.swapped for one in read), sum(len(one.objects) for one in read)
+        checks.report_swapped(swapped, total, str(self._annotations), problems)
 
     def _by_image(
         self, found: checks.Photos, problems: Problems
@@ -297,19 +302,28 @@ def _content(path: Path, problems: Problems) -> _Xml | None:
         problems.add("malformed xml", str(path), message)
         return None
     objects, names, whole = [], set(), True
+    swapped: list[bool] = []
     for index, item in enumerate(_objects(tree), 1):
         where = f"{path}: object {index}"
         try:
             label = sys.intern(_only(item, "name"))
             names.add(label)
             difficult = sys.intern(_text(item, "difficult"))
-            objects.append(_Object(where, label, difficult, _corners(item)))
+            objects.append(_Object(where, label, difficult, _corners(item, swapped)))
         except ValueError as error:
             checks.unreadable(problems, where, str(error))
             whole = False
+    boxes = sum(1 for _ in tree.iter("bndbox"))
+    inside = sum(1 for item in tree.iter("object") for _ in item.iter("bndbox"))
+    if boxes > inside:
+        message = (
+            f"expected the element object around each bndbox, received {boxes - inside} without it"
+        )
+        checks.unreadable(problems, str(path), message)
+        whole = False
     size = _size(tree, path, problems)
     folder, filename = _text(tree, "folder"), _text(tree, "filename")
-    return _Xml(folder, filename, size, tuple(objects), whole, frozenset(names))
+    return _Xml(folder, filename, size, tuple(objects), whole, frozenset(names), len(swapped))
 
 
 def _objects(element: Any) -> Iterator[Any]:
@@ -348,10 +362,13 @@ def _only(element: Any, name: str) -> str:
     return text
 
 
-def _corners(item: Any) -> tuple[float, float, float, float]:
-    """The corners of an object as in the file, in their order. Raises `ValueError` if they are unknown."""
+def _corners(item: Any, swapped: list[bool]) -> tuple[float, float, float, float]:
+    """The corners of an object as in the file, in their order. Raises `ValueError` if they are unknown.
+
+    Each box whose corners were swapped is added to `swapped`.
+    """
     if item.find("bndbox") is not None:
-        found = {_bndbox(child) for child in item.iterfind("bndbox")}
+        found = {_bndbox(child, swapped) for child in item.iterfind("bndbox")}
         if len(found) > 1:
             raise ValueError(f"expected one bndbox, received {sorted(found)}")
         return found.pop()
@@ -364,10 +381,11 @@ def _corners(item: Any) -> tuple[float, float, float, float]:
     return min(x), min(y), max(x), max(y)
 
 
-def _bndbox(element: Any) -> tuple[float, float, float, float]:
+def _bndbox(element: Any, swapped: list[bool]) -> tuple[float, float, float, float]:
     texts = [_only(element, corner) for corner in CORNERS]
     x0, y0, x1, y1 = _numbers(texts, "4 numbers in bndbox")
     # A box without width has an xmax of xmin - 1, as boxes include their last pixel.
+    swapped += [True] if x0 - 1 > x1 or y0 - 1 > y1 else []
     if x0 - 1 > x1:
         x0, x1 = x1, x0
     if y0 - 1 > y1:

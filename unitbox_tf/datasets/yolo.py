@@ -31,6 +31,8 @@ from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
 DIGITS = 10  # decimals of written shares: a millionth of a pixel in an image of 10,000
+FAR = 0.05  # a box ends far beyond its image if it does by this share of the image's side
+MANY_BEYOND = 0.2  # share of the boxes of which this is no chance
 ALSO = {"val": "valid", "valid": "val"}  # two words for one split
 
 
@@ -77,7 +79,8 @@ class Yolo(DataSet):
         found = checks.Photos(self._root, problems=problems)
         labels = yolo_labels.Labels(self._root)
         used: set[Path] = set()
-        seen = False
+        seen: list[Path] = []
+        boxes = _Beyond()
         base = _base(self._root, self._settings, self._path, problems)
         sources = _sources(self._root, self._split, self._settings, self._path, base, problems)
         # The name of an image is its path below the only folder, or below the root.
@@ -87,7 +90,7 @@ class Yolo(DataSet):
             photo = found.find(name, where)
             if photo is None:
                 continue
-            seen = True
+            seen.append(photo)
             label = labels.of(photo)
             if label is not None and not inside.contains(label):
                 problems.add(checks.OUTSIDE, str(label), "a link that leaves the folder")
@@ -98,9 +101,12 @@ class Yolo(DataSet):
             used.update([label] if label else [])
             annotation = self._annotation(photo, _name(photo, top, self._root), label, problems)
             if annotation is not None:
+                boxes.add(annotation)
                 yield annotation
         _report_unused(sources, self._root, used, problems)
+        boxes.report(self._path, problems)
         if seen and not used:
+            _check_elsewhere(self._root, seen)
             message = "no image has a label file: is this another format?"
             problems.add("data set without labels", str(self._root), message)
 
@@ -122,6 +128,45 @@ class Yolo(DataSet):
         places, none = [row.where for row in rows], np.zeros(len(rows), bool)
         ignore = checks.ignored(boxes, none, places, size, problems=problems)
         return Annotation(name, photo, boxes, [row.label for row in rows], ignore, size=size)  # type: ignore[arg-type]
+
+
+class _Beyond:
+    """Counts boxes that end far beyond their images, as corners do that are read as a centre and sides."""
+
+    def __init__(self) -> None:
+        self._far = self._all = 0
+
+    def add(self, annotation: Annotation) -> None:
+        """Counts the boxes of an image."""
+        assert annotation.size is not None
+        sides = np.array(annotation.size[::-1])
+        low, high = annotation.boxes[:, :2] / sides, annotation.boxes[:, 2:] / sides
+        self._far += int(((low < -FAR) | (high > 1 + FAR)).any(axis=1).sum())
+        self._all += len(annotation.boxes)
+
+    def report(self, path: Path, problems: Problems) -> None:
+        """Adds a problem if it is a large part of the boxes."""
+        if self._far > max(1, MANY_BEYOND * self._all):  # one may be a slip
+            message = (
+                f"{self._far} of {self._all} boxes end far beyond their images: expected centre x, centre y, "
+                "width, height; are they corners x0 y0 x1 y1, or x and y of a corner?"
+            )
+            problems.add(checks.LEAVE, str(path.parent), message)
+
+
+def _check_elsewhere(root: Path, photos: Sequence[Path]) -> None:
+    """Raises `ValueError` if the label files of these images are where they are not looked for."""
+    stems = {photo.stem: photo for photo in reversed(photos)}
+    finder = yolo_labels.Labels(root)
+    # Labels of images of another split, whose names may be the same.
+    owned = {finder.of(photo) for photo in images.photos(root) if photo.stem in stems}
+    for label in sorted(root.rglob("*.txt")):
+        photo = stems.get(label.stem)
+        if photo is not None and label not in owned:
+            place = yolo_labels.label_folders(photo.parent, root)[0] / label.name
+            raise ValueError(
+                f"{root}: no image has a label file, but {label} has the name of {photo}. Expected it as {place}"
+            )
 
 
 def _name(photo: Path, top: Path, root: Path) -> str:

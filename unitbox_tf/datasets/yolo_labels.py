@@ -196,6 +196,9 @@ class Labels:
             for name in (photo.stem, photo.name):
                 if name in files:
                     return files[name]
+                # The labels of an image that is called notes.jpg, and no notes.
+                if f"{name}.txt".lower() in NO_LABELS and os.path.isfile(folder / f"{name}.txt"):
+                    return folder / f"{name}.txt"
             # Keys of the other kind end in a zero, which no name has.
             alike = files.get(f"{_plain(photo.stem)}\0")
             if alike is not None and alike.stem not in self._photos_in(photo.parent):

@@ -225,7 +225,7 @@ def _save_detections(
     images: dict[str, Any] = {}
     ids = sources[0].ids() if len(sources) == 1 else None
     if ids is not None:
-        images = ids.of_images()
+        images = ids.by_image
     categories = results.category_ids(sources, class_names) if class_names else None
     rows: list[dict[str, Any]] = []
     for index, annotation in enumerate(row.annotations):

@@ -230,7 +230,7 @@ def _by_id(annotations: Sequence[Annotation], sources: Sequence[Source]) -> list
     order = list(range(len(annotations)))
     ids = sources[0].ids() if len(sources) == 1 else None
     if ids is not None:
-        known = ids.of_images()
+        known = ids.by_image
         with contextlib.suppress(TypeError):  # numbers and words mixed
             order.sort(key=lambda index: known[annotations[index].name])
     return order

@@ -16,10 +16,12 @@ the official metrics.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
+import posixpath
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +40,8 @@ LARGEST = 1e9  # pixels, and score: no honest detection comes near
 NOT_ANNOTATED = "detections of an image that is not annotated"
 WITHOUT_RESULT = "image without result"
 MALFORMED = "malformed detection"
+FAR = 1.05  # a box ends beyond its image if it does by this multiple of the image's side
+MANY_BEYOND = 0.2  # share of the boxes of which this is no chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -332,10 +336,13 @@ class _Names:
 
     Attributes:
         all: the names, in order.
+        sizes: height and width of the images where they are stated.
     """
 
     def __init__(self, annotations: Sequence[Annotation]) -> None:
         self.all = [annotation.name for annotation in annotations]
+        self.sizes = [annotation.size for annotation in annotations]
+        self._files = [annotation.where.replace("\\", "/") for annotation in annotations]
         self._index: dict[str, int] = {}
         self._by_last_part: dict[str, list[int]] = {}
         for index, name in enumerate(self.all):
@@ -365,6 +372,41 @@ class _Names:
         # The longest path that fits decides.
         longest = fitting[max(fitting)] if fitting else []
         return longest[0] if len(longest) == 1 else None
+
+    def others(self, names: Iterable[str]) -> dict[str, str]:
+        """The names that end like the name of an annotated image, but are not this image, each with the name that is.
+
+        Raises:
+            ValueError: two names may equally well be one annotated image.
+        """
+        meant: dict[
+            int, dict[str, list[str]]
+        ] = {}  # by image and form: the names as they are written
+        for name in names:
+            index = self.find(name)
+            if index is not None:
+                form = posixpath.normpath(name.replace("\\", "/"))
+                meant.setdefault(index, {}).setdefault(form, []).append(name)
+        found: dict[str, str] = {}
+        for index, written in meant.items():
+            ranks = {form: self._rank(form, index) for form in written}
+            best = [form for form, rank in ranks.items() if rank == max(ranks.values())]
+            if len(best) > 1:
+                raise ValueError(
+                    f"Expected detections of one image named {self.all[index]!r}. Received those of {best[0]!r} and "
+                    f"{best[1]!r}: leave out those of the image that is not annotated"
+                )
+            for form in written.keys() - set(best):
+                found |= dict.fromkeys(written[form], best[0])
+        return found
+
+    def _rank(self, form: str, index: int) -> tuple[bool, int]:
+        """How well a name fits an image: exactly, or else by how many parts of the path of its file."""
+        pairs = zip(
+            reversed(form.split("/")), reversed(self._files[index].split("/")), strict=False
+        )
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
+        return form == self.all[index], sum(1 for _ in same)
 
 
 class _Row(NamedTuple):
@@ -407,6 +449,8 @@ def _read_coco(
     rows = _coco_rows(path)
     categories.learn([row for row in rows if isinstance(row, _Row)])
     ids = sources[0].ids() if len(sources) == 1 else None
+    written = dict.fromkeys(_written(row, ids) for row in rows if isinstance(row, _Row))
+    others = names.others(name for name in written if name is not None)
     found: dict[int, list[_Row]] = {}
     labels: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
@@ -422,6 +466,13 @@ def _read_coco(
             message = f"expected a width and height from 0, received {row.values[2:4]}"
             problems.add(MALFORMED, where, message)
             continue
+        name = _written(row, ids)
+        if name in others:
+            message = (
+                f"{name!r:.200} is not annotated: the annotated image is {others[name]!r:.200}"
+            )
+            problems.add(NOT_ANNOTATED, where, message)
+            continue
         index = _image(row, names, ids)
         if index is None:
             problems.add(NOT_ANNOTATED, where, _unknown(row, ids))
@@ -433,10 +484,30 @@ def _read_coco(
             continue
         found.setdefault(index, []).append(row)
         labels.setdefault(index, []).append(label)
-    return {
+    read = {
         index: (np.array([row.values for row in each]), np.array(labels[index], np.int32))
         for index, each in found.items()
     }
+    _report_beyond(path, read, names, problems)
+    return read
+
+
+def _report_beyond(path: Path, found: _Found, names: _Names, problems: Problems) -> None:
+    """Reports if many boxes end far beyond their images: they are corners, or those of larger images."""
+    beyond = total = 0
+    for index, (rows, _) in found.items():
+        size = names.sizes[index]
+        if size is not None:
+            beyond += int(
+                (rows[:, :2] + rows[:, 2:4] > np.array(size[::-1]) * FAR).any(axis=1).sum()
+            )
+            total += len(rows)
+    if beyond > max(1, MANY_BEYOND * total):
+        message = (
+            f"{beyond} of {total} boxes end beyond their images: expected x y width height in pixels of the image; "
+            "are they corners, or of images of another size?"
+        )
+        problems.add(checks.LEAVE, str(path), message)
 
 
 def _coco_rows(path: Path) -> list[Any]:
@@ -482,6 +553,14 @@ def _rows_of_object(path: Path, content: Mapping[str, Any]) -> list[Any]:
         else row
         for row in rows
     ]
+
+
+def _written(row: _Row, ids: Ids | None) -> str | None:
+    """The name of the row's image, as it is written; None if there is only an id."""
+    if isinstance(row.name, str):
+        return row.name
+    known = ids is not None and row.image in ids.images
+    return row.image if isinstance(row.image, str) and not known else None
 
 
 def _image(row: _Row, names: _Names, ids: Ids | None) -> int | None:
