@@ -84,12 +84,13 @@ def _checked(
     height, width = stated
     orientation = images.orientation(annotation.image) if stated == size[::-1] else 1
     if orientation in images.TURNED:
+        count = len(annotation.boxes)
         problems.add(
             BEFORE_TURNING,
             annotation.where,
             f"the stated size, {width} x {height}, is that before the EXIF orientation {orientation} is "
-            f"applied; the {len(annotation.boxes)} boxes were turned into the {size[1]} x {size[0]} pixels "
-            "of the image as displayed",
+            f"applied; {'its box was' if count == 1 else f'its {count} boxes were'} turned into the "
+            f"{size[1]} x {size[0]} pixels of the image as displayed",
         )
         return turned(annotation, orientation)
     problems.add(
