@@ -34,7 +34,7 @@ def test_detect_writes_coco_results_and_pictures(untrained_run, photos, tmp_path
     rows = json.loads((out / "detections.json").read_text())
     assert rows
     for row in rows:
-        assert set(row) == {"file_name", "bbox", "score", "category_id"}
+        assert set(row) == {"file_name", "bbox", "score", "category_id", "category_name"}
         x, y, width, height = row["bbox"]
         # The turned image is displayed 60 wide and 96 high.
         right, bottom = (60, 96) if row["file_name"].endswith("turned.jpg") else (96, 96)
@@ -92,14 +92,14 @@ def test_detect_never_overwrites_photos(untrained_run, photos, tmp_path):
 
 
 def test_detect_takes_photos_of_any_name(untrained_run, photos, tmp_path):
-    for name in ("photo.jfif", "photo"):
+    for name, written in (("photo.jfif", "photo.jfif"), ("photo", "photo.jpg")):
         (tmp_path / name).write_bytes((photos / "deep" / "turned.jpg").read_bytes())
         out = tmp_path / "out"
         assert (
             cli.main(["detect", str(untrained_run), str(tmp_path / name), "--output", str(out)])
             == 0
         )
-        assert (out / "photo.jpg").is_file()
+        assert (out / written).is_file()
 
 
 def test_detect_says_what_is_missing(untrained_run, tmp_path, capsys):
