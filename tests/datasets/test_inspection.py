@@ -211,6 +211,14 @@ def test_without_pixels_images_without_a_header_are_reported(tmp_path):
         assert "1.png: " in str(problems.found[0])
 
 
+def test_a_source_of_another_format_says_so(tmp_path):
+    photo(tmp_path / "cats/a.png", encoded(0))
+    found = inspect("voc:cats", data=tmp_path)
+    [problem] = found.problems.found
+    assert "no image of the format voc found in" in problem.message
+    assert "there is no training image" in found.table()
+
+
 def test_what_fit_would_refuse_is_said(twice):
     found = inspect("negatives:train", validation="negatives:val", data=twice)
     none, shared = found.obstacles
