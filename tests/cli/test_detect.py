@@ -62,6 +62,18 @@ def test_detect_goes_on_after_a_broken_photo(untrained_run, photos, tmp_path, ca
     assert (out / "detections.json").is_file()
 
 
+def test_a_lower_threshold_is_proposed_where_nothing_is_found(
+    untrained_run, photos, tmp_path, capsys
+):
+    detect = ["detect", str(untrained_run), str(photos), "--output", str(tmp_path / "out")]
+    assert cli.main([*detect, "--score-threshold", "1"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("0 objects in 2 images: ")
+    assert printed[1:] == [
+        "no object has a score of at least 1: a lower --score-threshold finds more"
+    ]
+
+
 def test_detect_never_overwrites_photos(untrained_run, photos, tmp_path):
     before = (photos / "a.png").read_bytes()
     other = photos / "deep" / "a.png"

@@ -24,7 +24,7 @@ def test_export_hands_its_options_to_the_verb(photos, monkeypatch, capsys):
 
     monkeypatch.setattr(formats, "export", export)
     assert cli.main(["export", "faces", "a.onnx"]) == 0
-    assert capsys.readouterr().out == "written: a.onnx\n"
+    assert capsys.readouterr().out == "written: a.onnx (onnx)\n"
     options = ["--format", "litert-int8", "--calibration", str(photos), "--score-threshold", "0.3"]
     assert cli.main(["export", "faces", "a.tflite", *options, "--scales", "1", "0.5"]) == 0
     for _, _, named in calls:

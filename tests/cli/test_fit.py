@@ -198,7 +198,9 @@ def test_a_run_that_stopped_early_says_so(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr(importlib.import_module("unitbox_tf.train.fit"), "fit", trained)
     assert cli.main(["fit", "--patience", "1"]) == 0
-    assert "stopped early  after 2 epochs" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "stopped early  after 2 epochs" in printed
+    assert "       problems  none\n" in printed
     assert cli.main(["fit", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["stopped_early"], result["taken"]) == (True, "taken from faces")

@@ -211,6 +211,7 @@ def test_entities_of_xml_are_refused(tmp_path, problems, xml, encoding):
     (tmp_path / "a.xml").write_text(xml, encoding=encoding)
     assert read("voc", tmp_path, "", problems) == []
     assert where(problems) == [("malformed xml", "a.xml")]
+    assert str(problems.found[0]).endswith(": the image is left out")
     assert "Entities" in str(problems.found[0])
 
 

@@ -124,7 +124,10 @@ def test_sizes_are_those_at_which_training_and_each_scale_of_detection_show_obje
     assert whole.small < 0.1
     assert whole.large == whole.beyond == 0
     assert found.unfit == whole.small  # no object is better at a quarter
-    assert "px at any scale of detection" in found.table()
+    some = dataclasses.replace(found, unfit=0.25)
+    assert "25.0% of the objects have 16 to 171 px at no scale of detection." in some.table()
+    assert found.unfit == 0
+    assert "All objects have 16 to 171 px at a scale of detection." in found.table()
 
 
 def test_another_backbone_gives_sizes_without_limits():
@@ -196,6 +199,26 @@ def test_without_pixels_only_bytes_are_compared(twice):
     assert "near-duplicates were not looked for" in found.table()
 
 
+def test_without_pixels_images_without_a_header_are_reported(tmp_path):
+    images = [Annotation(f"{n}.png", synthetic.draw(n).image, [[0, 0, 40, 40]]) for n in range(2)]
+    images = [dataclasses.replace(each, size=(96, 96)) for each in images]
+    registry.DATASETS["coco"].write(images, tmp_path / "set", "", ("cat",))
+    [path] = (tmp_path / "set").rglob("1.png")
+    path.write_bytes(b"")
+    for pixels in (False, True):
+        problems = inspect("coco:set", data=tmp_path, pixels=pixels).problems
+        assert problems.counts == {"image that cannot be decoded": 1}
+        assert "1.png: " in str(problems.found[0])
+
+
+def test_a_source_of_another_format_says_so(tmp_path):
+    photo(tmp_path / "cats/a.png", encoded(0))
+    found = inspect("voc:cats", data=tmp_path)
+    [problem] = found.problems.found
+    assert "no image of the format voc found in" in problem.message
+    assert "there is no training image" in found.table()
+
+
 def test_what_fit_would_refuse_is_said(twice):
     found = inspect("negatives:train", validation="negatives:val", data=twice)
     none, shared = found.obstacles
@@ -219,6 +242,15 @@ def test_names_from_the_data_cannot_change_the_text(tmp_path):
     assert not {"\x1b", "\x07"} & set(text)
     assert r"cat\x1b[31m\u202e\udcff\nimages 999" in text
     json.dumps(found.to_dict()).encode("ascii")
+
+
+def test_classes_that_differ_in_capital_letters_are_worth_knowing(tmp_path):
+    box = [[0, 0, 40, 40]]
+    images = [Annotation(f"{n}.png", synthetic.draw(n).image, box, [n % 3]) for n in range(3)]
+    registry.DATASETS["csv"].write(images, tmp_path / "set", "", ("Cat", "dog", "cat"))
+    alike, empty = inspect("csv:set", data=tmp_path).remarks
+    assert "capital letters: Cat, cat. If they are one class, rename (--rename cat=Cat)" in alike
+    assert "every training image has an object" in empty
 
 
 def test_rare_classes_and_the_lack_of_empty_images_are_worth_knowing(tmp_path):

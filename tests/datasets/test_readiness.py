@@ -4,7 +4,7 @@ import logging
 import numpy as np
 import pytest
 
-from unitbox_tf.config import Config, DataConfig, ModelConfig
+from unitbox_tf.config import Config, DataConfig, DecodeConfig, ModelConfig
 from unitbox_tf.datasets import readiness, synthetic
 from unitbox_tf.records import Annotation
 
@@ -28,14 +28,26 @@ def test_good_data_is_summed_up_in_a_few_lines(caplog):
     caplog.set_level(logging.INFO, "unitbox_tf")
     readiness.check(images(0, 10), images(10, 14), config())
     lines = [record.message for record in caplog.records]
-    assert len(lines) == 4
+    assert len(lines) == 3
     assert lines[0].startswith("training: 10 images (0 without objects), ")
     assert ": cat " in lines[0]
     assert lines[1].startswith("validation: 4 images")
     assert "training shows objects" in lines[2]
     assert "max_side 416" in lines[2]
-    assert "below 16 px" in lines[3]
     assert all(record.levelno == logging.INFO for record in caplog.records)
+
+
+def test_objects_that_are_hard_to_find_are_counted(caplog):
+    caplog.set_level(logging.INFO, "unitbox_tf")
+    small = dataclasses.replace(Config(), decode=DecodeConfig(max_side=24))
+    small = dataclasses.replace(small, model=ModelConfig(class_names=NAMES))
+    readiness.check(images(0, 10), images(10, 14), small)
+    assert "of the objects are below 16 px at every scale of detection" in caplog.text
+
+
+def test_no_image_at_all_is_refused():
+    with pytest.raises(ValueError, match="there is no training image"):
+        readiness.check([], images(0, 2), config())
 
 
 def test_a_class_without_objects_is_refused_by_its_name():
@@ -74,6 +86,14 @@ def test_repeats_within_training_are_allowed():
     readiness.check([*twice, *twice], images(10, 12), config())
 
 
+def test_an_image_that_is_there_twice_is_named_once(tmp_path):
+    [image] = images(0, 1)
+    (tmp_path / "a.png").write_bytes(image.encoded())
+    image = dataclasses.replace(image, image=tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"the first: \S*a\.png\. Use other images"):
+        readiness.check([image, *images(1, 4)], [image], config())
+
+
 def test_all_reasons_are_given_at_once():
     with pytest.raises(ValueError, match=r"object of: dog\. .*\(--absent-classes\)\. 1 of 1 valid"):
         readiness.check(images(0, 2, label=0), images(0, 1), config())
@@ -82,6 +102,7 @@ def test_all_reasons_are_given_at_once():
 def test_images_that_are_unreadable_or_of_odd_size_stop_nothing_and_are_not_reported(
     tmp_path, caplog
 ):
+    caplog.set_level(logging.WARNING, "unitbox_tf")
     gone = Annotation("gone", tmp_path / "gone.png", [])
     odd = Annotation("odd", synthetic.draw(9).image, [[0, 0, 9, 9]], size=(9, 9))
     broken = Annotation("broken", b"no image", [[0, 0, 9, 9]])

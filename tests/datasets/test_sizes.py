@@ -63,6 +63,7 @@ def test_a_size_before_turning_is_found_said_and_mended(orientation):
     np.testing.assert_allclose(found.boxes, [white_box(given.image)])
     assert found.size == (WIDTH, HEIGHT)
     assert problems.counts == {sizes.BEFORE_TURNING: 1}
+    assert "; its box was turned into" in str(problems.found[0])
     assert datasets.check_sizes([found], problems=problems) == [found]
     assert problems.counts == {sizes.BEFORE_TURNING: 1}
 

@@ -49,6 +49,13 @@ def test_objects_of_one_size_are_shown_at_the_size_at_which_boxes_are_best():
     assert "min_object" not in found
 
 
+def test_reasons_have_the_shares_of_the_objects():
+    sides = np.array([30.0] * 39 + [8.0])
+    reasons = {each.field: each.reason for each in suggest(measured(sides, 96, ratio=1), LIMITS)}
+    assert "98% of the objects have a shorter side of at least 16 px" in reasons["max_side"]
+    assert "98% of the objects have 16 to 171 px at scale 1" in reasons["scales"]
+
+
 def test_people_in_a_street_need_one_scale():
     """Example 1 of docs/sizes.md: 60 to 600 px in images of 1,920 px."""
     found = values(between(60, 600), 1920, ratio=1)

@@ -238,6 +238,10 @@ def test_nothing_at_all_is_no_error():
     nothing = judged([detections([], [])], truth_of([BOX], [0]))
     assert nothing.confusion.matrix[0].tolist() == [0, 0, 0, 1]
     assert nothing.classes[0].metrics["recall"] == 0
+    table = "\n".join(nothing.lines("peaks")).partition("confusion matrix")[0]
+    rows = [line.split() for line in table.splitlines() if line.startswith("  ")]
+    thresholds = {row[0]: row[-4] for row in rows if row[0] in CLASSES}
+    assert thresholds == dict(zip(CLASSES, ["none", "-", "-"], strict=True))
 
 
 def test_lines_have_a_row_for_each_class_but_for_a_single_one(random):

@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers import classes as by_classes
 from tests.helpers.coco import coco_set
-from unitbox_tf import cli, datasets, registry
+from unitbox_tf import cli, datasets, loading, registry
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.datasets import coco, synthetic
 from unitbox_tf.evaluation import matching, outcome, protocols
@@ -55,6 +55,16 @@ def test_a_detector_is_judged_on_annotations_in_memory(tmp_path):
     assert len(list((tmp_path / "out/peaks").glob("*.jpg"))) == 4
     with pytest.raises(ValueError, match="out: expected a new or empty folder"):
         found.save(tmp_path / "out")
+
+
+def test_a_wrong_source_is_reported_before_the_detector_is_opened(
+    untrained_run, tmp_path, monkeypatch
+):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/train.json").write_text("{}")
+    monkeypatch.setattr(loading, "load", lambda *_, **__: pytest.fail("was opened"))
+    with pytest.raises(ValueError, match=r"expected nope\.json"):
+        evaluate(untrained_run, ["coco:set#nope"], data=tmp_path)
 
 
 def test_an_iterator_of_annotations_is_read_once():

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         "videos": [video._asdict() for video in summary.videos],
         "problems": dict(summary.problems.counts),
     }
-    output.show(result, "\n".join(_described(summary)))
+    output.show(result, "\n".join(_described(summary, detector.decode.score_threshold)))
     if not summary.problems.found:
         return 0
     if images and images.broken:
@@ -52,9 +52,13 @@ def run(options: argparse.Namespace) -> int:
     return 1
 
 
-def _described(summary: folders.Summary) -> Iterator[str]:
+def _described(summary: folders.Summary, threshold: float) -> Iterator[str]:
     if summary.images:
         images, _, broken, objects, results = summary.images
         yield f"{objects} objects in {images - broken} images: {results}"
+        if not objects and images > broken:
+            yield (
+                f"no object has a score of at least {threshold:g}: a lower --score-threshold finds more"
+            )
     for name, path, frames, objects in summary.videos:
         yield f"{name}: {objects} found in {frames} frames: {path}"

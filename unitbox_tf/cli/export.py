@@ -29,5 +29,5 @@ def run(options: argparse.Namespace) -> int:
         problems=Problems(),  # which logs them
         **cli_options.decoding(options),
     )
-    output.show({"output": written, "format": form.name}, f"written: {written}")
+    output.show({"output": written, "format": form.name}, f"written: {written} ({form.name})")
     return 0

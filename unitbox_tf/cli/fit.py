@@ -131,7 +131,7 @@ def _described(done: Any, protocol: str) -> str:
         "exported model": _exported(done) or "none",
         "images": files.pictures,
         "curves": f"{curves}tensorboard --logdir {done.folder}",
-        "left out": f"{counts} (see {files.problems.name})" if counts else "nothing",
+        "problems": f"{counts} (see {files.problems.name})" if counts else "none",
         "detect": f"unitbox detect {done.folder} IMAGE... --output found",
     }
     lines = [f"{title:>15}  {fact}" for title, fact in facts.items()]

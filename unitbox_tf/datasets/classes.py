@@ -266,7 +266,7 @@ def _unknown(
         mend.append(
             f"to leave such objects out: classes (--classes {' '.join(map(shlex.quote, known))})"
         )
-    mend.append("to train on it, too: class_names (--class-names) with its name")
+    mend.append("in training, to learn it, too: class_names (--class-names) with its name")
     return (
         f"{part.text!r} has objects of classes that are not among the model's: {each}. The classes of the "
         f"model: {listed(class_names)}.{spelling.resembling(wrong[0], class_names)} Expected the same names. "

@@ -54,11 +54,15 @@ def json_file(root: Path, split: str) -> Path:
     nearest += [[each.path for each in found]]
     chosen = next((paths for paths in nearest if paths), [])
     if len(chosen) != 1:
-        names = [each.path.relative_to(root).as_posix() for each in found]
+        if not found:
+            raise ValueError(
+                f"{root}: expected a json file of COCO's form in this folder or below, found none. Is the "
+                "format another one?"
+            )
+        names = ", ".join(each.path.relative_to(root).as_posix() for each in found[:20])
         splits = ", ".join(each.splits[0] for each in found[:20])
         raise ValueError(
-            f"{root}: expected one json file, found {names[:20]}; name one after '#'"
-            + (f": one of {splits}" if splits else "")
+            f"{root}: expected one json file, found {names}; name one after '#': one of {splits}"
         )
     return chosen[0]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from unitbox_tf import images as image_ops
 from unitbox_tf.config import Config
 from unitbox_tf.datasets import classes as by_name
 from unitbox_tf.datasets import duplicates, readiness, shown, words
@@ -204,8 +206,8 @@ def inspect(
         classes: only objects of these classes are counted; None takes those of `config`, or all.
         rename: new names of classes: texts `old=new`, or a mapping; None takes those of `config`.
         data: the folder that relative paths start from.
-        pixels: decodes every image, and compares their pixels. False compares their bytes alone, in a fraction
-            of the time.
+        pixels: decodes every image, and compares their pixels. False reads their headers and compares their
+            bytes alone, in a fraction of the time.
         problems: unusable items are added here.
 
     Raises:
@@ -272,7 +274,9 @@ def _duplicates(
     validation = duplicates.repeats_of_bytes(groups, boundary, count)
     shared = duplicates.shared_bytes(groups, boundary)
     flat: list[int] = []
-    if pixels:
+    if not pixels:
+        _check_headers(annotations, problems)
+    else:
         values, usable, flat = duplicates.hashes(annotations, problems=problems)
 
         def among(start: int, end: int, known: list[Repeat]) -> list[Repeat]:
@@ -288,6 +292,16 @@ def _duplicates(
         kept[[repeat.image for repeat in shared]] = False
         shared += duplicates.shared_pixels(values, kept, boundary)
     return Duplicates(tuple(training), tuple(validation), tuple(shared), tuple(flat), pixels)
+
+
+def _check_headers(annotations: Sequence[Annotation], problems: Problems) -> None:
+    """Reports images that cannot be read. Those of unknown size are reported where they are measured."""
+    for annotation in annotations:
+        if annotation.size is not None:
+            try:
+                image_ops.photo_size(annotation.image)
+            except (OSError, ValueError) as error:
+                problems.add(image_ops.UNDECODABLE, annotation.where, str(error))
 
 
 def _shown(measured: Measured, config: Config, limits: Limits | None) -> tuple[Shown, ...]:
@@ -320,9 +334,24 @@ def _unfit(measured: Measured, config: Config, limits: Limits | None) -> float |
     return float((~fits).mean())
 
 
+def _alike(names: Iterable[str]) -> Iterable[list[str]]:
+    """The names in groups of those that differ only in capital letters."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.casefold(), []).append(name)
+    return groups.values()
+
+
 def _remarks(total: Summary, validation: Summary | None) -> Iterable[str]:
     if not total.objects:
         return
+    alike = [names for names in _alike(total.classes) if len(names) > 1]
+    if alike:
+        yield (
+            "classes whose names differ only in capital letters: "
+            f"{'; '.join(', '.join(names) for names in alike)}. If they are one class, rename (--rename "
+            f"{shlex.quote(f'{alike[0][1]}={alike[0][0]}')})"
+        )
     most = max(total.classes.values())
     rare = [name for name, count in total.classes.items() if 0 < count * RARE < most]
     if rare:

@@ -72,7 +72,11 @@ def obstacles(
     """
     found = []
     absent = [name for name, count in training.classes.items() if not count]
-    if not training.objects:
+    if not training.images:
+        found.append(
+            "there is no training image. Expected images with objects: the problems say what cannot be read"
+        )
+    elif not training.objects:
         found.append(
             f"none of the {training.images} training images has an object to learn (ignored objects do not "
             "count). Expected annotated objects: unitbox inspect shows what is read of each source"
@@ -87,9 +91,10 @@ def obstacles(
     if shared and not data.shared_images:
         first, other = annotations[shared[0].image], annotations[shared[0].other]
         count = len(annotations) - training.images
+        pair = first.where if first.where == other.where else f"{first.where} is {other.where}"
         found.append(
             f"{len(shared)} of {count} validation images are among the training images, byte by byte, so they "
-            f"cannot judge what is learned; the first: {first.where} is {other.where}. Use other images, or "
+            f"cannot judge what is learned; the first: {pair}. Use other images, or "
             "allow it with shared_images (--shared-images)"
         )
     return found
@@ -123,11 +128,12 @@ def _sizes_in_words(measured: Measured, config: Config) -> list[str]:
     if limits is not None:
         small = (sides[:, 1] * factor * max(config.decode.scales) < limits.smallest).mean()
         large = (sides[:, 0] * factor * min(config.decode.scales) > limits.largest).mean()
-        lines.append(
-            f"sizes: {small:.0%} of the objects are below {limits.smallest} px at every scale of detection, "
-            f"and {large:.0%} above {limits.largest} px: these are hard to find (unitbox inspect suggests "
-            "settings)"
-        )
+        if small or large:
+            lines.append(
+                f"sizes: {small:.1%} of the objects are below {limits.smallest} px at every scale of "
+                f"detection, and {large:.1%} above {limits.largest} px: these are hard to find (unitbox "
+                "inspect suggests settings)"
+            )
     return lines
 
 

@@ -175,9 +175,11 @@ def _checked(
             f"the stated size, {width} x {height}, is that before the EXIF orientation {space.orientation} "
             "is applied"
         )
+    count = len(annotation.boxes)
+    boxes = "its box was" if count == 1 else f"its {count} boxes were"
     displayed = f"the {size[1]} x {size[0]} pixels of the image as displayed"
     outcome = {
-        BEFORE_TURNING: f"the {len(annotation.boxes)} boxes were turned into {displayed}",
+        BEFORE_TURNING: f"{boxes} turned into {displayed}",
         AS_DISPLAYED: f"but boxes of the source lie outside it: its boxes are taken for those in {displayed}. "
         "Mend the sizes: those as displayed are expected",
         UNCERTAIN: "and other images of the source tell nothing certain about its boxes: the image is left out",

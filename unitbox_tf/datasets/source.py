@@ -103,6 +103,11 @@ class Source:
         _check_objects(self, annotations, known)
         return list(annotations)
 
+    def report_empty(self, problems: Problems) -> None:
+        """Adds the problem that the source has no image."""
+        message = f"no image of the format {self.format} found in {self.root}. Is the format or the path another one?"
+        problems.add("source without anything usable", self.text, message)
+
     def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes, renamed, in the order of their indices; None where the format has none."""
         stated = self._opened.class_names()
@@ -276,8 +281,7 @@ def load_opened(
     annotations: list[Annotation] = []
     for source, part in zip(sources, _named(sources, photos, problems), strict=True):
         if not part.annotations:
-            message = f"nothing found in {source.root}"
-            problems.add("source without anything usable", source.text, message)
+            source.report_empty(problems)
         found = by_name.mapped(part, class_names, classes, counted)
         annotations.extend(sizes.check_sizes(found, problems=problems, name=source.text))
     if not annotations:
@@ -385,8 +389,7 @@ def load_each(
     loaded = []
     for source, part in zip(sources, parts, strict=True):
         if not part.annotations:
-            message = f"nothing found in {source.root}"
-            problems.add("source without anything usable", source.text, message)
+            source.report_empty(problems)
         found = by_name.mapped(part, names, classes, union)
         checked = sizes.check_sizes(found, problems=problems, name=source.text)
         own = by_name.names_of(part, union)

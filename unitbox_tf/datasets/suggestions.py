@@ -106,9 +106,7 @@ def _max_side(
     # Objects that are larger than the network sees would have to be shrunk more.
     allowed = float(np.quantile(limits.largest * images / long_sides, FEW))
     side = needed
-    reason = (
-        f"all but {FEW:.0%} of the objects have a shorter side of at least {limits.smallest} px"
-    )
+    reason = "{share:.0%} of the objects have a shorter side of at least {smallest} px"
     if needed <= allowed:
         side = min(max(comfortable, typical), max(allowed, needed))
         if side > needed:
@@ -126,7 +124,8 @@ def _max_side(
             else "this shows the images at their full size"
         )
         reason = f"{place}; {too_small:.0%} of the objects have a shorter side below {limits.smallest} px"
-    return rounded, reason.format(typical=float(np.median(long_sides * factor)))
+    typical = float(np.median(long_sides * factor))
+    return rounded, reason.format(share=1 - too_small, smallest=limits.smallest, typical=typical)
 
 
 def _scales(
@@ -151,8 +150,9 @@ def _scales(
             f"{share:.0%} of the objects have a shorter side below {limits.smallest} px even at scale 1"
         )
     scales = {1.0, *_steps(lowest, 1.0), *_steps(1.0, highest)}
+    share = ((short_sides >= limits.smallest) & (long_sides <= limits.largest)).mean()
     return tuple(sorted(scales)), "; ".join(reasons) or (
-        f"all but {2 * FEW:.0%} of the objects have {limits.smallest} to {limits.largest} px at scale 1"
+        f"{share:.0%} of the objects have {limits.smallest} to {limits.largest} px at scale 1"
     )
 
 

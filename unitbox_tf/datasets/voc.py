@@ -287,10 +287,12 @@ def _content(path: Path, problems: Problems) -> _Xml | None:
         tree = defusedxml.ElementTree.fromstring(checks.read_small(path))
     except ElementTree.ParseError as error:
         line = error.position[0]
-        problems.add("malformed xml", f"{path}:{line}", f"{error}: the image's objects are unknown")
+        problems.add(
+            "malformed xml", f"{path}:{line}", f"not valid XML, {error}: the image is left out"
+        )
         return None
     except (ValueError, LookupError, OSError) as error:  # entities and external files are refused
-        problems.add("malformed xml", str(path), f"{error}: the image's objects are unknown")
+        problems.add("malformed xml", str(path), f"{error}: the image is left out")
         return None
     for element in tree.iter():
         if (

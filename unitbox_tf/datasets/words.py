@@ -133,10 +133,8 @@ def limits_in_words(found: Inspection) -> str:
         f"{limits.largest} px get worse, and longer than {limits.field} px too small."
     )
     if found.unfit is not None:
-        text += (
-            f" {found.unfit:.1%} of the objects do not have {limits.smallest} to {limits.largest} px at any "
-            "scale of detection."
-        )
+        many, none = (f"{found.unfit:.1%} of the", "no") if found.unfit else ("All", "a")
+        text += f" {many} objects have {limits.smallest} to {limits.largest} px at {none} scale of detection."
     return text
 
 

@@ -107,7 +107,10 @@ class Yolo(DataSet):
         boxes.report(self._path, problems)
         if seen and not used:
             _check_elsewhere(self._root, seen)
-            message = "no image has a label file: is this another format?"
+            message = (
+                "expected a label file (.txt) of some image, found none: all are images without objects. "
+                "Is the format another one?"
+            )
             problems.add("data set without labels", str(self._root), message)
 
     def _annotation(
@@ -191,13 +194,17 @@ def _sources(
     for key in keys:
         value = settings.get(key)
         if not value:
-            known = [name for name in yolo_settings.SPLITS if name in settings]
-            raise ValueError(f"{path}: expected a split of {known}, received {key!r}")
+            known = [name for name in yolo_settings.SPLITS if settings.get(name)]
+            empty = ", which has no folder there" if key in settings else ""
+            raise ValueError(
+                f"{path}: expected one of the splits {', '.join(known) or '(there is none)'}, "
+                f"received {key!r}{empty}"
+            )
         for entry in value if isinstance(value, list) else [value]:
             text = str(entry)[:1000]
             source = yolo_settings.resolve(text, [base, root], root)
             if source is None:
-                message = f"{key}: expected a folder or list in {base}, received {text[:200]!r}"
+                message = f"expected a folder or list in {base}, received {text[:200]!r}"
                 problems.add("images listed but absent", f"{path}: {key}", message)
             elif source not in sources:
                 sources.append(source)

@@ -185,7 +185,7 @@ class ByClass:
         rows = [["", "objects", *metrics, "threshold", "f1", "precision", "recall"]]
         for each in self.classes:
             figures = [_shown(each.metrics[name]) for name in metrics]
-            rows.append([each.name, str(each.objects), *figures, *_cells(each.best_f1)])
+            rows.append([each.name, str(each.objects), *figures, *_cells(each)])
         yield ""
         yield f"classes of {label}; the last four columns are at the best F1 of each class"
         yield from _aligned(rows)
@@ -318,9 +318,10 @@ def _dict(best: matching.Best | None) -> dict[str, float] | None:
     return None if best is None else dataclasses.asdict(best)
 
 
-def _cells(best: matching.Best | None) -> list[str]:
+def _cells(found: ClassMetrics) -> list[str]:
+    best = found.best_f1
     if best is None:
-        return ["none", "-", "-", "-"]
+        return ["none" if found.objects else "-", "-", "-", "-"]
     return [f"{best.threshold:.9g}", *map(_shown, (best.f1, best.precision, best.recall))]
 
 

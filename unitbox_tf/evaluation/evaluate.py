@@ -107,6 +107,8 @@ def _judge(
                 "published detector, or detections"
             )
         if is_model(path):
+            for source in job.sources:  # a wrong source is reported before anything that takes long
+                source.class_names()
             return _judge_models(job, str(path), _models(path, decoders, decode))
         _check_no_decoding(str(path), decoders, decode)
         return _judge_file(job, path, present)
