@@ -184,5 +184,5 @@ def test_settings_of_the_network_are_checked():
         Preprocessing("xyz")
     with pytest.raises(ValueError, match="all different"):
         UnitBox(own_backbone(), ("cat", "cat"))
-    with pytest.raises(ValueError, match="class_names: expected a list of texts"):
+    with pytest.raises(ValueError, match=r"class_names: expected the name of each class.*none"):
         UnitBox(own_backbone(), ())

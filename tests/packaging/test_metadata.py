@@ -134,7 +134,8 @@ def test_what_is_required_is_imported():
 
 
 def test_the_judges_and_plots_libraries_are_no_part_of_the_base():
-    assert in_extra("evaluation") == {"pycocotools", "scipy", "h5py", "matplotlib"}
+    judges = {"pycocotools", "scipy", "h5py", "supervision"}
+    assert in_extra("evaluation") == {*judges, "matplotlib"}
     assert not in_extra("evaluation") & BASE
 
 

@@ -129,8 +129,13 @@ def test_the_settings_are_a_table_with_each_of_them():
     assert len(table.splitlines()) > 50
 
 
-def test_warnings_of_retracing_are_left_out_and_others_are_not(caplog):
+def test_warnings_of_retracing_are_left_out_and_others_are_not(caplog, monkeypatch):
     logger = logging.getLogger("tensorflow")
+    monkeypatch.setattr(
+        logger, "propagate", True
+    )  # a library of another test may have turned both off
+    monkeypatch.setattr(logger, "disabled", False)
+    caplog.set_level(logging.WARNING, "tensorflow")
     text = "5 out of the last 5 calls to %s triggered tf.function retracing. Tracing is expensive"
     with watching.no_retracing_warnings():
         logger.warning(text, "step")
