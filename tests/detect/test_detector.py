@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import os
 import shutil
 import sys
 
@@ -216,3 +217,29 @@ def test_photos_that_cannot_be_read_are_left_out_and_reported(found):
     assert [a.name for a in annotations] == [good.name] * 2
     assert [p.where for p in problems.found] == ["broken"]
     assert isinstance(annotations[0], Annotation)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_detector_made_before_a_fork_says_so():
+    nothing = Detections([], [], [], (9, 9))
+    find = detector.Detector(lambda image: nothing, ("a",), DecodeConfig())
+    image = np.zeros((9, 9, 3), np.uint8)
+    assert find(image) == nothing
+    child = os.fork()
+    if child == 0:
+        said = 0
+        for use in (lambda: find(image), lambda: next(find.many([image])), lambda: find.read(b"")):
+            try:
+                use()
+            except RuntimeError as error:
+                said += "Make the detector after the fork" in str(error)
+        os._exit(said)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+
+
+def test_a_model_made_before_a_fork_says_so(untrained_run, monkeypatch):
+    model = unitbox_tf.UnitBox.from_preset(untrained_run)
+    pid = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: pid + 1)
+    with pytest.raises(RuntimeError, match=rf"made in process {pid}, .* forked"):
+        model.detect(np.zeros((9, 9, 3), np.uint8))

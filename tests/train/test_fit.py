@@ -380,7 +380,25 @@ def test_objects_are_equal_where_their_mean_is_asked_for(
     monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: None)
     config = changed(tiny_config, output=str(tmp_path), run="run")
     fit.fit(dataclasses.replace(config, loss=LossConfig(reduction=reduction)))
-    assert asked == [equal, equal]
+    assert set(asked) == {equal}
+
+
+def test_a_shown_batch_does_not_change_the_order_of_training(
+    tiny_config, tmp_path, unfinished, monkeypatch
+):
+    def first_batch(self, batches, callbacks, **_):
+        for callback in callbacks:
+            if isinstance(callback, fit.ShowTraining):
+                callback.on_train_begin()
+        seen.append(next(iter(batches))[0].numpy())
+
+    seen = []
+    monkeypatch.setattr(keras.Model, "fit", first_batch)
+    fit.fit(changed(tiny_config, output=str(tmp_path), run="shown"))
+    assert list((tmp_path / "shown" / "tensorboard" / "settings").iterdir())
+    monkeypatch.setattr(fit.ShowTraining, "on_train_begin", lambda *_: None)
+    fit.fit(changed(tiny_config, output=str(tmp_path), run="not_shown"))
+    np.testing.assert_array_equal(*seen)
 
 
 def test_what_lies_beyond_an_image_has_the_mean_colour_of_the_backbone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,7 +47,8 @@ class Detector:
 
         `decode_image` decodes bytes to an RGB image, or raises `ValueError`.
         """
-        self._detect = detect
+        self._process = os.getpid()
+        self._find = detect
         self._decode_image = decode_image
         self.class_names = class_names
         self.decode = decode
@@ -75,11 +77,17 @@ class Detector:
         Raises:
             OSError: the file cannot be read.
             ValueError: it is no image, or the array has another shape or type.
+            RuntimeError: the detector was made before this process was forked.
         """
         return self._detect(self.read(image))
 
+    def _detect(self, image: np.ndarray) -> Detections:
+        check_process(self._process)
+        return self._find(image)
+
     def read(self, image: Image) -> np.ndarray:
         """The RGB image uint8 `[H, W, 3]` that `__call__` would search. Argument and errors are the same."""
+        check_process(self._process)  # decoding by TensorFlow would wait for ever, too
         return inputs.read_image(image, self._decode_image)
 
     def many(
@@ -186,6 +194,19 @@ class Detector:
         opened = video.Video(source)
         found = self._frames(opened, progress)
         return video.annotate(opened, found, Path(output), self.class_names, draw)
+
+
+def check_process(made_in: int) -> None:
+    """Raises `RuntimeError` in a process that was forked after a detector was made in the process `made_in`.
+
+    The threads of TensorFlow and of other engines do not live on in the fork, which would wait for them for ever.
+    """
+    if os.getpid() != made_in:
+        raise RuntimeError(
+            f"this detector was made in process {made_in}, and is used in process {os.getpid()}, which was forked "
+            "from it. Make the detector after the fork, in each process, or start processes by "
+            'multiprocessing.get_context("spawn"); with gunicorn, leave out --preload'
+        )
 
 
 def detect_annotated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,7 @@ class UnitBox(keras.Model):
         }
         outputs = heatmaps.heatmaps(image, backbone, len(names), **own)
         super().__init__(inputs=image, outputs=outputs, name=name, **kwargs)
+        self.__dict__["_process"] = os.getpid()  # not by setattr, as in `detector`
         self.backbone = backbone
         self.class_names = names
         self.decode = decode or DecodeConfig()
@@ -211,6 +213,7 @@ class UnitBox(keras.Model):
         Raises:
             OSError: a file cannot be read.
             ValueError: it is no image, or an array has another shape or type.
+            RuntimeError: the model was made before this process was forked.
         """
         return [found.detections for found in self.detector().many(images)]
 
@@ -218,6 +221,7 @@ class UnitBox(keras.Model):
         """A `Detector` around this model, with the present settings in `decode`."""
         from unitbox_tf.detect import detector
 
+        detector.check_process(self.__dict__["_process"])
         known = self.__dict__.get("_detector")
         if known is None or known.decode != self.decode:
             # Not by setattr: Keras would keep it in files of the model.
