@@ -1,5 +1,7 @@
 import dataclasses
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -76,3 +78,24 @@ def test_the_papers_decoder_is_refused(model, tmp_path):
 
 def test_opening_and_detecting_need_no_tensorflow(saved, assert_no_tensorflow):
     assert_no_tensorflow(saved)
+
+
+def test_the_garbage_collector_is_left_as_it_was():
+    class Node:
+        pass
+
+    for frozen in (False, True):
+        if frozen:
+            gc.freeze()
+        try:
+            with onnx._garbage_collected():
+                assert gc.get_freeze_count() > 0
+                cycle = Node()
+                cycle.itself = cycle
+                seen = weakref.ref(cycle)
+                del cycle
+                assert seen() is not None
+            assert seen() is None
+            assert (gc.get_freeze_count() > 0) == frozen
+        finally:
+            gc.unfreeze()
