@@ -259,7 +259,13 @@ def test_the_page_is_served_with_its_extra(built, here, tmp_path):
     with (
         Path("errors").open("w") as errors,
         subprocess.Popen(
-            command, env=clean(), stdout=subprocess.PIPE, stderr=errors, text=True
+            command,
+            env=clean(),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            # A program in the background may have to ignore Ctrl-C, and its children with it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as server,
     ):
         try:

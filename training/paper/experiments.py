@@ -14,7 +14,7 @@ from typing import Any
 
 from unitbox_tf import datasets, files
 from unitbox_tf import runs as run_folders
-from unitbox_tf.config import Config
+from unitbox_tf.config import Config, DecodeConfig
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,11 @@ def has_ended(run: Path) -> bool:
 
 
 def check_same(run: Path, config: Config) -> None:
-    """Raises `ValueError` if the run was begun with another configuration. Paths may differ."""
+    """Raises `ValueError` if the run was begun with another configuration.
+
+    Paths may differ, and so may the settings that training fills in: the names of the classes if none are asked for,
+    and the score threshold.
+    """
     file = run / CONFIG
     if not file.is_file():
         return
@@ -101,10 +105,14 @@ def check_same(run: Path, config: Config) -> None:
 
     def comparable(one: Config) -> Config:
         data = dataclasses.replace(one.data, data="")
-        model = dataclasses.replace(one.model, weights=None)
+        names = one.model.class_names if config.model.class_names else ()
+        model = dataclasses.replace(one.model, weights=None, class_names=names)
         init = one.train.init and Path(one.train.init).name
-        train = dataclasses.replace(one.train, output="", run=None, init=init)
-        return dataclasses.replace(one, data=data, model=model, train=train)
+        train = dataclasses.replace(
+            one.train, output="", run=None, init=init, choose_threshold="auto"
+        )
+        decode = dataclasses.replace(one.decode, score_threshold=DecodeConfig.score_threshold)
+        return dataclasses.replace(one, data=data, model=model, train=train, decode=decode)
 
     if comparable(stored) != comparable(config):
         raise ValueError(
