@@ -307,7 +307,7 @@ LAYOUTS = {
         "",
         "a.png",
     ),
-    "other machine": ("x.json", "images/b/a.png", "/home/me/images/b/a.png", "", "", "b/a.png"),
+    "other machine": ("x.json", "images/b/a.png", "/elsewhere/images/b/a.png", "", "", "b/a.png"),
     "suffix": ("x.json", "images/a.png", "a.PNG", "", "", "a.png"),
 }
 

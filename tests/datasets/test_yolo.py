@@ -234,7 +234,7 @@ LAYOUTS = {
     ),
     "FiftyOne": (
         {
-            "dataset.yaml": "names:\n  0: cat\n  1: dog\npath: /home/somebody/export\nval: ./images/val/\n",
+            "dataset.yaml": "names:\n  0: cat\n  1: dog\npath: /elsewhere/export\nval: ./images/val/\n",
             "images/val/a.jpg": "",
             "labels/val/a.txt": BOX,
         },

@@ -57,7 +57,10 @@ def test_boxes_are_drawn_where_they_are_in_the_colours_of_their_classes():
 
 @pytest.mark.parametrize("name", ["\0", "猫" * 40, "<b>", "%s\n", "\udcff"])
 def test_any_class_name_can_be_drawn(name):
-    pictures.annotated(annotation([[5, 5, 50, 50]]), (name, "other"))
+    given = annotation([[5, 5, 50, 50]])
+    drawn, unnamed = (pictures.annotated(given, (text, "other")) for text in (name, ""))
+    assert drawn.shape == unnamed.shape
+    assert (drawn != unnamed).any()  # the label
 
 
 def test_images_that_cannot_be_decoded_are_left_out(tmp_path):

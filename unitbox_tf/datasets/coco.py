@@ -287,7 +287,7 @@ class Coco(DataSet):
         return columns, used
 
     def _names_for_ids(self) -> Iterator[tuple[str, int]]:
-        """What scripts write as image_id instead of the id: the name of the file, also without its suffix."""
+        """The names of files that scripts write as image_id instead of the id, also without their suffix."""
         for index, image in enumerate(self._images.values()):
             if image.name is not None:
                 last = image.name.replace("\\", "/").rpartition("/")[2]

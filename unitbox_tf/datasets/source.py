@@ -239,10 +239,7 @@ def load(
             source has anything usable; or boxes are shares of the image.
     """
     problems = Problems.of(problems)
-    opened = open_all(sources, data, rename=rename)
-    parts = _named(opened, photos, problems)
-    if rename is not None:
-        check_rename(opened, photos=photos)
+    opened, parts = _opened_parts(sources, data, rename, photos, problems)
     union = by_name.union(parts)
     counted = union if class_names is None else tuple(class_names)
     if classes is not None:
@@ -308,12 +305,24 @@ def class_names(
     `class0`, `class1` ... The arguments and errors are those of `load`.
     """
     problems = Problems.of(problems)
+    _, parts = _opened_parts(sources, data, rename, photos, problems)
+    union = by_name.union(parts)
+    return union if classes is None else chosen(classes, parts, union)
+
+
+def _opened_parts(
+    sources: str | Source | Iterable[str | Source],
+    data: str | Path,
+    rename: Rename | None,
+    photos: bool,
+    problems: Problems,
+) -> tuple[list[Source], list[Named]]:
+    """The opened sources, and their annotations with the names of their classes."""
     opened = open_all(sources, data, rename=rename)
     parts = _named(opened, photos, problems)
     if rename is not None:
         check_rename(opened, photos=photos)
-    union = by_name.union(parts)
-    return union if classes is None else chosen(classes, parts, union)
+    return opened, parts
 
 
 def check_rename(sources: Sequence[Source], *, photos: bool = True) -> None:
