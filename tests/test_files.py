@@ -1,8 +1,13 @@
 import hashlib
+import os
+import socket
+import subprocess
+import sys
 
 import pytest
 
 from unitbox_tf import files
+from unitbox_tf.limits import TooLarge
 
 
 def test_a_file_is_replaced_when_it_is_whole(tmp_path):
@@ -93,3 +98,73 @@ def test_partial_files_are_known_by_their_names(tmp_path):
         partial.touch()
     for name in ("one.txt", ".partial-one.txt", ".partial-0123abcd-"):
         assert files.whole_name(tmp_path / name) is None
+
+
+def _make_special(path, kind):
+    if kind == "a named pipe":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a device", "a folder"])
+def test_only_regular_files_are_opened(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    path = tmp_path / "x.jpg"
+    _make_special(path.relative_to(tmp_path), kind) if kind == "a socket" else _make_special(
+        path, kind
+    )
+    with pytest.raises(files.SpecialFile, match=f"x.jpg: expected a regular file.*{kind}"):
+        files.open_regular(path)
+
+
+def test_links_in_a_circle_and_absent_files_are_errors(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    for name in ("a", "absent"):
+        with pytest.raises(OSError, match=name):
+            files.open_regular(tmp_path / name)
+
+
+def test_a_file_above_the_limit_is_not_read(tmp_path):
+    path = tmp_path / "one"
+    path.write_bytes(b"12345")
+    assert files.read(path, 5) == b"12345"
+    with pytest.raises(TooLarge, match=r"one: expected a file of at most 4 bytes. Received: 5 b"):
+        files.read(path, 4)
+    os.truncate(path, 1 << 40)  # a file with a hole, which would not fit into memory
+    with pytest.raises(TooLarge, match="1,099,511,627,776"):
+        files.read(path, 1000)
+
+
+def test_a_locked_folder_refuses_a_second_time(tmp_path):
+    with files.locked(tmp_path, "trains in"):
+        with pytest.raises(ValueError, match="another process trains in this folder"):
+            with files.locked(tmp_path, "trains in"):
+                pass
+    with files.locked(tmp_path, "trains in"):
+        pass
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    program = f"""
+import os, signal
+from unitbox_tf import files
+with files.locked({str(tmp_path)!r}, "trains in"):
+    print("locked", flush=True)
+    signal.pause()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"locked\n"
+        with pytest.raises(ValueError, match="another process"):
+            with files.locked(tmp_path, "trains in"):
+                pass
+        process.kill()
+        process.wait()
+    with files.locked(tmp_path, "trains in"):
+        pass

@@ -1,4 +1,4 @@
-"""Files: parts of them, and writing that leaves a whole file or none."""
+"""Files: reading regular ones only, parts of them, writing that leaves a whole file or none, and locks of folders."""
 
 from __future__ import annotations
 
@@ -8,11 +8,96 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+import filelock
+
+from unitbox_tf.limits import TooLarge
+
+LOCK_FILE = ".lock"  # in a folder that one process at a time may write
+_SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
 _PARTIAL = re.compile(r"\.partial-[0-9a-f]{8}-(?P<whole>.+)")
+
+
+class SpecialFile(OSError):
+    """A path that is no regular file: a pipe or device would be waited for or read without end."""
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Opens a file to read its bytes. Nothing that is no regular file is read or waited for.
+
+    Raises:
+        SpecialFile: the path, or the file that it links to, is a folder, a named pipe, a device or a socket.
+        OSError: there is no such file, links form a loop, or it cannot be opened.
+    """
+    _check_regular(path, os.stat(path))  # opening some devices does something
+    # In case that the file was exchanged meanwhile: opening a pipe does not wait.
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _check_regular(path, os.fstat(file))
+    except BaseException:
+        os.close(file)
+        raise
+    return os.fdopen(file, "rb")
+
+
+def _check_regular(path: str | Path, facts: os.stat_result) -> None:
+    kind = stat.S_IFMT(facts.st_mode)
+    if kind != stat.S_IFREG:
+        raise SpecialFile(
+            f"{path}: expected a regular file. Received: {_SPECIAL.get(kind, 'a special file')}"
+        )
+
+
+def read(path: str | Path, limit: int) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes.
+
+    Raises:
+        TooLarge: the file has more bytes, which are not read.
+        OSError: see `open_regular`.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = b"" if size > limit else file.read(limit + 1)
+    if max(size, len(content)) > limit:  # the file may have grown
+        raise TooLarge(
+            f"{path}: expected a file of at most {limit:,} bytes. Received: {max(size, len(content)):,} bytes"
+        )
+    return content
+
+
+@contextlib.contextmanager
+def locked(folder: str | Path, purpose: str) -> Iterator[None]:
+    """Lets no other process enter `locked` for the same folder. The lock ends with the context, or with the process.
+
+    Args:
+        folder: an existing folder. The file `LOCK_FILE` stays in it.
+        purpose: what this process does, for the message to another process: "trains in".
+
+    Raises:
+        ValueError: another process, or another context of this one, has the lock.
+    """
+    lock = filelock.FileLock(Path(folder) / LOCK_FILE, timeout=0, is_singleton=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise ValueError(
+            f"{folder}: another process {purpose} this folder. Wait until it has ended, or name another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
