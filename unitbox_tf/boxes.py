@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
+def map_points(height: int | tf.Tensor, width: int | tf.Tensor, stride: int) -> tf.Tensor:
+    """Points `xy` `[h, w, 2]` of a map of `stride` over an image of `height` x `width` pixels; the last may be outside.
+
+    A stride of 1 gives the centres of the pixels.
+    """
+    return pixel_centres(-(-height // stride), -(-width // stride)) * stride
+
+
 def pixel_centres(height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
     """Points `xy` `[height, width, 2]` at the centres of the pixels of an image."""
     import tensorflow as tf

@@ -121,9 +121,15 @@ class DataConfig(Settings):
     )
     mosaic: float = setting(
         0.0,
-        "share of training images that are put together from four, 0 to 1; raise it where objects "
+        "share of training images that are put together from several, 0 to 1; raise it where objects "
         "stand in crowds but training images show few",
         between(0, 1),
+    )
+    mosaic_rows: tuple[int, ...] = setting(
+        (2,),
+        "with mosaic: images in a row of a mosaic, and rows of it; with several numbers, as 2 3, each makes an equal "
+        "share of the mosaics",
+        not_empty(at_least(2), different=True),
     )
     min_object: float = setting(
         0.0,
@@ -182,6 +188,24 @@ class ModelConfig(Settings):
         "larger than the features of stage 5, and .01 keeps training from diverging",
         above(0),
     )
+    width: float = setting(
+        1.0,
+        "factor of the number of channels of the backbones vgg16 and light; below 1, the network is faster and "
+        "finds less",
+        above(0),
+    )
+    neck: Literal["none", "top_down"] = setting(
+        "none",
+        "none: each branch reads one layer, and maps are up-sampled, as in the paper; top_down: features of all "
+        "strides are merged into one map, which finds small and large objects in one pass",
+    )
+    neck_channels: int = setting(
+        32, "with top_down: channels of the merged map and of the convolutions on it", at_least(1)
+    )
+    map_stride: int = setting(
+        4, "with top_down: pixels from one point of the map to the next; 8 is faster and misses small objects",
+        at_least(1),
+    )
     initial_box_size: float = setting(
         0.0,
         "side of the boxes that the network predicts before training, in pixels; set it to the typical "
@@ -204,6 +228,16 @@ class LossConfig(Settings):
         "iou",
         "loss of the predicted box; docs/losses.md compares them",
         names=registry.LOSSES,
+    )
+    confidence_loss: Literal["cross_entropy", "focal"] = setting(
+        "cross_entropy",
+        "cross_entropy is the paper's; focal (gamma 2) weights pixels that are right already less, and is divided by "
+        "the weight of the objects' pixels, not of all pixels",
+    )
+    confidence_shares: Literal["pixel", "root"] = setting(
+        "pixel",
+        "weight of an object in the confidence loss: pixel gives each of its pixels the same weight, root divides by "
+        "the root of their number, so that small objects count more",
     )
     alpha: float = setting(
         1.0,
@@ -254,8 +288,10 @@ class TrainConfig(Settings):
     batch_size: int = setting(
         10, "images in a step; lower it if memory does not suffice", at_least(1)
     )
-    optimizer: Literal["sgd", "adam"] = setting(
-        "sgd", "sgd is the paper's; adam learns in fewer steps and needs a lower learning_rate"
+    optimizer: Literal["sgd", "adam", "adamw"] = setting(
+        "sgd",
+        "sgd is the paper's; adam learns in fewer steps and needs a lower learning_rate; adamw has a weight_decay "
+        "apart from the gradient",
     )
     learning_rate: float = setting(
         1e-3, "highest learning rate; lower it if training diverges", above(0)
@@ -272,8 +308,14 @@ class TrainConfig(Settings):
     momentum: float = setting(0.9, "momentum of sgd; rarely worth changing", inside(0, 1))
     weight_decay: float = setting(
         0.0,
-        "weight decay of sgd; it is coupled: added to the gradient, as in Caffe",
+        "weight decay; of sgd it is coupled: added to the gradient, as in Caffe; of adamw it is decoupled",
         at_least(0),
+    )
+    ema_momentum: float | None = setting(
+        None,
+        "judge and store a moving average of the weights with this momentum, such as .999, in place of the weights "
+        "of the last step; it is steadier, and better in long runs",
+        inside(0, 1),
     )
     clip_norm: float | None = setting(
         None,
@@ -315,8 +357,8 @@ class TrainConfig(Settings):
         """Conditions between fields."""
         alone = self.warmup == 0 or self.schedule == "cosine"
         yield alone, "schedule 'cosine' where there is a warmup", self.schedule
-        alone = self.weight_decay == 0 or self.optimizer == "sgd"
-        yield alone, "optimizer 'sgd' where there is a weight_decay", self.optimizer
+        alone = self.weight_decay == 0 or self.optimizer != "adam"
+        yield alone, "optimizer 'sgd' or 'adamw' where there is a weight_decay", self.optimizer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,6 +60,48 @@ _FACES = Config(
 )
 
 
+_FACES_LIGHT = Config(
+    data=DataConfig(
+        train_sources=(
+            "fddb:fddb#1-7",
+            "coco:other/multiface",
+            "coco:other/wider_train",
+            "coco:other/facemask724/faces.json",
+            "negatives:other/nonface_scenes",
+        ),
+        validation_sources=("coco:wider/val_640",),
+        image_size=320,
+        random_crop=True,
+        object_size=(9.0, 290.0),
+        max_enlargement=2.0,
+        flip=True,
+        colour=0.4,
+        blur=0.1,
+        mosaic=0.4,
+        mosaic_rows=(2, 3),
+        min_object=7.0,
+    ),
+    model=ModelConfig(
+        backbone="light", neck="top_down", initial_box_size=16.0, head_stddev=0.01
+    ),
+    loss=LossConfig(confidence_loss="focal", confidence_shares="root", reduction="object_mean"),
+    train=TrainConfig(
+        epochs=40,
+        steps_per_epoch=500,
+        batch_size=12,
+        optimizer="adamw",
+        learning_rate=1.5e-3,
+        weight_decay=0.02,
+        schedule="cosine",
+        warmup=0.02,
+        clip_norm=10.0,
+        ema_momentum=0.998,
+        validation_images=126,
+    ),
+    decode=DecodeConfig(max_side=640, score_threshold=0.4),
+)
+
+
 # Section 4 of the paper. Where it is silent: one image size of 640 px, pooled taps (as everyone
 # else read "the end of stage"), both losses weighted alike, 16,000 iterations for the best model.
 _PAPER = Config(
@@ -98,6 +140,7 @@ _PAPER_L2 = dataclasses.replace(
 PRESETS: dict[str, Config] = {
     "smoke": _SMOKE,
     "faces": _FACES,
+    "faces_light": _FACES_LIGHT,
     "paper": _PAPER,
     "paper_l2": _PAPER_L2,
 }

@@ -84,7 +84,13 @@ DECODERS = Registry(
     },
 )
 # A function `(config: ModelConfig, seed: int) -> network.backbones.Backbone`.
-BACKBONES = Registry("backbone", {"vgg16": "unitbox_tf.network.backbones:vgg16"})
+BACKBONES = Registry(
+    "backbone",
+    {
+        "vgg16": "unitbox_tf.network.backbones:vgg16",
+        "light": "unitbox_tf.network.light:light",
+    },
+)
 # A `formats.Format`.
 FORMATS = Registry(
     "export format",

@@ -33,22 +33,34 @@ class Decoder:
     """A way to read boxes off heatmaps, and facts about it.
 
     Attributes:
-        find: maps `confidence`, `distances` and the settings to boxes `xyxy` `[B, N, 4]` in pixels of
-            the heatmaps, and their evidence `[B, N, C]`, see `suppress`.
+        find: maps `confidence`, `distances`, the settings and the stride of these maps to boxes `xyxy`
+            `[B, N, 4]` in pixels of the image as shown, and their evidence `[B, N, C]`, see `suppress`.
         options: fields of `DecodeConfig` that it reads.
         engines: where it can run: "tensorflow", with `find`; "onnx", where ONNX has operators for all of `find`;
             "numpy", where `formats.numpy_decoder` does the same. An export format names its engine.
         once: True if it finds an object at most once in a scale.
     """
 
-    find: Callable[[tf.Tensor, tf.Tensor, DecodeConfig], tuple[tf.Tensor, tf.Tensor]]
+    find: Callable[[tf.Tensor, tf.Tensor, DecodeConfig, int], tuple[tf.Tensor, tf.Tensor]]
     options: tuple[str, ...]
     engines: tuple[str, ...] = ("tensorflow",)
     once: bool = False
 
 
+def shown_size(
+    height: tf.Tensor, width: tf.Tensor, max_side: int, scale: float | tf.Tensor
+) -> tf.Tensor:
+    """Height and width int32 `[2]` at which an image is shown to the network.
+
+    A larger image is shrunk to `max_side` pixels. The size is then multiplied by `scale`.
+    """
+    size = tf.cast(tf.stack([height, width]), tf.float32)
+    scale *= tf.minimum(1.0, max_side / tf.reduce_max(size))
+    return tf.maximum(tf.cast(tf.round(size * scale), tf.int32), 1)
+
+
 def decode_scales(
-    maps: Sequence[Mapping[str, tf.Tensor]], size: tf.Tensor, config: DecodeConfig
+    maps: Sequence[Mapping[str, tf.Tensor]], size: tf.Tensor, config: DecodeConfig, stride: int = 1
 ) -> dict[str, tf.Tensor]:
     """Detections of `config.decoder` in the heatmaps of the same images at all `config.scales`. Runs in graphs.
 
@@ -56,6 +68,7 @@ def decode_scales(
         maps: the model's predictions at each scale, `confidence` and `distances`.
         size: height and width `[2]` of the images.
         config: the settings of decoding.
+        stride: pixels of the shown image from one point of the heatmaps to the next.
 
     Returns:
         The same dict as `suppress`. Boxes are in pixels of the images and cut to them.
@@ -65,10 +78,10 @@ def decode_scales(
     parts = []
     for scale, heatmaps in zip(config.scales, maps, strict=True):
         confidence, distances = heatmaps["confidence"], heatmaps["distances"]
-        boxes, evidence = decoder.find(confidence, distances, config)
+        boxes, evidence = decoder.find(confidence, distances, config, stride)
         limit = largest_object(scale, config)
         evidence = tf.where(box_ops.long_sides(boxes)[..., None] > limit, 0.0, evidence)
-        shown = tf.cast(tf.shape(confidence)[1:3], tf.float32)
+        shown = tf.cast(_shown(confidence, size, scale, config, stride), tf.float32)
         ratio = tf.tile(tf.reverse(size / shown, [0]), [2])  # x, y, x, y
         parts.append((boxes * ratio, evidence))
     boxes, evidence = (tf.concat(part, axis=1) for part in zip(*parts, strict=True))
@@ -80,23 +93,34 @@ def decode_scales(
     return {**found, "boxes": tf.clip_by_value(found["boxes"], 0.0, limits)}
 
 
+def _shown(
+    confidence: tf.Tensor, size: tf.Tensor, scale: float, config: DecodeConfig, stride: int
+) -> tf.Tensor:
+    """Height and width `[2]` of the image that the network was shown."""
+    if stride == 1:
+        return tf.shape(confidence)[1:3]
+    return shown_size(size[0], size[1], config.max_side, scale)
+
+
 def with_tensors(config: Any, **changes: Any) -> Any:
     """The fields of a `DecodeConfig`, some of them changed. New values are not checked and may be tensors."""
     return types.SimpleNamespace(**{**vars(config), **changes})
 
 
 def find_peaks(
-    confidence: tf.Tensor, distances: tf.Tensor, config: DecodeConfig
+    confidence: tf.Tensor, distances: tf.Tensor, config: DecodeConfig, stride: int = 1
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Boxes `xyxy` `[B, N, 4]` at the local maxima of each class' confidence, and their evidence `[B, N, C]`.
 
+    Maps that were up-sampled (stride 1) are smoothed first; the points of others are far apart.
     Evidence is -ln(1 - score), see `suppress`. Each box has evidence in one class, and 0 in the others. N
     is at most `CANDIDATES * config.max_detections`.
     """
     shape = tf.shape(confidence)
     num_pixels, num_classes = shape[1] * shape[2], confidence.shape[-1]
     # In float32, sigmoids of large objects reach 1 over wide areas. Logits still have one maximum.
-    smooth = tf.nn.avg_pool2d(confidence, SMOOTHING, 1, "SAME") - _tilt(shape[1], shape[2])
+    smooth = tf.nn.avg_pool2d(confidence, SMOOTHING, 1, "SAME") if stride == 1 else confidence
+    smooth -= _tilt(shape[1], shape[2])
     peak = smooth >= tf.nn.max_pool2d(smooth, 3, 1, "SAME")
     evidence = tf.where(peak, tf.nn.softplus(smooth), 0)  # [B, H, W, C]
     evidence = tf.reshape(evidence, [shape[0], num_pixels * num_classes])
@@ -105,7 +129,7 @@ def find_peaks(
     evidence, index = tf.math.top_k(evidence, count)  # [B, N]
     pixel = index // num_classes
 
-    centres = tf.reshape(box_ops.pixel_centres(shape[1], shape[2]), [num_pixels, 2])
+    centres = tf.reshape(box_ops.pixel_centres(shape[1], shape[2]), [num_pixels, 2]) * stride
     sides = tf.gather(tf.reshape(distances, [shape[0], num_pixels, 4]), pixel, batch_dims=1)
     boxes = box_ops.distances_to_boxes(sides, tf.gather(centres, pixel))  # [B, N, 4]
     return boxes, evidence[..., None] * tf.one_hot(index % num_classes, num_classes)
@@ -157,7 +181,7 @@ def largest_object(scale: float, config: DecodeConfig) -> float:
 
 
 def find_blobs(
-    confidence: tf.Tensor, distances: tf.Tensor, config: DecodeConfig
+    confidence: tf.Tensor, distances: tf.Tensor, config: DecodeConfig, stride: int = 1
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Boxes `xyxy` `[B, N, 4]` at the centres of each class' blobs of confidence, and their evidence `[B, N, C]`.
 
@@ -192,7 +216,7 @@ def find_blobs(
     top, bottom, left, right = tf.unstack(
         tf.gather_nd(tf.cast(distances, tf.float32), tf.stack([image, y, x], axis=-1)), axis=-1
     )
-    row, column = (tf.cast(value, tf.float32) + 0.5 for value in (y, x))
+    row, column = ((tf.cast(value, tf.float32) + 0.5) * stride for value in (y, x))
     boxes = tf.stack([column - left, row - top, column + right, row + bottom], axis=-1)
 
     offset = tf.range(SCORE_PATCH) - SCORE_PATCH // 2

@@ -40,18 +40,6 @@ def _names() -> list[str]:
     return [each for each in registry.DECODERS if "tensorflow" in registry.DECODERS[each].engines]
 
 
-def shown_size(
-    height: tf.Tensor, width: tf.Tensor, max_side: int, scale: float | tf.Tensor
-) -> tf.Tensor:
-    """Height and width int32 `[2]` at which an image is shown to the network.
-
-    A larger image is shrunk to `max_side` pixels. The size is then multiplied by `scale`.
-    """
-    size = tf.cast(tf.stack([height, width]), tf.float32)
-    scale *= tf.minimum(1.0, max_side / tf.reduce_max(size))
-    return tf.maximum(tf.cast(tf.round(size * scale), tf.int32), 1)
-
-
 def resize(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Images `[B, H, W, 3]` at a new size, float32: bilinear. Each new pixel is the mean of those that it covers."""
     return tf.image.resize(images, size, antialias=True)
@@ -75,6 +63,7 @@ class InferenceModule(tf.Module):
         """`model` maps images `[B, H, W, 3]`, RGB from 0 to 255, to heatmaps `confidence` and `distances`."""
         super().__init__(name="unitbox")
         self.model = model
+        self.map_stride = getattr(model, "map_stride", 1)
         self._decode = decode
         self._resize = resize
         self.detect = self._with_options(self._detect, IMAGES)
@@ -89,7 +78,7 @@ class InferenceModule(tf.Module):
     def heatmaps_at(self, images: tf.Tensor, scale: float | tf.Tensor) -> Outputs:
         """`heatmaps` at another scale, such as one of `decode.scales`."""
         shape = tf.shape(images)
-        size = shown_size(shape[1], shape[2], self._decode.max_side, scale)
+        size = decoders.shown_size(shape[1], shape[2], self._decode.max_side, scale)
         return self.model(self._resize(images, size), training=False)
 
     @tf.function(input_signature=[IMAGES])
@@ -100,7 +89,7 @@ class InferenceModule(tf.Module):
     def decoded(self, images: tf.Tensor, decode: DecodeConfig) -> Outputs:
         """`detect_images` with the settings of `decode` that are in `options()`. The decoder is a plain string."""
         maps = self._all_heatmaps(images)
-        return decoders.decode_scales(maps, tf.shape(images)[1:3], decode)
+        return decoders.decode_scales(maps, tf.shape(images)[1:3], decode, self.map_stride)
 
     def _with_options(self, function: Callable[..., Outputs], data: tf.TensorSpec) -> Any:
         """A `tf.function` of `data` and of `options()`, which may be left out."""
@@ -135,7 +124,11 @@ class InferenceModule(tf.Module):
         size = tf.shape(images)[1:3]
         branches = [
             functools.partial(
-                decoders.decode_scales, maps, size, decoders.with_tensors(decode, decoder=name)
+                decoders.decode_scales,
+                maps,
+                size,
+                decoders.with_tensors(decode, decoder=name),
+                self.map_stride,
             )
             for name in names
         ]

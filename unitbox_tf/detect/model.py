@@ -14,7 +14,7 @@ import keras
 from unitbox_tf import inputs, registry, runs, settings
 from unitbox_tf.config import DecodeConfig, ModelConfig
 from unitbox_tf.detect import transfer
-from unitbox_tf.network import backbones, heatmaps
+from unitbox_tf.network import backbones, heatmaps, top_down
 from unitbox_tf.records import Detections
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ class UnitBox(keras.Model):
         stage4_scale: float = 1.0,
         initial_box_size: float = 0.0,
         head_stddev: float = 0.01,
+        neck: str = "none",
+        neck_channels: int = 32,
+        map_stride: int = 4,
         seed: int = 0,
         name: str = "unitbox",
         **kwargs: Any,
@@ -59,6 +62,9 @@ class UnitBox(keras.Model):
             stage4_scale: factor of the features that the confidence branch reads.
             initial_box_size: side of the boxes that are predicted before training, in pixels.
             head_stddev: standard deviation of the random weights of the heads.
+            neck: see `ModelConfig`, also for the next two arguments.
+            neck_channels: channels of the merged map of the neck `top_down`.
+            map_stride: pixels from one point of this map to the next.
             seed: the seed of these weights.
             name: the name of the model.
             kwargs: further arguments of `keras.Model`.
@@ -80,9 +86,12 @@ class UnitBox(keras.Model):
             "stage4_scale": stage4_scale,
             "initial_box_size": initial_box_size,
             "head_stddev": head_stddev,
+            "neck": neck,
+            "neck_channels": neck_channels,
+            "map_stride": map_stride,
             "seed": seed,
         }
-        outputs = heatmaps.heatmaps(image, backbone, len(names), **own)
+        outputs = _outputs(image, backbone, len(names), own)
         super().__init__(inputs=image, outputs=outputs, name=name, **kwargs)
         self.__dict__["_process"] = os.getpid()  # not by setattr, as in `detector`
         self.backbone = backbone
@@ -112,6 +121,9 @@ class UnitBox(keras.Model):
             stage4_scale=model.stage4_scale,
             initial_box_size=model.initial_box_size,
             head_stddev=model.head_stddev,
+            neck=model.neck,
+            neck_channels=model.neck_channels,
+            map_stride=model.map_stride,
             seed=seed,
         )
 
@@ -184,6 +196,11 @@ class UnitBox(keras.Model):
         return [self.get_layer(name) for name in heatmaps.BACKBONES[self._own["unshared"]]]
 
     @property
+    def map_stride(self) -> int:
+        """Pixels of the image from one point of the heatmaps to the next: 1 without a neck."""
+        return 1 if self._own["neck"] == "none" else int(self._own["map_stride"])
+
+    @property
     def stage4_scale(self) -> float:
         """The factor of the features that the confidence branch reads."""
         return float(self._own["stage4_scale"])
@@ -250,6 +267,18 @@ class UnitBox(keras.Model):
         for name in frozen:
             model.get_layer(name).trainable = False
         return model
+
+
+def _outputs(
+    image: keras.KerasTensor, backbone: backbones.Backbone, num_classes: int, own: dict[str, Any]
+) -> dict[str, keras.KerasTensor]:
+    """The heatmaps of the network that the arguments `own` of `UnitBox` describe."""
+    common = {name: own[name] for name in ("initial_box_size", "head_stddev", "seed")}
+    if own["neck"] == "none":
+        more = {name: own[name] for name in ("unshared", "stage4_scale")}
+        return heatmaps.heatmaps(image, backbone, num_classes, **common, **more)
+    more = {"channels": own["neck_channels"], "map_stride": own["map_stride"]}
+    return top_down.heatmaps(image, backbone, num_classes, **common, **more)
 
 
 def _open_keras(path: Path) -> UnitBox:

@@ -7,7 +7,7 @@ NumPy decoder take them from here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +55,8 @@ class Backbone:
         stride: the largest factor by which `model` shrinks a map on the way to both layers. Heights and
             widths of images are padded to multiples of it.
         preprocessing: turns images into the input of `model`.
+        pyramid: names of layers by the stride of their maps, for `network.top_down`, such as
+            `{4: "stage1", 8: "stage2"}`. Each stride is twice the one before.
     """
 
     def __init__(
@@ -65,13 +67,15 @@ class Backbone:
         distances: str,
         stride: int,
         preprocessing: Preprocessing | None = None,
+        pyramid: Mapping[int, str] | None = None,
     ) -> None:
         """The arguments are the attributes. Without `preprocessing`, `model` gets RGB from 0 to 255.
 
         Raises:
-            ValueError: `model` has no layer of this name, or `stride` is below 1.
+            ValueError: `model` has no layer of this name, `stride` is below 1, or the strides of `pyramid` do not double.
         """
-        for name in (confidence, distances):
+        pyramid = {int(stride): name for stride, name in (pyramid or {}).items()}
+        for name in (confidence, distances, *pyramid.values()):
             if name not in [layer.name for layer in model.layers]:
                 raise ValueError(
                     f"Expected the name of a layer of {model.name!r}. Received: {name!r}. It has "
@@ -83,7 +87,13 @@ class Backbone:
         self.confidence = confidence
         self.distances = distances
         self.stride = stride
+        strides = list(pyramid)
+        if any(b != 2 * a for a, b in zip(strides, strides[1:], strict=False)):
+            raise ValueError(
+                f"Expected a pyramid whose strides double. Received: {strides}"
+            )
         self.preprocessing = preprocessing or Preprocessing()
+        self.pyramid = pyramid
 
     def features(self, taps: Sequence[str], name: str) -> keras.Model:
         """The part of the network up to the layers `taps`, as a model called `name`. Weights are shared."""
@@ -100,6 +110,7 @@ class Backbone:
         """The configuration for Keras' files, without weights."""
         model = keras.saving.serialize_keras_object(self.model)
         facts = {**self._facts(), "preprocessing": dataclasses.asdict(self.preprocessing)}
+        facts["pyramid"] = {str(stride): name for stride, name in self.pyramid.items()}
         return {"model": model, **facts}
 
     @classmethod
@@ -111,13 +122,19 @@ class Backbone:
         return cls(**{**config, "model": model, "preprocessing": preprocessing})
 
     def _facts(self) -> dict[str, Any]:
-        names = ("confidence", "distances", "stride", "preprocessing")
+        names = ("confidence", "distances", "stride", "preprocessing", "pyramid")
         return {name: getattr(self, name) for name in names}
 
 
 # Layers of VGG-16 at "the end of stage" 4 and 5, which the paper leaves open.
 _VGG_CONFIDENCE = {"before_pool": "block4_conv3", "after_pool": "block4_pool"}
 _VGG_DISTANCES = {"before_pool": "block5_conv3", "after_pool": "block5_pool"}
+_VGG_PYRAMID = {
+    4: "block3_conv3",
+    8: "block4_conv3",
+    16: "block5_conv3",
+    32: "block5_pool",
+}
 # The ImageNet weights expect BGR, from which this mean is subtracted.
 _VGG_PREPROCESSING = Preprocessing("bgr", (103.939, 116.779, 123.68))
 
@@ -158,4 +175,5 @@ def vgg16(config: ModelConfig, seed: int = 0) -> Backbone:
         distances=_VGG_DISTANCES[config.distances_tap],
         stride=32,  # of the last pooling
         preprocessing=_VGG_PREPROCESSING,
+        pyramid=_VGG_PYRAMID,
     )

@@ -73,16 +73,69 @@ class Resize(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class Crop(keras.layers.Layer):
-    """The top left part of a map, with the height and width of another tensor: `(x, reference) -> x[:, :H, :W]`."""
+    """The top left part of a map of `stride` that covers an image `[B, H, W, 3]`: `(x, image) -> x[:, :h, :w]`.
+
+    h is H / `stride`, rounded up; w likewise.
+    """
+
+    def __init__(self, stride: int = 1, **kwargs: Any) -> None:
+        """`stride` is the number of pixels of the image from one point of the map to the next."""
+        super().__init__(**kwargs)
+        self.stride = stride
+
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        x, image = inputs
+        shape = tf.shape(image)
+        height, width = ((shape[axis] + self.stride - 1) // self.stride for axis in (1, 2))
+        return x[:, :height, :width]
+
+    def compute_output_shape(self, shapes: Any) -> tuple[int | None, ...]:
+        x, image = shapes
+        height, width = (None if n is None else -(-n // self.stride) for n in image[1:3])
+        return (x[0], height, width, x[3])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
+class Enlarge(keras.layers.Layer):
+    """Repeats each value of a map to the height and width of another tensor: `(x, reference) -> x` of its size.
+
+    `keras.layers.UpSampling2D` fails to export when sizes are known only when the model runs.
+    """
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         x, reference = inputs
-        shape = tf.shape(reference)
-        return x[:, : shape[1], : shape[2]]
+        return tf.image.resize(x, tf.shape(reference)[1:3], "nearest")
 
     def compute_output_shape(self, shapes: Any) -> tuple[int | None, ...]:
         x, reference = shapes
         return (x[0], reference[1], reference[2], x[3])
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
+class ExpDistances(keras.layers.Layer):
+    """Distances in pixels from any numbers: `unit` times e to the number. An error of the number is a relative one.
+
+    Numbers beyond `LARGEST` count as it, so that the distances stay finite.
+    """
+
+    LARGEST = 8.0  # 3,000 times the unit
+
+    def __init__(self, unit: float, **kwargs: Any) -> None:
+        """`unit` is the distance for the number 0, in pixels."""
+        super().__init__(**kwargs)
+        self.unit = unit
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return self.unit * tf.exp(tf.minimum(x, self.LARGEST))
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "unit": self.unit}
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")

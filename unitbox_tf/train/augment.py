@@ -209,15 +209,16 @@ def random_blur(
     return image, {**objects, "ignore": objects["ignore"] | tiny}
 
 
-def mosaic(images: tf.Tensor, objects: list[Objects]) -> tuple[tf.Tensor, Objects]:
-    """Four square images `[4, S, S, 3]` as the quarters of one `[2 S, 2 S, 3]`, with the objects of all."""
+def mosaic(
+    images: tf.Tensor, objects: list[Objects], rows: int
+) -> tuple[tf.Tensor, Objects]:
+    """Square images `[rows * rows, S, S, 3]` side by side in one `[rows * S, rows * S, 3]`, with the objects of all."""
     size = tf.shape(images)[1]
-    top = tf.concat([images[0], images[1]], axis=1)
-    bottom = tf.concat([images[2], images[3]], axis=1)
+    lines = [tf.concat(tf.unstack(images[r * rows : (r + 1) * rows]), axis=1) for r in range(rows)]
     step = tf.cast(size, tf.float32)
     moved = []
-    for quarter, part in enumerate(objects):
-        shift = tf.stack([quarter % 2 * step, quarter // 2 * step] * 2)
+    for index, part in enumerate(objects):
+        shift = tf.stack([index % rows * step, index // rows * step] * 2)
         moved.append({**part, "boxes": part["boxes"] + shift})
     merged = {name: tf.concat([part[name] for part in moved], axis=0) for name in moved[0]}
-    return tf.concat([top, bottom], axis=0), merged
+    return tf.concat(lines, axis=0), merged

@@ -196,6 +196,34 @@ class StoreRun(keras.callbacks.Callback):
             self.model.save(partial)
 
 
+class JudgeAverage(keras.callbacks.Callback):
+    """Puts the moving average of the weights in their place while an epoch is judged and stored.
+
+    It must come before the callbacks that do this. The optimizer then has the weights themselves.
+    """
+
+    def __init__(self, *, resumed: bool) -> None:
+        """`resumed` is True if the model has the weights of a stored run, which are the average."""
+        super().__init__()
+        self._shown = resumed
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._shown:
+            self._exchange()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._exchange()
+
+    def _exchange(self) -> None:
+        self._shown = not self._shown
+        inner = inner_optimizer(self.model.optimizer)
+        averages = inner._model_variables_moving_average
+        for variable, average in zip(self.model.trainable_variables, averages, strict=True):
+            value = variable.numpy()
+            variable.assign(average)
+            average.assign(value)
+
+
 class StopEarly(keras.callbacks.Callback):
     """Stops training when `patience` epochs in a row were not better. It must come after the callback that stores."""
 

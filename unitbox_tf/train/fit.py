@@ -22,6 +22,7 @@ from unitbox_tf.detect.transfer import Taken
 from unitbox_tf.problems import Problems
 from unitbox_tf.train import examples, pipeline, threshold
 from unitbox_tf.train.callbacks import (
+    JudgeAverage,
     StopEarly,
     StopOnNaN,
     StoreRun,
@@ -218,7 +219,9 @@ def _compile(model: keras.Model, config: Config, jit: bool | str) -> None:
     model.compile(
         optimizer(config.train),
         loss={
-            "confidence": keras.losses.BinaryCrossentropy(from_logits=True, reduction=reduction),
+            "confidence": losses.FocalLoss()
+            if config.loss.confidence_loss == "focal"
+            else keras.losses.BinaryCrossentropy(from_logits=True, reduction=reduction),
             "distances": distance_loss,
         },
         loss_weights={
@@ -323,8 +326,12 @@ def _batches(
 ) -> tuple[tf.data.Dataset, tf.data.Dataset]:
     """The batches for training, and the batches for the validation loss."""
     common: dict[str, Any] = {
-        "num_classes": len(config.model.class_names),
-        "equal_objects": config.loss.reduction == "object_mean",
+        "labels": pipeline.Labels(
+            len(config.model.class_names),
+            equal_objects=config.loss.reduction == "object_mean",
+            root_weights=config.loss.confidence_shares == "root",
+            stride=model.map_stride,
+        ),
         "padding": model.backbone.preprocessing.mean_colour,
         "batch_size": config.train.batch_size,
     }
@@ -353,7 +360,9 @@ def _callbacks(
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of this package. Callbacks that fill the logs come before those that read them."""
     logs = runs.Run(store.run).tensorboard
+    average = config.train.ema_momentum is not None
     return [
+        *([JudgeAverage(resumed=bool(store.history))] if average else []),
         store.freeze,
         ShowTraining(config, pictured, logs / "settings", epoch=len(store.history)),
         WeighByImages(len(judged.watched), config.train.batch_size),

@@ -80,14 +80,21 @@ def optimizer(settings: TrainConfig) -> keras.optimizers.Optimizer:
             warmup_target=rate if warmup_steps else None,
             warmup_steps=warmup_steps,
         )
+    common: dict[str, Any] = {"global_clipnorm": settings.clip_norm}
+    if settings.ema_momentum is not None:
+        common |= {"use_ema": True, "ema_momentum": settings.ema_momentum}
+    if settings.optimizer == "adamw":
+        chosen = keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay, **common)
+        chosen.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+        return chosen
     if settings.optimizer == "adam":
         adam = CountingAdam if settings.freeze_epochs else keras.optimizers.Adam
-        return adam(rate, global_clipnorm=settings.clip_norm)
+        return adam(rate, **common)
     return CoupledSGD(
         rate,
         momentum=settings.momentum,
         coupled_weight_decay=settings.weight_decay,
-        global_clipnorm=settings.clip_norm,
+        **common,
     )
 
 

@@ -7,6 +7,7 @@ Images are resized before heatmaps are painted, so that these are exact at the s
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,12 +19,21 @@ from unitbox_tf.records import Annotation
 from unitbox_tf.train import augment, reading, targets
 
 
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """How targets are encoded for a network and its losses; see `targets.encode`."""
+
+    num_classes: int
+    equal_objects: bool = False
+    root_weights: bool = False
+    stride: int = 1
+
+
 def training_dataset(
     examples: Sequence[Annotation] | tf.data.Dataset,
     data: DataConfig,
     *,
-    num_classes: int,
-    equal_objects: bool = False,
+    labels: Labels,
     padding: augment.Colour = augment.BLACK,
     batch_size: int,
     seed: int,
@@ -36,8 +46,7 @@ def training_dataset(
         examples: annotations, drawn in a random order that depends on `seed`; or a data set of elements
             as described by `reading.ELEMENT`, read in its own order, again and again.
         data: the settings of size, augmentation and labels.
-        num_classes: the number of the model's classes.
-        equal_objects: True gives each object the same weight in the distance loss, False each pixel.
+        labels: how the targets are encoded.
         padding: the colour beyond the border of an image: the `mean_colour` of the backbone.
         batch_size: the number of images in a batch.
         seed: the seed of order and augmentation.
@@ -53,17 +62,18 @@ def training_dataset(
 
     def changed(side: int, seed: int) -> tf.data.Dataset:
         if isinstance(examples, tf.data.Dataset):
-            images = reading.from_elements(examples, num_classes, problems=problems)
+            images = reading.from_elements(examples, labels.num_classes, problems=problems)
         else:
             images = reading.from_annotations(examples, shuffle=seed + start, problems=problems)
         return _changed(images.repeat(), data, side, padding, seed, start)
 
     shown = changed(size, seed)
     if data.mosaic:
-        four = _mosaics(changed((size + 1) // 2, seed + 1), size)
-        shares = [1 - data.mosaic, data.mosaic]
-        shown = tf.data.Dataset.sample_from_datasets([shown, four], shares, seed=seed + start)
-    return _batches(shown, data, size, num_classes, equal_objects, batch_size)
+        rows = data.mosaic_rows
+        mosaics = [_mosaics(changed(-(-size // n), seed + n - 1), size, n) for n in rows]
+        shares = [1 - data.mosaic, *[data.mosaic / len(rows)] * len(rows)]
+        shown = tf.data.Dataset.sample_from_datasets([shown, *mosaics], shares, seed=seed + start)
+    return _batches(shown, data, size, labels, batch_size)
 
 
 def validation_dataset(
@@ -71,8 +81,7 @@ def validation_dataset(
     data: DataConfig,
     *,
     size: int,
-    num_classes: int,
-    equal_objects: bool = False,
+    labels: Labels,
     padding: augment.Colour = augment.BLACK,
     batch_size: int,
     problems: Problems | None = None,
@@ -87,7 +96,7 @@ def validation_dataset(
     shown = images.map(
         lambda image, objects: augment.fit(image, objects, size, padding=padding), tf.data.AUTOTUNE
     )
-    return _batches(shown, data, size, num_classes, equal_objects, batch_size)
+    return _batches(shown, data, size, labels, batch_size)
 
 
 def _changed(
@@ -130,20 +139,21 @@ def _changed(
     return tf.data.Dataset.zip(counts, images).map(change, tf.data.AUTOTUNE)
 
 
-def _mosaics(quarters: tf.data.Dataset, size: int) -> tf.data.Dataset:
-    """Images of `size` x `size` pixels, each of the next four of `quarters`."""
+def _mosaics(parts: tf.data.Dataset, size: int, rows: int) -> tf.data.Dataset:
+    """Images of `size` x `size` pixels, each of the next `rows` x `rows` of `parts`."""
 
     def join(images: tf.Tensor, objects: augment.Objects) -> tuple[tf.Tensor, augment.Objects]:
-        each = [{name: value[i] for name, value in objects.items()} for i in range(4)]
-        return _cut(*augment.mosaic(images, each), size)
+        count = rows * rows
+        each = [{name: value[i] for name, value in objects.items()} for i in range(count)]
+        return _cut(*augment.mosaic(images, each, rows), size)
 
-    return quarters.ragged_batch(4, drop_remainder=True).map(join, tf.data.AUTOTUNE)
+    return parts.ragged_batch(rows * rows, drop_remainder=True).map(join, tf.data.AUTOTUNE)
 
 
 def _cut(
     image: tf.Tensor, objects: augment.Objects, size: int
 ) -> tuple[tf.Tensor, augment.Objects]:
-    """A mosaic of an odd size without its last row and column."""
+    """A mosaic that is too large without its last rows and columns."""
     image = tf.ensure_shape(image[:size, :size], [size, size, 3])
     return image, augment.clip_objects(objects, size, size)
 
@@ -152,8 +162,7 @@ def _batches(
     examples: tf.data.Dataset,
     data: DataConfig,
     size: int,
-    num_classes: int,
-    equal_objects: bool,
+    labels: Labels,
     batch_size: int,
 ) -> tf.data.Dataset:
     def encode(image: tf.Tensor, objects: augment.Objects) -> tuple[Any, ...]:
@@ -165,10 +174,9 @@ def _batches(
             objects["ignore"] | small,
             size,
             size,
-            num_classes=num_classes,
             region=data.region,
             positive_weight=data.positive_weight,
-            equal_objects=equal_objects,
+            **dataclasses.asdict(labels),
         )
         return image, heatmaps, weights
 

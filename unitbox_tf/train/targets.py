@@ -23,8 +23,10 @@ def encode(
     region: Region = "ellipse",
     positive_weight: float = 1.0,
     equal_objects: bool = False,
+    root_weights: bool = False,
+    stride: int = 1,
 ) -> tuple[Heatmaps, Heatmaps]:
-    """Heatmaps of an image of `height` x `width` pixels, and their weights.
+    """Heatmaps of an image of `height` x `width` pixels, and their weights, at points of distance `stride`.
 
     A pixel is positive if its centre lies in the region of an object: the ellipse inscribed in the box
     (figure 2), or the box itself. Where regions overlap, the smaller object owns the pixel, because it is
@@ -41,20 +43,25 @@ def encode(
         positive_weight: weight of positive pixels in the confidence loss. Other pixels have the weight 1.
         equal_objects: True makes the weights of each object in the distance loss add up to 1. False gives
             each pixel the weight 1.
+        root_weights: True divides the weights of an object's n pixels in the confidence loss by the root of
+            n, so that a large object counts more than a small one, but not by its area.
+        stride: pixels from one point of the maps to the next. An object smaller than that may own no point.
 
     Returns:
         Two dicts of `"confidence"` and `"distances"`. Targets: `[H, W, C]`, 1 if an object of that class
         owns the pixel, and `[H, W, 4]` `tblr` in pixels, 0 if no object owns it. Weights: `[H, W]` each,
-        0 at pixels that do not count.
+        0 at pixels that do not count. With a stride, H and W are divided by it and rounded up.
     """
-    points = box_ops.pixel_centres(height, width)
+    points = box_ops.map_points(height, width, stride)
     owner = _paint_owners(boxes, ignore, points, region)  # [H, W], -1 where nobody is
     index = tf.where(owner < 0, tf.shape(boxes)[0], owner)  # N stands for "nobody" from here on
     ignored = tf.gather(tf.concat([ignore, [False]], axis=0), index)
     counts = tf.cast((owner >= 0) & ~ignored, tf.float32)
+    shares = _shares(counts, index, tf.shape(boxes)[0] + 1)
+    positive = positive_weight * (tf.sqrt(shares) if root_weights else 1.0)
     weights = {
-        "confidence": tf.where(ignored, 0.0, tf.where(counts > 0, positive_weight, 1.0)),
-        "distances": _shares(counts, index, tf.shape(boxes)[0] + 1) if equal_objects else counts,
+        "confidence": tf.where(ignored, 0.0, tf.where(counts > 0, positive, 1.0)),
+        "distances": shares if equal_objects else counts,
     }
     return _values(boxes, classes, points, index, counts[..., None], num_classes), weights
 

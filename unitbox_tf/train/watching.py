@@ -140,25 +140,31 @@ def draw_batch(
     images, targets, weights = batch
     shown = []
     for index in range(min(count, len(images))):
-        boxes, classes = boxes_in_targets(**{name: map_[index] for name, map_ in targets.items()})
-        used = weights["confidence"][index].numpy()[..., None] > 0
+        maps = {name: map_[index] for name, map_ in targets.items()}
+        stride = -(-images.shape[1] // maps["confidence"].shape[0])
+        boxes, classes = boxes_in_targets(**maps, stride=stride)
         image = np.clip(images[index].numpy(), 0, 255)
+        used = weights["confidence"][index].numpy() > 0
+        used = used.repeat(stride, 0).repeat(stride, 1)[: image.shape[0], : image.shape[1], None]
         image = np.where(used, image, _UNUSED * image).astype(np.uint8)
         labels = [class_names[label] for label in classes] if len(class_names) > 1 else ()
         shown.append(visualize.draw_boxes(image, boxes, visualize.TRUTH_COLOUR, labels))
     return shown
 
 
-def boxes_in_targets(confidence: tf.Tensor, distances: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
+def boxes_in_targets(
+    confidence: tf.Tensor, distances: tf.Tensor, stride: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """The boxes `xyxy` `[N, 4]` and classes `[N]` of the objects in the targets of an image.
 
     Args:
         confidence: `[H, W, C]`, 1 at pixels of objects.
         distances: `tblr` `[H, W, 4]` of the box at these pixels.
+        stride: pixels from one point of these maps to the next.
     """
     values = confidence.numpy()
     positive = values.max(axis=-1) > 0
-    points = box_ops.pixel_centres(*positive.shape)
+    points = box_ops.pixel_centres(*positive.shape) * stride
     boxes = box_ops.distances_to_boxes(distances, points).numpy()[positive]
     classes = values[positive].argmax(axis=-1)
     # The pixels of an object agree, but for rounding.

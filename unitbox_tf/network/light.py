@@ -1,0 +1,77 @@
+"""A light backbone for CPUs: residual stages of plain 3x3 convolutions with few channels.
+
+Depthwise convolutions need fewer multiply-adds, but on CPUs, at these sizes, more time: see docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import keras
+
+from unitbox_tf.config import ModelConfig
+from unitbox_tf.network.backbones import Backbone, Preprocessing
+
+STEM = 16  # channels at stride 2
+STAGES = ((24, 1), (48, 2), (96, 2), (128, 2))  # channels and blocks, at strides 4, 8, 16 and 32
+
+
+def light(config: ModelConfig, seed: int = 0) -> Backbone:
+    """The backbone with random weights. `config.width` is a factor of all numbers of channels.
+
+    Raises:
+        ValueError: `config.weights` names weights; there are none.
+    """
+    if config.weights is not None:
+        raise ValueError(
+            f"weights={config.weights!r}: expected None with the backbone light, which starts from random weights"
+        )
+    seeds = keras.random.SeedGenerator(seed)
+
+    def convolve(x: keras.KerasTensor, channels: int, stride: int, name: str) -> keras.KerasTensor:
+        return convolution(x, channels, 3, stride, name, seeds)
+
+    image = keras.Input((None, None, 3), name="image")
+    x = keras.layers.ReLU(name="stem")(convolve(image, _scaled(STEM, config), 2, "stem_conv"))
+    for number, (channels, blocks) in enumerate(STAGES, 1):
+        for block in range(1, blocks + 1):
+            name, stride = f"stage{number}_block{block}", 2 if block == 1 else 1
+            y = convolve(x, _scaled(channels, config), stride, f"{name}_conv1")
+            y = keras.layers.ReLU(name=f"{name}_relu")(y)
+            y = convolve(y, _scaled(channels, config), 1, f"{name}_conv2")
+            if block == 1:
+                x = convolution(x, _scaled(channels, config), 1, 2, f"{name}_shortcut", seeds)
+            x = keras.layers.Add(name=f"{name}_add")([x, y])
+            x = keras.layers.ReLU(name=name)(x)
+    ends = {2 ** (n + 1): f"stage{n}_block{blocks}" for n, (_, blocks) in enumerate(STAGES, 1)}
+    return Backbone(
+        keras.Model(image, x, name="light"),
+        confidence=ends[8],
+        distances=ends[16],
+        stride=32,
+        preprocessing=Preprocessing("rgb", (127.5, 127.5, 127.5), 1 / 127.5),
+        pyramid=ends,
+    )
+
+
+def _scaled(channels: int, config: ModelConfig) -> int:
+    return max(1, round(channels * config.width))
+
+
+def convolution(
+    x: keras.KerasTensor,
+    channels: int,
+    size: int,
+    stride: int,
+    name: str,
+    seed: keras.random.SeedGenerator,
+) -> keras.KerasTensor:
+    """A convolution without bias and the batch normalisation after it, which exports fold into one convolution."""
+    x = keras.layers.Conv2D(
+        channels,
+        size,
+        stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=keras.initializers.HeNormal(seed=seed),
+        name=name,
+    )(x)
+    return keras.layers.BatchNormalization(momentum=0.99, epsilon=1e-3, name=f"{name}_bn")(x)

@@ -1,0 +1,93 @@
+"""A top-down path and heads at one fine map: features of all strides in one map, one box at each of its points.
+
+    strides 4 │ 8 │ 16 │ 32 of the backbone ─ 1x1 conv each
+    32 ─ up ─ + 16 ─ up ─ + 8 ─ up ─ + 4 ─ 3x3 convs ─┬─ conv ─ Crop ─▶ confidence [B, h, w, C], logits
+                                                       └─ conv ─ ExpDistances ─ Crop ─▶ distances [B, h, w, 4], pixels
+
+There is one map, so objects of all sizes have one place. This is still UnitBox: no levels and no anchors.
+Source of the path: Lin et al., Feature Pyramid Networks, CVPR 2017; here only its finest map has heads.
+"""
+
+from __future__ import annotations
+
+import math
+
+import keras
+
+from unitbox_tf.network import backbones, layers
+from unitbox_tf.network.heatmaps import HEADS, PREPROCESS
+from unitbox_tf.network.light import convolution
+
+PRIOR = 0.01  # confidence before training, which keeps a focal loss from exploding (RetinaNet, 4.1)
+
+
+def heatmaps(
+    image: keras.KerasTensor,
+    backbone: backbones.Backbone,
+    num_classes: int,
+    *,
+    map_stride: int,
+    channels: int,
+    initial_box_size: float,
+    head_stddev: float,
+    seed: int,
+) -> dict[str, keras.KerasTensor]:
+    """`confidence` `[B, h, w, C]`, logits, and `distances` `[B, h, w, 4]` in pixels of `image` `[B, H, W, 3]`.
+
+    h is H / `map_stride`, rounded up; w likewise. Point (i, j) of the maps is at `((j + .5) * map_stride,
+    (i + .5) * map_stride)` in the image. `config.ModelConfig` explains the settings.
+
+    Raises:
+        ValueError: the backbone has no map of this stride.
+    """
+    if map_stride not in backbone.pyramid:
+        raise ValueError(
+            f"map_stride: expected one of {list(backbone.pyramid)}, strides of the backbone. Received: {map_stride}"
+        )
+    given = backbone.preprocessing
+    padded = layers.Preprocess(
+        stride=backbone.stride,
+        channels=given.channels,
+        mean=given.mean,
+        scale=given.scale,
+        name=PREPROCESS,
+        dtype="float32",
+    )(image)
+    strides = [stride for stride in backbone.pyramid if stride >= map_stride]
+    taps = [backbone.pyramid[stride] for stride in strides]
+    features = backbone.features(taps, "backbone")(padded)
+    seeds = keras.random.SeedGenerator(seed)
+    x = None
+    for stride, feature in zip(reversed(strides), reversed(features), strict=True):
+        lateral = convolution(feature, channels, 1, 1, f"lateral{stride}", seeds)
+        if x is not None:
+            larger = layers.Enlarge(name=f"enlarge{stride}")([x, lateral])
+            lateral = keras.layers.Add(name=f"merge{stride}")([lateral, larger])
+        x = keras.layers.ReLU(name=f"merged{stride}")(lateral)
+    for number in (1, 2):
+        x = convolution(x, channels, 3, 1, f"tower{number}", seeds)
+        x = keras.layers.ReLU(name=f"tower{number}_relu")(x)
+
+    initializer = keras.initializers.RandomNormal(stddev=head_stddev, seed=seed)
+    confidence = keras.layers.Conv2D(
+        num_classes,
+        3,
+        padding="same",
+        kernel_initializer=initializer,
+        bias_initializer=keras.initializers.Constant(-math.log(1 / PRIOR - 1)),
+        name=HEADS[0],
+        dtype="float32",
+    )(x)
+    confidence = layers.Crop(map_stride, name="confidence", dtype="float32")([confidence, image])
+    y = keras.layers.Conv2D(
+        4,
+        3,
+        padding="same",
+        kernel_initializer=initializer.clone(),
+        name=HEADS[1],
+        dtype="float32",
+    )(x)
+    y = layers.Crop(map_stride, name="distances_crop", dtype="float32")([y, image])
+    unit = initial_box_size / 2 or 2.0 * map_stride
+    distances = layers.ExpDistances(unit, name="distances", dtype="float32")(y)
+    return {"confidence": confidence, "distances": distances}
