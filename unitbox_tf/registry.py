@@ -89,6 +89,11 @@ BACKBONES = Registry(
     {
         "vgg16": "unitbox_tf.network.backbones:vgg16",
         "light": "unitbox_tf.network.light:light",
+        "mobilenet_v3_small": "unitbox_tf.network.applications:MOBILENET_V3_SMALL",
+        "mobilenet_v3_large": "unitbox_tf.network.applications:MOBILENET_V3_LARGE",
+        "efficientnet_v2_b0": "unitbox_tf.network.applications:EFFICIENTNET_V2_B0",
+        "convnext_tiny": "unitbox_tf.network.applications:CONVNEXT_TINY",
+        "resnet50": "unitbox_tf.network.applications:RESNET50",
     },
 )
 # A `formats.Format`.

@@ -135,36 +135,29 @@ _VGG_PYRAMID = {
     16: "block5_conv3",
     32: "block5_pool",
 }
-# The ImageNet weights expect BGR, from which this mean is subtracted.
-_VGG_PREPROCESSING = Preprocessing("bgr", (103.939, 116.779, 123.68))
+_VGG_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions
+_FILES = {"VGG16": " (vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5)"}
+# The ImageNet weights of VGG and ResNet expect BGR, from which this mean is subtracted, as Caffe had it.
+CAFFE = Preprocessing("bgr", (103.939, 116.779, 123.68))
 
 
 def vgg16(config: ModelConfig, seed: int = 0) -> Backbone:
     """VGG-16 without its fully connected layers (Simonyan and Zisserman, 2015), the paper's backbone.
 
+    `config.width` is a factor of all numbers of channels; only the width 1 has ImageNet weights.
+
     Raises:
         ValueError: `config.weights` are not available or do not fit.
     """
-    weights = config.weights
-    if weights not in (None, "imagenet") and not Path(str(weights)).is_file():
+    if config.width == 1:
+        model = application("VGG16", config.weights)
+    elif config.weights is None:
+        model = _narrow_vgg16(config.width)
+    else:
         raise ValueError(
-            f"weights={weights!r}: no such file. Expected None, 'imagenet' or a weights file of "
-            "keras.applications.VGG16 without its top (vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5)."
+            f"weights={config.weights!r}: expected None with a width of {config.width}: the weights are those of width 1"
         )
-    try:
-        model = keras.applications.VGG16(
-            include_top=False, weights=weights, input_shape=(None, None, 3)
-        )
-    except Exception as error:  # Keras raises a bare Exception when a download fails
-        if weights == "imagenet":
-            raise ValueError(
-                f"The ImageNet weights of VGG-16 could not be downloaded ({error}). Without network, get the file "
-                "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 elsewhere and name it as weights (--weights)."
-            ) from error
-        raise ValueError(
-            f"weights={weights!r}: expected the weights of keras.applications.VGG16 without its top: {error}"
-        ) from error
-    if weights is None:
+    if config.weights is None:
         # Keras uses Glorot's initialisation for VGG-16, with which 13 layers do not train.
         convolutions = [layer for layer in model.layers if layer.weights]
         for index, layer in enumerate(convolutions):
@@ -174,6 +167,51 @@ def vgg16(config: ModelConfig, seed: int = 0) -> Backbone:
         confidence=_VGG_CONFIDENCE[config.confidence_tap],
         distances=_VGG_DISTANCES[config.distances_tap],
         stride=32,  # of the last pooling
-        preprocessing=_VGG_PREPROCESSING,
+        preprocessing=CAFFE,
         pyramid=_VGG_PYRAMID,
     )
+
+
+def _narrow_vgg16(width: float) -> keras.Model:
+    image = x = keras.Input((None, None, 3))
+    for block, (channels, convolutions) in enumerate(_VGG_BLOCKS, 1):
+        for number in range(1, convolutions + 1):
+            x = keras.layers.Conv2D(
+                max(1, round(width * channels)),
+                3,
+                padding="same",
+                activation="relu",
+                name=f"block{block}_conv{number}",
+            )(x)
+        x = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
+    return keras.Model(image, x, name="vgg16")
+
+
+def application(name: str, weights: str | None, **options: Any) -> keras.Model:
+    """A network of `keras.applications` without its top, for images of any size.
+
+    Args:
+        name: its class, such as "VGG16".
+        weights: None for random ones, "imagenet" to download them, or the path of a weights file.
+        options: further arguments of the class.
+
+    Raises:
+        ValueError: the weights are not available or do not fit.
+    """
+    if weights not in (None, "imagenet") and not Path(str(weights)).is_file():
+        raise ValueError(
+            f"weights={weights!r}: no such file. Expected None, 'imagenet' or a weights file of "
+            f"keras.applications.{name} without its top{_FILES.get(name, '')}."
+        )
+    build = getattr(keras.applications, name)
+    try:
+        return build(include_top=False, weights=weights, input_shape=(None, None, 3), **options)
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        if weights == "imagenet":
+            raise ValueError(
+                f"The ImageNet weights of {name} could not be downloaded ({error}). Without network, get the file"
+                f"{_FILES.get(name, '')} elsewhere and name it as weights (--weights)."
+            ) from error
+        raise ValueError(
+            f"weights={weights!r}: expected the weights of keras.applications.{name} without its top: {error}"
+        ) from error
