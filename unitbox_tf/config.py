@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -310,6 +311,12 @@ class TrainConfig(Settings):
     run: str | None = setting(
         None, "name of the run's folder; None makes one of preset, date and time", file_name()
     )
+
+    def __post_init__(self) -> None:
+        """Checks each field. A `Path` as `init` stays one in the text: "./faces" is no published name."""
+        if isinstance(self.init, os.PathLike):
+            object.__setattr__(self, "init", os.path.join(os.curdir, self.init))
+        super().__post_init__()
 
     def together(self) -> Held:
         """Conditions between fields."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from unitbox_tf import config as configs
-from unitbox_tf import files
+from unitbox_tf import files, spelling
 from unitbox_tf.config import Config
 from unitbox_tf.problems import PROBLEMS_FILE
 
@@ -38,8 +39,8 @@ class Run:
     folder: Path
 
     @classmethod
-    def find(cls, name: str | Path) -> Run:
-        """The run in the folder `name`, or the published detector of that name."""
+    def find(cls, name: str | os.PathLike[str]) -> Run:
+        """The run in the folder `name`, or the published detector of that name; see `find`."""
         return cls(find(name))
 
     @property
@@ -223,11 +224,28 @@ class Run:
             return [(name.split(" ", 1)[1], content[name].astype(np.float32)) for name in content]
 
 
-def find(name: str | Path) -> Path:
-    """The path `name` if it exists. If it does not, the folder of the published detector `name`, if there is one."""
+def find(name: str | os.PathLike[str]) -> Path:
+    """The path of a detector. It need not exist.
+
+    A text without a slash and without a suffix is the name of a published detector, and never a path: a folder that
+    lies in the working folder by chance, or that somebody put there, does not take the place of a published
+    detector. A `Path` is always a path.
+
+    Raises:
+        ValueError: a text looks like a name, and no detector of this name is published.
+    """
+    if not isinstance(name, str):
+        return Path(name)
+    looks_like_name = not {"/", os.sep, os.altsep} & set(name) and name not in ("", ".", "..")
+    if looks_like_name and Run(FOLDER / name).weights.is_file():
+        return FOLDER / name
     path = Path(name)
-    if not path.exists() and len(path.parts) == 1 and Run(FOLDER / path).weights.is_file():
-        return FOLDER / path
+    if looks_like_name and not path.suffix:
+        there = f". A file or folder of this name is here: write ./{name}" if path.exists() else ""
+        raise ValueError(
+            f"unknown detector {name!r}.{spelling.resembling(name, names())} Expected a published name or a path; "
+            f"a text without a slash and without a suffix is a name, and {published()}{there}"
+        )
     return path
 
 
@@ -245,7 +263,7 @@ def published() -> str:
     return f"no published detector is installed: {FOLDER} has none"
 
 
-def digest(model: str | Path) -> str:
+def digest(model: str | os.PathLike[str]) -> str:
     """SHA-256 of the weights of a run or of a published detector, or of an exported file or folder."""
     run = Run.find(model)
     return run.digest() if run.exists else files.digest(run.folder)

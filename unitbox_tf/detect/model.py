@@ -116,11 +116,12 @@ class UnitBox(keras.Model):
         )
 
     @classmethod
-    def from_preset(cls, name: str | Path, **decode: Any) -> UnitBox:
+    def from_preset(cls, name: str | os.PathLike[str], **decode: Any) -> UnitBox:
         """A trained detector: a published one by its name ("faces"), or the best weights of a run's folder.
 
         Args:
-            name: the name of a published detector, or the folder.
+            name: the name of a published detector, or the path of the folder or of a `.keras` file. A text without
+                a slash and without a suffix is a name, see `load`.
             decode: fields of `DecodeConfig` to change.
 
         Raises:
@@ -137,11 +138,11 @@ class UnitBox(keras.Model):
         model.load_run(run)
         return model
 
-    def load_run(self, run: runs.Run | str | Path, *, last: bool = False) -> None:
+    def load_run(self, run: runs.Run | str | os.PathLike[str], *, last: bool = False) -> None:
         """Takes the weights of a run or of a published detector with the same network.
 
         Args:
-            run: the folder of the run, or a published name.
+            run: the path of the run's folder, or a published name.
             last: takes the weights of the last epoch, not of the best one.
 
         Raises:
@@ -159,7 +160,7 @@ class UnitBox(keras.Model):
                 f"{path}: expected the weights of the model that the configuration describes: {error}"
             ) from error
 
-    def start_from(self, detector: UnitBox | str | Path) -> transfer.Taken:
+    def start_from(self, detector: UnitBox | str | os.PathLike[str]) -> transfer.Taken:
         """Takes the weights that fit from another detector, which may have other classes.
 
         These are the backbone, the confidence head of each class that has the same name there, and the
@@ -264,7 +265,9 @@ def _open_keras(path: Path) -> UnitBox:
     return model
 
 
-def publish(run: str | Path, folder: str | Path, *, last: bool = False, **decode: Any) -> runs.Run:
+def publish(
+    run: str | os.PathLike[str], folder: str | Path, *, last: bool = False, **decode: Any
+) -> runs.Run:
     """Publishes a run as a detector: its weights in half precision, their checksum and its configuration.
 
     People write the model card, `README.md` in the folder, themselves: data and their licence, metrics, and

@@ -40,8 +40,9 @@ class Format:
         save: a function `(model, path, card, *, decode)` that writes a detector. `model` is a Keras model
             with the attributes `class_names`, `decode` and `backbone`, `card` is the text of a model card,
             and `decode` replaces the model's settings of decoding.
-        open: opens a path, and returns `Exported`. Raises `ValueError` if this package did not write the
-            file, and `ImportError` if a library is not installed.
+        open: a function `(path, *, trust)` that opens a path, and returns `Exported`. Raises `ValueError` if this
+            package did not write the file, and `ImportError` if a library is not installed. `trust` is True if the
+            user trusts whoever made the file; a format whose files are no programs does without it.
         engine: the library, a name in `Decoder.engines`, that runs the decoder of the files.
         marker: the name of a file in each folder of this format.
         calibrated: True if `save` also takes `calibration`: RGB images uint8 `[H, W, 3]`.
@@ -50,7 +51,7 @@ class Format:
     name: str
     suffix: str
     save: Callable[..., None]
-    open: Callable[[Path], Exported]
+    open: Callable[..., Exported]
     engine: str = "tensorflow"
     marker: str = ""
     calibrated: bool = False
@@ -158,7 +159,7 @@ def _opened(model: Any) -> tuple[UnitBox, str]:
     from unitbox_tf.detect.model import UnitBox
 
     if isinstance(model, str | os.PathLike):
-        run = runs.Run.find(Path(model))
+        run = runs.Run.find(model)
         model = UnitBox.from_preset(run.folder)
         if run.exists:
             return model, run.card()
@@ -184,8 +185,10 @@ def _read(pictures: Sequence[inputs.Picture], problems: Problems | None) -> Iter
             problems.add(images.UNDECODABLE, name, message)
 
 
-def open_exported(path: Path) -> Exported | None:
+def open_exported(path: Path, *, trust: bool = False) -> Exported | None:
     """The exported detector in `path`, a file or a folder of any format; None if it is neither.
+
+    `trust` is that of `loading.load`.
 
     Raises:
         ValueError: `path` has such a format, but this package did not write it.
@@ -194,7 +197,7 @@ def open_exported(path: Path) -> Exported | None:
     for name in registry.FORMATS:
         format: Format = registry.FORMATS[name]
         if format.is_at(path):
-            return format.open(path)
+            return format.open(path, trust=trust)
     return None
 
 

@@ -143,7 +143,7 @@ def _with_files(model: bytes, inside: dict[str, str]) -> bytes:
     return content.getvalue()
 
 
-def open(path: Path) -> Exported:
+def open(path: Path, *, trust: bool = False) -> Exported:
     """Opens a file that `save` wrote; see `formats.open_exported` for errors."""
     try:
         with zipfile.ZipFile(path) as content:

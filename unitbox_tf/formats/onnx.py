@@ -125,7 +125,7 @@ def _weights(new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
     return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
 
 
-def open(path: Path) -> Exported:
+def open(path: Path, *, trust: bool = False) -> Exported:
     """Opens a file that `save` wrote; see `formats.open_exported` for errors."""
     onnxruntime = optional.load("onnxruntime", "onnx", f"{path}: opening it")
     try:

@@ -141,7 +141,7 @@ def _varint(value: int) -> bytes:
     return bytes([*groups, value])
 
 
-def open(path: Path) -> Exported:
+def open(path: Path, *, trust: bool = False) -> Exported:
     """Opens a folder that `save` wrote; see `formats.open_exported` for errors."""
     import tensorflow as tf
 
