@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from unitbox_tf import registry
+from unitbox_tf import files, registry
+from unitbox_tf.limits import MAX_CLASS_NAME, MAX_CLASSES, MAX_CONFIG_BYTES, TooLarge
 from unitbox_tf.settings import (
     Settings,
     above,
@@ -159,7 +160,7 @@ class ModelConfig(Settings):
         (),
         "name of each class of the detector; classes of the data are matched by name, in any order. None given: "
         "the classes of the training data",
-        each(one_line(), different=True),
+        each(one_line(MAX_CLASS_NAME), different=True, most=MAX_CLASSES),
     )
     backbone: str = setting("vgg16", "network that the heads stand on", names=registry.BACKBONES)
     weights: str | None = setting(
@@ -398,21 +399,38 @@ class Config(Settings):
             ValueError: the text is no JSON, or a group or field is unknown or has an unusable value.
                 `where` names the file.
         """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}:{error.lineno}: not valid JSON: {error.msg}") from error
-        config: Config = from_dict(cls, values, where)
+        config: Config = from_dict(cls, parse(text, where), where)
         return config
 
 
 def load(path: str | Path) -> Config:
     """The configuration in the file `path`; raises `ValueError` that names the file if it cannot be used."""
-    path = Path(path)
+    return Config.from_json(decoded(files.read(path, MAX_CONFIG_BYTES), str(path)), str(path))
+
+
+def decoded(content: bytes, where: str) -> str:
+    """The text of a file; raises `ValueError` that begins with `where` if it is not UTF-8."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: expected JSON in UTF-8, which these bytes are not: {error}"
+            f"{where}: expected JSON in UTF-8, which these bytes are not: {error}"
         ) from error
-    return Config.from_json(text, str(path))
+
+
+def parse(text: str, where: str) -> Any:
+    """The value in a JSON text, which may come from anybody; raises `ValueError` that begins with `where`."""
+    if len(text) > MAX_CONFIG_BYTES:
+        raise TooLarge(
+            f"{where}: expected at most {MAX_CONFIG_BYTES:,} characters of JSON. Received: {len(text):,}"
+        )
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}:{error.lineno}: not valid JSON: {error.msg}") from error
+    except RecursionError:
+        raise ValueError(
+            f"{where}: not usable JSON: lists or objects are nested too deep"
+        ) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ValueError(f"{where}: not usable JSON: {error}") from error

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from unitbox_tf import config as configs
-from unitbox_tf import files, spelling
+from unitbox_tf import files, spelling, weights_files
 from unitbox_tf.config import Config
+from unitbox_tf.limits import MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES
 from unitbox_tf.problems import PROBLEMS_FILE
 
 KERAS_SUFFIX = ".keras"  # of files of `keras.Model.save`
@@ -187,8 +188,9 @@ class Run:
             weights: the weights in the order of the model, each with its name.
 
         Raises:
-            ValueError: a weight is not finite in half precision.
+            ValueError: a weight is not finite, or not in half precision.
         """
+        weights_files.check_finite(self.weights, dict(weights))
         arrays = {
             f"{number:03} {name}": _half(name, values)
             for number, (name, values) in enumerate(weights)
@@ -205,23 +207,28 @@ class Run:
         files.write(self.weights_digest, text)
         files.write(self.config_file, config.to_json())
 
-    def read_weights(self) -> list[tuple[str, np.ndarray]]:
-        """Names and float32 values of the weights of a published detector, in the order of the model.
+    def read_weights(self, limit: int = MAX_WEIGHTS_BYTES) -> dict[str, np.ndarray]:
+        """The weights of a published detector, as they are stored, by name, in the order of the model.
+
+        Args:
+            limit: the largest size of the file, in bytes.
 
         Raises:
-            ValueError: the file is not the one that was published.
+            ValueError: the file is not the one that was published, or holds something else than arrays of numbers.
         """
         path, digest = self.weights, self.weights_digest
-        expected = digest.read_text(encoding="ascii").split()[:1] if digest.is_file() else []
+        expected = []
+        if digest.is_file():
+            expected = files.read(digest, MAX_CONFIG_BYTES).decode("ascii", "replace").split()[:1]
         received = files.digest(path)
         if expected != [received]:
-            stated = expected[0] if expected else "none"
+            stated = expected[0][:80] if expected else "none"
             raise ValueError(
                 f"{path}: expected the SHA-256 in {digest.name}, {stated}. Received: {received}. The file is "
                 "damaged or another; get it again"
             )
-        with np.load(path) as content:
-            return [(name.split(" ", 1)[1], content[name].astype(np.float32)) for name in content]
+        stored = weights_files.read_npz(path, limit)
+        return {name.partition(" ")[2]: values for name, values in stored.items()}
 
 
 def find(name: str | os.PathLike[str]) -> Path:

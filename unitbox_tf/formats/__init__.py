@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unitbox_tf import config as configs
 from unitbox_tf import images, inputs, registry, runs, settings
-from unitbox_tf.config import Config, DecodeConfig
+from unitbox_tf.config import DecodeConfig, ModelConfig
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Detections
 
@@ -232,9 +233,21 @@ def description(class_names: Sequence[str], decode: DecodeConfig, card: str) -> 
 def described(
     path: Path, class_names: str | bytes, decode: str | bytes
 ) -> tuple[tuple[str, ...], DecodeConfig]:
-    """Class names and settings from the texts that `description` made for the file `path`."""
-    inside = json.dumps({"decode": json.loads(decode)})
-    return tuple(json.loads(class_names)), Config.from_json(inside, str(path)).decode
+    """Class names and settings from the texts that `description` made for the file `path`.
+
+    Raises:
+        ValueError: a text is not what `description` writes. The message begins with `path`.
+    """
+    names = configs.parse(_text(class_names, path), f"{path}: {CLASS_NAMES}")
+    values = configs.parse(_text(decode, path), f"{path}: {DECODE_CONFIG}")
+    checked: ModelConfig = settings.from_dict(ModelConfig, {"class_names": names}, str(path))
+    if not checked.class_names:
+        raise ValueError(f"{path}: {CLASS_NAMES}: expected the name of each class. Received: none")
+    return checked.class_names, settings.from_dict(DecodeConfig, values, f"{path}: decode")
+
+
+def _text(content: str | bytes, path: Path) -> str:
+    return content if isinstance(content, str) else configs.decoded(content, str(path))
 
 
 def foreign(path: Path, kind: str, error: Exception) -> ValueError:
