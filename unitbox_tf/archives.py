@@ -61,11 +61,15 @@ def read(path: str | Path, limit: int, is_known: Callable[[str], bool]) -> dict[
             there twice.
         OSError: the file cannot be read.
     """
-    content = files.read(path, limit)
+    return members(path, files.read(path, limit), is_known)
+
+
+def members(path: str | Path, content: bytes, is_known: Callable[[str], bool]) -> dict[str, bytes]:
+    """Does the same for the bytes of a file. `path` is its name in messages."""
     with reading(path, "a zip archive"), zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = archive.infolist()
-        _check(path, members, len(content), is_known)
-        return {member.filename: archive.read(member) for member in members}
+        found = archive.infolist()
+        _check(path, found, len(content), is_known)
+        return {member.filename: archive.read(member) for member in found}
 
 
 def _check(

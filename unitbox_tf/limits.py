@@ -13,6 +13,7 @@ MAX_DETECTIONS = 10_000  # in an image
 MAX_SIDE = 8192  # of an image as the network is shown it, in pixels, at the largest scale
 MAX_SCALES = 16  # at which the network is shown an image
 MAX_WEIGHTS_BYTES = 2 << 30  # of a file with the weights of a network, or with a network
+MAX_TENSOR_ELEMENTS = 1 << 30  # of a map or of weights in a LiteRT file
 MAX_GRAPH_BYTES = 16 << 20  # of the graph of a SavedModel, without its weights
 MAX_CONFIG_BYTES = (
     4 << 20

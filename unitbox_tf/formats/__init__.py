@@ -19,6 +19,7 @@ import numpy as np
 
 from unitbox_tf import config as configs
 from unitbox_tf import images, inputs, registry, runs, settings
+from unitbox_tf.archives import Unusable
 from unitbox_tf.config import DecodeConfig, ModelConfig
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Detections
@@ -250,6 +251,7 @@ def _text(content: str | bytes, path: Path) -> str:
     return content if isinstance(content, str) else configs.decoded(content, str(path))
 
 
-def foreign(path: Path, kind: str, error: Exception) -> ValueError:
+def foreign(path: Path, kind: str, why: object) -> ValueError:
     """The error for a file that has the format but was not written by this package."""
-    return ValueError(f"{path}: {kind}, but not exported by unitbox_tf: {error}")
+    reason = str(why).removeprefix(f"{path}: ")
+    return Unusable(f"{path}: {kind}, but not exported by unitbox_tf: {reason}")
