@@ -97,7 +97,8 @@ def _fault(member: zipfile.ZipInfo, *, known: bool, twice: bool) -> str:
     kind = (
         member.external_attr >> 28
     )  # of a file of Unix, in the upper bits; 0 if the writer states none
-    if not known or kind not in (0, 8):
+    outside = member.filename.startswith(("/", "\\")) or ".." in member.filename.split("/")
+    if not known or outside or kind not in (0, 8):
         return "such files do not belong there"
     if member.flag_bits & 1:
         return "expected no encryption"

@@ -160,7 +160,8 @@ def open(path: Path, *, trust: bool = False) -> Exported:
     names, decode = formats.described(path, inside[CLASS_NAMES], inside[DECODE_CONFIG])
     preprocessing = _preprocessing(path, inside[PREPROCESSING])
     opened = interpreter(path, content)
-    shapes = sorted(len(o["shape"]) and int(o["shape"][-1]) for o in opened.get_output_details())
+    with archives.reading(path, "a LiteRT file"):
+        shapes = sorted(int(each["shape"][-1]) for each in opened.get_output_details())
     if shapes != sorted([len(names), 4]):
         why = f"its outputs have {shapes} channels for {len(names)} classes"
         raise formats.foreign(path, "a LiteRT file", why)
