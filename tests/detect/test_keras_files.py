@@ -125,9 +125,8 @@ def test_a_class_that_the_program_has_registered_is_made(tmp_path):
             return 2 * x
 
     one = tiny_models.model()
-    changed = keras.Sequential(
-        [keras.Input((None, None, 3)), *one.backbone.model.layers[1:], Doubled(name="end")]
-    )
+    inside = one.backbone.model
+    changed = keras.Model(inside.input, Doubled(name="end")(inside.output))
     own = type(one.backbone)(changed, confidence="pool", distances="end", stride=2)
     unitbox_tf.UnitBox(own, ("cat",)).save(tmp_path / "model.keras")
     assert keras_files.open_model(tmp_path / "model.keras").class_names == ("cat",)
@@ -164,7 +163,6 @@ def test_a_network_that_is_larger_than_its_weights_is_not_made(change, saved, tm
         (lambda d: d["config"].update(class_names=[str(i) for i in range(10_001)]), "expected a"),
         (lambda d: d["config"]["decode"].update(score_threshold=2), "score_threshold: expected a"),
         (lambda d: d["config"].pop("backbone"), "expected a Keras file of a UnitBox model"),
-        (lambda d: d["config"].update(own=1), "expected a Keras file of a UnitBox model"),
         (lambda d: d.update(config=None), "expected a Keras file of a UnitBox model"),
     ],
 )  # fmt: skip
@@ -178,7 +176,7 @@ def test_another_configuration_is_refused(change, message, saved, tmp_path):
         return json.dumps(changed if is_whole else described).encode()
 
     path = tiny_models.rewrite(saved, edit, tmp_path / "model.keras")
-    with pytest.raises(ValueError, match=rf"model\.keras: {message}"):
+    with pytest.raises(ValueError, match=rf"model\.keras: .*{message}"):
         unitbox_tf.load(path)
 
 

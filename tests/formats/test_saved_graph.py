@@ -6,6 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework import node_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 import unitbox_tf
@@ -23,6 +24,12 @@ def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "detector"
     saved_model.save(tiny_models.model(), path, "a card")
     return path
+
+
+@pytest.fixture
+def graph(saved):
+    [graph] = read(saved).meta_graphs
+    return graph
 
 
 @pytest.fixture
@@ -132,11 +139,11 @@ def test_a_folder_beside_the_images_does_not_take_the_place_of_a_published_name(
 
 
 def test_trust_on_the_command_line(copy, tmp_path, capsys):
-    edit(copy, lambda graph: add(graph, "Asin", T=tf.float32))
+    edit(copy, lambda graph: add(graph, "OnesLike", T=tf.int32))
     (tmp_path / "a.png").write_bytes(synthetic.draw(0).image)
     arguments = ["detect", str(copy), str(tmp_path / "a.png"), "--output", str(tmp_path / "found")]
     assert cli.main(arguments) == 1
-    assert "it contains the operation Asin" in capsys.readouterr().err
+    assert "it contains the operation OnesLike" in capsys.readouterr().err
     assert cli.main([*arguments, "--trust"]) == 0
 
 
@@ -153,18 +160,18 @@ def add(graph, op, **types):
         node.attr[name].type = tf.as_dtype(dtype).as_datatype_enum
 
 
-@pytest.mark.parametrize(
-    "op",
-    """
+OTHERS = """
     WriteFile ReadFile MatchingFiles PyFunc PyFuncStateless EagerPyFunc SaveV2 Save RestoreV2 Restore
     InitializeTableFromTextFileV2 HashTableV2 PrintV2 Print CreateSummaryFileWriter TFRecordDataset TextLineReaderV2
     DebugIdentityV2 AssignVariableOp VarHandleOp RemoteCall SymbolicGradient Batch TPUExecute OurOwnOperation
-    """.split(),
-)
-def test_another_operation_in_a_function_is_refused_by_name(op, copy):
-    edit(copy, lambda graph: add(graph, op))
-    with pytest.raises(Unusable, match=f"it contains the operation {op}"):
-        saved_graph.check(copy)
+    """
+
+
+@pytest.mark.parametrize("op", OTHERS.split())
+def test_another_operation_in_a_function_is_refused_by_name(op, tmp_path):
+    node = node_def_pb2.NodeDef(name="evil", op=op)
+    with pytest.raises(Unusable, match=f"it contains the operation {op}.*{TRUST}"):
+        saved_graph._check_nodes(tmp_path, [node], saved_graph.OPERATIONS, set())
 
 
 def outside(graph):
@@ -257,7 +264,7 @@ def handle(graph):
     constant(graph).dtype = tf.resource.as_datatype_enum
 
 
-def two_graphs(graph):
+def two_tags(graph):
     graph.meta_info_def.tags.append("gpu")
 
 
@@ -311,7 +318,7 @@ def code_for_restoring(graph):
 
 
 def registered_saver(graph):
-    graph.object_graph_def.nodes[0].registered_saver.name = "a"
+    graph.object_graph_def.nodes[0].registered_saver = "a"
 
 
 def large_weights(graph):
@@ -336,11 +343,11 @@ def large_weights(graph):
         (session, "it has calls with the setting"),
         (executor, "it has calls with an executor of their own"),
         (long_constant, "it has a constant of 1000000000000 elements"),
-        (long_constant_in_a_function, "it has a constant of 1000000000000"),
+        (long_constant_in_a_function, "it has a constant of [0-9]{13} elements"),
         (constant_of_unknown_size, "it has a constant of -"),
         (handle, "it has a constant that is no numbers and no text"),
-        (two_graphs, "it has 1 graphs, or other tags"),
-        (form_of_tensorflow_1, "it has the form of TensorFlow 1"),
+        (two_tags, "it has other tags than 'serve'"),
+        (form_of_tensorflow_1, "or the form of TensorFlow 1"),
         (asset, "it names files or collections"),
         (collection, "it names files or collections"),
         (other_input, "its signature images has other inputs or outputs"),
@@ -356,18 +363,17 @@ def large_weights(graph):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_whatever_is_not_ours_is_refused(change, message, copy):
-    edit(copy, change)
-    with pytest.raises(
-        Unusable, match=rf"detector: expected a SavedModel that .*{message}.*{TRUST}"
-    ):
-        saved_graph.check(copy)
+def test_whatever_is_not_ours_is_refused(change, message, saved, graph):
+    change(graph)
+    message = rf"detector: expected a SavedModel that .*{message}.*{TRUST}"
+    with pytest.raises(Unusable, match=message):
+        saved_graph.check_graph(saved, graph)
 
 
-def test_weights_that_the_files_do_not_hold_are_refused(copy):
-    edit(copy, large_weights)
+def test_weights_that_the_files_do_not_hold_are_refused(saved, graph):
+    large_weights(graph)
     with pytest.raises(Unusable, match=r"detector: expected weights of 8 shapes"):
-        saved_graph.check(copy)
+        saved_graph.check_graph(saved, graph)
 
 
 def test_weights_of_another_model_are_refused(copy, tmp_path):
@@ -376,7 +382,7 @@ def test_weights_of_another_model_are_refused(copy, tmp_path):
     for suffix in (".index", ".data-00000-of-00001"):
         shutil.copy(written + suffix, copy / f"variables/variables{suffix}")
     saved_graph.write_digests(copy)
-    with pytest.raises(Unusable, match=r"expected weights of 8 shapes.* Received: 2 arrays"):
+    with pytest.raises(Unusable, match=r"expected weights of 8 shapes.* Received: 1 arrays"):
         saved_graph.check(copy)
 
 
@@ -460,11 +466,20 @@ def test_a_file_without_digest_is_told(copy):
     assert len(unitbox_tf.load(copy, trust=True)(tiny_models.IMAGE)) > 0
 
 
+def test_two_graphs_are_refused(copy):
+    stored = read(copy)
+    stored.meta_graphs.add()
+    (copy / saved_graph.GRAPH_FILE).write_bytes(stored.SerializeToString())
+    saved_graph.write_digests(copy)
+    with pytest.raises(Unusable, match="it has 2 graphs"):
+        saved_graph.check(copy)
+
+
 def test_damaged_graphs_are_our_error(copy):
     random, errors = np.random.default_rng(2), []
     for name in ("saved_model.pb", "variables/variables.index"):
         content = (copy / name).read_bytes()
-        for _ in range(10):
+        for _ in range(8):
             (copy / name).write_bytes(tiny_models.mutated(content, random))
             saved_graph.write_digests(copy)
             try:
@@ -472,5 +487,5 @@ def test_damaged_graphs_are_our_error(copy):
             except Unusable as error:
                 errors.append(str(error))
         (copy / name).write_bytes(content)
-    assert len(errors) > 10
+    assert len(errors) > 8
     assert all(error.startswith(str(copy)) and "\n" not in error for error in errors)

@@ -13,8 +13,8 @@ from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.network.backbones import Backbone
 
-DECODE = DecodeConfig(max_side=64, score_threshold=0.4, scales=(0.5, 1.0), largest_object=30.0)
-IMAGE = np.full((40, 50, 3), 120, np.uint8)
+DECODE = DecodeConfig(max_side=64, score_threshold=0.1, scales=(0.5, 1.0), largest_object=30.0)
+IMAGE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
 
 
 def model() -> UnitBox:

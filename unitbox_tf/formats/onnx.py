@@ -136,7 +136,13 @@ def open(path: Path, *, trust: bool = False) -> Exported:
         quiet = onnxruntime.SessionOptions()
         quiet.log_severity_level = 4  # no warning about inputs with defaults, which are intended
         quiet.add_session_config_entry("session.load_model_format", "ONNX")
-        session = onnxruntime.InferenceSession(content, quiet, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            content,
+            quiet,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # it would print errors, and try again
+            read_config_from_model=0,
+        )
         metadata = session.get_modelmeta().custom_metadata_map
         try:
             texts = metadata[CLASS_NAMES], metadata[DECODE_CONFIG]

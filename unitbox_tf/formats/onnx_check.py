@@ -54,6 +54,9 @@ def check(path: Path, content: bytes) -> None:
                 raise Unusable(
                     f"{path}: expected an ONNX file. Received: one that is nested too deep or too long"
                 )
+            is_part = number in inside or number == _DOMAIN_FIELD.get(kind)
+            if is_part and isinstance(value, int):
+                raise _broken(path)
             if number in _REFUSED.get(kind, {}) and value != 0:  # the default may be written, too
                 what = _REFUSED[kind][number]
                 raise Unusable(

@@ -112,11 +112,15 @@ def check(folder: Path) -> None:
     """Raises `Unusable`, which says why, if a folder is not what the module describes. Nothing of it is run."""
     _check_files(folder)
     check_digests(folder)
-    graph = _read_graph(folder)
+    check_graph(folder, _read_graph(folder))
+
+
+def check_graph(folder: Path, graph: Any) -> None:
+    """Does the part of `check` that looks at the graph, a `MetaGraphDef`, and at the sizes of its weights."""
     with archives.reading(folder, "a SavedModel"):
         _check_signatures(folder, graph)
-        _check_operations(folder, graph)
         _check_objects(folder, graph)
+        _check_operations(folder, graph)
         _check_weights(folder, graph)
 
 
@@ -155,7 +159,9 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 def write_digests(folder: Path) -> None:
     """Writes `DIGESTS` into a new export, as `sha256sum --check` reads it in the folder."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path != folder / DIGESTS
+    )
     lines = [f"{files.digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths]
     (folder / DIGESTS).write_text("".join(lines), encoding="utf-8")
 
@@ -202,15 +208,15 @@ def _read_graph(folder: Path) -> Any:
     with archives.reading(path, "a SavedModel"):
         stored.ParseFromString(files.read(path, MAX_GRAPH_BYTES))
     graphs = stored.meta_graphs
-    if len(graphs) != 1 or list(graphs[0].meta_info_def.tags) != ["serve"]:
-        raise _foreign(folder, f"it has {len(graphs)} graphs, or other tags than 'serve'")
-    if not graphs[0].HasField("object_graph_def"):
-        raise _foreign(folder, "it has the form of TensorFlow 1")
+    if len(graphs) != 1:
+        raise _foreign(folder, f"it has {len(graphs)} graphs")
     return graphs[0]
 
 
 def _check_signatures(folder: Path, graph: Any) -> None:
     """The names and types of inputs and outputs, as `saved_model.save` describes them."""
+    if list(graph.meta_info_def.tags) != ["serve"] or not graph.HasField("object_graph_def"):
+        raise _foreign(folder, "it has other tags than 'serve', or the form of TensorFlow 1")
     received = {
         name: (_types(signature.inputs), _types(signature.outputs))
         for name, signature in graph.signature_def.items()
@@ -278,11 +284,14 @@ def _check_nodes(
         if node.op not in allowed:
             raise _foreign(folder, f"it contains the operation {node.op[:100]}")
         for value in node.attr.values():
-            for function in (value.func, *value.list.func):
-                if function.name and (function.name not in callable_ or function.attr):
-                    raise _foreign(folder, f"it calls the function {function.name[:100]}")
-            for tensor in (value.tensor, *value.list.tensor):
-                _check_constant(folder, tensor)
+            kind = value.WhichOneof("value")
+            if kind in ("func", "list"):
+                for function in (value.func, *value.list.func):
+                    if function.name and (function.name not in callable_ or function.attr):
+                        raise _foreign(folder, f"it calls the function {function.name[:100]}")
+            if kind in ("tensor", "list"):
+                for tensor in (value.tensor, *value.list.tensor):
+                    _check_constant(folder, tensor)
         _check_call(folder, node)
 
 
