@@ -16,6 +16,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from unitbox_tf import image_formats
+from unitbox_tf.limits import MAX_PIXELS
 
 ORIENTATION_TAG = 0x0112
 MOST_PARTS = 20_000  # segments or chunks of a file; a longer loop would block a server
@@ -52,7 +53,7 @@ Found = tuple[
 ]  # EXIF and XMP, empty where there is none; True if the file is cut off
 
 
-def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+def decode_image(encoded: tf.Tensor, max_pixels: int | tf.Tensor = MAX_PIXELS) -> tf.Tensor:
     """The RGB image uint8 `[H, W, 3]` in an encoded image, as displayed.
 
     It decodes JPEG, PNG, BMP with 24 bits a pixel and without compression, GIF whose first frame covers
@@ -72,9 +73,9 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
 
 
 @functools.cache
-def decoder() -> Callable[[tf.Tensor], tf.Tensor]:
+def decoder() -> Callable[[tf.Tensor, int | tf.Tensor], tf.Tensor]:
     """`decode_image`, traced once: graphs that use it have it as a function."""
-    signature = [tf.TensorSpec([], tf.string)]
+    signature = [tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)]
     return tf.function(decode_image, input_signature=signature, autograph=False)
 
 
