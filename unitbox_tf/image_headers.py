@@ -27,7 +27,7 @@ MOST_NUMBERS = 1 << 20  # in the entries of a TIFF or EXIF
 MOST_DIRECTORIES = 16  # in a TIFF or EXIF
 EXIF_START = b"Exif\0\0"
 XMP_START = b"http://ns.adobe.com/xap/1.0/\0"
-_MOST_STARTS = 16  # times `EXIF_START` at the start of EXIF; some programs write it twice
+MOST_STARTS = 16  # times `EXIF_START` at the start of EXIF; some programs write it twice
 _TIFF_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)  # bytes by type
 _IS_NUMBER = (
     3,
@@ -218,7 +218,8 @@ def _webp(file: BinaryIO) -> Size:
 
 def webp_metadata(file: BinaryIO) -> dict[str, bytes]:
     """The first EXIF and XMP of a WebP, as Pillow names them: "exif" and "xmp"."""
-    names, found = {b"EXIF": "exif", b"XMP ": "xmp"}, {}
+    names = {b"EXIF": "exif", b"XMP ": "xmp"}
+    found: dict[str, bytes] = {}
     for kind, start, length in _webp_chunks(file):
         if kind in names:
             found.setdefault(names[kind], _at(file, start, length))
@@ -253,8 +254,8 @@ def _webp_size(kind: bytes, content: bytes) -> Size:
 
 def check_exif(exif: bytes) -> None:
     """Raises `TooLarge` if reading EXIF would take far more memory than it has bytes."""
-    if exif.startswith(EXIF_START * _MOST_STARTS):
-        raise _too_many("starts of EXIF", _MOST_STARTS)
+    if exif.startswith(EXIF_START * MOST_STARTS):
+        raise _too_many("starts of EXIF", MOST_STARTS)
     while exif.startswith(EXIF_START):
         exif = exif[len(EXIF_START) :]
     if exif[:2] in (b"II", b"MM"):

@@ -274,7 +274,7 @@ def _webp_header(file: BinaryIO, stated: image_headers.Size) -> _Header:
     if not stated.height * stated.width:
         raise ValueError("no size in the header")
     holder = Image.new("L", (1, 1))
-    holder.info |= image_headers.webp_metadata(file)
+    holder.info.update(image_headers.webp_metadata(file))
     return _Header(*stated, _orientation(holder))
 
 
