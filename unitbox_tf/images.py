@@ -64,7 +64,7 @@ _NO_MEMORY = "memory does not suffice for an image of {} x {} pixels"
 
 
 @functools.cache
-def _decoder() -> Any:
+def graph_decoder() -> Any:
     """`image_graph.decode_turned`, traced once."""
     import tensorflow as tf
 
@@ -108,7 +108,7 @@ def decode_photo(encoded: bytes, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     if kind not in ("JPEG", "PNG") or header.height * header.width > TENSORFLOW_PIXELS:
         return tf.constant(decode_with_pillow(encoded, max_pixels=max_pixels))
     try:
-        return _decoder()(encoded, header.orientation)
+        return graph_decoder()(encoded, header.orientation)
     except tf.errors.ResourceExhaustedError as error:
         raise MemoryError(_NO_MEMORY.format(*header.size[::-1])) from error
     except tf.errors.OpError as error:

@@ -3,9 +3,9 @@
     python -m tests.fuzz.images --inputs 100000 --seed 1 [--output FOLDER]
 
 Each input goes three ways: decoded by TensorFlow, by Pillow, and as a PIL image. Every eighth also goes through the
-graph of exports, which takes as long as all others together. The contract: an error of ours, or detections inside the image; no crash, no hang, and no memory above the bound. Inputs
-that break it are written into the folder, with the reason in their names. The network is tiny, since it does not
-matter here.
+graph of exports, which takes as long as all others together. The contract: an error of ours, or detections inside
+the image; no crash, no hang, and no memory above the bound. Inputs that break it are written into the folder, with
+the reason in their names. The network is tiny, since it does not matter here.
 """
 
 import argparse
