@@ -332,8 +332,8 @@ def large_weights(graph):
     ("change", "message"),
     [
         (outside, "it contains the operation WriteFile"),
-        (call_of_the_saver, "it calls the function __inference__traced_save"),
-        (call_of_the_saver_in_a_list, "it calls the function __inference__traced_save"),
+        (call_of_the_saver, "it calls the function __inference__traced_"),
+        (call_of_the_saver_in_a_list, "it calls the function __inference__traced_"),
         (call_of_an_operation, "it calls the function WriteFile"),
         (saver_with_the_name_of_an_operation, "it has a function with the name Identity"),
         (saver_that_is_offered, "it offers functions that write files"),
