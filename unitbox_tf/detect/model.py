@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from unitbox_tf import inputs, registry, runs, settings
+from unitbox_tf import checkpoints, inputs, registry, runs, settings
 from unitbox_tf.config import DecodeConfig, ModelConfig
 from unitbox_tf.detect import transfer
 from unitbox_tf.network import backbones, heatmaps
@@ -142,22 +142,33 @@ class UnitBox(keras.Model):
 
         Args:
             run: the folder of the run, or a published name.
-            last: takes the weights of the last epoch, not of the best one.
+            last: takes the weights of the newest checkpoint, not those of the best epoch.
 
         Raises:
-            ValueError: it has no weights, or the weights belong to another network.
+            ValueError: it has no weights, they are damaged, or the weights belong to another network.
         """
         run = run if isinstance(run, runs.Run) else runs.Run.find(run)
         if run.weights.is_file():
             self._set_weights(run)
             return
         path = run.weights_of_training(last=last)
+        if path.suffix == checkpoints.SUFFIX:
+            self._take_checkpoint(path.parent)
+            return
         try:
             self.load_weights(path)
         except (ValueError, OSError) as error:
             raise ValueError(
                 f"{path}: expected the weights of the model that the configuration describes: {error}"
             ) from error
+
+    def _take_checkpoint(self, folder: Path) -> None:
+        """Takes the weights of the newest whole checkpoint in `folder`, which has one."""
+        expected = {"model": [checkpoints.Spec.of(variable) for variable in self.variables]}
+        found = checkpoints.read_newest(folder, expected)
+        values = found.groups["model"] if found else []
+        for variable, value in zip(self.variables, values, strict=True):
+            variable.assign(value)
 
     def start_from(self, detector: UnitBox | str | Path) -> transfer.Taken:
         """Takes the weights that fit from another detector, which may have other classes.
@@ -273,7 +284,7 @@ def publish(run: str | Path, folder: str | Path, *, last: bool = False, **decode
     Args:
         run: the folder of the run.
         folder: the folder to write. Its name becomes the name of the detector.
-        last: takes the weights of the last epoch, not of the best one.
+        last: takes the weights of the newest checkpoint, not those of the best epoch.
         decode: fields of `DecodeConfig` to change.
 
     Raises:
