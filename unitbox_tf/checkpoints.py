@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import struct
 import zipfile
@@ -34,6 +35,7 @@ _DAMAGE = (
     EOFError,
     NotImplementedError,
     RuntimeError,
+    TypeError,
     OverflowError,
     struct.error,
     zipfile.BadZipFile,
@@ -186,10 +188,13 @@ def _spec(archive: zipfile.ZipFile, name: str) -> Spec:
         if np.lib.format.read_magic(part) != (1, 0):
             raise ValueError(f"{name} has another version")
         shape, _, dtype = np.lib.format.read_array_header_1_0(part)
-    return Spec(name.split(" ", 1)[1].removesuffix(".npy"), shape, dtype.name)
+    return Spec(name.split(" ", 1)[-1].removesuffix(".npy"), shape, dtype.name)
 
 
 def _values(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    spec = _spec(archive, name)
+    if math.prod(spec.shape) * np.dtype(spec.dtype).itemsize > archive.getinfo(name).file_size:
+        raise ValueError(f"{name} has fewer values than its shape {spec.shape}")
     with archive.open(name) as part:
         values: np.ndarray = np.lib.format.read_array(part, allow_pickle=False)
     return values
