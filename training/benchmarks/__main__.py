@@ -7,6 +7,7 @@
     python -m training.benchmarks shards [FORMAT:PATH#SPLIT] [--data FOLDER]
     python -m training.benchmarks serving SAVED_MODEL IMAGE
     python -m training.benchmarks parity MODEL FORMAT:PATH#SPLIT --calibration IMAGES --output FOLDER
+    python -m training.benchmarks endurance [--steps 10000]
     python -m training.benchmarks plot_losses [--output FOLDER]
 
 Variants take turns in a changing order, so that other programs on the machine slow all of them alike. A
@@ -30,6 +31,8 @@ serving: first call and later calls of an exported SavedModel, with and without 
 see serving.py.
 
 parity: boxes, scores, size and time of each export format beside the detector in Python; see parity.py.
+
+endurance: memory, open files and threads over many tiny steps of training; see endurance.py.
 
 plot_losses: the images of docs/losses.md; nothing is measured.
 """
@@ -85,7 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     shards.add_argument("--count", type=int, default=1000, help="files of random bytes")
     shards.add_argument("--kilobytes", type=int, default=300, help="of each of these files")
 
-    for each in (losses, shards, *_add_data(add)):
+    endurance = add("endurance", "endurance:benchmark", 1, "many tiny steps of training")
+    endurance.add_argument("--steps", type=int, default=10_000, help="in all")
+    endurance.add_argument("--epochs", type=int, default=20, help="in which they are taken")
+    endurance.add_argument("--folder", type=Path, help="of the run; default: a temporary one")
+
+    for each in (losses, shards, endurance, *_add_data(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
 

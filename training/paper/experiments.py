@@ -127,6 +127,8 @@ def _train(run: Path, config: Config) -> None:
     try:
         fit.fit(config, resume=run if (run / CONFIG).is_file() else None)
     except state.Diverged as error:  # a result, too
+        run.mkdir(parents=True, exist_ok=True)  # gone where nothing was stored
+        files.write(run / CONFIG, config.to_json())
         files.write(run / DIVERGED, f"{error}\n")
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unitbox_tf import images, inputs, registry, runs, settings
+from unitbox_tf import files, images, inputs, registry, runs, settings
 from unitbox_tf.config import Config, DecodeConfig
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Detections
@@ -120,6 +120,7 @@ def export(
     check_decoder(options["decode"], chosen)
     if pictures:
         options["calibration"] = _read(pictures, problems)
+    files.remove_abandoned(path)
     chosen.save(opened, path, card, **options)
     return path
 

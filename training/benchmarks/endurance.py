@@ -1,0 +1,107 @@
+"""Many tiny steps of training in one process: memory, open files, threads and temporary files must stay as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from unitbox_tf import registry
+from unitbox_tf.config import Config
+from unitbox_tf.network.backbones import Backbone, Preprocessing
+from unitbox_tf.presets import PRESETS
+from unitbox_tf.train import fit
+
+NARROW = "narrow"  # a backbone of two layers
+
+
+def benchmark(steps: int, epochs: int, folder: Path | None, rounds: int) -> dict[str, Any]:
+    """Trains a network of a few hundred weights, and prints the facts of the process after each epoch.
+
+    Args:
+        steps: the number of steps in all.
+        epochs: the number of epochs in which they are taken.
+        folder: the folder for the run; None takes a temporary one.
+        rounds: not used: one run is one measurement.
+
+    Returns:
+        `epochs`: the facts after each epoch; `growth`: the memory at the end as a share of that after the
+        first half.
+    """
+    del rounds
+    registry.BACKBONES.register(NARROW, _narrow)
+    facts = Facts()
+    with tempfile.TemporaryDirectory() as temporary:
+        output = folder or Path(temporary)
+        fit.fit(_config(output, steps // epochs, epochs), callbacks=[facts])
+    middle, last = (facts.found[number]["memory"] for number in (len(facts.found) // 2, -1))
+    growth = last / middle - 1
+    print(f"memory at the end against the middle: {growth:+.2%}")
+    return {"epochs": facts.found, "growth": growth}
+
+
+class Facts(keras.callbacks.Callback):
+    """Collects the facts of the process after each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[dict[str, Any]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds the facts, and prints them."""
+        self.found.append({"epoch": epoch + 1, **process()})
+        print(self.found[-1], flush=True)
+
+
+def process() -> dict[str, Any]:
+    """Resident memory and its peak in MB, open files, threads, children and temporary files of this process."""
+    status = dict(
+        line.split(":", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines()
+    )
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text("utf-8").split()
+    return {
+        "memory": int(status["VmRSS"].split()[0]) / 1024,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "open_files": len(list(Path("/proc/self/fd").iterdir())),
+        "threads": int(status["Threads"]),
+        "children": len(children),
+        "seconds": round(time.monotonic(), 1),
+    }
+
+
+def _narrow(config: Any, seed: int = 0) -> Backbone:
+    image = keras.Input((None, None, 3))
+    options = {"strides": 2, "padding": "same", "activation": "relu"}
+    first = keras.layers.Conv2D(4, 3, name="first", **options)(image)
+    second = keras.layers.Conv2D(6, 3, name="second", **options)(first)
+    model = keras.Model(image, second, name=NARROW)
+    colours = Preprocessing("bgr", (10.0, 20.0, 30.0), 0.5)
+    return Backbone(model, confidence="first", distances="second", stride=4, preprocessing=colours)
+
+
+def _config(output: Path, steps: int, epochs: int) -> Config:
+    smoke = PRESETS["smoke"]
+    data: dict[str, Any] = {
+        "train_sources": ("synthetic:#0-40",),
+        "validation_sources": ("synthetic:#100-104",),
+    }
+    train: dict[str, Any] = {
+        "steps_per_epoch": steps,
+        "epochs": epochs,
+        "batch_size": 2,
+        "precision": "float32",
+        "checkpoint_minutes": 0.2,
+    }
+    return dataclasses.replace(
+        smoke,
+        model=dataclasses.replace(smoke.model, class_names=("object",), backbone=NARROW),
+        data=dataclasses.replace(smoke.data, image_size=32, mosaic=0.3, flip=True, **data),
+        train=dataclasses.replace(smoke.train, output=str(output), run="endurance", **train),
+        decode=dataclasses.replace(smoke.decode, max_side=32, max_detections=20),
+    )
