@@ -88,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     shards.add_argument("--count", type=int, default=1000, help="files of random bytes")
     shards.add_argument("--kilobytes", type=int, default=300, help="of each of these files")
 
-    endurance = add("endurance", "endurance:benchmark", 1, "many tiny steps of training")
+    endurance = commands.add_parser("endurance", help="many tiny steps of training")
+    endurance.set_defaults(function="training.benchmarks.endurance:benchmark")
     endurance.add_argument("--steps", type=int, default=10_000, help="in all")
     endurance.add_argument("--epochs", type=int, default=20, help="in which they are taken")
     endurance.add_argument("--folder", type=Path, help="of the run; default: a temporary one")

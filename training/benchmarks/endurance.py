@@ -1,4 +1,4 @@
-"""Many tiny steps of training in one process: memory, open files, threads and temporary files must stay as they are."""
+"""Many tiny steps of training in one process: memory, open files and threads must stay as they are."""
 
 from __future__ import annotations
 
@@ -21,20 +21,18 @@ from unitbox_tf.train import fit
 NARROW = "narrow"  # a backbone of two layers
 
 
-def benchmark(steps: int, epochs: int, folder: Path | None, rounds: int) -> dict[str, Any]:
+def benchmark(steps: int, epochs: int, folder: Path | None) -> dict[str, Any]:
     """Trains a network of a few hundred weights, and prints the facts of the process after each epoch.
 
     Args:
         steps: the number of steps in all.
         epochs: the number of epochs in which they are taken.
         folder: the folder for the run; None takes a temporary one.
-        rounds: not used: one run is one measurement.
 
     Returns:
-        `epochs`: the facts after each epoch; `growth`: the memory at the end as a share of that after the
-        first half.
+        `epochs`: the facts after each epoch; `growth`: how much more memory is taken at the end than after
+        half of the epochs, as a share.
     """
-    del rounds
     registry.BACKBONES.register(NARROW, _narrow)
     facts = Facts()
     with tempfile.TemporaryDirectory() as temporary:
@@ -60,7 +58,7 @@ class Facts(keras.callbacks.Callback):
 
 
 def process() -> dict[str, Any]:
-    """Resident memory and its peak in MB, open files, threads, children and temporary files of this process."""
+    """Resident memory and its peak in MB, open files, threads and children of this process, and the time in seconds."""
     status = dict(
         line.split(":", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines()
     )
