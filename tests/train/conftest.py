@@ -27,9 +27,12 @@ def small_model():
 
 def _two_layers(config, seed=0):
     image = keras.Input((None, None, 3))
-    first = keras.layers.Conv2D(4, 3, 2, padding="same", activation="relu", name="first")(image)
-    second = keras.layers.Conv2D(6, 3, 2, padding="same", activation="relu", name="second")(first)
-    model = keras.Model(image, second, name="two_layers")
+    options = {"padding": "same", "activation": "relu"}
+    start = [keras.initializers.GlorotUniform(seed + number) for number in range(2)]
+    first = keras.layers.Conv2D(4, 3, 2, name="first", kernel_initializer=start[0], **options)
+    second = keras.layers.Conv2D(6, 3, 2, name="second", kernel_initializer=start[1], **options)
+    first_map = first(image)
+    model = keras.Model(image, second(first_map), name="two_layers")
     colours = Preprocessing("bgr", (10.0, 20.0, 30.0), 0.5)
     return Backbone(model, confidence="first", distances="second", stride=4, preprocessing=colours)
 
