@@ -22,7 +22,7 @@ NARROW = "narrow"  # a backbone of two layers
 
 
 def benchmark(steps: int, epochs: int, folder: Path | None) -> dict[str, Any]:
-    """Trains a network of a few hundred weights, and prints the facts of the process after each epoch.
+    """Trains a network of a few hundred weights, and prints facts of the process 20 times.
 
     Args:
         steps: the number of steps in all.
@@ -30,31 +30,35 @@ def benchmark(steps: int, epochs: int, folder: Path | None) -> dict[str, Any]:
         folder: the folder for the run; None takes a temporary one.
 
     Returns:
-        `epochs`: the facts after each epoch; `growth`: how much more memory is taken at the end than after
-        half of the epochs, as a share.
+        `process`: the facts; `growth`: how much more memory is taken at the end than after half of the steps, as
+        a share.
     """
     registry.BACKBONES.register(NARROW, _narrow)
-    facts = Facts()
+    facts = Facts(max(1, steps // 20))
     with tempfile.TemporaryDirectory() as temporary:
         output = folder or Path(temporary)
         fit.fit(_config(output, steps // epochs, epochs), callbacks=[facts])
     middle, last = (facts.found[number]["memory"] for number in (len(facts.found) // 2, -1))
     growth = last / middle - 1
     print(f"memory at the end against the middle: {growth:+.2%}")
-    return {"epochs": facts.found, "growth": growth}
+    return {"process": facts.found, "growth": growth}
 
 
 class Facts(keras.callbacks.Callback):
-    """Collects the facts of the process after each epoch."""
+    """Collects the facts of the process after so many steps, again and again."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: int) -> None:
         super().__init__()
         self.found: list[dict[str, Any]] = []
+        self._every = every
+        self._steps = 0
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds the facts, and prints them."""
-        self.found.append({"epoch": epoch + 1, **process()})
-        print(self.found[-1], flush=True)
+        self._steps += 1
+        if self._steps % self._every == 0:
+            self.found.append({"steps": self._steps, **process()})
+            print(self.found[-1], flush=True)
 
 
 def process() -> dict[str, Any]:
