@@ -1,109 +1,125 @@
-"""Many tiny steps of training in one process: memory, open files and threads must stay as they are."""
+"""Detects thousands of times in images of changing sizes: memory, traced functions, and threads.
+
+Each image is encoded, so that decoding is part of a call. Memory is the resident memory of the process at the end of
+the warm-up and of the whole run. Threads share one detector, and must find what one thread finds.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import resource
-import tempfile
-import time
+import concurrent.futures
+import ctypes
+import functools
+import gc
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
+import numpy as np
+import tensorflow as tf
 
-from unitbox_tf import registry
-from unitbox_tf.config import Config
-from unitbox_tf.network.backbones import Backbone, Preprocessing
-from unitbox_tf.presets import PRESETS
-from unitbox_tf.train import fit
+from unitbox_tf import images
+from unitbox_tf.config import DecodeConfig
+from unitbox_tf.detect import graph, padding
+from unitbox_tf.detect.detector import Detector
+from unitbox_tf.detect.model import UnitBox
+from unitbox_tf.progress import Progress
+from unitbox_tf.records import Detections
 
-NARROW = "narrow"  # a backbone of two layers
+SIZES = 400  # of images, all different
+LONGEST = 400  # px; the longest side of an image
+THREADS = 8
 
 
-def benchmark(steps: int, epochs: int, folder: Path | None) -> dict[str, Any]:
-    """Trains a network of a few hundred weights, and prints facts of the process 20 times.
+def tiny_network(shown: tf.Tensor, training: bool) -> graph.Outputs:
+    """Heatmaps that depend on the image, at no cost: bright pixels are objects."""
+    grey = tf.reduce_mean(shown, axis=-1, keepdims=True)
+    return {"confidence": grey / 16 - 8, "distances": tf.tile(grey / 16, [1, 1, 1, 4])}
+
+
+def benchmark(model: str | None, *, calls: int) -> dict[str, Any]:
+    """Prints and returns the figures.
 
     Args:
-        steps: the number of steps in all.
-        epochs: the number of epochs in which they are taken.
-        folder: the folder for the run; None takes a temporary one.
-
-    Returns:
-        `process`: the facts; `growth`: how much more memory is taken at the end than after half of the steps, as
-        a share.
+        model: folder of a run, or a published name; None takes a network that costs no time.
+        calls: number of detections.
     """
-    registry.BACKBONES.register(NARROW, _narrow)
-    facts = Facts(max(1, steps // 20))
-    with tempfile.TemporaryDirectory() as temporary:
-        output = folder or Path(temporary)
-        fit.fit(_config(output, steps // epochs, epochs), callbacks=[facts])
-    middle, last = (facts.found[number]["memory"] for number in (len(facts.found) // 2, -1))
-    growth = last / middle - 1
-    print(f"memory at the end against the middle: {growth:+.2%}")
-    return {"process": facts.found, "growth": growth}
+    found = measure(model, calls)
+    for name, value in found.items():
+        print(f"{name}: {value}")
+    return found
 
 
-class Facts(keras.callbacks.Callback):
-    """Collects the facts of the process after so many steps, again and again."""
+def measure(model: str | None, calls: int) -> dict[str, Any]:
+    """The figures of `calls` detections, of which the first fifth is the warm-up."""
+    network: Any = UnitBox.from_preset(model) if model else tiny_network
+    decode = network.decode if model else DecodeConfig(max_side=64)
+    module = graph.InferenceModule(network, decode)
 
-    def __init__(self, every: int) -> None:
-        super().__init__()
-        self.found: list[dict[str, Any]] = []
-        self._every = every
-        self._steps = 0
+    def detect(image: np.ndarray) -> Detections:
+        return padding.unpad(module.detect_images(image[None]), [image.shape[:2]])[0]
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds the facts, and prints them."""
-        self._steps += 1
-        if self._steps % self._every == 0:
-            self.found.append({"steps": self._steps, **process()})
-            print(self.found[-1], flush=True)
-
-
-def process() -> dict[str, Any]:
-    """Resident memory and its peak in MB, open files, threads and children of this process, and the time in seconds."""
-    status = dict(
-        line.split(":", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines()
-    )
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text("utf-8").split()
+    detector = Detector(detect, ("object",), decode)
+    photos = pictures(SIZES, LONGEST)
+    warm_up, before = calls // 5, 0
+    for call in Progress(range(calls), "detecting", calls):
+        detector(photos[call % len(photos)])
+        if call == warm_up:
+            before = resident()
+    after = resident()
+    chosen = photos[: max(THREADS, min(len(photos), calls // 10))]
     return {
-        "memory": int(status["VmRSS"].split()[0]) / 1024,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "open_files": len(list(Path("/proc/self/fd").iterdir())),
-        "threads": int(status["Threads"]),
-        "children": len(children),
-        "seconds": round(time.monotonic(), 1),
+        "calls": calls,
+        "sizes": len(photos),
+        "memory_after_warm_up_mb": round(before / 2**20, 1),
+        "memory_at_end_mb": round(after / 2**20, 1),
+        "growth_percent": round(100 * (after / before - 1), 2),
+        "traces": traces(module),
+        "threads_differ": differences(detector, chosen),
     }
 
 
-def _narrow(config: Any, seed: int = 0) -> Backbone:
-    image = keras.Input((None, None, 3))
-    options = {"strides": 2, "padding": "same", "activation": "relu"}
-    first = keras.layers.Conv2D(4, 3, name="first", **options)(image)
-    second = keras.layers.Conv2D(6, 3, name="second", **options)(first)
-    model = keras.Model(image, second, name=NARROW)
-    colours = Preprocessing("bgr", (10.0, 20.0, 30.0), 0.5)
-    return Backbone(model, confidence="first", distances="second", stride=4, preprocessing=colours)
+def pictures(count: int, longest: int) -> list[bytes]:
+    """Encoded images of different sizes, by turns as JPEG and PNG: grey, with bright rectangles."""
+    random = np.random.default_rng(0)
+    found = []
+    for index in range(count):
+        height, width = random.integers(8, longest, 2)
+        image = np.full((height, width, 3), 60, np.uint8)
+        for _ in range(3):
+            top, left = random.integers(height), random.integers(width)
+            image[top : top + height // 4, left : left + width // 4] = random.integers(100, 256, 3)
+        encode = tf.io.encode_jpeg if index % 2 else tf.io.encode_png
+        found.append(encode(image).numpy())
+    return found
 
 
-def _config(output: Path, steps: int, epochs: int) -> Config:
-    smoke = PRESETS["smoke"]
-    data: dict[str, Any] = {
-        "train_sources": ("synthetic:#0-40",),
-        "validation_sources": ("synthetic:#100-104",),
+def traces(module: graph.InferenceModule) -> dict[str, int]:
+    """How often TensorFlow has traced each function that a detection calls."""
+    functions = {
+        "detect_images": module.detect_images,
+        "heatmaps_at": module.heatmaps_at,
+        "decode": images.graph_decoder(),
     }
-    train: dict[str, Any] = {
-        "steps_per_epoch": steps,
-        "epochs": epochs,
-        "batch_size": 2,
-        "precision": "float32",
-        "checkpoint_minutes": 0.2,
-    }
-    return dataclasses.replace(
-        smoke,
-        model=dataclasses.replace(smoke.model, class_names=("object",), backbone=NARROW),
-        data=dataclasses.replace(smoke.data, image_size=32, mosaic=0.3, flip=True, **data),
-        train=dataclasses.replace(smoke.train, output=str(output), run="endurance", **train),
-        decode=dataclasses.replace(smoke.decode, max_side=32, max_detections=20),
-    )
+    return {name: f.experimental_get_tracing_count() for name, f in functions.items()}
+
+
+def differences(detector: Detector, photos: Sequence[bytes]) -> int:
+    """In how many images threads that detect at the same time find something else than one thread does."""
+    alone = [detector(photo) for photo in photos]
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        together = list(pool.map(detector, photos))
+    return sum(one != other for one, other in zip(alone, together, strict=True))
+
+
+def resident() -> int:
+    """The resident memory of this process in bytes, without garbage."""
+    gc.collect()
+    _trim()(0)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+@functools.cache
+def _trim() -> Callable[[int], int]:
+    """Gives free memory back to the system, where the C library can."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", lambda kept: 0)

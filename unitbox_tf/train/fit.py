@@ -390,6 +390,7 @@ def _batches(
         "equal_objects": config.loss.reduction == "object_mean",
         "padding": model.backbone.preprocessing.mean_colour,
         "batch_size": config.train.batch_size,
+        "max_pixels": config.decode.max_pixels,
     }
     known = None
     if not isinstance(shown.examples, tf.data.Dataset):

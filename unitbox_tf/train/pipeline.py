@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from unitbox_tf.config import DataConfig
+from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 from unitbox_tf.train import augment, order, reading, targets
@@ -30,6 +31,7 @@ def training_dataset(
     start: int = 0,
     known: tuple[order.Order, order.Order] | None = None,
     elements: reading.Elements | None = None,
+    max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
     """Endless batches for training. They depend on the arguments alone, wherever they start.
@@ -46,6 +48,7 @@ def training_dataset(
         start: the number of images that training has used before.
         known: the orders of annotations, which learn here what cannot be decoded; None makes them.
         elements: learns how many elements a data set in `examples` has.
+        max_pixels: larger images are refused like images that cannot be decoded.
         problems: images that cannot be decoded are added here, and others take their place.
 
     Returns:
@@ -64,7 +67,9 @@ def training_dataset(
                 examples, num_classes, start, elements, problems=problems
             )
         else:
-            images = reading.in_order(examples, known[quarters], start, problems=problems)
+            images = reading.in_order(
+                examples, known[quarters], start, max_pixels=max_pixels, problems=problems
+            )
         return _changed(images, data, side, padding, seed + quarters, start)
 
     earlier = mosaics.before(start)
@@ -94,6 +99,7 @@ def validation_dataset(
     equal_objects: bool = False,
     padding: augment.Colour = augment.BLACK,
     batch_size: int,
+    max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
     """Batches like those of `training_dataset`, but of each image once, in order, shrunk to `size` x `size` pixels.
@@ -102,7 +108,7 @@ def validation_dataset(
     If the length is unknown, Keras counts a batch too many in the means of the parts of the loss.
     """
     problems = Problems.of(problems)
-    images = reading.from_annotations(annotations, problems=problems)
+    images = reading.from_annotations(annotations, max_pixels=max_pixels, problems=problems)
     shown = images.map(
         lambda image, objects: augment.fit(image, objects, size, padding=padding), tf.data.AUTOTUNE
     )

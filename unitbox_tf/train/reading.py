@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import images as image_ops
+from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 from unitbox_tf.train import augment, order
@@ -31,10 +32,13 @@ _OBJECT_TYPES = (tf.float32, tf.int32, tf.bool)  # of boxes, classes, ignore
 
 
 def from_annotations(
-    annotations: Sequence[Annotation], *, problems: Problems | None = None
+    annotations: Sequence[Annotation],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    problems: Problems | None = None,
 ) -> tf.data.Dataset:
     """Each image once, in order, with its objects. One that cannot be decoded is reported, and is one black pixel."""
-    reader = Reader(annotations, problems)
+    reader = Reader(annotations, max_pixels, problems)
 
     def load(index: tf.Tensor) -> tuple[Any, ...]:
         return reader.read(int(index)) or reader.black(int(index))
@@ -47,6 +51,7 @@ def in_order(
     shown: order.Order,
     start: int = 0,
     *,
+    max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
     """Images without end, with their objects, as `shown` orders them.
@@ -58,9 +63,10 @@ def in_order(
         annotations: the annotations to read.
         shown: their order.
         start: the place in this order of the first image.
+        max_pixels: larger images are refused like images that cannot be decoded.
         problems: images that cannot be decoded are added here.
     """
-    reader = Reader(annotations, problems, shown.broken)
+    reader = Reader(annotations, max_pixels, problems, shown.broken)
 
     def load(place: tf.Tensor) -> tuple[Any, ...]:
         while True:
@@ -77,11 +83,13 @@ class Reader:
     def __init__(
         self,
         annotations: Sequence[Annotation],
+        max_pixels: int,
         problems: Problems | None = None,
         broken: set[int] | None = None,
     ) -> None:
-        """`broken` gets the indices of the images that cannot be decoded."""
+        """Images of more pixels cannot be decoded. `broken` gets the indices of all that cannot."""
         self._annotations = annotations
+        self._max_pixels = max_pixels
         self._problems = Problems.of(problems)
         self._broken = set() if broken is None else broken
 
@@ -91,10 +99,10 @@ class Reader:
         Raises:
             ValueError: no image can be decoded.
         """
-        annotation = self._annotations[index]
+        annotation, most = self._annotations[index], self._max_pixels
         try:
-            image = image_ops.decode_photo(annotation.encoded())
-        except (OSError, ValueError) as error:
+            image = image_ops.decode_photo(annotation.encoded(most), most)
+        except image_ops.UNREADABLE as error:
             self._problems.add(image_ops.UNDECODABLE, annotation.where, str(error))
             self._broken.add(index)
             if len(self._broken) == len(self._annotations):
@@ -309,9 +317,12 @@ def readable(
     annotations: Sequence[Annotation],
     *,
     enough: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> list[Annotation]:
     """The annotations whose images can be decoded, at most `enough`. The others are reported.
+
+    Images with more than `max_pixels` are refused.
 
     Raises:
         ValueError: no image can be decoded.
@@ -323,8 +334,8 @@ def readable(
         if len(found) == enough:
             break
         try:
-            image_ops.decode_photo(annotation.encoded())
-        except (OSError, ValueError) as error:
+            image_ops.decode_photo(annotation.encoded(max_pixels), max_pixels)
+        except image_ops.UNREADABLE as error:
             first_error = first_error or f"{annotation.where}: {error}"
             problems.add(image_ops.UNDECODABLE, annotation.where, str(error))
         else:
