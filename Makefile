@@ -11,7 +11,7 @@ fit: $(VENV)/installed
 
 # A process that dies is not replaced: its test fails by name. After a replacement, xdist may wait for ever.
 test: $(VENV)/installed-dev lint
-	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile --max-worker-restart 0
+	$(BIN)/pytest -m "not slow and not nightly" --numprocesses 2 --dist loadfile --max-worker-restart 0
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -20,7 +20,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 slow: $(VENV)/installed-dev
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not nightly"
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/reference/make.py
