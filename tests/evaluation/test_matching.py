@@ -168,6 +168,24 @@ def test_nothing_found_and_nothing_there():
     assert (summary["recall"], summary["ap50"], summary["false_positives"]) == (0, 0, 0)
 
 
+def test_the_summary_by_hand():
+    boxes = [[0, 0, 10, 10], [50, 50, 70, 70], [90, 90, 93, 99]]
+    truth = [Annotation("a", b"", boxes), *(Annotation(f"{n}", b"", []) for n in range(9))]
+    rows = [[0, 0, 10, 6], [50, 50, 70, 70], [100, 100, 120, 120], [130, 130, 150, 150]]
+    found = [detections(rows, [0.9, 0.8, 0.75, 0.7]), *(detections([], []) for _ in range(9))]
+    assert matching.summarize(found, truth, min_size=5) == {
+        "images": 10,
+        "objects": 2,
+        "threshold": pytest.approx(0.75),
+        "recall": 1,
+        "false_positives": pytest.approx(0.1),  # one in ten images, which is allowed
+        "mean_iou": pytest.approx(0.8),
+        "ap50": 1,
+        "ap75": pytest.approx(51 / 101 / 2),  # a half up to a recall of a half
+    }
+    assert matching.summarize(found, truth)["objects"] == 3
+
+
 def test_a_missing_image_is_refused():
     with pytest.raises(ValueError, match="detections of 1 images"):
         matching.match([], [Annotation("a", b"", [])])

@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import argparse
-import collections
+import hashlib
 import json
 import math
+import random
 import sys
 import time
 from pathlib import Path
@@ -36,54 +37,57 @@ def main() -> int:
     parser.add_argument("modules", nargs="+", choices=["all", *MODULES], metavar="MODULE")
     parser.add_argument("--sample", type=int, help="number of mutants of each module; default: all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--again", action="store_true", help="only those that survived last time")
     parser.add_argument("--output", type=Path, default=Path("build/mutation"), help="for results")
     args = parser.parse_args()
     from tests.mutation import run
 
     run.preload()
     args.output.mkdir(parents=True, exist_ok=True)
-    names = list(MODULES) if "all" in args.modules else args.modules
-    results = [_judge(run, name, args) for name in names]
+    results = [_judge(run, name, args) for name in MODULES if {name, "all"} & {*args.modules}]
     print(_table(results))
     return 0 if all(r["killed"] >= LEAST * r["judged"] for r in results) else 1
 
 
 def _judge(run, name, args):
-    began = time.monotonic()
+    """Judges mutants of one module. The file of its results is complete after each of them."""
+    began, path = time.monotonic(), args.output / f"{name.replace('/', '.')}.json"
     judge = run.Judge(name, MODULES[name])
-    print(
-        f"{name}: {len(judge.mutants.all)} mutants, {len(judge.seconds)} tests, {sum(judge.seconds.values()):.0f} s"
-    )
-    counts, survivors = collections.Counter(), []
-    for mutant, verdict in run.verdicts(judge, args.sample, args.seed):
-        counts[verdict] += 1
+    source = hashlib.sha256(judge.mutants.source.encode()).hexdigest()
+    result = {"module": name, "source": source, "mutants": len(judge.mutants.all)}
+    result |= {"judged": 0, "killed": 0, "by time": 0, "invalid": 0, "minutes": 0, "survivors": []}
+    if args.again:
+        before = json.loads(path.read_text())
+        if before["source"] != source:
+            raise ValueError(f"{path}: {name} has changed since: judge it anew, without --again")
+        chosen = [judge.mutants.all[survivor["number"]] for survivor in before["survivors"]]
+        result |= {n: before[n] for n in ("killed", "by time", "invalid")} | {
+            "judged": before["killed"]
+        }
+    else:
+        chosen = _sample(judge.mutants.all, args)
+    print(f"{name}: {len(chosen)} of {len(judge.mutants.all)} mutants, {len(judge.seconds)} tests")
+    for mutant in chosen:
+        verdict = judge.verdict(mutant)
+        result["invalid"] += verdict == "invalid"
+        result["judged"] += verdict != "invalid"
+        result["killed"] += verdict in ("killed", "timeout")
+        result["by time"] += verdict == "timeout"
         if verdict == "survived":
-            text = judge.mutants.changed_lines(mutant)
-            survivors.append(
-                {
-                    "number": mutant.number,
-                    "line": mutant.lines[0],
-                    "operator": mutant.operator,
-                    "change": text,
-                }
-            )
-            print(
-                f"{name}:{mutant.lines[0]}: after {sum(counts.values())}, {mutant.operator} survived\n{text}",
-                flush=True,
-            )
-    killed = counts["killed"] + counts["timeout"]
-    result = {
-        "module": name,
-        "mutants": len(judge.mutants.all),
-        "judged": killed + counts["survived"],
-        "killed": killed,
-        "of them by time": counts["timeout"],
-        "invalid": counts["invalid"],
-        "minutes": round((time.monotonic() - began) / 60, 1),
-        "survivors": survivors,
-    }
-    (args.output / f"{name.replace('/', '.')}.json").write_text(json.dumps(result, indent=1))
+            change = judge.mutants.changed_lines(mutant)
+            fault = {"number": mutant.number, "line": mutant.lines[0], "operator": mutant.operator}
+            result["survivors"].append(fault | {"change": change})
+            print(f"{name}:{mutant.lines[0]}: {mutant.operator} survived\n{change}", flush=True)
+        result["minutes"] = round((time.monotonic() - began) / 60, 1)
+        path.write_text(json.dumps(result, indent=1))
     return result
+
+
+def _sample(mutants, args):
+    if args.sample is None or args.sample >= len(mutants):
+        return mutants
+    drawn = random.Random(args.seed).sample(mutants, args.sample)
+    return sorted(drawn, key=lambda mutant: mutant.number)
 
 
 def _table(results) -> str:

@@ -11,13 +11,12 @@ import importlib.abc
 import importlib.util
 import json
 import os
-import random
 import resource
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,15 +179,6 @@ def preload() -> None:
     )
     gc.collect()
     gc.freeze()  # forks need not look through what was imported
-
-
-def verdicts(judge: Judge, sample: int | None, seed: int) -> Iterator[tuple[Mutant, str]]:
-    """Judges all mutants of a module, or a random sample of them."""
-    mutants = judge.mutants.all
-    if sample is not None and sample < len(mutants):
-        mutants = sorted(random.Random(seed).sample(mutants, sample), key=lambda m: m.number)
-    for mutant in mutants:
-        yield mutant, judge.verdict(mutant)
 
 
 def _in_fork(run: Callable[[], int], limit: float, log: str | Path = os.devnull) -> int | None:
