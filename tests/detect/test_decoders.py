@@ -9,6 +9,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.peaks import peaks as peaks_by_definition
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import registry
 from unitbox_tf.config import DecodeConfig
@@ -241,16 +242,6 @@ def test_peaks_are_ranked_where_scores_are_one():
 # Against plain formulas in NumPy
 
 
-def smoothed(logits):
-    """The mean over 5 x 5 pixels within the map, less the tilt, of one map `[H, W]`."""
-    total, count = (
-        scipy.ndimage.convolve(values.astype(np.float64), np.ones((5, 5)), mode="constant")
-        for values in (logits, np.ones_like(logits))
-    )
-    y, x = np.indices(logits.shape)
-    return total / count - 2e-5 * (y % 16 + x % 16)
-
-
 def test_peaks_are_those_of_the_plain_formula(random):
     confidence = random.normal(0, 3, (2, 37, 23, 3)).astype(np.float32)
     distances = random.uniform(1, 30, (2, 37, 23, 4)).astype(np.float32)
@@ -259,9 +250,7 @@ def test_peaks_are_those_of_the_plain_formula(random):
     assert boxes.shape == (2, 80, 4)
     assert evidence.shape == (2, 80, 3)
     for n in range(2):
-        smooth = np.stack([smoothed(confidence[n, ..., c]) for c in range(3)], axis=-1)
-        peak = smooth >= scipy.ndimage.maximum_filter(smooth, (3, 3, 1), mode="constant", cval=-99)
-        wanted = np.where(peak, np.log1p(np.exp(smooth)), 0)
+        wanted = np.log1p(np.exp(peaks_by_definition(confidence[n])))
         order = np.argsort(-wanted, axis=None)[:80]
         y, x, label = np.unravel_index(order, wanted.shape)
         assert wanted[y, x, label].min() > 0
