@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -301,6 +302,24 @@ def test_the_drawing_has_every_count_in_its_cell(drawn, tmp_path):
     }
     assert {(text.get_ha(), text.get_va()) for text in axes.texts} == {("center", "center")}
     assert by_class.Confusion(np.eye(101), ("x",) * 100, 0.5).figure().get_size_inches()[1] == 30
+
+
+def test_the_log_says_once_what_missing_libraries_leave_out(random, monkeypatch, caplog):
+    found, truth = random_set(random, num_classes=3)
+    for name in ("supervision", "pycocotools", "pycocotools.coco", "pycocotools.cocoeval"):
+        monkeypatch.setitem(sys.modules, name, None)
+    caplog.set_level("INFO")
+    by_class._say_what_to_install.cache_clear()
+    for _ in range(2):
+        result = judged(found, truth)
+        assert result.confusion is None
+        assert [row.metrics for row in result.classes] == [{}] * 3
+        assert result.best_f1 == matching.match(found, truth).best_f1()
+        assert not any("confusion" in line for line in result.lines("peaks"))
+    assert caplog.messages == [
+        "Without pycocotools and supervision, these are left out: AP and recall of each class, the confusion matrix: "
+        "pip install 'unitbox_tf[coco,supervision]'"
+    ]
 
 
 def test_protocols_of_one_class_have_no_classes():

@@ -32,16 +32,7 @@ SLOWER = 5  # times that a mutant's tests may take, before it counts as one that
 SETUP_SECONDS = 20
 OPTIONS = ["-x", "-q", "-m", "not slow and not nightly", "--hypothesis-profile=mutation"]
 # The last of them collects all garbage at the end, which takes longer than most tests.
-OPTIONS += [
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:xdist",
-    "-p",
-    "no:cov",
-    "-p",
-    "no:unraisableexception",
-]
+OPTIONS += ["-pno:cacheprovider", "-pno:xdist", "-pno:cov", "-pno:unraisableexception"]
 
 
 class Judge:
@@ -69,7 +60,7 @@ class Judge:
         self.tests_of_line = {int(line): set(tests) for line, tests in found["lines"].items()}
 
     def verdict(self, mutant: Mutant) -> str:
-        """ "killed", "timeout", "survived", or "invalid" for what is no Python."""
+        """One of "killed", "timeout", "survived", and "invalid" for what is no Python."""
         try:
             code = compile(self.mutants.mutated(mutant), str(self.file), "exec")
         except SyntaxError:
