@@ -1,17 +1,22 @@
 # Two commands on a fresh machine with Python 3.10 to 3.13: `make fit` and `make test`.
+# docs/testing.md explains the commands for tests.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: fit test lint slow docs clean
+# `make test COVERAGE=1` and `make slow COVERAGE=1` also measure which branches the tests take.
+COVERAGE ?=
+MEASURE := $(if $(COVERAGE),--cov --cov-report=)
+
+.PHONY: fit test lint slow coverage nightly docs clean
 
 fit: $(VENV)/installed
 	$(BIN)/python training/fit.py
 
 # A process that dies is not replaced: its test fails by name. After a replacement, xdist may wait for ever.
 test: $(VENV)/installed-dev lint
-	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile --max-worker-restart 0
+	$(BIN)/pytest -m "not slow and not nightly" --numprocesses 2 --dist loadfile --max-worker-restart 0 $(MEASURE)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -20,7 +25,18 @@ lint: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 slow: $(VENV)/installed-dev
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not nightly" $(MEASURE) $(if $(COVERAGE),--cov-append)
+
+# What the last `make test COVERAGE=1` measured, and `make slow COVERAGE=1` after it.
+coverage: $(VENV)/installed-dev
+	$(BIN)/coverage report --fail-under 95
+
+# Hours. It goes on after a failure, and fails in the end.
+nightly: $(VENV)/installed-dev
+	@failed=; for each in "pytest -m nightly" "python -m tests.fuzz.images --inputs 100000" \
+			"python -m tests.fuzz.annotations --examples 20000" "python -m tests.mutation all"; do \
+		echo "$$each"; PYTHONPATH=. $(BIN)/$$each || failed="$$failed; $$each"; \
+	done; test -z "$$failed" || { echo "Failed$$failed"; exit 1; }
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/reference/make.py

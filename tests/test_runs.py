@@ -10,7 +10,7 @@ import pytest
 
 import unitbox_tf
 from unitbox_tf import boxes as box_ops
-from unitbox_tf import cli, inputs, runs
+from unitbox_tf import checkpoints, cli, inputs, runs
 from unitbox_tf.config import Config, TrainConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect import model
@@ -169,6 +169,30 @@ def test_values_that_half_precision_cannot_hold_are_refused(tmp_path):
     ):
         runs.Run(tmp_path).publish(Config(), [("head/bias", np.float32([1, 7e4]))])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_last_weights_are_those_of_the_newest_checkpoint_that_is_whole(
+    tiny_run, tmp_path, caplog
+):
+    copy = runs.Run(tmp_path / "run")
+    shutil.copytree(tiny_run.folder / "checkpoints", copy.checkpoints)
+    copy.config_file.write_text(runs.Run(tiny_run.folder).config_file.read_text())
+    newest, before = checkpoints.stored(copy.checkpoints)
+    assert copy.weights_of_training() == copy.weights_of_training(last=True) == newest
+    network = copy.config().model
+    for path in (newest, before):
+        loaded = model.UnitBox.from_settings(network)
+        loaded.load_run(copy, last=True)
+        with np.load(path) as content:
+            stored = [content[name] for name in content.files if name.startswith("model/")]
+        for one, other in zip(loaded.weights, stored, strict=True):
+            np.testing.assert_array_equal(one.numpy(), other)
+        newest.write_bytes(b"half")
+    assert f"Taking the one before: {before}" in caplog.text
+    shutil.rmtree(copy.checkpoints)
+    for last, names in ((True, "checkpoints"), (False, "best.weights.h5 or checkpoints")):
+        with pytest.raises(ValueError, match=f"expected {names}: the run has stored no weights"):
+            copy.weights_of_training(last=last)
 
 
 FACES = runs.FOLDER / "faces"

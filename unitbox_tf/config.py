@@ -262,6 +262,17 @@ class TrainConfig(Settings):
     steps_per_epoch: int = setting(
         100, "batches in an epoch; raise it if judging takes long beside training", at_least(1)
     )
+    checkpoint_minutes: float = setting(
+        10.0,
+        "minutes after which a checkpoint is stored within an epoch, beside the one after each epoch; 0 stores one "
+        "after each step",
+        at_least(0),
+    )
+    skip_bad_batches: int = setting(
+        0,
+        "number of batches that are left out if their loss or gradient is not finite; one more ends training",
+        at_least(0),
+    )
     batch_size: int = setting(
         10, "images in a step; lower it if memory does not suffice", at_least(1)
     )

@@ -18,7 +18,8 @@ MAX_TENSOR_ELEMENTS = 1 << 30  # of a map or of weights in a LiteRT file
 MAX_GRAPH_BYTES = 16 << 20  # of the graph of a SavedModel, without its weights
 MAX_CONFIG_BYTES = (
     4 << 20
-)  # of a configuration, of class names or of a model card, also inside a model file
+)  # of a configuration, of class names or a model card, also in a model file
+MAX_FACTS_BYTES = 64 << 20  # of the JSON in a checkpoint; a run of 100,000 epochs has some 50 MB
 MAX_MEMBERS = 10_000  # files in an archive, arrays in a file of weights
 MAX_CLASSES = 10_000  # of a detector
 MAX_CLASS_NAME = 200  # characters

@@ -1,6 +1,6 @@
 """The names and meanings of the files in the folder of a run, or of a detector published in `saved_models/`.
 
-A run has `config.json`, the weights of the best and of the last epoch, and reports of its training. A
+A run has `config.json`, the weights of the best epoch, checkpoints, and reports of its training. A
 published detector is known by name (`unitbox_tf.load("faces")`). It has `config.json`, `weights.npz`, the
 SHA-256 of the weights in `weights.npz.sha256`, and a model card, `README.md`. Its weights are stored in half
 precision, which halves the file. The network computes with them in single precision.
@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from unitbox_tf import checkpoints, files, spelling, weights_files
 from unitbox_tf import config as configs
-from unitbox_tf import files, spelling, weights_files
 from unitbox_tf.config import Config
 from unitbox_tf.limits import MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES
 from unitbox_tf.problems import PROBLEMS_FILE
@@ -55,9 +55,14 @@ class Run:
         return self.folder / "best.weights.h5"
 
     @property
-    def last(self) -> Path:
-        """Model and optimizer after the last epoch, to resume from."""
-        return self.folder / "last.keras"
+    def checkpoints(self) -> Path:
+        """The folder of the newest checkpoints, to resume from."""
+        return self.folder / "checkpoints"
+
+    @property
+    def bad_batches(self) -> Path:
+        """The folder of batches whose loss or gradient was not finite."""
+        return self.folder / "bad_batches"
 
     @property
     def history_file(self) -> Path:
@@ -115,6 +120,12 @@ class Run:
         return self.folder / "README.md"
 
     @property
+    def has_weights(self) -> bool:
+        """True if the folder holds weights: checkpoints, the best weights of a run, or published weights."""
+        files_ = (self.best, self.weights, *checkpoints.stored(self.checkpoints))
+        return any(path.is_file() for path in files_)
+
+    @property
     def exists(self) -> bool:
         """True if the folder holds a run or a published detector."""
         return self.config_file.is_file()
@@ -139,16 +150,19 @@ class Run:
     def weights_of_training(self, *, last: bool = False) -> Path:
         """The file with the best weights; with the last weights if `last` is True or no best weights are stored.
 
+        The last weights are the newest checkpoint.
+
         Raises:
             ValueError: there is none.
         """
-        wanted = [self.last] if last else [self.best, self.last]
+        wanted = [] if last else [self.best]
+        wanted += checkpoints.stored(self.checkpoints)[:1]
         found = next((path for path in wanted if path.is_file()), None)
         if found is None:
             missing = (
                 "the run has stored no weights yet" if self.folder.is_dir() else "no such folder"
             )
-            names = " or ".join(path.name for path in wanted)
+            names = " or ".join([*([] if last else [self.best.name]), self.checkpoints.name])
             raise ValueError(f"{self.folder}: expected {names}: {missing}")
         return found
 

@@ -150,3 +150,50 @@ def test_detections_of_other_images_are_refused():
         coco.evaluate([], [Annotation("a", b"", [[0, 0, 10, 10]])])
     with pytest.raises(ValueError, match="Received: 0 annotations"):
         coco.evaluate([], [])
+
+
+@pytest.mark.parametrize("min_size", [0, 25])
+def test_by_the_rules_of_matching_the_figures_are_those_of_matching(random, min_size, capsys):
+    found, truth = random_set(random, num_classes=3, ignored=0.3)
+    rows = coco.judge_as_matching(found, truth, min_size).by_class()
+    assert list(rows) == [0, 1, 2]
+    for label, row in rows.items():
+        loose, strict = (
+            matching.match(found, truth, iou_threshold=iou, min_size=min_size).of_class(label)
+            for iou in (0.5, 0.75)
+        )
+        assert row == {
+            "ap50": pytest.approx(loose.average_precision(), abs=1e-9),
+            "ap75": pytest.approx(strict.average_precision(), abs=1e-9),
+            "recall": pytest.approx(loose.recall(), abs=1e-9),
+        }
+        assert 0 < row["ap75"] < row["ap50"] < 1
+    assert capsys.readouterr().out == ""
+
+
+def test_by_the_rules_of_matching_all_detections_of_an_image_count():
+    truth = [Annotation("a", b"", [[0, 0, 10, 10]])]
+    boxes = np.tile(np.float32([[50, 50, 60, 60]]), (150, 1))
+    boxes[-1] = [0, 0, 10, 10]
+    found = Detections(boxes, np.linspace(0.9, 0.1, 150), np.zeros(150, int), (100, 100))
+    rows = coco.judge_as_matching([found], truth).by_class()
+    assert rows[0]["recall"] == 1
+    assert coco.judge([found], truth).by_class()[0]["recall"] == 0  # the 100 best count
+    none = found.select(np.zeros(150, bool))
+    assert coco.judge_as_matching([none], truth).by_class() == {
+        0: {"ap50": 0, "ap75": 0, "recall": 0}
+    }
+
+
+def test_the_figures_of_a_class_are_those_of_its_boxes_alone(random):
+    found, truth = random_set(random, num_classes=3)
+    rows = coco.judge(found, truth).by_class()
+    for label in range(3):
+        alone = coco.evaluate(
+            [each.select(each.classes == label) for each in found],
+            [each.select(each.classes == label) for each in truth],
+        )
+        for name in ("ap", "ap50", "ap75", "ar100"):
+            assert rows[label][name] == pytest.approx(alone[name], abs=1e-12)
+        assert rows[label].keys() == {"ap", "ap50", "ap75", "ar100", "recall"}
+        assert rows[label]["recall"] >= rows[label]["ar100"]

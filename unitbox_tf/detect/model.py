@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from unitbox_tf import inputs, registry, runs, settings, weights_files
+from unitbox_tf import checkpoints, inputs, registry, runs, settings, weights_files
 from unitbox_tf.config import DecodeConfig, ModelConfig
 from unitbox_tf.detect import keras_files, transfer
 from unitbox_tf.network import backbones, heatmaps
@@ -145,18 +145,32 @@ class UnitBox(keras.Model):
 
         Args:
             run: the path of the run's folder, or a published name.
-            last: takes the weights of the last epoch, not of the best one.
+            last: takes the weights of the newest checkpoint, not those of the best epoch.
 
         Raises:
-            ValueError: it has no weights, the weights belong to another network, or are not finite. The model keeps
+            ValueError: it has no weights, they are damaged or not finite, or belong to another network. The model keeps
                 those that it has.
         """
         run = run if isinstance(run, runs.Run) else runs.Run.find(run)
         if run.weights.is_file():
             self._set_weights(run)
-        else:
-            kind = "the weights of the model that the configuration describes"
-            network_weights.load(self, run.weights_of_training(last=last), kind)
+            return
+        path = run.weights_of_training(last=last)
+        if path.suffix == checkpoints.SUFFIX:
+            self._take_checkpoint(path.parent)
+            return
+        kind = "the weights of the model that the configuration describes"
+        network_weights.load(self, path, kind)
+
+    def _take_checkpoint(self, folder: Path) -> None:
+        """Takes the weights of the newest whole checkpoint in `folder`, which has one."""
+        expected = {"model": [checkpoints.Spec.of(variable) for variable in self.variables]}
+        found = checkpoints.read_newest(folder, expected)
+        values = found.groups["model"] if found else []
+        names = (variable.path for variable in self.variables)
+        weights_files.check_finite(folder, dict(zip(names, values, strict=True)))
+        for variable, value in zip(self.variables, values, strict=True):
+            variable.assign(value)
 
     def start_from(self, detector: UnitBox | str | os.PathLike[str]) -> transfer.Taken:
         """Takes the weights that fit from another detector, which may have other classes.
@@ -266,7 +280,7 @@ def publish(
     Args:
         run: the folder of the run.
         folder: the folder to write. Its name becomes the name of the detector.
-        last: takes the weights of the last epoch, not of the best one.
+        last: takes the weights of the newest checkpoint, not those of the best epoch.
         decode: fields of `DecodeConfig` to change.
 
     Raises:

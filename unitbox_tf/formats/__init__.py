@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unitbox_tf import config as configs
-from unitbox_tf import images, inputs, registry, runs, settings
+from unitbox_tf import files, images, inputs, registry, runs, settings
 from unitbox_tf.archives import Unusable
 from unitbox_tf.config import DecodeConfig, ModelConfig
 from unitbox_tf.problems import Problems
@@ -123,6 +123,7 @@ def export(
     check_decoder(options["decode"], chosen)
     if pictures:
         options["calibration"] = _read(pictures, options["decode"].max_pixels, problems)
+    files.remove_abandoned(path)
     chosen.save(opened, path, card, **options)
     return path
 

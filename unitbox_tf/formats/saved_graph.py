@@ -49,8 +49,8 @@ OPERATIONS = frozenset(
     FloorDiv FloorMod GatherNd GatherV2 Greater GreaterEqual Identity IdentityN If LeftShift Less LessEqual Log Log1p
     LogicalAnd LogicalNot LogicalOr Max MaxPool Maximum Minimum Mul Neg NoOp NotEqual OneHot Pack Pad PadV2 Prod
     RaggedTensorToTensor Range ReadVariableOp RealDiv ReduceJoin Relu Reshape ResizeBilinear ReverseV2 RightShift
-    Round ScaleAndTranslate SelectV2 Shape Sigmoid Size Softplus Squeeze StatefulPartitionedCall StatelessCase StatelessIf
-    StatelessWhile StaticRegexReplace StridedSlice StringJoin StringLength StringSplitV2 Sub Substr Sum
+    Round ScaleAndTranslate SelectV2 Shape Sigmoid Size Softplus Squeeze StatefulPartitionedCall StatelessCase
+    StatelessIf StatelessWhile StaticRegexReplace StridedSlice StringJoin StringLength StringSplitV2 Sub Substr Sum
     TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem TensorListStack Tile TopKV2 Transpose
     Unpack UnsortedSegmentSum Where While
     """.split()
