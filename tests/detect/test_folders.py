@@ -73,7 +73,7 @@ def test_what_a_killed_program_was_writing_is_deleted(photos, detector, tmp_path
     (tmp_path / "out" / ".partial-mine").touch()
     folders.detect_into(detector, [photos / "0.png"], tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"0.png", "detections.json", "journal.jsonl", ".partial-mine"}
+    assert names == {"0.png", "detections.json", "journal.jsonl", ".lock", ".partial-mine"}
 
 
 def test_a_stream_is_an_input_whose_password_is_not_written(tmp_path):
