@@ -27,7 +27,7 @@ def _serve(options: argparse.Namespace) -> int:
     pages.import_gradio()  # fails before the detector is loaded
     viewer = viewers.Viewer(options.model, **cli_options.decoding(options))
     name = runs.find(options.model).resolve().name
-    page = pages.make_page(viewer, name, options.max_megapixels, options.max_upload_mb)
+    page = pages.make_page(viewer, name, options.max_upload_mb)
     if not is_loopback(options.host):
         print(
             f"unitbox: warning: other machines can reach {options.host} and use the page, which asks for no "

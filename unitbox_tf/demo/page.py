@@ -37,13 +37,12 @@ CACHE_SECONDS = 300  # age at which uploads that were never used are deleted
 _ALONE = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
 
 
-def make_page(viewer: Viewer, name: str, max_megapixels: float, max_megabytes: float) -> Any:
+def make_page(viewer: Viewer, name: str, max_megabytes: float) -> Any:
     """The page, a `gradio.Blocks`.
 
     Args:
         viewer: searches the images.
         name: the name of the detector, for the title.
-        max_megapixels: most pixels of an image, in millions.
         max_megabytes: largest file of an image.
 
     Raises:
@@ -60,8 +59,9 @@ def make_page(viewer: Viewer, name: str, max_megapixels: float, max_megabytes: f
             f'<div class="intro"><h1>UnitBox: {html.escape(name)}</h1><p class="note">Images go to the '
             "machine that serves this page and no further. No image is kept.</p></div>"
         )
-        answers = _Answers(gr, viewer, round(max_megapixels * 1e6))
-        most = f"up to {max_megabytes:g} MB and {max_megapixels:g} million pixels"
+        answers = _Answers(gr, viewer)
+        pixels = viewer.decode.max_pixels / 1e6
+        most = f"up to {max_megabytes:g} MB and {pixels:g} million pixels"
         label = f"{images.names_of_formats()}, {most}"
         elements = _lay_out(gr, session, viewer.decode, label, answers)
         _connect(gr, elements, answers)
@@ -74,12 +74,10 @@ class _Answers:
 
     Attributes:
         gr: the module gradio.
-        max_pixels: most pixels of an image.
     """
 
     gr: Any
     viewer: Viewer
-    max_pixels: int
 
     def uploaded(self, path: str, *settings: Any) -> tuple[Any, ...]:
         """Searches an image that was uploaded, and deletes it."""
@@ -95,8 +93,9 @@ class _Answers:
     def search(self, path: Path, index: int, everywhere: bool, *settings: Any) -> tuple[Any, ...]:
         """The session of an image, its summary, boxes and table, and its heatmaps at scale number `index`."""
         try:
-            seen = self.viewer.see(path.read_bytes(), self.max_pixels)
-        except ValueError as error:
+            most = self.viewer.decode.max_pixels
+            seen = self.viewer.see(images.read_file(path, most))
+        except images.UNREADABLE as error:
             hidden = self.gr.update(visible=False)
             return None, error_html(f"{path.name}: {error}"), NOTHING, "", hidden, ""
         shown = self._decoded(path.name, seen, *settings)

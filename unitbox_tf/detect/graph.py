@@ -152,7 +152,7 @@ class InferenceModule(tf.Module):
             encoded = tf.identity(encoded)  # else an error of what follows may be raised first
 
         def detect_one(photo: tf.Tensor) -> Outputs:
-            image = image_graph.decoder()(photo)
+            image = image_graph.decoder()(photo, self._decode.max_pixels)
             return {name: value[0] for name, value in self._detect(image[None], decode).items()}
 
         return tf.map_fn(
