@@ -12,8 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from unitbox_tf import registry
-from unitbox_tf.limits import MAX_DETECTIONS, MAX_PIXELS, MAX_SCALES, MAX_SIDE
+from unitbox_tf import files, registry
+from unitbox_tf.limits import (
+    MAX_DETECTIONS,
+    MAX_PIXELS,
+    MAX_SCALES,
+    MAX_SETTINGS_BYTES,
+    MAX_SIDE,
+)
 from unitbox_tf.settings import (
     Settings,
     above,
@@ -409,6 +415,8 @@ class Config(Settings):
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"{where}:{error.lineno}: not valid JSON: {error.msg}") from error
+        except (ValueError, RecursionError) as error:  # numbers of 5,000 digits, [[[[...
+            raise ValueError(f"{where}: not valid JSON: {error}") from error
         config: Config = from_dict(cls, values, where)
         return config
 
@@ -417,7 +425,7 @@ def load(path: str | Path) -> Config:
     """The configuration in the file `path`; raises `ValueError` that names the file if it cannot be used."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = files.read(path, MAX_SETTINGS_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: expected JSON in UTF-8, which these bytes are not: {error}"

@@ -236,7 +236,7 @@ def listed_class_names(folder: Path) -> tuple[str, ...] | None:
 def name_list(path: Path, problems: Problems | None = None) -> tuple[str, ...]:
     """The class names in a text file, one a line. Lines that are not UTF-8 are `problems`.
 
-    Raises `ValueError` if a name is empty, too long or appears twice.
+    Raises `ValueError` if a name is empty, too long, has control characters or appears twice.
     """
     text = "\n".join(lines(path, small=True, problems=problems)).rstrip()
     found = tuple(line.strip() for line in text.split("\n"))
@@ -249,10 +249,10 @@ def name_list(path: Path, problems: Problems | None = None) -> tuple[str, ...]:
 
 
 def first_unusable(names: Sequence[str]) -> int | None:
-    """The index of the first name of a class that is empty, too long or there before; None without one."""
+    """The index of the first name of a class that is empty, too long, there before or no text; None without one."""
     known: set[str] = set()
     for number, name in enumerate(names):
-        if not name or len(name) > limits.MAX_NAME or name in known:
+        if not name or len(name) > limits.MAX_NAME or name in known or UNUSABLE.search(name):
             return number
         known.add(name)
     return None

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from unitbox_tf import spelling
-from unitbox_tf.problems import Problems
+from unitbox_tf.problems import Problems, printable
 from unitbox_tf.records import Annotation
 
 logger = logging.getLogger(__name__)
@@ -278,4 +278,4 @@ def _unknown(
 def listed(names: Sequence[str]) -> str:
     """The names in one line, the first of many."""
     more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    return (", ".join(names[:FEW]) or "none") + more
+    return printable(", ".join(names[:FEW]) or "none") + more

@@ -60,8 +60,8 @@ def find(root: Path) -> tuple[Path, dict[str, Any] | None]:
     path = root
     if not root.is_file():
         paths = [root / name for name in (*YAML_FILES, DARKNET_FILE)]
-        path = next((path for path in paths if path.is_file()), paths[0])
-        if not path.is_file():
+        path = next((path for path in paths if os.path.lexists(path)), paths[0])
+        if not os.path.lexists(path):
             return path, None
     return path, _darknet(path) if path.suffix == ".data" else _parsed(path)
 
@@ -148,7 +148,7 @@ def listed_names(root: Path, split: str) -> tuple[Path, tuple[str, ...]] | None:
     for folder in _name_folders(root, split):
         for name in (*checks.LABEL_FILES, *NAME_FILES):
             path = folder / name
-            if not path.is_file() or not inside.contains(path):
+            if not os.path.lexists(path) or not inside.contains(path):
                 continue
             listed = checks.name_list(path)
             if found and listed != found[1]:

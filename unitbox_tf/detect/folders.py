@@ -365,6 +365,7 @@ def _usable(name: str, most: int) -> str:
 
 
 def _stamp(path: Path) -> list[int]:
-    """Length and time of change, in nanoseconds, of a file. They tell whether it was written again."""
-    facts = path.stat()
+    """Length and time of change, in nanoseconds, of a regular file. They tell whether it was written again."""
+    with files.open_regular(path) as file:
+        facts = os.fstat(file.fileno())
     return [facts.st_size, facts.st_mtime_ns]
