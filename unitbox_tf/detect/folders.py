@@ -188,6 +188,7 @@ def detect_into(
     with files.locked(output, "writes into"):
         if restart:
             journals.discard(output / JOURNAL_FILE, OWN_FILES)
+            (output / RESULTS_FILE).unlink(missing_ok=True)
         files.remove_partial(output)
         with journals.Journal(output / JOURNAL_FILE, settings, OWN_FILES) as journal:
             work = _Work(detector, draw, output, journal, problems, progress)
