@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +20,7 @@ def read(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None)
             names the file, and the line where it is known.
         OSError: it cannot be read, or is no regular file.
     """
-    raw = files.read(path, limits.MAX_ANNOTATION_BYTES)
-    return parse(raw, str(path), object_hook)
+    return parse(files.read(path, limits.MAX_ANNOTATION_BYTES), str(path), object_hook)
 
 
 def parse(
@@ -35,7 +33,7 @@ def parse(
             f"{where}: expected at most {limits.MAX_VALUES:,} objects and lists. Received: {values:,}"
         )
     try:
-        text = raw.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ValueError(

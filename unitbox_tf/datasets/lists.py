@@ -15,6 +15,8 @@ from unitbox_tf.datasets import checks
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
+AT_ONCE = 10_000  # lines that are parsed together
+
 
 class Listed(NamedTuple):
     """An image in a list: name, number of the name's line, lines of the objects, number of the first line."""
@@ -127,6 +129,8 @@ def objects(
         )
         checks.unreadable(problems, place, message)
         return None
+    if len(rows) > AT_ONCE:
+        return _in_parts(path, listed, counts, problems)
     places = [f"{path}:{line}" for line in range(listed.first, listed.first + len(rows))]
     # All lines at once where they have the same form, as nearly always: this takes half the time.
     words = " ; ".join(rows).split()
@@ -150,6 +154,25 @@ def objects(
     if len(read) < len(rows):
         return None
     return np.reshape(np.array(read, np.float64), (-1, width)), places
+
+
+def _in_parts(
+    path: Path, listed: Listed, counts: Sequence[int], problems: Problems
+) -> tuple[np.ndarray, list[str]] | None:
+    """`objects` of many lines, some at a time, so that memory holds few words."""
+    parts = [
+        objects(
+            path,
+            listed._replace(rows=listed.rows[at : at + AT_ONCE], first=listed.first + at),
+            counts,
+            problems=problems,
+        )
+        for at in range(0, len(listed.rows), AT_ONCE)
+    ]
+    read = [part for part in parts if part is not None]
+    if len(read) < len(parts):
+        return None
+    return np.concatenate([table for table, _ in read]), [p for _, places in read for p in places]
 
 
 def read(
