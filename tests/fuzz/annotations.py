@@ -361,9 +361,7 @@ def mutated(content: bytes, name: str, drawn: Drawn) -> bytes:
     for _ in range(1 + drawn.below(3)):
         kinds = [of_bytes, *KINDS.get(Path(name).suffix, [of_lines])] * 2
         mutate = drawn.one(kinds[1:])  # the bytes in one of three or more
-        with contextlib.suppress(
-            ValueError, IndexError, ElementTree.ParseError, struct.error, RecursionError
-        ):
+        with contextlib.suppress(*UNFIT):
             content = mutate(content, drawn)
     return content
 
