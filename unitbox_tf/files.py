@@ -247,7 +247,7 @@ class Part:
 
     def read(self) -> bytes:
         """The bytes. Raises `OSError` if the file cannot be read or is too short."""
-        with self.path.open("rb", buffering=0) as file:
+        with open_regular(self.path) as file:
             file.seek(self.offset)
             content = file.read(self.length)
             while len(content) < self.length:  # one call may return fewer

@@ -502,7 +502,7 @@ def orientation(photo: Path | Part | bytes) -> int:
 
 def _header_of(photo: Path | Part | bytes) -> _Header:
     if isinstance(photo, Path):
-        with photo.open("rb") as file:
+        with files.open_regular(photo) as file:
             return _header(file, _checked_kind(_start(file), os.fstat(file.fileno()).st_size))
     encoded = photo.read() if isinstance(photo, Part) else photo
     return _header(io.BytesIO(encoded), _checked_kind(encoded))

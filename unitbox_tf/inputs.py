@@ -91,11 +91,30 @@ def files(path: str | os.PathLike[str]) -> list[Path]:
     if not _is_pattern(path):
         return [path]  # an absent file, too: its reader will say so
     found = []
-    for match in map(Path, sorted(glob.glob(str(path), recursive=True))):
+    for match in map(Path, sorted(_matches(str(path)))):
         found.extend(images.photos(match) if match.is_dir() else [match])
     if not found:
         raise ValueError(f"{path}: no file matches this pattern")
     return list(dict.fromkeys(found))  # "**" matches a folder, and again what is in it
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What `glob.glob` finds. `**` does not follow links to folders, which may form loops."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from glob.glob(pattern)
+        return
+    at = parts.index("**")
+    above, rest = os.sep.join(parts[:at]), os.sep.join(parts[at + 1 :])
+    for top in glob.glob(above) if above else [os.sep if at else os.curdir]:
+        for folder, below, names in os.walk(top):
+            below[:] = [name for name in below if not name.startswith(".")]
+            inside = "" if folder == os.curdir else os.path.join(folder, "")
+            inside = inside.removeprefix(os.path.join(os.curdir, ""))
+            if rest:
+                yield from _matches(glob.escape(inside) + rest)
+            else:
+                yield from (inside + name for name in names if not name.startswith("."))
 
 
 def local(path: str | os.PathLike[str]) -> Path:

@@ -105,7 +105,7 @@ def _last_bytes(image: Path | Part | bytes) -> bytes:
 
 def _digest(image: Path | Part | bytes) -> bytes:
     if isinstance(image, Path):
-        image = image.read_bytes()
+        image = image_ops.read_file(image)
     encoded = image.read() if isinstance(image, Part) else image
     return hashlib.blake2b(encoded, digest_size=16).digest()
 

@@ -20,7 +20,7 @@ from unitbox_tf.datasets import words
 from unitbox_tf.datasets.duplicates import Repeat
 from unitbox_tf.datasets.inspection import Inspection
 from unitbox_tf.inspection import pictures
-from unitbox_tf.problems import PROBLEMS_FILE
+from unitbox_tf.problems import PROBLEMS_FILE, printable
 from unitbox_tf.records import Annotation
 
 PAGE, FACTS = "index.html", "facts.json"
@@ -122,7 +122,7 @@ _SIZES = f"<p>Sizes are in pixels: {words.QUARTILES}.</p>"
 
 def _safe(text: str) -> str:
     """Text from the data: printable, and without any sign that html gives a meaning."""
-    return html.escape(words.printable(text))
+    return html.escape(printable(text))
 
 
 def _section(title: str, *parts: str) -> str:
