@@ -8,12 +8,14 @@ import logging
 import multiprocessing
 import re
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unitbox_tf import datasets, files
 from unitbox_tf import runs as run_folders
+from unitbox_tf.cli import signals
 from unitbox_tf.config import Config, DecodeConfig
 
 logger = logging.getLogger(__name__)
@@ -50,7 +52,12 @@ def train_all(configs: Mapping[str, Config], folder: Path) -> None:
             target=_train, args=(run, config), daemon=True
         )
         process.start()
-        process.join()
+        try:
+            process.join()
+        except KeyboardInterrupt:  # it would go on alone
+            process.terminate()
+            process.join()
+            raise
         if process.exitcode:
             failed.append(name)
     if failed:
@@ -130,7 +137,11 @@ def _train(run: Path, config: Config) -> None:
     if resume is None and run.exists():
         shutil.rmtree(run)  # stopped within its first epoch: nothing was learned
     try:
-        fit.fit(config, resume=resume)
+        with signals.handled() as received:
+            try:
+                fit.fit(config, resume=resume)
+            except KeyboardInterrupt:
+                sys.exit(received.status)
     except callbacks.Diverged as error:  # a result, too
         run.mkdir(parents=True, exist_ok=True)  # gone where no epoch was finished
         files.write(run / CONFIG, config.to_json())
