@@ -12,6 +12,11 @@ MAX_ANNOTATION_BYTES = 1 << 30  # of one file of annotations, class names or res
 MAX_DETECTIONS = 10_000  # in an image
 MAX_SIDE = 8192  # of an image as the network is shown it, in pixels, at the largest scale
 MAX_SCALES = 16  # at which the network is shown an image
+MAX_UPLOAD_BYTES = 1 << 29  # of all images that visitors of the page have uploaded, on the disk
+MAX_REQUEST_BYTES = 1 << 20  # of a request to the page that is no upload
+REQUEST_SECONDS = 60  # in which the body of a request to the page must have come
+UPLOAD_SECONDS = 10  # after which an upload is deleted if nobody waits for its answer
+MAX_CONNECTIONS = 256  # to the page at the same time
 
 
 class TooLarge(ValueError):

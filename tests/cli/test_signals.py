@@ -43,13 +43,13 @@ COMMANDS = {
         "unitbox detect RUN PHOTOS --output OUT/found",
     ),
     "evaluate": (
-        "unitbox_tf.detect.detector:Detector.many",
+        "unitbox_tf.detect.detector:Detector.__call__",
         "unitbox evaluate RUN synthetic:#0-2000 --output OUT/judged",
     ),
     "export": ("tensorflow:saved_model.save", "unitbox export RUN OUT/exported"),
     "inspect": (DRAW, "unitbox inspect synthetic:#0-5000 --output OUT/page"),
     "fit": (LEARN, f"unitbox fit {FIT} --output OUT --run named"),
-    "demo": ("unitbox_tf.demo.page:launch", "unitbox demo RUN"),
+    "demo": ("unitbox_tf.demo.serving:Server", "unitbox demo RUN"),
     "training.fit": (LEARN, f"training.fit {FIT} --output OUT --run named"),
     "training.publish": (
         "unitbox_tf.detect.model:publish",
@@ -61,7 +61,7 @@ COMMANDS = {
     ),
     "training.rivals": (
         "training.rivals.workers:Worker.detect",
-        "training.rivals csv:FACES --ours RUN --rivals --output OUT/compared",
+        "training.rivals csv:FACES --ours faces --rivals --output OUT/compared",
     ),
 }
 
@@ -98,7 +98,7 @@ def end(process, number, places):
     """Sends a signal; returns the status and what was said on standard error. Nothing may be left."""
     process.send_signal(number)
     try:
-        status = process.wait(60)
+        status = process.wait(120)
         deadline = time.monotonic() + 10
         while group_lives(process.pid) and time.monotonic() < deadline:
             time.sleep(0.05)
