@@ -94,7 +94,7 @@ class Site:
         if status != 200:
             return f"join: {status} {answer[:80]!r}"
         text = self.ask("GET", f"/gradio_api/queue/data?session_hash={session}")[1].decode()
-        found = re.search(r"\d+ found in a\.png", text)
+        found = re.search(r"\d+ found</strong> in a\.png", text)
         return "served" if '"success":true' in text.replace(" ", "") and found else text[-200:]
 
     def begin(self, content):
