@@ -1,18 +1,23 @@
 # Two commands on a fresh machine with Python 3.10 to 3.13: `make fit` and `make test`.
+# docs/testing.md explains the commands for tests.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOWEST := tests/test_*.py tests/cli tests/datasets tests/demo tests/detect tests/formats tests/network
 
-.PHONY: fit test lint slow lowest constraints docs clean
+# `make test COVERAGE=1` and `make slow COVERAGE=1` also measure which branches the tests take.
+COVERAGE ?=
+MEASURE := $(if $(COVERAGE),--cov --cov-report=)
+
+.PHONY: fit test lint slow coverage nightly lowest constraints docs clean
 
 fit: $(VENV)/installed
 	$(BIN)/python training/fit.py
 
 # A process that dies is not replaced: its test fails by name. After a replacement, xdist may wait for ever.
 test: $(VENV)/installed-dev lint
-	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile --max-worker-restart 0
+	$(BIN)/pytest -m "not slow and not nightly" --numprocesses 2 --dist loadfile --max-worker-restart 0 $(MEASURE)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -21,11 +26,22 @@ lint: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 slow: $(VENV)/installed-dev
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not nightly" $(MEASURE) $(if $(COVERAGE),--cov-append)
+
+# What the last `make test COVERAGE=1` measured, and `make slow COVERAGE=1` after it.
+coverage: $(VENV)/installed-dev
+	$(BIN)/coverage report --fail-under 95
+
+# Hours. It goes on after a failure, and fails in the end.
+nightly: $(VENV)/installed-dev
+	@failed=; for each in "pytest -m nightly" "python -m tests.fuzz.images --inputs 100000" \
+			"python -m tests.fuzz.annotations --examples 20000" "python -m tests.mutation all"; do \
+		echo "$$each"; PYTHONPATH=. $(BIN)/$$each || failed="$$failed; $$each"; \
+	done; test -z "$$failed" || { echo "Failed$$failed"; exit 1; }
 
 # The lowest versions that setup.cfg allows: tests of reading, detecting, exporting, judging and the page.
 lowest: $(VENV)-lowest/installed
-	$(VENV)-lowest/bin/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --max-worker-restart 0 $(LOWEST)
+	$(VENV)-lowest/bin/python -m pytest -m "not slow and not nightly" --numprocesses 2 --dist loadfile --max-worker-restart 0 $(LOWEST)
 
 # Which versions are tested, after setup.cfg was changed or to take newer ones. It asks each of these Pythons.
 PYTHONS ?= python3.10 python3.11 python3.12 python3.13

@@ -723,6 +723,7 @@ def test_data_pipelines_give_what_eager_gives(case, expected):
     assert_same(next(iter(pipeline)), result)
 
 
+@pytest.mark.slow
 def test_saved_models_give_what_eager_gives(expected, tmp_path):
     module = tf.Module()
     signature = [tf.TensorSpec([None, 4], tf.float32)] * 2
@@ -748,6 +749,7 @@ def test_saved_models_give_what_eager_gives(expected, tmp_path):
         assert_same(gradient(getattr(loaded, f"{name}_value"), y_true, y_pred), result)
 
 
+@pytest.mark.slow
 def test_two_devices_give_what_one_gives(expected, tmp_path):
     """`MirroredStrategy` needs its devices before TensorFlow starts, so it has a process of its own."""
     np.savez(

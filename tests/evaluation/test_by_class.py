@@ -1,11 +1,13 @@
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers import figures
 from tests.helpers.matching import SIZE, detections, random_set
 from unitbox_tf import boxes as box_ops
 from unitbox_tf.evaluation import by_class, coco, matching, protocols
@@ -266,6 +268,58 @@ def test_the_matrix_is_drawn(random, tmp_path):
     assert image.ndim == 3
     assert image.shape[2] == 3
     assert len(np.unique(image)) > 20
+
+
+def test_the_drawing_has_every_count_in_its_cell(drawn, tmp_path):
+    counts = np.array([[9, 0, 1], [0, 2, 2], [3, 0, 0]])
+    by_class.Confusion(counts, ("cat", "dog"), 0.25, 0.5).plot(tmp_path / "matrix.png")
+    [(figure, path, dpi)] = drawn
+    assert (path, dpi) == (tmp_path / "matrix.png", 110)
+    side = 3 + 0.45 * 3
+    assert figures.page(figure) == (side + 1, side, "ConstrainedLayoutEngine")
+    [axes] = figure.axes
+    names = ["cat", "dog", "background"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == names
+    assert [text.get_text() for text in axes.get_yticklabels()] == names
+    assert {text.get_rotation() for text in axes.get_xticklabels()} == {90}
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("detected", "annotated")
+    assert axes.get_title() == "score 0.25, IoU 0.5"
+    [image] = axes.get_images()
+    assert (image.get_cmap().name, image.get_clim()) == ("Blues", (0, 1))
+    expected = [[0.9, 0, 0.1], [0, 0.5, 0.5], [1, 0, 0]]
+    np.testing.assert_allclose(image.get_array(), expected)
+    shown = {tuple(map(int, text.get_position())): text for text in axes.texts}
+    assert {place: text.get_text() for place, text in shown.items()} == {
+        (0, 0): "9",
+        (2, 0): "1",
+        (1, 1): "2",
+        (2, 1): "2",
+        (0, 2): "3",
+    }
+    assert {place for place, text in shown.items() if text.get_color() == "white"} == {
+        (0, 0),
+        (0, 2),
+    }
+    assert {(text.get_ha(), text.get_va()) for text in axes.texts} == {("center", "center")}
+    assert by_class.Confusion(np.eye(101), ("x",) * 100, 0.5).figure().get_size_inches()[1] == 30
+
+
+def test_the_log_says_once_what_missing_libraries_leave_out(random, monkeypatch, caplog):
+    found, truth = random_set(random, num_classes=3)
+    for name in ("supervision", "pycocotools", "pycocotools.coco", "pycocotools.cocoeval"):
+        monkeypatch.setitem(sys.modules, name, None)
+    caplog.set_level("INFO")
+    by_class._say_what_to_install.cache_clear()
+    for _ in range(2):
+        result = judged(found, truth)
+        assert result.confusion is None
+        assert [row.metrics for row in result.classes] == [{}] * 3
+        assert result.best_f1 == matching.match(found, truth).best_f1()
+        assert not any("confusion" in line for line in result.lines("peaks"))
+    assert caplog.messages == [
+        "Without pycocotools and supervision, these are left out: AP and recall of each class, the confusion matrix: "
+        "pip install 'unitbox_tf[coco,supervision]'"
+    ]
 
 
 def test_protocols_of_one_class_have_no_classes():

@@ -68,7 +68,7 @@ def test_each_decoder_and_threshold_is_that_of_python(model, loaded, photos, ass
         signature = loaded.signatures["images_with_options"]
         full = {n: tf.constant(getattr(decode, n), t) for n, t in graph.options().items()}
         count = 0
-        for photo in photos[1:30]:
+        for photo in photos[1:16]:
             wanted = find(photo)
             count += len(wanted)
             size = [photo.shape[:2]]

@@ -136,7 +136,8 @@ def test_the_source_distribution_passes_its_tests(built, tmp_path):
     with tarfile.open(archive) as content:
         content.extractall(tmp_path, filter="data")
     [folder] = tmp_path.iterdir()
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += ["-m", "not slow and not nightly"]
     tests = ["tests/test_boxes.py", "tests/test_package.py", "tests/packaging"]
     tests += ["tests/docs/test_docs.py::test_links_lead_somewhere"]
     done = subprocess.run(
