@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unitbox_tf import registry
+from unitbox_tf.limits import MAX_DETECTIONS, MAX_PIXELS, MAX_SCALES, MAX_SIDE
 from unitbox_tf.settings import (
     Settings,
     above,
@@ -333,13 +334,13 @@ class DecodeConfig(Settings):
         416,
         "longest side, in pixels, of images that the network is shown; larger images are shrunk to it. "
         "Raise it if small objects are missed",
-        at_least(1),
+        between(1, MAX_SIDE),
     )
     scales: tuple[float, ...] = setting(
         (1.0,),
         "sizes at which the network is shown each image, as shares of max_side; the objects found at all "
         "sizes are merged: 1 2 finds smaller objects, .5 1 larger ones",
-        not_empty(above(0), different=True),
+        not_empty(above(0), different=True, most=MAX_SCALES),
     )
     largest_object: float | None = setting(
         None,
@@ -365,8 +366,21 @@ class DecodeConfig(Settings):
         between(0, 1),
     )
     max_detections: int = setting(
-        300, "largest number of objects in an image; the best are kept", at_least(1)
+        300,
+        "largest number of objects in an image; the best are kept",
+        between(1, MAX_DETECTIONS),
     )
+    max_pixels: int = setting(
+        MAX_PIXELS,
+        "largest number of pixels (height times width) of an image file, also in training; larger images are "
+        "refused before they are decoded. Raise it for large images of your own; memory grows with it",
+        between(1, 2**31 - 1),
+    )
+
+    def together(self) -> Held:
+        """Conditions between fields."""
+        most = self.max_side * max(self.scales)
+        yield most <= MAX_SIDE, f"max_side times the largest of scales up to {MAX_SIDE}", most
 
 
 @dataclasses.dataclass(frozen=True)

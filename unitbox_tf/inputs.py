@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image as pillow
 
 from unitbox_tf import images
+from unitbox_tf.limits import MAX_PIXELS, TooLarge
 
 Image = np.ndarray | bytes | str | os.PathLike[str] | pillow.Image  # one image
 Images = Image | Iterable[Image]  # the path of a folder, or a pattern, stands for many
@@ -133,13 +134,21 @@ def _is_pattern(path: Path) -> bool:
     return glob.has_magic(str(path)) and not os.path.lexists(path)
 
 
-def read_image(image: Image, decode: Callable[[bytes], Any] = images.decode_photo) -> np.ndarray:
+def read_image(
+    image: Image,
+    decode: Callable[[bytes, int], Any] = images.decode_photo,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
     """Reads an image as RGB uint8 `[H, W, 3]`. `Detector.__call__` lists the forms of `image` and the errors.
 
-    `decode` decodes the bytes of an encoded image. The default, `images.decode_photo`, needs TensorFlow.
+    Args:
+        image: the image.
+        decode: decodes the bytes of an encoded image of at most a number of pixels. The default,
+            `images.decode_photo`, needs TensorFlow.
+        max_pixels: larger files and PIL images are refused before they are decoded.
     """
     if isinstance(image, pillow.Image):
-        image = images.from_pillow(image)
+        image = images.from_pillow(image, max_pixels)
     if isinstance(image, np.ndarray):
         images.check_array(image)
         return image
@@ -147,8 +156,12 @@ def read_image(image: Image, decode: Callable[[bytes], Any] = images.decode_phot
         name, encoded = "encoded image", image
     else:
         path = one_photo(image)
-        name, encoded = str(path), path.read_bytes()
+        name, encoded = str(path), images.read_file(path, max_pixels)
     try:
-        return np.asarray(decode(encoded))
+        return np.asarray(decode(encoded, max_pixels))
+    except TooLarge as error:
+        raise TooLarge(f"{name}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+    except MemoryError as error:
+        raise MemoryError(f"{name}: {error or 'memory does not suffice'}") from error

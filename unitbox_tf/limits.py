@@ -11,6 +11,7 @@ BYTES_PER_PIXEL = 8  # a file that is larger than its budget of pixels in RGBA o
 MAX_ANNOTATION_BYTES = 1 << 30  # of one file of annotations, class names or results
 MAX_DETECTIONS = 10_000  # in an image
 MAX_SIDE = 8192  # of an image as the network is shown it, in pixels, at the largest scale
+MAX_BATCH = 1024  # images that an exported graph is given at once
 MAX_SCALES = 16  # at which the network is shown an image
 MAX_UPLOAD_BYTES = 1 << 29  # of all images that visitors of the page have uploaded, on the disk
 MAX_REQUEST_BYTES = 1 << 20  # of a request to the page that is no upload

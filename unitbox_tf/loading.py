@@ -44,10 +44,11 @@ def load(path: str | Path, **decode: Any) -> Detector:
 
 
 def _from_exported(path: Path, exported: formats.Exported, changes: dict[str, Any]) -> Detector:
-    fixed = sorted(set(changes) - set(exported.options))
+    options = (*exported.options, "max_pixels")  # which matters before the file gets the image
+    fixed = sorted(set(changes) - set(options))
     if fixed:
         raise ValueError(
-            f"{path} is an exported detector: only {', '.join(exported.options)} of its decoding can be "
+            f"{path} is an exported detector: only {', '.join(options)} of its decoding can be "
             f"changed. Received: {fixed[0]}. Open the run's folder instead, or export it again."
         )
     decode = settings.changed(exported.decode, changes)

@@ -65,16 +65,20 @@ def each(check: Check, *, different: bool = False) -> Check:
     )
 
 
-def not_empty(check: Check | None = None, *, different: bool = False) -> Check:
-    """A tuple with at least one item. Each item passes `check`; if `different`, no two are equal."""
-    words = "with at least one item"
+def not_empty(
+    check: Check | None = None, *, different: bool = False, most: int | None = None
+) -> Check:
+    """A tuple of one item to `most`. Each item passes `check`; if `different`, no two are equal."""
+    words = "with at least one item" if most is None else f"with one item to {most}"
     words += f", each {check.words}" if check else ""
     words += ", all different" if different else ""
 
     def holds(value: tuple[Any, ...]) -> bool:
         if different and len(set(value)) < len(value):
             return False
-        return len(value) > 0 and (check is None or all(map(check.holds, value)))
+        if not value or (most is not None and len(value) > most):
+            return False
+        return check is None or all(map(check.holds, value))
 
     return Check(words, holds)
 

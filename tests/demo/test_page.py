@@ -19,7 +19,7 @@ EXAMPLE_BUTTON = "Try an example image"
 
 
 def test_the_example_can_be_opened(viewer):
-    assert viewer.see(pages.EXAMPLE.read_bytes(), 10**6).size == (600, 512)
+    assert viewer.see(pages.EXAMPLE.read_bytes()).size == (600, 512)
 
 
 def test_sliders_are_enabled_by_what_the_decoder_reads():
@@ -34,7 +34,7 @@ def test_sliders_are_enabled_by_what_the_decoder_reads():
             ((1.0, 2.0), "once", (False, False)),
         ):
             viewer = types.SimpleNamespace(decode=DecodeConfig(scales=scales))
-            assert pages._Answers(gr, viewer, 1).applicable(name) == expected
+            assert pages._Answers(gr, viewer).applicable(name) == expected
     finally:
         registry.DECODERS.unregister("once")
 

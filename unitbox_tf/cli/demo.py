@@ -27,7 +27,7 @@ def _serve(options: argparse.Namespace, folder: Path) -> int:
     viewer = viewers.Viewer(options.model, **cli_options.decoding(options))
     name = runs.find(options.model).resolve().name
     kept = uploads.Uploads(folder, round(options.max_upload_mb * 2**20))  # as gradio counts
-    page = pages.make_page(viewer, name, options.max_megapixels, kept)
+    page = pages.make_page(viewer, name, kept)
     hosts = guard.Hosts.of(options.host, options.public_host)
     if not is_loopback(options.host):
         print(

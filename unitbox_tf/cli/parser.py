@@ -428,13 +428,6 @@ def _add_demo(parser: options.Parser) -> None:
         default=20.0,
         help="largest file of an image, in megabytes (default: %(default)g); raise it for large images",
     )
-    parser.add_argument(
-        "--max-megapixels",
-        metavar="X",
-        type=options.number(float, above(0)),
-        default=50.0,
-        help="most pixels of an image, in millions (default: %(default)g); lower it if memory is short",
-    )
     options.add_decoding(parser.add_argument_group("decoding", "How boxes are found at first."))
 
 

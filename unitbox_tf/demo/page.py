@@ -39,13 +39,12 @@ WAITING = 16  # largest number of visitors in the queue for the network
 _ALONE = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
 
 
-def make_page(viewer: Viewer, name: str, max_megapixels: float, uploads: Uploads) -> Any:
+def make_page(viewer: Viewer, name: str, uploads: Uploads) -> Any:
     """The page, a `gradio.Blocks`.
 
     Args:
         viewer: searches the images.
         name: the name of the detector, for the title.
-        max_megapixels: most pixels of an image, in millions.
         uploads: where the server puts images.
 
     Raises:
@@ -58,8 +57,9 @@ def make_page(viewer: Viewer, name: str, max_megapixels: float, uploads: Uploads
             f'<div class="intro"><h1>UnitBox: {html.escape(name)}</h1><p class="note">Images go to the '
             "machine that serves this page and no further. No image is kept.</p></div>"
         )
-        answers = _Answers(gr, viewer, round(max_megapixels * 1e6))
-        most = f"up to {uploads.largest / 2**20:g} MB and {max_megapixels:g} million pixels"
+        answers = _Answers(gr, viewer)
+        pixels = viewer.decode.max_pixels / 1e6
+        most = f"up to {uploads.largest / 2**20:g} MB and {pixels:g} million pixels"
         label = f"{images.names_of_formats()}, {most}"
         upload = functools.partial(_upload_element, gr, uploads.take, label=label)
         elements = _lay_out(gr, session, viewer.decode, upload, answers)
@@ -99,12 +99,10 @@ class _Answers:
 
     Attributes:
         gr: the module gradio.
-        max_pixels: most pixels of an image.
     """
 
     gr: Any
     viewer: Viewer
-    max_pixels: int
 
     def uploaded(self, image: tuple[str, bytes] | None, *settings: Any) -> tuple[Any, ...]:
         """Searches an image that was uploaded."""
@@ -121,8 +119,8 @@ class _Answers:
     ) -> tuple[Any, ...]:
         """The session of an image, its summary, boxes and table, and its heatmaps at scale number `index`."""
         try:
-            seen = self.viewer.see(encoded, self.max_pixels)
-        except ValueError as error:
+            seen = self.viewer.see(encoded)
+        except images.UNREADABLE as error:
             hidden = self.gr.update(visible=False)
             return None, error_html(f"{name}: {error}"), NOTHING, "", hidden, ""
         shown = self._decoded(name, seen, *settings)

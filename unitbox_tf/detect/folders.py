@@ -234,11 +234,11 @@ class _Work:
         try:
             stamp = _stamp(path)
             image = self.detector.read(path)
-        except (OSError, ValueError) as error:
+            found = self.detector(image)
+        except images.UNREADABLE as error:
             kind = UNREAD if isinstance(error, OSError) else images.UNDECODABLE
             self.problems.add(kind, name, str(error).removeprefix(f"{path}: "))
             return None
-        found = self.detector(image)
         suffix = images.suffix_for_writing(path)
         output = self._path(name, path.stem, suffix)
         with files.replacing(output) as partial:

@@ -382,6 +382,7 @@ def _decoding(decode: DecodeConfig) -> dict[str, Any]:
         "largest_object": decode.largest_object,
         "nms_iou": decode.nms_iou,
         "max_detections": decode.max_detections,
+        "max_pixels": decode.max_pixels,
         "lowest_score": decode.score_threshold,
     }
 

@@ -71,14 +71,14 @@ class Exported:
         class_names: the names of the classes in `Detections.classes`.
         decode: the settings with which it was exported.
         options: fields of `decode` that `detect` uses. The other fields are fixed in the file.
-        decode_image: decodes bytes to an RGB image, see `Detector`.
+        decode_image: decodes bytes to an RGB image of at most a number of pixels, see `Detector`.
     """
 
     detect: Callable[[np.ndarray, DecodeConfig], Detections]
     class_names: tuple[str, ...]
     decode: DecodeConfig
     options: tuple[str, ...]
-    decode_image: Callable[[bytes], Any]
+    decode_image: Callable[[bytes, int], Any]
 
 
 def export(
@@ -119,7 +119,7 @@ def export(
     options: dict[str, Any] = {"decode": settings.changed(opened.decode, decode)}
     check_decoder(options["decode"], chosen)
     if pictures:
-        options["calibration"] = _read(pictures, problems)
+        options["calibration"] = _read(pictures, options["decode"].max_pixels, problems)
     chosen.save(opened, path, card, **options)
     return path
 
@@ -170,14 +170,16 @@ def _opened(model: Any) -> tuple[UnitBox, str]:
     return model, f"# UnitBox detector: {', '.join(model.class_names)}\n"
 
 
-def _read(pictures: Sequence[inputs.Picture], problems: Problems | None) -> Iterator[np.ndarray]:
+def _read(
+    pictures: Sequence[inputs.Picture], max_pixels: int, problems: Problems | None
+) -> Iterator[np.ndarray]:
     """Images for calibration, evenly spread over `pictures`."""
     count = min(len(pictures), CALIBRATION_IMAGES)
     for index in np.linspace(0, len(pictures) - 1, count).round().astype(int):
         name, image = pictures[index]
         try:
-            yield inputs.read_image(image)
-        except (OSError, ValueError) as error:
+            yield inputs.read_image(image, max_pixels=max_pixels)
+        except images.UNREADABLE as error:
             if problems is None:
                 raise
             message = f"left out of calibration: {str(error).removeprefix(f'{name}: ')}"

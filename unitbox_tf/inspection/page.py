@@ -53,6 +53,7 @@ def write(found: Inspection, folder: Path) -> None:
         pictures.drawable(
             pictures.chosen(found.training_images, len(found.class_names), NUM_ANNOTATED),
             found.class_names,
+            found.config.decode.max_pixels,
         )
     )
     shown: list[pictures.Shown] = []
@@ -184,7 +185,8 @@ def _duplicates(found: Inspection) -> str:
 
 def _pair(found: Inspection, repeat: Repeat) -> str:
     both = [found.annotations[index] for index in (repeat.other, repeat.image)]
-    drawn = [image for _, image in pictures.drawable(both, found.class_names)]
+    most = found.config.decode.max_pixels
+    drawn = [image for _, image in pictures.drawable(both, found.class_names, most)]
     how = "the same bytes" if repeat.distance is None else f"{repeat.distance} of 256 bits differ"
     caption = f"{both[0].where} and {both[1].where}: {how}"
     if not drawn:

@@ -141,7 +141,8 @@ class ValidateDetections(keras.callbacks.Callback):
         writer.close()
 
     def _panel(self, annotation: Annotation, found: Detections) -> np.ndarray:
-        image = inputs.read_image(annotation.encoded())
+        most = self._config.decode.max_pixels
+        image = inputs.read_image(annotation.encoded(most), max_pixels=most)
         maps = self._module.heatmaps(image[None])
         names = self._config.model.class_names
         drawn = visualize.draw_truth(image, annotation.boxes, annotation.ignore, found, names)

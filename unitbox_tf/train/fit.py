@@ -327,6 +327,7 @@ def _batches(
         "equal_objects": config.loss.reduction == "object_mean",
         "padding": model.backbone.preprocessing.mean_colour,
         "batch_size": config.train.batch_size,
+        "max_pixels": config.decode.max_pixels,
     }
     start = epochs_done * config.train.steps_per_epoch * config.train.batch_size
     training = pipeline.training_dataset(

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from unitbox_tf.config import DataConfig
+from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 from unitbox_tf.train import augment, reading, targets
@@ -28,6 +29,7 @@ def training_dataset(
     batch_size: int,
     seed: int,
     start: int = 0,
+    max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
     """Endless batches for training.
@@ -42,6 +44,7 @@ def training_dataset(
         batch_size: the number of images in a batch.
         seed: the seed of order and augmentation.
         start: the number of images that earlier runs have used, so that a resumed run sees others.
+        max_pixels: larger images are refused like images that cannot be decoded.
         problems: images that cannot be decoded are added here and left out.
 
     Returns:
@@ -55,7 +58,9 @@ def training_dataset(
         if isinstance(examples, tf.data.Dataset):
             images = reading.from_elements(examples, num_classes, problems=problems)
         else:
-            images = reading.from_annotations(examples, shuffle=seed + start, problems=problems)
+            images = reading.from_annotations(
+                examples, shuffle=seed + start, max_pixels=max_pixels, problems=problems
+            )
         return _changed(images.repeat(), data, side, padding, seed, start)
 
     shown = changed(size, seed)
@@ -75,6 +80,7 @@ def validation_dataset(
     equal_objects: bool = False,
     padding: augment.Colour = augment.BLACK,
     batch_size: int,
+    max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
     """Batches like those of `training_dataset`, but of each image once, in order, shrunk to `size` x `size` pixels.
@@ -83,7 +89,9 @@ def validation_dataset(
     If the length is unknown, Keras counts a batch too many in the means of the parts of the loss.
     """
     problems = Problems.of(problems)
-    images = reading.from_annotations(annotations, same_count=True, problems=problems)
+    images = reading.from_annotations(
+        annotations, same_count=True, max_pixels=max_pixels, problems=problems
+    )
     shown = images.map(
         lambda image, objects: augment.fit(image, objects, size, padding=padding), tf.data.AUTOTUNE
     )

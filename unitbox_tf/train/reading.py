@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import images as image_ops
+from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 from unitbox_tf.train import augment
@@ -35,6 +36,7 @@ def from_annotations(
     *,
     shuffle: int | None = None,
     same_count: bool = False,
+    max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
     """Each image once, with its objects. Images that cannot be decoded are reported once each.
@@ -43,6 +45,7 @@ def from_annotations(
         annotations: the annotations to read.
         shuffle: seed of a random order, which differs each time; None keeps the order of `annotations`.
         same_count: True makes an image that cannot be decoded one black pixel; False leaves it out.
+        max_pixels: larger images are refused like images that cannot be decoded.
         problems: images that cannot be decoded are added here.
     """
     known = Problems.of(problems)
@@ -51,8 +54,8 @@ def from_annotations(
     def load(index: tf.Tensor) -> tuple[Any, ...]:
         annotation = annotations[int(index)]
         try:
-            image = image_ops.decode_photo(annotation.encoded())
-        except (OSError, ValueError) as error:
+            image = image_ops.decode_photo(annotation.encoded(max_pixels), max_pixels)
+        except image_ops.UNREADABLE as error:
             image = tf.zeros([1, 1, 3] if same_count else [0, 0, 3], tf.uint8)
             annotation = annotation.select([])
             broken.add(int(index))
@@ -232,9 +235,12 @@ def readable(
     annotations: Sequence[Annotation],
     *,
     enough: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> list[Annotation]:
     """The annotations whose images can be decoded, at most `enough`. The others are reported.
+
+    Images with more than `max_pixels` are refused.
 
     Raises:
         ValueError: no image can be decoded.
@@ -246,8 +252,8 @@ def readable(
         if len(found) == enough:
             break
         try:
-            image_ops.decode_photo(annotation.encoded())
-        except (OSError, ValueError) as error:
+            image_ops.decode_photo(annotation.encoded(max_pixels), max_pixels)
+        except image_ops.UNREADABLE as error:
             first_error = first_error or f"{annotation.where}: {error}"
             problems.add(image_ops.UNDECODABLE, annotation.where, str(error))
         else:
