@@ -36,7 +36,7 @@ from unitbox_tf.evaluation import fddb, wider_face
 from unitbox_tf.records import Annotation
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PAGES += sorted(ROOT.glob("saved_models/**/README.md"))
 
 SERVER = "tensorflow_model_server"
@@ -96,6 +96,7 @@ CHECKED = [
     ("README.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     ("README.md", "figure4 letter", "trains eight runs"),
     ("docs/demo.md", "unitbox demo  ", "a server"),
+    ("docs/demo.md", "--public-host", "a server"),
     ("docs/export.md", "benchmarks parity", "five exports, each run on a hundred images"),
     ("docs/large_pictures.md", "pytest", "one of the slow tests itself"),
     ("docs/serving.md", SERVER, "another program, and a server"),

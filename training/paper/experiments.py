@@ -7,12 +7,14 @@ import json
 import logging
 import multiprocessing
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unitbox_tf import datasets, files
 from unitbox_tf import runs as run_folders
+from unitbox_tf.cli import signals
 from unitbox_tf.config import Config, DecodeConfig
 
 logger = logging.getLogger(__name__)
@@ -48,7 +50,12 @@ def train_all(configs: Mapping[str, Config], folder: Path) -> None:
             target=_train, args=(run, config), daemon=True
         )
         process.start()
-        process.join()
+        try:
+            process.join()
+        except KeyboardInterrupt:  # it would go on alone
+            process.terminate()
+            process.join()
+            raise
         if process.exitcode:
             failed.append(name)
     if failed:
@@ -125,7 +132,11 @@ def _train(run: Path, config: Config) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        fit.fit(config, resume=run if (run / CONFIG).is_file() else None)
+        with signals.handled() as received:
+            try:
+                fit.fit(config, resume=run if (run / CONFIG).is_file() else None)
+            except KeyboardInterrupt:
+                sys.exit(received.status)
     except state.Diverged as error:  # a result, too
         run.mkdir(parents=True, exist_ok=True)  # gone where nothing was stored
         files.write(run / CONFIG, config.to_json())

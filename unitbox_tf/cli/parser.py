@@ -416,6 +416,14 @@ def _add_demo(parser: options.Parser) -> None:
         help="port to listen at (default: the first free port from 7860 on)",
     )
     parser.add_argument(
+        "--public-host",
+        metavar="NAME",
+        nargs="+",
+        default=[],
+        help="names under which browsers reach the page through a proxy, such as demo.example.org; requests "
+        "for other names than these and the address are refused",
+    )
+    parser.add_argument(
         "--max-upload-mb",
         metavar="X",
         type=options.number(float, above(0)),
