@@ -68,7 +68,7 @@ UNUSABLE = [
     ("model", "class_names", ["cat", "cat"], "all different, 10000 at most. Received: ['cat', 'cat']"),
     ("model", "class_names", [""], "class_names: expected a list of texts where each is one line"),
     ("model", "class_names", ["a cat\n"], "(at most 200 characters), all different, 10000 at most. Received: ['a cat"),
-    ("data", "classes", ["cat", "cat"], "all different, 10000 at most. Received: ['cat', 'cat']"),
+    ("data", "classes", ["cat", "cat"], "not blank, all different. Received: ['cat', 'cat']"),
     ("data", "rename", ["cat"], "where each is as old=new, such as human_face=face. Received: ['cat']"),
     ("data", "rename", ["a=b=c"], "where each is as old=new"),
     ("data", "rename", ["=b"], "where each is as old=new"),
