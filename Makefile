@@ -35,7 +35,8 @@ coverage: $(VENV)/installed-dev
 # Hours. It goes on after a failure, and fails in the end.
 nightly: $(VENV)/installed-dev
 	@failed=; for each in "pytest -m nightly" "python -m tests.fuzz.images --inputs 100000" \
-			"python -m tests.fuzz.annotations --examples 20000" "python -m tests.mutation all"; do \
+			"python -m tests.fuzz.annotations --examples 20000" \
+			"python -m tests.fuzz.models --inputs 500" "python -m tests.mutation all"; do \
 		echo "$$each"; PYTHONPATH=. $(BIN)/$$each || failed="$$failed; $$each"; \
 	done; test -z "$$failed" || { echo "Failed$$failed"; exit 1; }
 

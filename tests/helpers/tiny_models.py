@@ -20,13 +20,20 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
 def model() -> UnitBox:
     """With the same kinds of layers as VGG-16."""
     image = keras.Input((None, None, 3))
-    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="first")(image)
+    x = _convolution("first", 1)(image)
     x = keras.layers.MaxPooling2D(name="pool")(x)
-    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="second")(x)
+    x = _convolution("second", 2)(x)
     own = Backbone(
         keras.Model(image, x, name="own"), confidence="pool", distances="second", stride=2
     )
     return UnitBox(own, ("cat", "dog"), decode=DECODE, initial_box_size=20.0, head_stddev=0.1)
+
+
+def _convolution(name: str, seed: int) -> keras.layers.Layer:
+    weights = keras.initializers.GlorotUniform(seed)
+    return keras.layers.Conv2D(
+        4, 3, padding="same", activation="relu", kernel_initializer=weights, name=name
+    )
 
 
 def rewrite(path: Path, change: Callable[[str, bytes], bytes], to: Path, **options: object) -> Path:

@@ -41,7 +41,7 @@ _FILES = (GRAPH_FILE, "fingerprint.pb", _INDEX, _DATA)
 _EXTRA = "assets.extra"  # may have more files, which TensorFlow does not open
 _FOLDERS = ("variables", "assets", _EXTRA)
 
-# What the functions of our exports contain, with all decoders. A test compares it with real exports.
+# The operations in the functions of our exports, with all decoders. A test compares them with a real export.
 OPERATIONS = frozenset(
     """
     Abs AddN AddV2 All Any ArgMax Assert AvgPool BiasAdd BitwiseAnd BitwiseOr Cast CombinedNonMaxSuppression ConcatV2
