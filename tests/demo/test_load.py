@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import http.client
 import io
 import json
@@ -108,7 +109,8 @@ class Site:
             f"Content-Length: {len(body)}",
         ]
         lines += ["Content-Type: multipart/form-data; boundary=x", "", ""]
-        connection.sendall("\r\n".join(lines).encode() + body[: len(body) // 2])
+        with contextlib.suppress(OSError):  # if the page is full, it closes the connection
+            connection.sendall("\r\n".join(lines).encode() + body[: len(body) // 2])
         return connection
 
     def files(self):
