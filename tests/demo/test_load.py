@@ -212,7 +212,7 @@ def test_fifty_visitors_at_once_and_many_that_break_off(site):
             time.sleep(0.05)
         counts.update(visit.result() for visit in visits)
     assert set(counts) <= {"served", "full"}
-    assert counts["served"] >= 17  # one at work, and those that wait
+    assert counts["served"] >= 16  # as many as may wait
     for connection in slow:
         connection.settimeout(30)
         assert b"408" in connection.recv(1000).partition(b"\r\n")[0]
@@ -229,13 +229,15 @@ def test_fifty_visitors_at_once_and_many_that_break_off(site):
 
 @pytest.mark.slow
 def test_uploads_that_nobody_asks_for_do_not_fill_the_disk(site):
-    large = noise(19)
-    statuses, most = collections.Counter(), 0
-    for _ in range(80):
-        statuses[site.upload(large)[0]] += 1
-        most = max(most, sum(site.files().values()))
+    large, most = noise(19), 0
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        uploads = [pool.submit(site.upload, large) for _ in range(80)]
+        while not all(upload.done() for upload in uploads):
+            most = max(most, sum(site.files().values()))
+            time.sleep(0.05)
+    statuses = collections.Counter(upload.result()[0] for upload in uploads)
     print(f"\n{dict(statuses)}, at most {most / 2**20:.0f} MiB on the disk")
-    assert set(statuses) <= {200, 503}
+    assert set(statuses) == {200, 503}
     assert most <= 512 * 2**20
     eventually(lambda: not site.files())
     assert site.upload(large)[0] == 200
