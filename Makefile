@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-LOWEST := tests/test_*.py tests/cli tests/datasets tests/demo tests/detect tests/formats tests/network
+# What `make lowest` runs.
+LOWEST := tests/test_*.py tests/datasets tests/demo tests/detect tests/evaluation tests/formats
 
 # `make test COVERAGE=1` and `make slow COVERAGE=1` also measure which branches the tests take.
 COVERAGE ?=

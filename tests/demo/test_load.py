@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import http.client
 import io
 import json
@@ -22,6 +23,7 @@ from PIL import Image
 from unitbox_tf.datasets import synthetic
 
 SECONDS = 3  # that a body may take here
+CLOSED = 0  # in the place of a status
 
 COMMAND = f"""
 import signal, sys
@@ -58,6 +60,8 @@ class Site:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
+        except ConnectionError:  # after a 408, the rest is not taken
+            return CLOSED, b""
         finally:
             connection.close()
 
@@ -108,7 +112,8 @@ class Site:
             f"Content-Length: {len(body)}",
         ]
         lines += ["Content-Type: multipart/form-data; boundary=x", "", ""]
-        connection.sendall("\r\n".join(lines).encode() + body[: len(body) // 2])
+        with contextlib.suppress(OSError):  # if the page is full, it closes the connection
+            connection.sendall("\r\n".join(lines).encode() + body[: len(body) // 2])
         return connection
 
     def files(self):
@@ -210,7 +215,7 @@ def test_fifty_visitors_at_once_and_many_that_break_off(site):
             time.sleep(0.05)
         counts.update(visit.result() for visit in visits)
     assert set(counts) <= {"served", "full"}
-    assert counts["served"] >= 17  # one at work, and those that wait
+    assert counts["served"] >= 16  # as many as may wait
     for connection in slow:
         connection.settimeout(30)
         assert b"408" in connection.recv(1000).partition(b"\r\n")[0]
@@ -227,13 +232,18 @@ def test_fifty_visitors_at_once_and_many_that_break_off(site):
 
 @pytest.mark.slow
 def test_uploads_that_nobody_asks_for_do_not_fill_the_disk(site):
-    large = noise(19)
-    statuses, most = collections.Counter(), 0
-    for _ in range(80):
-        statuses[site.upload(large)[0]] += 1
-        most = max(most, sum(site.files().values()))
+    large, most = noise(19), 0
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        uploads = [pool.submit(site.upload, large) for _ in range(80)]
+        while not all(upload.done() for upload in uploads):
+            most = max(most, sum(site.files().values()))
+            time.sleep(0.05)
+    statuses = collections.Counter(upload.result()[0] for upload in uploads)
+    # Those for which there is no room, and on a slow machine those that take too long.
+    assert statuses[200]
+    assert statuses[503] + statuses[408] + statuses[CLOSED]
     print(f"\n{dict(statuses)}, at most {most / 2**20:.0f} MiB on the disk")
-    assert set(statuses) <= {200, 503}
+    assert set(statuses) <= {200, 503, 408, CLOSED}
     assert most <= 512 * 2**20
     eventually(lambda: not site.files())
     assert site.upload(large)[0] == 200

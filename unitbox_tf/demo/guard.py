@@ -168,7 +168,7 @@ class Guard:
 
 def _refused_length(headers: Mapping[bytes, str], limit: int) -> Refusal | None:
     length = headers.get(b"content-length", "0")
-    if not length.isdigit() or int(length) > limit:
+    if not re.fullmatch("[0-9]{1,18}", length) or int(length) > limit:
         return Refusal(413, f"expected at most {limit:,} bytes, which is the maximum allowed size")
     return None
 

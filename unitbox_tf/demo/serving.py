@@ -82,30 +82,34 @@ def _upload_to(uploads: Uploads) -> Any:
     requests = optional.load("starlette.requests", "demo", "the page")
     concurrency = optional.load("starlette.concurrency", "demo", "the page")
 
+    def said(text: str, status: int) -> Any:
+        return responses.PlainTextResponse(text, status)
+
+    async def kept(request: Any) -> Any:
+        # A file of this form has no name on the disk: it ends with the request, or with the program.
+        async with request.form(max_files=1, max_fields=1) as form:
+            [file] = form.getlist("files")
+            if file.size > uploads.largest:
+                return said("larger than the maximum allowed size", 413)
+            path = await concurrency.run_in_threadpool(uploads.keep, file.filename or "", file.file)
+        return responses.JSONResponse([str(path)])
+
     async def upload(request: Any) -> Any:
         length = request.headers.get("content-length")
         if length is None:
-            return responses.PlainTextResponse("expected a Content-Length", 411)
+            return said("expected a Content-Length", 411)
         try:
-            with uploads.room(int(length)):
-                # A file of this form has no name on the disk: it ends with the request, or with the program.
-                async with request.form(max_files=1, max_fields=1) as form:
-                    [file] = form.getlist("files")
-                    if file.size > uploads.largest:
-                        return responses.PlainTextResponse(
-                            "larger than the maximum allowed size", 413
-                        )
-                    path = await concurrency.run_in_threadpool(
-                        uploads.keep, file.filename or "", file.file
-                    )
-            return responses.JSONResponse([str(path)])
+            try:
+                with uploads.room(int(length)):
+                    return await kept(request)
+            except Full:
+                async for _ in request.stream():  # or the browser would see a broken connection
+                    pass
+                return said("too many images at the moment; try again in a minute", 503)
         except (ValueError, AttributeError):  # none or several, or a text
-            return responses.PlainTextResponse("expected a form with one file, 'files'", 400)
+            return said("expected a form with one file, 'files'", 400)
         except requests.ClientDisconnect:
-            return responses.PlainTextResponse("broken off", 400)  # nobody reads it
-        except Full:
-            text = "too many images at the moment; try again in a minute"
-            return responses.PlainTextResponse(text, 503)
+            return said("broken off", 400)  # nobody reads it
 
     return upload
 
