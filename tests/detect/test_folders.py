@@ -176,6 +176,7 @@ def test_a_video_whose_name_is_no_text_is_read(photos, detector, tmp_path):
         "journal.jsonl",
         "detections.json",
         "x" * 300,
+        "\ud800",
         None,
         1,
         ["a"],
