@@ -205,7 +205,8 @@ def _colours(image: Image.Image) -> np.ndarray:
             raise ValueError(_unusual_values(mode, low, high))
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
     try:
-        return np.asarray(image.convert("RGB"))
+        # A conversion of RGB to RGB would be a copy.
+        return np.asarray(image if mode == "RGB" else image.convert("RGB"))
     except ValueError as error:
         raise ValueError(
             f"Expected a PIL image that Pillow converts to RGB. Received: mode {mode}"

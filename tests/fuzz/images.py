@@ -69,6 +69,11 @@ def run(inputs: int, seed: int, output: Path | None = None) -> Report:
     return report
 
 
+def command(*arguments: str) -> list[str]:
+    """The command of a process that is watched."""
+    return [sys.executable, "-m", "tests.fuzz.images", "--child", *arguments]
+
+
 def _watch(first: int, inputs: int, seed: int, report: Report) -> int:
     """Watches a process from input `first` on, and returns the number of the first that is left."""
     with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +82,7 @@ def _watch(first: int, inputs: int, seed: int, report: Report) -> int:
         arguments = [str(first), str(inputs), str(seed), str(progress), str(result)]
         with Path(folder, "errors").open("w+b") as errors:
             child = subprocess.Popen(
-                [sys.executable, "-m", "tests.fuzz.images", "--child", *arguments],
+                command(*arguments),
                 cwd=ROOT,
                 stderr=errors,
                 stdin=subprocess.DEVNULL,
@@ -117,7 +122,7 @@ def _watch(first: int, inputs: int, seed: int, report: Report) -> int:
 # The process that is watched
 
 
-def ways():
+def ways(max_pixels=MAX_PIXELS):
     """The ways from bytes to detections and the size of the image, by their names."""
     import numpy as np
     import tensorflow as tf
@@ -130,7 +135,7 @@ def ways():
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    decode = DecodeConfig(max_side=24, score_threshold=0.3, max_pixels=MAX_PIXELS)
+    decode = DecodeConfig(max_side=24, score_threshold=0.3, max_pixels=max_pixels)
 
     def network(shown, training):
         grey = tf.reduce_mean(shown, axis=-1, keepdims=True)
@@ -164,7 +169,7 @@ def ways():
             if type(error).__name__ in ("DataLossError", "OutOfRangeError"):
                 raise ValueError("refused by the graph") from error
             raise
-        return padding.unpad(found, [(MAX_PIXELS, MAX_PIXELS)])[0]
+        return padding.unpad(found, [(max_pixels, max_pixels)])[0]
 
     return {
         "TensorFlow": by_tensorflow,
