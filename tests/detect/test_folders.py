@@ -84,3 +84,24 @@ def test_a_stream_is_an_input_whose_password_is_not_written(tmp_path):
     written = [path.read_text() for path in (tmp_path / "out").iterdir()]
     assert "rtsp://127.0.0.1:9/live" in "".join(written)
     assert "secret" not in "".join(written)
+
+
+def test_a_larger_budget_takes_up_the_images_that_were_refused(photos, shown, tmp_path):
+    (photos / "broken.png").unlink()
+    cv2.imwrite(str(photos / "large.png"), np.full((60, 70, 3), 90, np.uint8))
+
+    def find(image):
+        shown.append(image.shape[:2])
+        return Detections([], [], [], image.shape[:2])
+
+    def detector(most):
+        return Detector(find, ("object",), DecodeConfig(max_pixels=most))
+
+    problems = Problems()
+    summary = folders.detect_into(detector(2000), [photos], tmp_path / "out", problems=problems)
+    assert summary.images.broken == 1
+    assert "raise max_pixels" in problems.found[0].message
+    shown.clear()
+    summary = folders.detect_into(detector(5000), [photos], tmp_path / "out")
+    assert summary.images.broken == 0
+    assert shown == [(60, 70)]
