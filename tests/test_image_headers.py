@@ -114,3 +114,17 @@ def test_a_text_of_a_png_that_becomes_many_megabytes_has_no_effect():
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "MPO"])
+def test_a_pillow_image_is_checked_and_decoded_whether_it_is_loaded_or_not(form):
+    encoded = encoded_as(form, picture(40, 60))
+    lazy, loaded = (Image.open(io.BytesIO(encoded)) for _ in range(2))
+    loaded.load()
+    np.testing.assert_array_equal(images.from_pillow(lazy), images.from_pillow(loaded))
+
+
+def test_a_pillow_image_whose_file_asks_for_too_much_is_refused():
+    encoded = hostile.bmp(10**6, 1, 1, b"\0\2\xff\xff")
+    with pytest.raises(TooLarge, match="1000000 x 257"):
+        images.from_pillow(Image.open(io.BytesIO(encoded)))

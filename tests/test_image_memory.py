@@ -25,6 +25,8 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 for name, encoded in files.items():
     for way, find in every.items():
+        if way == "PIL image" and "share" in name:
+            continue  # `Image.open` of the caller takes the memory
         before, start = peak(), time.perf_counter()
         try:
             outcome = f"{len(find(encoded))} detections"

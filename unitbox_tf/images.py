@@ -186,9 +186,21 @@ def from_pillow(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             message has the line that converts it.
     """
     image_headers.check_size(image.size[::-1], max_pixels)
+    _check_file(image, max_pixels)
     with _memory_named():
         _load(image)
         return _to_array(image)
+
+
+def _check_file(image: Image.Image, max_pixels: int) -> None:
+    """`image_headers.check` of the file of a PIL image that is not decoded yet."""
+    kinds = {kind.upper(): kind for kind in FORMATS} | {"MPO": "JPEG"}
+    file, kind = getattr(image, "fp", None), kinds.get(image.format or "")
+    if file is None or kind is None or getattr(file, "closed", True) or not file.seekable():
+        return
+    place = file.tell()
+    image_headers.check(file, kind, max_pixels)
+    file.seek(place)
 
 
 def _load(image: Image.Image) -> None:
