@@ -91,6 +91,7 @@ def run(code, *arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux does")
 def test_files_that_ask_for_too_much_take_no_memory():
     lines = run(REFUSED).splitlines()

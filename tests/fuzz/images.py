@@ -31,6 +31,7 @@ GROWTH = (
     200 << 20
 )  # bytes above the peak after the warm-up; an image of `MAX_PIXELS` takes some 30 MB
 WARM_UP = 200  # inputs
+SAVED_EVERY = 100  # inputs, after which a process that ends or hangs has said what it found
 EVERY = {"TensorFlow": 1, "Pillow": 1, "PIL image": 4, "graph": 16}  # inputs that go each way
 ROOT = Path(__file__).parents[2]
 
@@ -223,8 +224,11 @@ def child(first: int, inputs: int, seed: int, progress: Path, result: Path) -> N
             elif used - peak > GROWTH + growth:
                 findings.append((number, f"memory {used - peak >> 20} MB"))
             growth = max(growth, used - peak)
-    outcome = {"outcomes": outcomes, "findings": findings, "seconds": slowest, "growth": growth}
-    result.write_text(json.dumps(outcome))
+            if number % SAVED_EVERY == 0 or number == inputs - 1:
+                found = {"outcomes": outcomes, "findings": findings}
+                found |= {"seconds": slowest, "growth": growth}
+                result.with_suffix(".new").write_text(json.dumps(found))
+                os.replace(result.with_suffix(".new"), result)
 
 
 def main() -> int:
