@@ -68,7 +68,7 @@ def check(file: BinaryIO, kind: str, max_pixels: int) -> None:
     if length > max_pixels * BYTES_PER_PIXEL:
         raise TooLarge(
             f"expected an image file of at most {max_pixels * BYTES_PER_PIXEL:,} bytes. Received: {length:,} bytes; "
-            "raise max_pixels if it is to be trusted"
+            "raise max_pixels if you trust it"
         )
     check_size(size(file, kind), max_pixels)
     if kind == "JPEG" and _count(file, b"\xff\xda") > MOST_SCANS:
@@ -76,14 +76,13 @@ def check(file: BinaryIO, kind: str, max_pixels: int) -> None:
     file.seek(0)
 
 
-def check_size(size: tuple[int, int], max_pixels: int) -> None:
+def check_size(size: tuple[int, ...], max_pixels: int) -> None:
     """Raises `TooLarge` if an image of this height and width has more than `max_pixels`."""
     height, width = size
     if height * width > max_pixels:
         raise TooLarge(
-            f"expected an image of at most {max_pixels / 1e6:g} million pixels (max_pixels). Received: "
-            f"{width} x {height}, {height * width / 1e6:.1f} million; raise max_pixels if the file is to be "
-            "trusted, or shrink the image"
+            f"expected an image of at most {max_pixels:,} pixels (max_pixels). Received: {width} x {height}, "
+            f"{height * width:,} pixels; raise max_pixels if you trust the image, or shrink it"
         )
 
 

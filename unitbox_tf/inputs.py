@@ -164,8 +164,7 @@ def read_image(
         image: the image.
         decode: decodes the bytes of an encoded image of at most a number of pixels. The default,
             `images.decode_photo`, needs TensorFlow.
-        max_pixels: larger files and PIL images are refused before they are decoded. An array is in memory,
-            and may have any size.
+        max_pixels: larger files and PIL images are refused before they are decoded.
     """
     if isinstance(image, pillow.Image):
         image = images.from_pillow(image, max_pixels)
@@ -184,4 +183,4 @@ def read_image(
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     except MemoryError as error:
-        raise MemoryError(f"{name}: {error or 'memory does not suffice'}") from error
+        raise MemoryError(f"{name}: {error}") from error

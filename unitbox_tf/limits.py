@@ -18,6 +18,7 @@ MAX_NAME = 4096  # characters in the name of an image or class
 MAX_PROBLEMS = 1_000_000  # that are kept; others are only counted
 MAX_DETECTIONS = 10_000  # in an image
 MAX_SIDE = 8192  # of an image as the network is shown it, in pixels, at the largest scale
+MAX_BATCH = 1024  # images that an exported graph is given at once
 MAX_SCALES = 16  # at which the network is shown an image
 
 

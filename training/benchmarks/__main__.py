@@ -7,6 +7,7 @@
     python -m training.benchmarks shards [FORMAT:PATH#SPLIT] [--data FOLDER]
     python -m training.benchmarks serving SAVED_MODEL IMAGE
     python -m training.benchmarks parity MODEL FORMAT:PATH#SPLIT --calibration IMAGES --output FOLDER
+    python -m training.benchmarks endurance [MODEL] [--calls N]
     python -m training.benchmarks plot_losses [--output FOLDER]
 
 Variants take turns in a changing order, so that other programs on the machine slow all of them alike. A
@@ -31,6 +32,8 @@ see serving.py.
 
 parity: boxes, scores, size and time of each export format beside the detector in Python; see parity.py.
 
+endurance: memory, traced functions and threads in thousands of detections; see endurance.py.
+
 plot_losses: the images of docs/losses.md; nothing is measured.
 """
 
@@ -40,6 +43,7 @@ import argparse
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from training import command, outputs
 
@@ -88,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     for each in (losses, shards, *_add_data(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
+    _add_endurance(commands)
 
     plot = commands.add_parser("plot_losses", help="images of the losses and their gradients")
     plot.set_defaults(function="training.benchmarks.plot_losses:draw")
@@ -123,6 +128,16 @@ def _add_exports(add: Callable[..., argparse.ArgumentParser]) -> None:
     parity.add_argument("--data", default=".", help="folder that the relative path starts from")
     parity.add_argument("--calibration", nargs="+", required=True, help="images for int8")
     parity.add_argument("--output", type=Path, required=True, help="folder to write")
+
+
+def _add_endurance(commands: Any) -> None:
+    each = commands.add_parser("endurance", help="memory and threads in thousands of detections")
+    each.set_defaults(function="training.benchmarks.endurance:benchmark")
+    each.add_argument(
+        "model", nargs="?", help="folder of a run, or a published name; default: none"
+    )
+    each.add_argument("--calls", type=int, default=10_000, help="detections; default: %(default)s")
+    each.add_argument("--json", type=Path, help="file for the numbers")
 
 
 if __name__ == "__main__":

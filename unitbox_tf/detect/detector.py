@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from unitbox_tf import images, inputs, visualize
+from unitbox_tf import image_headers, images, inputs, visualize
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import padding, tiling, video, video_reading
 from unitbox_tf.inputs import Image, Images
@@ -85,6 +85,7 @@ class Detector:
 
     def _detect(self, image: np.ndarray) -> Detections:
         check_process(self._process)
+        image_headers.check_size(image.shape[:2], self.decode.max_pixels)
         try:
             return self._find(image)
         except Exception as error:

@@ -18,6 +18,7 @@ from unitbox_tf import files, formats, images, optional
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import padding
 from unitbox_tf.formats import CLASS_NAMES, DECODE_CONFIG, Exported
+from unitbox_tf.limits import MAX_DETECTIONS
 from unitbox_tf.records import Detections
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def save(
     def detect(
         images: tf.Tensor, score_threshold: tf.Tensor, nms_iou: tf.Tensor, max_detections: tf.Tensor
     ) -> graph.Outputs:
-        given = dict(zip(OPTIONS, (score_threshold, nms_iou, max_detections), strict=True))
+        # ONNX has no operator that refuses a value.
+        most = tf.clip_by_value(max_detections, 1, MAX_DETECTIONS)
+        given = dict(zip(OPTIONS, (score_threshold, nms_iou, most), strict=True))
         return module.decoded(images, decoders.with_tensors(decode, **given))
 
     specs = [graph.IMAGES, *(tf.TensorSpec([], dtype, name) for name, dtype in OPTIONS.items())]
