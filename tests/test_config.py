@@ -143,3 +143,25 @@ def test_a_broken_file_is_named_with_its_line(tmp_path):
     path.write_bytes(b"\xff\xd8")
     with pytest.raises(ValueError, match=r"config\.json: expected JSON in UTF-8"):
         configs.load(path)
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400, str(1 << 63)])
+@pytest.mark.parametrize("field", ["learning_rate", "batch_size"])
+def test_whole_numbers_that_no_array_holds_are_refused(number, field):
+    with pytest.raises(ValueError, match=rf"x\.json: train: .*{field}"):
+        configs.Config.from_json(f'{{"train": {{"{field}": {number}}}}}', "x.json")
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000])
+def test_json_of_endless_depth_or_digits_is_none(text):
+    with pytest.raises(ValueError, match=r"x\.json: not valid JSON"):
+        configs.Config.from_json(text, "x.json")
+
+
+def test_configurations_beyond_a_megabyte_are_not_read(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(configs.Config().to_json() + " " * (1 << 20))
+    with pytest.raises(
+        ValueError, match=r"config\.json: expected a file of at most 1,048,576 bytes"
+    ):
+        configs.load(path)

@@ -72,8 +72,10 @@ def read(path: str | Path, limit: int) -> bytes:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        content = b"" if size > limit else file.read(limit + 1)
-    if max(size, len(content)) > limit:  # the file may have grown
+        content = (
+            b"" if size > limit else file.read(size + 1)
+        )  # allocates as much as it is asked for
+    if max(size, len(content)) > limit:  # the file may have grown by a byte
         raise TooLarge(
             f"{path}: expected a file of at most {limit:,} bytes. Received: {max(size, len(content)):,} bytes"
         )

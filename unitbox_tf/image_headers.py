@@ -81,9 +81,8 @@ def check_size(size: tuple[int, ...], max_pixels: int) -> None:
     height, width = size
     if height * width > max_pixels:
         raise TooLarge(
-            f"expected an image of at most {max_pixels / 1e6:g} million pixels (max_pixels). Received: "
-            f"{width} x {height}, {height * width / 1e6:.1f} million; raise max_pixels if you trust the "
-            "image, or shrink it"
+            f"expected an image of at most {max_pixels:,} pixels (max_pixels). Received: {width} x {height}, "
+            f"{height * width:,} pixels; raise max_pixels if you trust the image, or shrink it"
         )
 
 

@@ -5,6 +5,7 @@ Importing this module does not import TensorFlow. The functions that run in grap
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
@@ -60,7 +61,6 @@ PLUGINS: dict[str, Callable[[BinaryIO], Image.Image]] = {
     "TIFF": TiffImagePlugin.TiffImageFile,
     "WebP": WebPImagePlugin.WebPImageFile,
 }
-_NO_MEMORY = "memory does not suffice for an image of {} x {} pixels"
 
 
 @functools.cache
@@ -104,18 +104,37 @@ def decode_photo(encoded: bytes, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
 
     kind = _checked_kind(encoded)
     image_headers.check(io.BytesIO(encoded), kind, max_pixels)
-    header = _header(io.BytesIO(encoded), kind)
-    if kind not in ("JPEG", "PNG") or header.height * header.width > TENSORFLOW_PIXELS:
-        return tf.constant(decode_with_pillow(encoded, max_pixels=max_pixels))
+    if kind in ("JPEG", "PNG"):
+        header = _header(io.BytesIO(encoded), kind)
+        if header.height * header.width <= TENSORFLOW_PIXELS:
+            return _decode_with_tensorflow(encoded, kind, header.orientation)
+    decoded = decode_with_pillow(encoded, max_pixels)
+    with _memory_named():
+        return tf.constant(decoded)
+
+
+def _decode_with_tensorflow(encoded: bytes, kind: str, orientation: int) -> tf.Tensor:
+    import tensorflow as tf
+
     try:
-        return graph_decoder()(encoded, header.orientation)
-    except tf.errors.ResourceExhaustedError as error:
-        raise MemoryError(_NO_MEMORY.format(*header.size[::-1])) from error
+        with _memory_named():
+            return graph_decoder()(encoded, orientation)
     except tf.errors.OpError as error:
         # The last line that does not name a node of the graph gives the reason.
         lines = [line for line in error.message.splitlines() if line and "[[{{node" not in line]
         reason = re.sub(r"^\{\{.*?\}\} | \[Op:\w+\]$", "", lines[-1])
         raise ValueError(_undecodable(encoded, kind, f"TensorFlow: {reason}")) from error
+
+
+@contextlib.contextmanager
+def _memory_named() -> Iterator[None]:
+    """A `MemoryError` with a message in place of one without, and of TensorFlow's own error."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+            raise MemoryError("memory does not suffice to decode this image") from error
+        raise
 
 
 def decode_with_pillow(
@@ -138,6 +157,11 @@ def decode_with_pillow(
     image_headers.check(io.BytesIO(encoded), kind, max_pixels)
     if kind == "PNG" and _is_cut_off(encoded, kind):  # Pillow would read it all the same
         raise ValueError(_undecodable(encoded, kind, ""))
+    with _memory_named():
+        return _to_array(_loaded(encoded, kind, max_pixels, smallest))
+
+
+def _loaded(encoded: bytes, kind: str, max_pixels: int, smallest: int | None) -> Image.Image:
     try:
         image = PLUGINS[kind](io.BytesIO(encoded))
         image_headers.check_size(image.size, max_pixels)
@@ -149,7 +173,7 @@ def decode_with_pillow(
         raise
     except Exception as error:  # Pillow raises errors of many classes for damaged files
         raise ValueError(_undecodable(encoded, kind, _reason(error))) from error
-    return _to_array(image)
+    return image
 
 
 def from_pillow(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -157,10 +181,29 @@ def from_pillow(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     Raises:
         TooLarge: it has more than `max_pixels`. Its file is not decoded.
+        MemoryError: memory does not suffice.
         ValueError: its file cannot be decoded or is closed, or its mode has no colours from 0 to 255. The
             message has the line that converts it.
     """
     image_headers.check_size(image.size[::-1], max_pixels)
+    _check_file(image, max_pixels)
+    with _memory_named():
+        _load(image)
+        return _to_array(image)
+
+
+def _check_file(image: Image.Image, max_pixels: int) -> None:
+    """`image_headers.check` of the file of a PIL image that is not decoded yet."""
+    kinds = {kind.upper(): kind for kind in FORMATS} | {"MPO": "JPEG"}
+    file, kind = getattr(image, "fp", None), kinds.get(image.format or "")
+    if file is None or kind is None or getattr(file, "closed", True) or not file.seekable():
+        return
+    place = file.tell()
+    image_headers.check(file, kind, max_pixels)
+    file.seek(place)
+
+
+def _load(image: Image.Image) -> None:
     try:
         image.load()
     except MemoryError:
@@ -172,7 +215,6 @@ def from_pillow(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise ValueError(
             f"Expected a PIL image that can be loaded. Received {name}: {cut}{reason}"
         ) from error
-    return _to_array(image)
 
 
 def _to_array(image: Image.Image) -> np.ndarray:
@@ -205,7 +247,8 @@ def _colours(image: Image.Image) -> np.ndarray:
             raise ValueError(_unusual_values(mode, low, high))
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
     try:
-        return np.asarray(image.convert("RGB"))
+        # A conversion of RGB to RGB would be a copy.
+        return np.asarray(image if mode == "RGB" else image.convert("RGB"))
     except ValueError as error:
         raise ValueError(
             f"Expected a PIL image that Pillow converts to RGB. Received: mode {mode}"

@@ -183,4 +183,4 @@ def read_image(
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     except MemoryError as error:
-        raise MemoryError(f"{name}: {error or 'memory does not suffice'}") from error
+        raise MemoryError(f"{name}: {error}") from error

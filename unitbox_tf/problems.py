@@ -25,6 +25,11 @@ def printable(text: str) -> str:
     )
 
 
+def printable_lines(text: str) -> str:
+    """`text` as `printable` makes it, with its line breaks."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """Something in the data that could not be used, and its place."""

@@ -233,6 +233,7 @@ def _checked(owner: type, field: dataclasses.Field[Any], hint: Any, value: Any) 
     )
 
 
+LARGEST = 1 << 63  # whole numbers are smaller, as arrays hold them
 _UNUSABLE = object()
 
 
@@ -261,6 +262,8 @@ def _converted(hint: Any, value: Any) -> Any:
 
 def _plain(kind: type, value: Any) -> Any:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if is_number and isinstance(value, numbers.Integral) and abs(int(value)) >= LARGEST:
+        return _UNUSABLE
     if kind is float and is_number and math.isfinite(value):
         return float(value)
     if kind is int and is_number and isinstance(value, numbers.Integral):

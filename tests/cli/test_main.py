@@ -1,6 +1,7 @@
 import argparse
 import dataclasses
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -266,3 +267,17 @@ def test_scales_and_size_are_those_of_the_command_line(untrained_run, photos, tm
     facts = json.loads((judged / "results.json").read_text())
     assert facts["model"]["scales"] == [1.0, 0.5]
     assert facts["model"]["max_detections"] == 3
+
+
+def test_names_with_signs_that_a_terminal_obeys_are_escaped(tmp_path, capsys):
+    path = tmp_path / "\x1b[31m\udcff.json"
+    path.write_text("{")
+    assert cli.main(["inspect", f"coco:{path}"]) == 1
+    error = capsys.readouterr().err
+    assert r"\x1b[31m\udcff.json:1: not valid JSON" in error
+    assert "\x1b" not in error
+
+
+def test_what_is_logged_has_no_signs_that_a_terminal_obeys():
+    record = logging.LogRecord("x", 20, "x", 1, "a\x1b[2J\n%s", ("\udcff",), None)
+    assert cli._Lines("%(message)s").format(record) == "a\\x1b[2J\n\\udcff"

@@ -70,7 +70,7 @@ def png_header(width, height):
 
 def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded(viewer):
     expected = (
-        r"expected an image of at most 50 million pixels \(max_pixels\). Received: 60000 x 60000"
+        r"expected an image of at most 50,000,000 pixels \(max_pixels\). Received: 60000 x 60000"
     )
     with pytest.raises(TooLarge, match=expected):
         viewer.see(png_header(60000, 60000))

@@ -368,3 +368,47 @@ def test_the_decoders_say_what_they_read_and_where_they_run():
     assert peaks.engines == ("tensorflow", "onnx", "numpy")
     assert (ellipse.options, ellipse.once) == ((*shared, "blob_threshold"), True)
     assert ellipse.engines == ("tensorflow",)
+
+
+@pytest.mark.parametrize("part", ["confidence", "distances"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS)
+def test_numbers_that_are_not_finite_give_no_box_that_is_not_finite(decoder, part, value):
+    confidence, distances = heatmaps([(8, 8, 24, 24), (30, 30, 44, 44)], 48, 56)
+    values = {"confidence": confidence, "distances": distances}
+    for places in (np.s_[:, 10:20, 10:20], np.s_[:]):
+        changed = {name: array.copy() for name, array in values.items()}
+        changed[part][places] = value
+        [found] = decoder(**changed, config=dataclasses.replace(CONFIG, score_threshold=0.0))
+        assert np.isfinite(found.boxes).all()
+        assert np.isfinite(found.scores).all()
+        assert (found.boxes >= 0).all()
+        assert (found.boxes <= [56, 48, 56, 48]).all()
+
+
+@pytest.mark.parametrize("decoder", ["peaks", "ellipse"])
+def test_candidates_are_bounded_where_every_score_counts(decoder):
+    """Every second pixel of every second row is a blob, and a peak."""
+    side = 300
+    confidence = np.full((1, side, side, 1), -9, np.float32)
+    confidence[:, ::2, ::2] = 3 + np.arange(side // 2, dtype=np.float32)[:, None, None] / side
+    config = dataclasses.replace(CONFIG, score_threshold=0.0, nms_iou=1.0, max_detections=5)
+    find = registry.DECODERS[decoder].find
+    boxes, evidence = find(
+        tf.constant(confidence), tf.constant(np.full((1, side, side, 4), 1, np.float32)), config
+    )
+    assert boxes.shape[1] == evidence.shape[1] == decoders.CANDIDATES * 5
+    [found] = decoded(decoder, confidence, np.full((1, side, side, 4), 1, np.float32), config)
+    assert len(found) == 5
+
+
+def test_the_candidates_of_blobs_are_the_best(random):
+    """A bound that is not reached changes nothing; one that is reached keeps the boxes that come first."""
+    confidence = np.full((2, 60, 60, 2), -9, np.float32)
+    confidence[:, ::4, ::4] = random.uniform(0, 4, (2, 15, 15, 2))
+    distances = random.uniform(1, 3, (2, 60, 60, 4)).astype(np.float32)
+    few = ellipses(confidence, distances, dataclasses.replace(CONFIG, max_detections=20))
+    many = ellipses(confidence, distances, dataclasses.replace(CONFIG, max_detections=450))
+    for some, every in zip(few, many, strict=True):
+        assert len(some) == 20 < len(every)
+        assert some == every.select(np.arange(20))

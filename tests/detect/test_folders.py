@@ -176,6 +176,7 @@ def test_a_video_whose_name_is_no_text_is_read(photos, detector, tmp_path):
         "journal.jsonl",
         "detections.json",
         "x" * 300,
+        "\ud800",
         None,
         1,
         ["a"],
@@ -267,3 +268,24 @@ def test_images_of_one_name_take_linear_work(detector, tmp_path, monkeypatch):
         folders.detect_into(detector, [tmp_path / "in"], tmp_path / "out").images.objects == count
     )
     assert looked < 3 * count
+
+
+def test_a_larger_budget_takes_up_the_images_that_were_refused(photos, shown, tmp_path):
+    (photos / "broken.png").unlink()
+    cv2.imwrite(str(photos / "large.png"), np.full((60, 70, 3), 90, np.uint8))
+
+    def find(image):
+        shown.append(image.shape[:2])
+        return Detections([], [], [], image.shape[:2])
+
+    def detector(most):
+        return Detector(find, ("object",), DecodeConfig(max_pixels=most))
+
+    problems = Problems()
+    summary = folders.detect_into(detector(2000), [photos], tmp_path / "out", problems=problems)
+    assert summary.images.broken == 1
+    assert "raise max_pixels" in problems.found[0].message
+    shown.clear()
+    summary = folders.detect_into(detector(5000), [photos], tmp_path / "out")
+    assert summary.images.broken == 0
+    assert shown == [(60, 70)]

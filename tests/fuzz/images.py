@@ -2,10 +2,10 @@
 
     python -m tests.fuzz.images --inputs 100000 --seed 1 [--output FOLDER]
 
-Each input goes three ways: decoded by TensorFlow, by Pillow, and as a PIL image. Every eighth also goes through the
-graph of exports, which takes as long as all others together. The contract: an error of ours, or detections inside
-the image; no crash, no hang, and no memory above the bound. Inputs that break it are written into the folder, with
-the reason in their names. The network is tiny, since it does not matter here.
+Each input is decoded by TensorFlow and by Pillow, and then searched. Every fourth is also given as a PIL image, and
+every sixteenth to the graph of exports, which takes ten times as long. The contract: an error of ours, or detections
+inside the image; no crash, no hang, and no memory above the bound. Inputs that break it are written into the folder,
+with the reason in their names. The network is tiny, since it does not matter here.
 """
 
 import argparse
@@ -31,7 +31,8 @@ GROWTH = (
     200 << 20
 )  # bytes above the peak after the warm-up; an image of `MAX_PIXELS` takes some 30 MB
 WARM_UP = 200  # inputs
-GRAPH_EVERY = 8  # inputs
+SAVED_EVERY = 100  # inputs, after which a process that ends or hangs has said what it found
+EVERY = {"TensorFlow": 1, "Pillow": 1, "PIL image": 4, "graph": 16}  # inputs that go each way
 ROOT = Path(__file__).parents[2]
 
 
@@ -69,6 +70,11 @@ def run(inputs: int, seed: int, output: Path | None = None) -> Report:
     return report
 
 
+def command(*arguments: str) -> list[str]:
+    """The command of a process that is watched."""
+    return [sys.executable, "-m", "tests.fuzz.images", "--child", *arguments]
+
+
 def _watch(first: int, inputs: int, seed: int, report: Report) -> int:
     """Watches a process from input `first` on, and returns the number of the first that is left."""
     with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +83,7 @@ def _watch(first: int, inputs: int, seed: int, report: Report) -> int:
         arguments = [str(first), str(inputs), str(seed), str(progress), str(result)]
         with Path(folder, "errors").open("w+b") as errors:
             child = subprocess.Popen(
-                [sys.executable, "-m", "tests.fuzz.images", "--child", *arguments],
+                command(*arguments),
                 cwd=ROOT,
                 stderr=errors,
                 stdin=subprocess.DEVNULL,
@@ -117,7 +123,7 @@ def _watch(first: int, inputs: int, seed: int, report: Report) -> int:
 # The process that is watched
 
 
-def ways():
+def ways(max_pixels=MAX_PIXELS):
     """The ways from bytes to detections and the size of the image, by their names."""
     import numpy as np
     import tensorflow as tf
@@ -130,7 +136,7 @@ def ways():
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    decode = DecodeConfig(max_side=24, score_threshold=0.3, max_pixels=MAX_PIXELS)
+    decode = DecodeConfig(max_side=24, score_threshold=0.3, max_pixels=max_pixels)
 
     def network(shown, training):
         grey = tf.reduce_mean(shown, axis=-1, keepdims=True)
@@ -164,7 +170,7 @@ def ways():
             if type(error).__name__ in ("DataLossError", "OutOfRangeError"):
                 raise ValueError("refused by the graph") from error
             raise
-        return padding.unpad(found, [(MAX_PIXELS, MAX_PIXELS)])[0]
+        return padding.unpad(found, [(max_pixels, max_pixels)])[0]
 
     return {
         "TensorFlow": by_tensorflow,
@@ -199,7 +205,7 @@ def child(first: int, inputs: int, seed: int, progress: Path, result: Path) -> N
             encoded = mutation.mutated(corpus, seed, number)
             start = time.perf_counter()
             for name, way in every.items():
-                if name == "graph" and number % GRAPH_EVERY:
+                if number % EVERY[name]:
                     continue
                 try:
                     fault = wrong(way(encoded))
@@ -218,8 +224,11 @@ def child(first: int, inputs: int, seed: int, progress: Path, result: Path) -> N
             elif used - peak > GROWTH + growth:
                 findings.append((number, f"memory {used - peak >> 20} MB"))
             growth = max(growth, used - peak)
-    outcome = {"outcomes": outcomes, "findings": findings, "seconds": slowest, "growth": growth}
-    result.write_text(json.dumps(outcome))
+            if number % SAVED_EVERY == 0 or number == inputs - 1:
+                found = {"outcomes": outcomes, "findings": findings}
+                found |= {"seconds": slowest, "growth": growth}
+                result.with_suffix(".new").write_text(json.dumps(found))
+                os.replace(result.with_suffix(".new"), result)
 
 
 def main() -> int:

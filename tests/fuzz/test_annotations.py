@@ -13,7 +13,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", annotations.TARGETS)
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=25)
 @hypothesis.given(data=st.data())
 def test_mutated_files_are_read_or_refused_with_their_name(name, data, folder):
     root = folder / name.replace(" ", "_")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from unitbox_tf import progress
 from unitbox_tf.cli import options as cli_options
 from unitbox_tf.cli import output, parser, quiet_start, signals
+from unitbox_tf.problems import printable_lines
 
 FAILED, WRONG_USAGE = 1, 2
 
@@ -53,14 +54,23 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _failed(error: Exception, status: int) -> int:
-    print(f"unitbox: error: {error}", file=sys.stderr)
+    print(printable_lines(f"unitbox: error: {error}"), file=sys.stderr)
     return status
+
+
+class _Lines(logging.Formatter):
+    """Messages may quote names of files, which may have signs that a terminal obeys, or that are no text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 @contextlib.contextmanager
 def _surroundings(options: argparse.Namespace) -> Iterator[None]:
     """Sets what a command logs, shows and prints."""
-    logging.basicConfig(format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("unitbox_tf").setLevel(logging.WARNING if options.quiet else logging.INFO)
     for noisy in ("absl", "tensorflow", "matplotlib", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

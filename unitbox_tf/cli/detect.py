@@ -11,7 +11,7 @@ from unitbox_tf import loading, runs
 from unitbox_tf.cli import options as cli_options
 from unitbox_tf.cli import output
 from unitbox_tf.detect import folders
-from unitbox_tf.problems import PROBLEMS_FILE, printable
+from unitbox_tf.problems import PROBLEMS_FILE
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,4 +61,4 @@ def _described(summary: folders.Summary, threshold: float) -> Iterator[str]:
                 f"no object has a score of at least {threshold:g}: a lower --score-threshold finds more"
             )
     for name, path, frames, objects in summary.videos:
-        yield printable(f"{name}: {objects} found in {frames} frames: {path}")
+        yield f"{name}: {objects} found in {frames} frames: {path}"

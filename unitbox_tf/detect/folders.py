@@ -175,6 +175,7 @@ def detect_into(
     output = Path(output)
     found = find(names, output)
     decode = dataclasses.asdict(detector.decode)
+    decode.pop("max_pixels")  # does not change what is found in an image that was read
     settings = {"weights": digest, "class_names": detector.class_names, **decode}
     settings |= {"tile": tile, "blur": blur}
     if tile is not None:
@@ -243,6 +244,7 @@ class _Work:
             stamp = _stamp(path)
             image = self.detector.read(path)
             found = self.detector(image)
+            drawn = self.draw(image, found, self.detector.class_names)
         except images.UNREADABLE as error:
             kind = UNREAD if isinstance(error, OSError) else images.UNDECODABLE
             self.problems.add(kind, name, str(error).removeprefix(f"{path}: "))
@@ -250,7 +252,7 @@ class _Work:
         suffix = images.suffix_for_writing(path)
         output = self._path(name, path.stem, suffix)
         with files.replacing(output) as partial:
-            images.save_image(self.draw(image, found, self.detector.class_names), partial)
+            images.save_image(drawn, partial)
             rows = found.to_coco(name, class_names=self.detector.class_names)
             self._add(name, stamp, output, detections=rows)
         return len(found)

@@ -117,12 +117,12 @@ class Journal:
 
 def is_plain(name: object) -> bool:
     """True if `name` is the name of a file in a folder, and leads nowhere else."""
-    return (
-        isinstance(name, str)
-        and not name.startswith(".")
-        and not any(sign in name for sign in "/\\:\0")
-        and 0 < len(os.fsencode(name)) <= LONGEST_NAME
-    )
+    if not isinstance(name, str) or name.startswith(".") or any(s in name for s in "/\\:\0"):
+        return False
+    try:
+        return 0 < len(os.fsencode(name)) <= LONGEST_NAME
+    except UnicodeEncodeError:  # half a character
+        return False
 
 
 def discard(path: Path, reserved: frozenset[str] = frozenset()) -> None:

@@ -642,6 +642,8 @@ def _read_curve(path: Path) -> np.ndarray:
     try:
         if path.suffix == ".txt":
             text = files.read(path, limits.MAX_IMAGE_FILE_BYTES).decode("utf-8", "replace")
+            if not text.strip():
+                raise ValueError("received an empty file")
             return np.loadtxt(io.StringIO(text), ndmin=2)
         return mat_files.load_curve(path)
     except (OSError, KeyError, TypeError, ValueError) as error:
