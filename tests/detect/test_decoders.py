@@ -407,8 +407,9 @@ def test_the_candidates_of_blobs_are_the_best(random):
     confidence = np.full((2, 60, 60, 2), -9, np.float32)
     confidence[:, ::4, ::4] = random.uniform(0, 4, (2, 15, 15, 2))
     distances = random.uniform(1, 3, (2, 60, 60, 4)).astype(np.float32)
-    few = ellipses(confidence, distances, dataclasses.replace(CONFIG, max_detections=20))
-    many = ellipses(confidence, distances, dataclasses.replace(CONFIG, max_detections=450))
+    every_score = dataclasses.replace(CONFIG, score_threshold=0.0)
+    few = ellipses(confidence, distances, dataclasses.replace(every_score, max_detections=20))
+    many = ellipses(confidence, distances, dataclasses.replace(every_score, max_detections=450))
     for some, every in zip(few, many, strict=True):
         assert len(some) == 20 < len(every)
         assert some == every.select(np.arange(20))

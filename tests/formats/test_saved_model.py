@@ -112,7 +112,7 @@ def test_too_many_or_too_large_images_are_errors(loaded, photos):
         loaded.signatures["encoded"](tf.repeat(png(photos[1]), 1025))
     claim = bytearray(png(photos[1]))
     claim[16:24] = struct.pack(">II", 60_000, 60_000)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="an image of at most 50000000 pixels"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"an image of at most\] \[50000000\]"):
         loaded.signatures["encoded"](tf.constant([bytes(claim)]))
 
 

@@ -30,6 +30,7 @@ SECONDS = 60  # in which an input is finished; most take milliseconds, but machi
 GROWTH = (
     200 << 20
 )  # bytes above the peak after the warm-up; an image of `MAX_PIXELS` takes some 30 MB
+STARTING = 30  # times as long may a process take to start
 WARM_UP = 200  # inputs
 SAVED_EVERY = 100  # inputs, after which a process that ends or hangs has said what it found
 EVERY = {"TensorFlow": 1, "Pillow": 1, "PIL image": 4, "graph": 16}  # inputs that go each way
@@ -97,7 +98,7 @@ def _watch(first: int, inputs: int, seed: int, report: Report) -> int:
                     started |= now != first
                     if now != at:
                         at, since = now, time.monotonic()
-                    elif time.monotonic() - since > SECONDS * (1 if started else 10):
+                    elif time.monotonic() - since > SECONDS * (1 if started else STARTING):
                         child.kill()
                         child.wait()
                         report.findings.append((at, "hang"))

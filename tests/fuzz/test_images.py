@@ -33,6 +33,7 @@ def test_a_process_that_ends_or_waits_is_a_finding_and_the_next_input_follows(
     code, expected, monkeypatch
 ):
     monkeypatch.setattr(images, "SECONDS", 0.1)
+    monkeypatch.setattr(images, "STARTING", 100 if expected != "hang" else 10)
     monkeypatch.setattr(images, "command", lambda *_: [images.sys.executable, "-c", code])
     report = images.run(2, seed=0)
     assert [number for number, _ in report.findings] == [0, 1]
