@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from unitbox_tf import registry
-from unitbox_tf.limits import MAX_DETECTIONS, MAX_PIXELS, MAX_SCALES, MAX_SIDE
+from unitbox_tf import files, registry
+from unitbox_tf.limits import (
+    MAX_CLASS_NAME,
+    MAX_CLASSES,
+    MAX_CONFIG_BYTES,
+    MAX_DETECTIONS,
+    MAX_PIXELS,
+    MAX_SCALES,
+    MAX_SIDE,
+    TooLarge,
+)
 from unitbox_tf.settings import (
     Settings,
     above,
@@ -159,7 +169,7 @@ class ModelConfig(Settings):
         (),
         "name of each class of the detector; classes of the data are matched by name, in any order. None given: "
         "the classes of the training data",
-        each(one_line(), different=True),
+        each(one_line(MAX_CLASS_NAME), different=True, most=MAX_CLASSES),
     )
     backbone: str = setting("vgg16", "network that the heads stand on", names=registry.BACKBONES)
     weights: str | None = setting(
@@ -323,6 +333,12 @@ class TrainConfig(Settings):
         None, "name of the run's folder; None makes one of preset, date and time", file_name()
     )
 
+    def __post_init__(self) -> None:
+        """Checks each field. A `Path` as `init` stays one in the text: "./faces" is no published name."""
+        if isinstance(self.init, os.PathLike):
+            object.__setattr__(self, "init", os.path.join(os.curdir, self.init))
+        super().__post_init__()
+
     def together(self) -> Held:
         """Conditions between fields."""
         alone = self.warmup == 0 or self.schedule == "cosine"
@@ -416,21 +432,38 @@ class Config(Settings):
             ValueError: the text is no JSON, or a group or field is unknown or has an unusable value.
                 `where` names the file.
         """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}:{error.lineno}: not valid JSON: {error.msg}") from error
-        config: Config = from_dict(cls, values, where)
+        config: Config = from_dict(cls, parse(text, where), where)
         return config
 
 
 def load(path: str | Path) -> Config:
     """The configuration in the file `path`; raises `ValueError` that names the file if it cannot be used."""
-    path = Path(path)
+    return Config.from_json(decoded(files.read(path, MAX_CONFIG_BYTES), str(path)), str(path))
+
+
+def decoded(content: bytes, where: str) -> str:
+    """The text of a file; raises `ValueError` that begins with `where` if it is not UTF-8."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: expected JSON in UTF-8, which these bytes are not: {error}"
+            f"{where}: expected JSON in UTF-8, which these bytes are not: {error}"
         ) from error
-    return Config.from_json(text, str(path))
+
+
+def parse(text: str, where: str) -> Any:
+    """The value in a JSON text, which may come from anybody; raises `ValueError` that begins with `where`."""
+    if len(text) > MAX_CONFIG_BYTES:
+        raise TooLarge(
+            f"{where}: expected at most {MAX_CONFIG_BYTES:,} characters of JSON. Received: {len(text):,}"
+        )
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}:{error.lineno}: not valid JSON: {error.msg}") from error
+    except RecursionError:
+        raise ValueError(
+            f"{where}: not usable JSON: lists or objects are nested too deep"
+        ) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ValueError(f"{where}: not usable JSON: {error}") from error

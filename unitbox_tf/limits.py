@@ -13,6 +13,15 @@ MAX_DETECTIONS = 10_000  # in an image
 MAX_SIDE = 8192  # of an image as the network is shown it, in pixels, at the largest scale
 MAX_BATCH = 1024  # images that an exported graph is given at once
 MAX_SCALES = 16  # at which the network is shown an image
+MAX_WEIGHTS_BYTES = 2 << 30  # of a file with the weights of a network, or with a network
+MAX_TENSOR_ELEMENTS = 1 << 30  # of a map or of weights in a LiteRT file
+MAX_GRAPH_BYTES = 16 << 20  # of the graph of a SavedModel, without its weights
+MAX_CONFIG_BYTES = (
+    4 << 20
+)  # of a configuration, of class names or of a model card, also inside a model file
+MAX_MEMBERS = 10_000  # files in an archive, arrays in a file of weights
+MAX_CLASSES = 10_000  # of a detector
+MAX_CLASS_NAME = 200  # characters
 MAX_FACTS_BYTES = 64 << 20  # of the JSON in a checkpoint; a run of 100,000 epochs has some 50 MB
 
 

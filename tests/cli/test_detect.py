@@ -157,7 +157,16 @@ def interrupted_and_continued(folder, count, height):
         content = encoded[: len(encoded) // 3] if number in broken else encoded
         (folder / "photos" / f"{number:04}.jpg").write_bytes(content)
     (folder / "weights").touch()
-    command = [sys.executable, "-c", QUICK_DETECT, "detect", "weights", "photos", "--output", "out"]
+    command = [
+        sys.executable,
+        "-c",
+        QUICK_DETECT,
+        "detect",
+        "./weights",
+        "photos",
+        "--output",
+        "out",
+    ]
     shown, results = [], []
     for stop_at in (50 + count // 2, None):
         settings = {"ASKED": str(folder / "asked"), "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -228,7 +237,7 @@ def quick(tmp_path, monkeypatch):
 
         model = detector.Detector(find, ("object",), DecodeConfig(**decode))
         monkeypatch.setattr(loading, "load", lambda path, **changes: model)
-        assert cli.main(["detect", "weights", "--output", "out", *inputs]) == status
+        assert cli.main(["detect", "./weights", "--output", "out", *inputs]) == status
         return [width - 50 for width in shown]
 
     return run

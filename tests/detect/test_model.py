@@ -154,7 +154,7 @@ def test_a_run_is_a_preset(untrained_run):
     with pytest.raises(ValueError, match="Unknown field of DecodeConfig: 'max_detection'"):
         UnitBox.from_preset(untrained_run, max_detection=7)
     with pytest.raises(ValueError, match=r"gone: expected the folder of a run.*no such folder"):
-        UnitBox.from_preset("gone")
+        UnitBox.from_preset("./gone")
 
 
 def test_weights_of_another_network_are_refused(untrained_run):

@@ -67,7 +67,7 @@ def _of_init(options: argparse.Namespace) -> tuple[str, configs.Config] | None:
     The classes are those of the training data, unless they are named. The score threshold is that of a new run.
     """
     init = cli_options.given(options, configs.TrainConfig).get("init")
-    found = runs.Run.find(init) if init else None
+    found = runs.Run.find(cli_options.detector(init)) if init else None
     if found is None or not found.exists:
         return None
     config = found.config()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -48,11 +48,11 @@ class Viewer:
         class_names: the names of the classes.
     """
 
-    def __init__(self, run: str | Path, **decode: Any) -> None:
+    def __init__(self, run: str | os.PathLike[str], **decode: Any) -> None:
         """Opens a detector.
 
         Args:
-            run: the folder of a run, or the name of a published detector.
+            run: the path of a run's folder, or the name of a published detector.
             decode: fields of `DecodeConfig` to change.
 
         Raises:
