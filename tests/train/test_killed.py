@@ -9,8 +9,10 @@ from tests.helpers import training
 from unitbox_tf import checkpoints
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kills", [3])
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(3, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.nightly)],
+)
 def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_was_not(tmp_path, kills):
     assert training.killed(tmp_path, "whole", 0, seed=0) == []
     last = training.killed(tmp_path, "killed", kills, seed=1)

@@ -135,6 +135,16 @@ def test_an_epoch_begins_anew_if_its_length_changed_and_a_new_learning_rate_is_t
     assert [row["iterations"] for row in done.history] == [3, 7]
 
 
+def test_other_data_are_warned_of(plain, begun, caplog):
+    caplog.clear()
+    _, found, _ = fit._model(plain, False, begun.folder)
+    found.training_images = 12
+    found.take_images(12)
+    assert not caplog.messages
+    found.take_images(3)
+    assert "had 12 images and have 3: they come in another order" in caplog.text
+
+
 def test_fewer_epochs_than_are_finished_are_refused_and_as_many_only_finish(plain, begun, caplog):
     caplog.set_level("INFO")
     done = fit.fit(plain, resume=begun.folder)

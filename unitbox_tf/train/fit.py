@@ -393,7 +393,10 @@ def _batches(
         "max_pixels": config.decode.max_pixels,
     }
     known = None
-    if not isinstance(shown.examples, tf.data.Dataset):
+    if isinstance(shown.examples, tf.data.Dataset):
+        state.take_images(None)
+    else:
+        state.take_images(len(shown.examples))
         known = order.orders(len(shown.examples), config.train.seed)
     training = pipeline.training_dataset(
         shown.examples,
