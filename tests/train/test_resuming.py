@@ -173,6 +173,27 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(plain, ea
     assert "was stopped before its first checkpoint. It starts anew" in caplog.text
 
 
+def test_a_run_that_is_killed_when_it_has_stored_its_first_best_weights_goes_on(
+    plain, eager, monkeypatch
+):
+    expected = fit.fit(plain).folder
+    config = changed(plain, run="b", checkpoint_minutes=1000.0)
+    store_best = callbacks.StoreRun._store_best
+
+    def killed(self):
+        store_best(self)
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.StoreRun, "_store_best", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            fit.fit(config)
+    with pytest.raises(ValueError, match=r"go on with it: name it as resume \(--resume\)"):
+        fit.fit(config)
+    done = fit.fit(config, resume=expected.with_name("b"))
+    same(expected, done.folder)
+
+
 def test_an_interruption_before_the_first_step_leaves_no_folder(plain, eager, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

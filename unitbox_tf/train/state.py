@@ -79,6 +79,11 @@ class State:
         return images + (self.steps - steps) * self._settings.batch_size
 
     @property
+    def is_stored(self) -> bool:
+        """True if the run has a checkpoint."""
+        return bool(self._kept)
+
+    @property
     def is_restored(self) -> bool:
         """True if training goes on from a checkpoint."""
         return self._restored >= 0
