@@ -66,6 +66,16 @@ def plain(whole, tmp_path, monkeypatch):
     return changed(dataclasses.replace(whole, data=data), checkpoint_minutes=0.0, **more)
 
 
+def test_the_same_seed_gives_the_same_weights_and_another_one_others(plain):
+    one, same_seed, other = (
+        fit.fit(changed(plain, run=run, seed=seed, epochs=1)).folder
+        for run, seed in (("one", 3), ("same", 3), ("other", 4))
+    )
+    same(one, same_seed)
+    with pytest.raises(AssertionError):
+        same(one, other)
+
+
 def test_a_run_that_was_stopped_anywhere_ends_as_one_that_was_not(plain):
     uninterrupted = fit.fit(plain).folder
     config = changed(plain, run="stopped")
