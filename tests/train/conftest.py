@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import types
 
@@ -40,6 +41,11 @@ def _two_layers(config, seed=0):
 @pytest.fixture
 def eager(monkeypatch):
     """Runs train without tracing, reading and judging, which take the longest; they store what they have learned."""
+    make_eager(monkeypatch)
+
+
+def make_eager(monkeypatch):
+    """What the fixture `eager` does."""
     compiled = fit._compile
 
     def compile_eagerly(model, *settings):
@@ -59,10 +65,19 @@ def eager(monkeypatch):
 @pytest.fixture
 def whole(tiny_config, tmp_path):
     """`tiny_config` with a backbone of two layers: whole runs, from the first step to the results, are quick."""
+    with two_layers(tiny_config, tmp_path) as config:
+        yield config
+
+
+@contextlib.contextmanager
+def two_layers(config, folder):
+    """`config` with a backbone of two layers, for a run `folder/runs/a`."""
     registry.BACKBONES.register("two_layers", _two_layers)
-    settings = {"output": str(tmp_path / "runs"), "run": "a", "epochs": 1}
-    train = dataclasses.replace(tiny_config.train, validation_protocol="summary", **settings)
-    model = dataclasses.replace(tiny_config.model, backbone="two_layers")
-    data = dataclasses.replace(tiny_config.data, shared_images=True)
-    yield dataclasses.replace(tiny_config, data=data, model=model, train=train)
-    registry.BACKBONES.unregister("two_layers")
+    settings = {"output": str(folder / "runs"), "run": "a", "epochs": 1}
+    train = dataclasses.replace(config.train, validation_protocol="summary", **settings)
+    model = dataclasses.replace(config.model, backbone="two_layers")
+    data = dataclasses.replace(config.data, shared_images=True)
+    try:
+        yield dataclasses.replace(config, data=data, model=model, train=train)
+    finally:
+        registry.BACKBONES.unregister("two_layers")

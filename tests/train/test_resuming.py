@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.train.conftest import make_eager, two_layers
 from unitbox_tf import checkpoints, files, runs
 from unitbox_tf.train import callbacks, fit, loop, state
 
@@ -55,8 +56,12 @@ class Stop(keras.callbacks.Callback):
 
 
 @pytest.fixture
-def plain(whole, tmp_path, monkeypatch):
+def plain(whole, monkeypatch):
     """Two epochs of three steps, with everything that is random. They are judged by their loss alone."""
+    return make_plain(whole, monkeypatch)
+
+
+def make_plain(whole, monkeypatch):
     monkeypatch.setattr(fit, "_callbacks", lambda *_: [])
     monkeypatch.setattr(fit, "finish", lambda *_, **__: (None, {}))
     data = dataclasses.replace(
@@ -66,14 +71,24 @@ def plain(whole, tmp_path, monkeypatch):
     return changed(dataclasses.replace(whole, data=data), checkpoint_minutes=0.0, **more)
 
 
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_weights_and_another_one_others(plain):
+    one, same_seed, other = (
+        fit.fit(changed(plain, run=run, seed=seed, epochs=1)).folder
+        for run, seed in (("one", 3), ("same", 3), ("other", 4))
+    )
+    same(one, same_seed)
+    with pytest.raises(AssertionError):
+        same(one, other)
+
+
 def test_a_run_that_was_stopped_anywhere_ends_as_one_that_was_not(plain):
     uninterrupted = fit.fit(plain).folder
     config = changed(plain, run="stopped")
     stops = [
         Stop(RuntimeError("killed"), step=1),
         Stop(KeyboardInterrupt(), validation=3),
-        Stop(RuntimeError("killed"), validation=3),
-        Stop(KeyboardInterrupt(), step=5),
+        Stop(RuntimeError("killed"), step=5),
     ]
     resume = None
     for stop in stops:
@@ -90,12 +105,24 @@ def test_a_run_that_was_stopped_anywhere_ends_as_one_that_was_not(plain):
     assert len(checkpoints.stored(done.folder / "checkpoints")) == 2
 
 
+@pytest.fixture(scope="module")
+def stopped(tiny_config, tmp_path_factory):
+    """A folder with a run that was stopped after its first epoch and two more steps."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with two_layers(tiny_config, folder) as whole, pytest.MonkeyPatch.context() as patch:
+        config = make_plain(whole, patch)
+        make_eager(patch)
+        with pytest.raises(RuntimeError, match="killed"):
+            fit.fit(config, callbacks=[Stop(RuntimeError("killed"), step=5)])
+    return folder
+
+
 @pytest.fixture
-def begun(plain, eager):
-    """The folder of a run that was stopped after its first epoch and two more steps."""
-    with pytest.raises(RuntimeError, match="killed"):
-        fit.fit(plain, callbacks=[Stop(RuntimeError("killed"), step=5)])
-    return runs.Run(fit._resumed(runs.Path(plain.train.output) / plain.train.run))
+def begun(stopped, plain, eager):
+    """The run in `stopped`, copied to where `plain` has its run."""
+    folder = runs.Path(plain.train.output) / plain.train.run
+    shutil.copytree(stopped / "runs" / "a", folder)
+    return runs.Run(folder)
 
 
 def test_a_damaged_checkpoint_and_a_lost_history_are_made_up_for(plain, begun, tmp_path, caplog):
@@ -115,24 +142,33 @@ def test_a_damaged_checkpoint_and_a_lost_history_are_made_up_for(plain, begun, t
 
 
 def test_an_epoch_begins_anew_if_its_length_changed_and_a_new_learning_rate_is_taken(
-    plain, begun, caplog
+    plain, eager, caplog
 ):
-    more = changed(plain, steps_per_epoch=2, learning_rate=0.5, schedule="constant", warmup=0.0)
+    first = changed(plain, schedule="constant", warmup=0.0)
+    more = changed(first, steps_per_epoch=2, learning_rate=0.5)
     rates = []
 
     class Rates(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
             rates.append((batch, float(self.model.optimizer.learning_rate)))
 
-    first = changed(plain, schedule="constant", warmup=0.0)
-    folder = begun.folder
-    shutil.rmtree(folder)
+    folder = runs.Path(plain.train.output) / "a"
     with pytest.raises(RuntimeError, match="killed"):
         fit.fit(first, callbacks=[Stop(RuntimeError("killed"), step=5)])
     done = fit.fit(more, resume=folder, callbacks=[Rates()])
     assert rates == [(0, 0.5), (1, 0.5)]
     assert "Epoch 2 begins anew" in caplog.text
     assert [row["iterations"] for row in done.history] == [3, 7]
+
+
+def test_other_data_are_warned_of(plain, begun, caplog):
+    caplog.clear()
+    _, found, _ = fit._model(plain, False, begun.folder)
+    found.training_images = 12
+    found.take_images(12)
+    assert not caplog.messages
+    found.take_images(3)
+    assert "had 12 images and have 3: they come in another order" in caplog.text
 
 
 def test_fewer_epochs_than_are_finished_are_refused_and_as_many_only_finish(plain, begun, caplog):
@@ -149,6 +185,7 @@ def test_fewer_epochs_than_are_finished_are_refused_and_as_many_only_finish(plai
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(plain, eager, caplog):
     caplog.set_level("INFO")
+    plain = changed(plain, epochs=1, steps_per_epoch=1)
     expected = fit.fit(plain).folder
     killed = expected.with_name("b")
     for resume in (None, killed):
@@ -161,6 +198,27 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(plain, ea
         same(expected, killed)
         shutil.rmtree(killed)
     assert "was stopped before its first checkpoint. It starts anew" in caplog.text
+
+
+def test_a_run_that_is_killed_when_it_has_stored_its_first_best_weights_goes_on(
+    plain, eager, monkeypatch
+):
+    expected = fit.fit(plain).folder
+    config = changed(plain, run="b", checkpoint_minutes=1000.0)
+    store_best = callbacks.StoreRun._store_best
+
+    def killed(self):
+        store_best(self)
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.StoreRun, "_store_best", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            fit.fit(config)
+    with pytest.raises(ValueError, match=r"go on with it: name it as resume \(--resume\)"):
+        fit.fit(config)
+    done = fit.fit(config, resume=expected.with_name("b"))
+    same(expected, done.folder)
 
 
 def test_an_interruption_before_the_first_step_leaves_no_folder(plain, eager, monkeypatch):
@@ -272,7 +330,10 @@ def test_bad_batches_are_skipped_and_reported_up_to_a_number(plain, eager, monke
         fit.fit(changed(config, run="b"), callbacks=[Spoil(1, 2)])
 
 
-def test_the_names_of_a_bad_batch_are_those_of_its_images(plain, tmp_path):
+def test_the_names_of_a_bad_batch_are_those_of_its_images(plain, monkeypatch):
+    monkeypatch.setattr(fit.pipeline, "training_dataset", lambda *_, **__: None)
+    monkeypatch.setattr(fit.pipeline, "validation_dataset", lambda *_, **__: None)
+
     class Seen(Exception):
         pass
 
@@ -300,22 +361,17 @@ def test_the_names_of_a_bad_batch_are_those_of_its_images(plain, tmp_path):
     assert elements.value.args[0][0] == ["element 8 of all that were shown"]
 
 
-def test_weights_that_are_not_finite_are_not_stored(plain, begun):
-    class SpoilWeights(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            self.model.trainable_variables[0].assign(self.model.trainable_variables[0] * np.nan)
-
+def test_weights_that_are_not_finite_are_not_stored(plain, begun, monkeypatch):
     before = [path.read_bytes() for path in checkpoints.stored(begun.checkpoints)]
-    monkey = callbacks.StoreRun.on_train_batch_end
-    with pytest.MonkeyPatch.context() as patch:
+    stored_as_usual = callbacks.StoreRun.on_train_batch_end
 
-        def spoiled(self, batch, logs=None):
-            SpoilWeights.on_train_batch_end(self, batch)
-            monkey(self, batch, logs)
+    def spoiled(self, batch, logs=None):
+        self.model.trainable_variables[0].assign(self.model.trainable_variables[0] * np.nan)
+        stored_as_usual(self, batch, logs)
 
-        patch.setattr(callbacks.StoreRun, "on_train_batch_end", spoiled)
-        with pytest.raises(state.Diverged, match="kernel are not finite after step 6"):
-            fit.fit(plain, resume=begun.folder)
+    monkeypatch.setattr(callbacks.StoreRun, "on_train_batch_end", spoiled)
+    with pytest.raises(state.Diverged, match="kernel are not finite after step 6"):
+        fit.fit(plain, resume=begun.folder)
     assert [path.read_bytes() for path in checkpoints.stored(begun.checkpoints)] == before
 
 

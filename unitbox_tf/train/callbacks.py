@@ -190,6 +190,8 @@ class StoreRun(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         history = self.state.history
+        if not self.state.is_stored:  # the best weights alone could not be gone on from
+            self._store()
         row: dict[str, Any] = {"epoch": epoch, "iterations": self.state.steps}
         row |= {name: float(value) for name, value in (logs or {}).items()}
         # The last of equally good epochs counts. While nothing is found yet, it has learned the most.

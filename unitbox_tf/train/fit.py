@@ -42,6 +42,7 @@ from unitbox_tf.train.watching import ProgressLine, ShowTraining, no_retracing_w
 logger = logging.getLogger(__name__)
 
 TRAINS = "trains in"  # what the lock of a run's folder is for
+STARTS_ANEW = "%s: the run was stopped before its first checkpoint. It starts anew"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Names: TypeAlias = Callable[
     [range], list[list[str]]
@@ -174,6 +175,8 @@ def _folder(settings: TrainConfig, name: str) -> Path:
     """The folder of a new run, which need not be made yet."""
     folder = Path(settings.output) / (settings.run or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     _check_new(folder)
+    if runs.Run(folder).exists:
+        logger.info(STARTS_ANEW, folder)
     return folder
 
 
@@ -192,9 +195,8 @@ def _check_new(folder: Path) -> None:
             else "delete it: it holds no checkpoint"
         )
         raise ValueError(f"{folder} exists already. Choose another run (--run), or {go_on}")
-    if found.exists:
-        logger.info("%s: the run was stopped before its first checkpoint. It starts anew", folder)
-    elif not folder.is_dir() or any(path.name != files.LOCK_FILE for path in folder.iterdir()):
+    empty = folder.is_dir() and all(path.name == files.LOCK_FILE for path in folder.iterdir())
+    if not (found.exists or empty):
         raise ValueError(f"{folder} exists already, and is no run. Choose another run (--run)")
 
 
@@ -214,6 +216,8 @@ def _resumed(folder: Path) -> Path:
             f"{found.checkpoints}: expected a checkpoint to resume from. There is none. To train further from the "
             f"best weights, start a new run with init={str(folder)!r} (--init)"
         )
+    if not found.has_weights:
+        logger.info(STARTS_ANEW, folder)
     return folder
 
 
@@ -393,7 +397,10 @@ def _batches(
         "max_pixels": config.decode.max_pixels,
     }
     known = None
-    if not isinstance(shown.examples, tf.data.Dataset):
+    if isinstance(shown.examples, tf.data.Dataset):
+        state.take_images(None)
+    else:
+        state.take_images(len(shown.examples))
         known = order.orders(len(shown.examples), config.train.seed)
 
     def training() -> tf.data.Dataset:

@@ -32,6 +32,7 @@ class State:
         step: the checked step of the model. It counts steps, interrupted epochs included.
         history: the logs of the finished epochs. Its length is the number of the present epoch.
         elements: what is known of the length of a user's data set.
+        training_images: the number of training images; None if they are a data set.
     """
 
     def __init__(self, run: Path, model: keras.Model, settings: TrainConfig) -> None:
@@ -39,6 +40,7 @@ class State:
         self.step = CheckedStep(model)
         self.history: list[dict[str, Any]] = []
         self.elements = Elements()
+        self.training_images: int | None = None
         self._model = model
         self._settings = settings
         self._folder = runs.Run(run).checkpoints
@@ -77,6 +79,11 @@ class State:
         return images + (self.steps - steps) * self._settings.batch_size
 
     @property
+    def is_stored(self) -> bool:
+        """True if the run has a checkpoint."""
+        return bool(self._kept)
+
+    @property
     def is_restored(self) -> bool:
         """True if training goes on from a checkpoint."""
         return self._restored >= 0
@@ -92,6 +99,16 @@ class State:
             return False
         self._take(found)
         return True
+
+    def take_images(self, count: int | None) -> None:
+        """Goes on with so many training images; None if they are a data set. Warns if they were another number."""
+        if self.is_restored and count != self.training_images:
+            logger.warning(
+                "The training data had %s images and have %s: they come in another order than without the interruption",
+                self.training_images,
+                count,
+            )
+        self.training_images = count
 
     def begin_epoch(self) -> None:
         """Makes the running means those of the present epoch: of its first steps, if training was resumed in it."""
@@ -156,6 +173,7 @@ class State:
             "bad_steps": int(self.step.bad),
             "images": self.images,
             "elements": self.elements.count(self.images),
+            "training_images": self.training_images,
             **{name: getattr(self._settings, name) for name in ("learning_rate", *_LENGTHS)},
         }
 
@@ -165,6 +183,7 @@ class State:
         facts = found.facts
         self.history = facts["history"]
         self.elements = Elements(facts["elements"])
+        self.training_images = facts["training_images"]
         self.step.steps.assign(facts["steps"])
         self.step.bad.assign(facts["bad_steps"])
         self._kept = [found.path]
