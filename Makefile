@@ -4,12 +4,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+LOWEST := tests/test_*.py tests/cli tests/datasets tests/demo tests/detect tests/formats tests/network
 
 # `make test COVERAGE=1` and `make slow COVERAGE=1` also measure which branches the tests take.
 COVERAGE ?=
 MEASURE := $(if $(COVERAGE),--cov --cov-report=)
 
-.PHONY: fit test lint slow coverage nightly docs clean
+.PHONY: fit test lint slow coverage nightly lowest constraints docs clean
 
 fit: $(VENV)/installed
 	$(BIN)/python training/fit.py
@@ -38,6 +39,16 @@ nightly: $(VENV)/installed-dev
 		echo "$$each"; PYTHONPATH=. $(BIN)/$$each || failed="$$failed; $$each"; \
 	done; test -z "$$failed" || { echo "Failed$$failed"; exit 1; }
 
+# The lowest versions that setup.cfg allows: tests of reading, detecting, exporting, judging and the page.
+lowest: $(VENV)-lowest/installed
+	$(VENV)-lowest/bin/python -m pytest -m "not slow and not nightly" --numprocesses 2 --dist loadfile --max-worker-restart 0 $(LOWEST)
+
+# Which versions are tested, after setup.cfg was changed or to take newer ones. It asks each of these Pythons.
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+constraints: $(VENV)/installed-dev
+	$(BIN)/python -m tests.packaging.constraints lowest
+	$(BIN)/python -m tests.packaging.constraints newest $(PYTHONS)
+
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/reference/make.py
 
@@ -46,14 +57,20 @@ $(VENV)/bin/python:
 		{ echo "Expected Python 3.10 to 3.13 as '$(PYTHON)'; found $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install --editable '.[plots]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[plots]'
 	touch $@
 
-$(VENV)/installed-dev: setup.cfg pyproject.toml | $(VENV)/installed
-	$(BIN)/python -m pip install --editable '.[dev,docs]'
+$(VENV)/installed-dev: setup.cfg pyproject.toml constraints.txt | $(VENV)/installed
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,docs]'
+	touch $@
+
+$(VENV)-lowest/installed: setup.cfg pyproject.toml constraints-lowest.txt | $(VENV)/bin/python
+	$(BIN)/python -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --upgrade pip
+	$(VENV)-lowest/bin/python -m pip install --constraint constraints-lowest.txt --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-lowest

@@ -75,13 +75,18 @@ UNUSABLE = [
     ("model", "backbone", "vgg17", "backbone: expected one of ['vgg16'"),
     ("loss", "distance_loss", "l1", "distance_loss: expected one of ['iou', 'linear_iou'"),
     ("loss", "alpha", 0.5, "alpha: expected a number of at least 1. Received: 0.5"),
-    ("decode", "max_detections", 0, "max_detections: expected a whole number of at least 1"),
-    ("decode", "max_side", -5, "max_side: expected a whole number of at least 1. Received: -5"),
+    ("decode", "max_detections", 0, "max_detections: expected a whole number from 1 to 10000"),
+    ("decode", "max_side", -5, "max_side: expected a whole number from 1 to 8192. Received: -5"),
     ("decode", "decoder", "foo", "decoder: expected one of ['peaks', 'ellipse'"),
-    ("decode", "scales", [], "scales: expected a list of numbers with at least one item, each above 0"),
-    ("decode", "scales", [1, 0], "scales: expected a list of numbers with at least one item, each above 0"),
+    ("decode", "scales", [], "scales: expected a list of numbers with one item to 16, each above 0"),
+    ("decode", "scales", [1, 0], "scales: expected a list of numbers with one item to 16, each above 0"),
     ("decode", "scales", [1, 1.0], "each above 0, all different. Received: [1, 1.0]"),
     ("decode", "score_threshold", float("inf"), "score_threshold: expected a number from 0 to 1"),
+    ("decode", "max_detections", 10**8, "max_detections: expected a whole number from 1 to 10000"),
+    ("decode", "max_side", 8193, "max_side: expected a whole number from 1 to 8192"),
+    ("decode", "scales", [1, 100.0], "max_side times the largest of scales up to 8192"),
+    ("decode", "scales", [i / 99 for i in range(1, 18)], "scales: expected a list of numbers with one item to 16"),
+    ("decode", "max_pixels", 0, "max_pixels: expected a whole number from 1 to 2147483647. Received: 0"),
 ]  # fmt: skip
 
 

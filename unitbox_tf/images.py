@@ -17,12 +17,22 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
-from unitbox_tf import image_formats
+from unitbox_tf import files, image_formats, image_headers
 from unitbox_tf.files import Part
 from unitbox_tf.image_formats import FORMATS as FORMATS
 from unitbox_tf.image_formats import names_of_formats as names_of_formats
+from unitbox_tf.limits import BYTES_PER_PIXEL, MAX_PIXELS, TooLarge
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -35,10 +45,26 @@ ORIENTATION_TAG = 0x0112
 REDUCED_TAG, RAW_VERSION_TAG = 0x00FE, 0xC612  # of the thumbnail in a raw photo, of DNG
 TURNED = range(5, 9)  # EXIF orientations that exchange width and height
 UNDECODABLE = "image that cannot be decoded"  # the kind of problem
+UNREADABLE = (
+    OSError,
+    ValueError,
+    MemoryError,
+)  # the errors of one image, after which others are read
+TENSORFLOW_PIXELS = ((1 << 29) - 1) // 3  # its decoders refuse images of more bytes
+# Not `Image.open`, whose own limit of pixels cannot be set for one call.
+PLUGINS: dict[str, Callable[[BinaryIO], Image.Image]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+}
+_NO_MEMORY = "memory does not suffice for an image of {} x {} pixels"
 
 
 @functools.cache
-def _decoder() -> Any:
+def graph_decoder() -> Any:
     """`image_graph.decode_turned`, traced once."""
     import tensorflow as tf
 
@@ -48,23 +74,43 @@ def _decoder() -> Any:
     return tf.function(image_graph.decode_turned, input_signature=signature, autograph=False)
 
 
-def decode_photo(encoded: bytes) -> tf.Tensor:
-    """The RGB image uint8 `[H, W, 3]` in an encoded image of one of `FORMATS`, as displayed.
-
-    TensorFlow decodes JPEG and PNG, and Pillow the other formats. An animation gives its first frame, on
-    its canvas. Transparency is left out. A graph decodes the same pixels with `image_graph.decode_image`.
+def read_file(path: str | Path, max_pixels: int = MAX_PIXELS) -> bytes:
+    """The bytes of an image file, which `decode_photo` takes.
 
     Raises:
+        TooLarge: it has more than `max_pixels * limits.BYTES_PER_PIXEL` bytes, which are not read.
+        OSError: it cannot be read, or is no regular file.
+    """
+    return files.read(path, max_pixels * BYTES_PER_PIXEL)
+
+
+def decode_photo(encoded: bytes, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
+    """The RGB image uint8 `[H, W, 3]` in an encoded image of one of `FORMATS`, as displayed.
+
+    TensorFlow decodes JPEG and PNG, and Pillow the other formats, and images that are larger than TensorFlow
+    takes. An animation gives its first frame, on its canvas. Transparency is left out. A graph decodes the same
+    pixels with `image_graph.decode_image`.
+
+    Args:
+        encoded: the bytes of the file.
+        max_pixels: images with more pixels are refused before they are decoded.
+
+    Raises:
+        TooLarge: it has more than `max_pixels`, or more parts than `image_headers` allows.
         ValueError: it cannot be decoded. The message says why, and how to convert files of other kinds.
+        MemoryError: memory does not suffice.
     """
     import tensorflow as tf
 
     kind = _checked_kind(encoded)
-    if kind not in ("JPEG", "PNG"):
-        return tf.constant(decode_with_pillow(encoded))
+    image_headers.check(io.BytesIO(encoded), kind, max_pixels)
     header = _header(io.BytesIO(encoded), kind)
+    if kind not in ("JPEG", "PNG") or header.height * header.width > TENSORFLOW_PIXELS:
+        return tf.constant(decode_with_pillow(encoded, max_pixels=max_pixels))
     try:
-        return _decoder()(encoded, header.orientation)
+        return graph_decoder()(encoded, header.orientation)
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(_NO_MEMORY.format(*header.size[::-1])) from error
     except tf.errors.OpError as error:
         # The last line that does not name a node of the graph gives the reason.
         lines = [line for line in error.message.splitlines() if line and "[[{{node" not in line]
@@ -72,7 +118,9 @@ def decode_photo(encoded: bytes) -> tf.Tensor:
         raise ValueError(_undecodable(encoded, kind, f"TensorFlow: {reason}")) from error
 
 
-def decode_with_pillow(encoded: bytes, *, smallest: int | None = None) -> np.ndarray:
+def decode_with_pillow(
+    encoded: bytes, max_pixels: int = MAX_PIXELS, *, smallest: int | None = None
+) -> np.ndarray:
     """`decode_photo` without TensorFlow: the RGB image uint8 `[H, W, 3]` in an encoded image, as displayed.
 
     Pixels of a JPEG differ by a few levels from the pixels of `decode_photo`, since the decoders differ.
@@ -81,33 +129,42 @@ def decode_with_pillow(encoded: bytes, *, smallest: int | None = None) -> np.nda
         encoded: the bytes of the file.
         smallest: decodes a JPEG at a fraction of its size, in a fraction of the time, with sides of at least
             this many pixels where it has them. None decodes all pixels.
+        max_pixels: images with more pixels are refused before they are decoded.
 
     Raises:
-        ValueError: see `decode_photo`.
+        ValueError: see `decode_photo`, also for the other errors.
     """
     kind = _checked_kind(encoded)
+    image_headers.check(io.BytesIO(encoded), kind, max_pixels)
     if kind == "PNG" and _is_cut_off(encoded, kind):  # Pillow would read it all the same
         raise ValueError(_undecodable(encoded, kind, ""))
     try:
-        image = Image.open(io.BytesIO(encoded), formats=[kind.upper()])
+        image = PLUGINS[kind](io.BytesIO(encoded))
+        image_headers.check_size(image.size, max_pixels)
         _check_first_image(image)
         if smallest is not None:
             image.draft("RGB", (smallest, smallest))
         image.load()
+    except (TooLarge, MemoryError):
+        raise
     except Exception as error:  # Pillow raises errors of many classes for damaged files
         raise ValueError(_undecodable(encoded, kind, _reason(error))) from error
     return _to_array(image)
 
 
-def from_pillow(image: Image.Image) -> np.ndarray:
+def from_pillow(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """A PIL image of any mode as RGB uint8 `[H, W, 3]`, as displayed.
 
     Raises:
+        TooLarge: it has more than `max_pixels`. Its file is not decoded.
         ValueError: its file cannot be decoded or is closed, or its mode has no colours from 0 to 255. The
             message has the line that converts it.
     """
+    image_headers.check_size(image.size[::-1], max_pixels)
     try:
         image.load()
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow raises errors of many classes for damaged files
         reason = _reason(error)
         cut = "the file is cut off: " if "truncated" in reason.lower() else ""
@@ -195,14 +252,14 @@ def _checked_kind(start: bytes, size: int | None = None) -> str:
 
 def _header(file: BinaryIO, kind: str) -> _Header:
     """The header of an image. Raises `ValueError` if it cannot be read."""
+    stated = image_headers.size(file, kind)
     try:
         if kind == "PNG":
             return _png_header(file)
-        if kind == "JPEG":  # `Image.open` would refuse large images
-            image: Image.Image = JpegImagePlugin.JpegImageFile(file)
-        else:
-            image = Image.open(file, formats=[kind.upper()])
-            _check_first_image(image)
+        if kind == "WebP":
+            return _webp_header(file, stated)
+        image = PLUGINS[kind](file)
+        _check_first_image(image)
         width, height = image.size
         if kind == "TIFF":  # some versions of Pillow turn its size
             width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
@@ -210,6 +267,15 @@ def _header(file: BinaryIO, kind: str) -> _Header:
     except Exception as error:  # Pillow raises errors of many classes for damaged files
         file.seek(0)
         raise ValueError(_undecodable(file.read(), kind, _reason(error))) from error
+
+
+def _webp_header(file: BinaryIO, stated: image_headers.Size) -> _Header:
+    """The header of a WebP. Pillow's decoder would allocate its pixels, and get the metadata in the same way."""
+    if not stated.height * stated.width:
+        raise ValueError("no size in the header")
+    holder = Image.new("L", (1, 1))
+    holder.info.update(image_headers.webp_metadata(file))
+    return _Header(*stated, _orientation(holder))
 
 
 def _png_header(file: BinaryIO) -> _Header:
@@ -436,7 +502,7 @@ def orientation(photo: Path | Part | bytes) -> int:
 
 def _header_of(photo: Path | Part | bytes) -> _Header:
     if isinstance(photo, Path):
-        with photo.open("rb") as file:
+        with files.open_regular(photo) as file:
             return _header(file, _checked_kind(_start(file), os.fstat(file.fileno()).st_size))
     encoded = photo.read() if isinstance(photo, Part) else photo
     return _header(io.BytesIO(encoded), _checked_kind(encoded))

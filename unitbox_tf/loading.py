@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ from unitbox_tf.detect.detector import Detector
 from unitbox_tf.runs import KERAS_SUFFIX as KERAS_SUFFIX
 
 
-def load(path: str | Path, **decode: Any) -> Detector:
-    """Opens a detector: a run's folder, a Keras or exported file of any format, or a published detector by name.
+def load(path: str | os.PathLike[str], *, trust: bool = False, **decode: Any) -> Detector:
+    """Opens a detector: a published detector by name, a run's folder, or a Keras or exported file of any format.
 
     Opening an ONNX or LiteRT file imports no TensorFlow.
 
     Args:
-        path: a run's folder, a `.keras` file of a `UnitBox` model, an exported SavedModel, ONNX or LiteRT file,
-            or the name of a published detector, such as "faces".
+        path: the name of a published detector, such as "faces", or the path of a run's folder, of a `.keras` file
+            of a `UnitBox` model, or of an exported SavedModel, ONNX or LiteRT file. A text without a slash and
+            without a suffix is a name, and never a path: write "./detector" or `Path("detector")` for a folder.
+        trust: opens a SavedModel whoever made it. Its graph is a program, which may read and write files.
+            Without `trust`, a SavedModel is only opened if its graph has nothing but what `export` writes.
         decode: fields of `DecodeConfig` to change, such as `decoder="ellipse"`. An exported file has
             its decoding inside. Only some of the fields can be changed; an error names them.
 
@@ -33,7 +37,7 @@ def load(path: str | Path, **decode: Any) -> Detector:
         from unitbox_tf.detect.model import UnitBox
 
         return UnitBox.from_preset(path, **decode).detector()
-    exported = formats.open_exported(path)
+    exported = formats.open_exported(path, trust=trust)
     if exported is None:
         raise ValueError(
             f"{path}: expected the folder of a run (with {run.config_file.name}) or of a SavedModel (with "
@@ -44,10 +48,11 @@ def load(path: str | Path, **decode: Any) -> Detector:
 
 
 def _from_exported(path: Path, exported: formats.Exported, changes: dict[str, Any]) -> Detector:
-    fixed = sorted(set(changes) - set(exported.options))
+    options = (*exported.options, "max_pixels")  # which matters before the file gets the image
+    fixed = sorted(set(changes) - set(options))
     if fixed:
         raise ValueError(
-            f"{path} is an exported detector: only {', '.join(exported.options)} of its decoding can be "
+            f"{path} is an exported detector: only {', '.join(options)} of its decoding can be "
             f"changed. Received: {fixed[0]}. Open the run's folder instead, or export it again."
         )
     decode = settings.changed(exported.decode, changes)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers import videos
 from unitbox_tf import cli, images, inputs, loading, visualize
-from unitbox_tf.cli import output
+from unitbox_tf.cli import signals
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import detector
 from unitbox_tf.records import Detections
@@ -157,7 +157,16 @@ def interrupted_and_continued(folder, count, height):
         content = encoded[: len(encoded) // 3] if number in broken else encoded
         (folder / "photos" / f"{number:04}.jpg").write_bytes(content)
     (folder / "weights").touch()
-    command = [sys.executable, "-c", QUICK_DETECT, "detect", "weights", "photos", "--output", "out"]
+    command = [
+        sys.executable,
+        "-c",
+        QUICK_DETECT,
+        "detect",
+        "./weights",
+        "photos",
+        "--output",
+        "out",
+    ]
     shown, results = [], []
     for stop_at in (50 + count // 2, None):
         settings = {"ASKED": str(folder / "asked"), "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -228,7 +237,7 @@ def quick(tmp_path, monkeypatch):
 
         model = detector.Detector(find, ("object",), DecodeConfig(**decode))
         monkeypatch.setattr(loading, "load", lambda path, **changes: model)
-        assert cli.main(["detect", "weights", "--output", "out", *inputs]) == status
+        assert cli.main(["detect", "./weights", "--output", "out", *inputs]) == status
         return [width - 50 for width in shown]
 
     return run
@@ -337,7 +346,7 @@ def test_what_ctrl_c_stops_is_gone_on_with(quick, monkeypatch, capsys):
 
     save_image = images.save_image
     monkeypatch.setattr(images, "save_image", interrupted)
-    assert quick("photos", status=output.INTERRUPTED) == [0, 1, 2]
+    assert quick("photos", status=signals.INTERRUPTED) == [0, 1, 2]
     assert "the same command goes on with the remaining inputs" in capsys.readouterr().err
     monkeypatch.setattr(images, "save_image", save_image)
     assert quick("photos") == [2, 3]
@@ -396,7 +405,7 @@ def test_a_video_that_was_stopped_is_begun_again_under_its_name(quick, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(detector.Detector, "annotate_video", stopped)
-        assert len(quick("clip.avi", status=output.INTERRUPTED)) == 5
+        assert len(quick("clip.avi", status=signals.INTERRUPTED)) == 5
     assert len(quick("clip.avi")) == 5
     names = {path.name for path in Path("out").iterdir()}
     assert names == {"clip.mp4", "clip.json", "journal.jsonl"}

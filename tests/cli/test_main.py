@@ -138,7 +138,7 @@ print(time.process_time())
     else:
         assert statuses == str([2] * 5)
         assert result.stderr.count("unknown detector 'facs'. Did you mean faces?") == 5
-    assert result.stderr.count("published here: faces") == 5
+    assert result.stderr.count("published here is faces") == 5
 
 
 def test_inputs_that_are_absent_are_told_before_tensorflow_is_imported(tmp_path):

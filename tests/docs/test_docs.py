@@ -36,7 +36,7 @@ from unitbox_tf.evaluation import fddb, wider_face
 from unitbox_tf.records import Annotation
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PAGES += sorted(ROOT.glob("saved_models/**/README.md"))
 
 SERVER = "tensorflow_model_server"
@@ -96,6 +96,7 @@ CHECKED = [
     ("README.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     ("README.md", "figure4 letter", "trains eight runs"),
     ("docs/demo.md", "unitbox demo  ", "a server"),
+    ("docs/demo.md", "--public-host", "a server"),
     ("docs/export.md", "benchmarks parity", "five exports, each run on a hundred images"),
     ("docs/large_pictures.md", "pytest", "one of the slow tests itself"),
     ("docs/serving.md", SERVER, "another program, and a server"),
@@ -421,7 +422,8 @@ def check(call, made, monkeypatch):
         _, config = fit.configuration(options)
         for source in (*config.data.train_sources, *config.data.validation_sources):
             assert_source(source, config.data.data, made)
-        for path in (config.train.init, options.config, options.resume):
+        assert_detector(config.train.init, made)
+        for path in (options.config, options.resume):
             assert_exists(path, made)
         made.append(Path(config.train.output) / (config.train.run or ""))
     elif call[0] == "unitbox" or is_script(call):
@@ -458,9 +460,11 @@ def check_options(options, made):
         if source is not None:
             assert_source(source, data, made)
     for each in options.get("runs") or []:  # NAME=RUN
-        assert_exists(each.partition("=")[2], made)
+        assert_detector(each.partition("=")[2], made)
     for each in options.get("ours") or []:  # RUN:FIELD=VALUE
-        assert_exists(each.partition(":")[0], made)
+        assert_detector(each.partition(":")[0], made)
+    for name in ("model", "detector"):
+        assert_detector(options.get(name), made)
     for name, value in options.items():
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, Path) and name not in WRITTEN:
@@ -476,9 +480,13 @@ def assert_source(text, data, made):
         datasets.open(text, data)
 
 
+def assert_detector(name, made):
+    assert_exists(None if name is None else runs.find(name), made)
+
+
 def assert_exists(path, made):
     if path is not None:
-        path = runs.find(path)
+        path = Path(path)
         assert path.exists() or any(path.is_relative_to(folder) for folder in made), path
 
 

@@ -184,7 +184,8 @@ def test_every_decoder_is_judged_by_its_name_or_one(untrained_run):
             "None of the 1 images is there.*: gone.png",
         ),
         ((Perfect(), [Annotation("a", b"", [[0, 0, 1, 1]], [3])]), "Received: 4 classes"),
-        (("gone", "synthetic:#0-1"), "gone: no such file or folder. Expected a run"),
+        (("gone", "synthetic:#0-1"), "^unknown detector 'gone'.*published here is faces"),
+        (("./gone", "synthetic:#0-1"), "gone: no such file or folder. Expected a run"),
     ],
 )
 def test_what_is_wrong_is_named(arguments, message):

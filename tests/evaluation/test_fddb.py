@@ -490,14 +490,14 @@ def test_annotations_keep_the_order_of_the_folds_and_name_what_is_wrong(tmp_path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "expected json"),
-        ("[" * 100_000, "expected json"),
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
         ("[1]", "expected a json object"),
         ('{"a": 3}', r"'a': expected \[width, height\]. Received: 3"),
         ('{"a": [3, 0]}', "'a': expected sides in whole pixels above 0"),
         ('{"a": [3.5, 2]}', "'a': expected sides in whole pixels above 0"),
         ('{"a": [100000, 100000]}', "'a': expected at most 67108864 pixels"),
-        (" " * 17_000_000, "expected at most 16777216 bytes"),
+        (" " * 17_000_000, "a file of at most 16,777,216 bytes"),
     ],
 )
 def test_sizes_that_are_none_are_named(tmp_path, text, message):

@@ -208,7 +208,7 @@ def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(
         ValueError, match=r"gone: expected the folder of a run.*: there is no such folder"
     ):
-        formats.export("gone", tmp_path / "a")
+        formats.export("./gone", tmp_path / "a")
     with pytest.raises(
         ValueError, match=r"expected the folder of a run.*: there is no such config\.json"
     ):
@@ -220,7 +220,7 @@ def test_a_new_format_is_one_entry_in_the_registry(model, tmp_path):
     def save(model, path, card, *, decode):
         path.write_text(" ".join(model.class_names))
 
-    def open(path):
+    def open(path, trust):
         def detect(image, decode):
             return unitbox_tf.Detections(
                 np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), image.shape[:2]

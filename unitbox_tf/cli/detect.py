@@ -11,7 +11,7 @@ from unitbox_tf import loading, runs
 from unitbox_tf.cli import options as cli_options
 from unitbox_tf.cli import output
 from unitbox_tf.detect import folders
-from unitbox_tf.problems import PROBLEMS_FILE
+from unitbox_tf.problems import PROBLEMS_FILE, printable
 
 
 def run(options: argparse.Namespace) -> int:
@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     # FFmpeg's own words about broken frames would run through the bar.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     folders.find(options.inputs, options.output)  # reports wrong inputs at once
-    detector = loading.load(options.model, **cli_options.decoding(options))
+    detector = loading.load(options.model, trust=options.trust, **cli_options.decoding(options))
     try:
         summary = folders.detect_into(
             detector,
@@ -61,4 +61,4 @@ def _described(summary: folders.Summary, threshold: float) -> Iterator[str]:
                 f"no object has a score of at least {threshold:g}: a lower --score-threshold finds more"
             )
     for name, path, frames, objects in summary.videos:
-        yield f"{name}: {objects} found in {frames} frames: {path}"
+        yield printable(f"{name}: {objects} found in {frames} frames: {path}")

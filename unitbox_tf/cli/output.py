@@ -10,8 +10,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
-INTERRUPTED = 130  # the exit status after Ctrl-C, as shells have it
-
 _RESULT: contextvars.ContextVar[TextIO | None] = contextvars.ContextVar("result", default=None)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import keras
 
 from unitbox_tf.config import ModelConfig
+from unitbox_tf.network import weights as network_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,19 +135,10 @@ def vgg16(config: ModelConfig, seed: int = 0) -> Backbone:
             f"weights={weights!r}: no such file. Expected None, 'imagenet' or a weights file of "
             "keras.applications.VGG16 without its top (vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5)."
         )
-    try:
-        model = keras.applications.VGG16(
-            include_top=False, weights=weights, input_shape=(None, None, 3)
-        )
-    except Exception as error:  # Keras raises a bare Exception when a download fails
-        if weights == "imagenet":
-            raise ValueError(
-                f"The ImageNet weights of VGG-16 could not be downloaded ({error}). Without network, get the file "
-                "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 elsewhere and name it as weights (--weights)."
-            ) from error
-        raise ValueError(
-            f"weights={weights!r}: expected the weights of keras.applications.VGG16 without its top: {error}"
-        ) from error
+    model = _vgg16("imagenet" if weights == "imagenet" else None)
+    if weights not in (None, "imagenet"):
+        kind = "the weights of keras.applications.VGG16 without its top"
+        network_weights.load(model, str(weights), kind)
     if weights is None:
         # Keras uses Glorot's initialisation for VGG-16, with which 13 layers do not train.
         convolutions = [layer for layer in model.layers if layer.weights]
@@ -159,3 +151,15 @@ def vgg16(config: ModelConfig, seed: int = 0) -> Backbone:
         stride=32,  # of the last pooling
         preprocessing=_VGG_PREPROCESSING,
     )
+
+
+def _vgg16(weights: str | None) -> keras.Model:
+    try:
+        return keras.applications.VGG16(
+            include_top=False, weights=weights, input_shape=(None, None, 3)
+        )
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        raise ValueError(
+            f"The ImageNet weights of VGG-16 could not be downloaded ({error}). Without network, get the file "
+            "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 elsewhere and name it as weights (--weights)."
+        ) from error

@@ -13,9 +13,10 @@ from typing import Any
 import tensorflow as tf
 
 from unitbox_tf.config import DataConfig
+from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
-from unitbox_tf.train import augment, reading, targets
+from unitbox_tf.train import augment, order, reading, targets
 
 
 def training_dataset(
@@ -28,9 +29,12 @@ def training_dataset(
     batch_size: int,
     seed: int,
     start: int = 0,
+    known: tuple[order.Order, order.Order] | None = None,
+    elements: reading.Elements | None = None,
+    max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
-    """Endless batches for training.
+    """Endless batches for training. They depend on the arguments alone, wherever they start.
 
     Args:
         examples: annotations, drawn in a random order that depends on `seed`; or a data set of elements
@@ -41,8 +45,11 @@ def training_dataset(
         padding: the colour beyond the border of an image: the `mean_colour` of the backbone.
         batch_size: the number of images in a batch.
         seed: the seed of order and augmentation.
-        start: the number of images that earlier runs have used, so that a resumed run sees others.
-        problems: images that cannot be decoded are added here and left out.
+        start: the number of images that training has used before.
+        known: the orders of annotations, which learn here what cannot be decoded; None makes them.
+        elements: learns how many elements a data set in `examples` has.
+        max_pixels: larger images are refused like images that cannot be decoded.
+        problems: images that cannot be decoded are added here, and others take their place.
 
     Returns:
         Batches of images float32 `[B, S, S, 3]` from 0 to 255, and dicts of targets and weights as
@@ -50,20 +57,37 @@ def training_dataset(
     """
     size = data.image_size
     problems = Problems.of(problems)
+    if not isinstance(examples, tf.data.Dataset):
+        known = order.orders(len(examples), seed) if known is None else known
+    mosaics = order.Mosaics(data.mosaic)
 
-    def changed(side: int, seed: int) -> tf.data.Dataset:
-        if isinstance(examples, tf.data.Dataset):
-            images = reading.from_elements(examples, num_classes, problems=problems)
+    def changed(quarters: bool, side: int, start: int) -> tf.data.Dataset:
+        if known is None:
+            images = reading.from_elements(
+                examples, num_classes, start, elements, problems=problems
+            )
         else:
-            images = reading.from_annotations(examples, shuffle=seed + start, problems=problems)
-        return _changed(images.repeat(), data, side, padding, seed, start)
+            images = reading.in_order(
+                examples, known[quarters], start, max_pixels=max_pixels, problems=problems
+            )
+        return _changed(images, data, side, padding, seed + quarters, start)
 
-    shown = changed(size, seed)
+    earlier = mosaics.before(start)
+    shown = changed(False, size, start - earlier)
     if data.mosaic:
-        four = _mosaics(changed((size + 1) // 2, seed + 1), size)
-        shares = [1 - data.mosaic, data.mosaic]
-        shown = tf.data.Dataset.sample_from_datasets([shown, four], shares, seed=seed + start)
+        four = _mosaics(changed(True, (size + 1) // 2, 4 * earlier), size)
+        places = tf.data.Dataset.counter(start)
+        choices = places.map(lambda place: tf.cast(_is_mosaic(place, data.mosaic), tf.int64))
+        shown = tf.data.Dataset.choose_from_datasets([shown, four], choices)
     return _batches(shown, data, size, num_classes, equal_objects, batch_size)
+
+
+def _is_mosaic(place: tf.Tensor, share: float) -> tf.Tensor:
+    """`order.Mosaics.is_at` in a graph."""
+    before, after = (
+        tf.cast(tf.cast(number, tf.float64) * share, tf.int64) for number in (place, place + 1)
+    )
+    return after > before
 
 
 def validation_dataset(
@@ -75,6 +99,7 @@ def validation_dataset(
     equal_objects: bool = False,
     padding: augment.Colour = augment.BLACK,
     batch_size: int,
+    max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
     """Batches like those of `training_dataset`, but of each image once, in order, shrunk to `size` x `size` pixels.
@@ -83,7 +108,7 @@ def validation_dataset(
     If the length is unknown, Keras counts a batch too many in the means of the parts of the loss.
     """
     problems = Problems.of(problems)
-    images = reading.from_annotations(annotations, same_count=True, problems=problems)
+    images = reading.from_annotations(annotations, max_pixels=max_pixels, problems=problems)
     shown = images.map(
         lambda image, objects: augment.fit(image, objects, size, padding=padding), tf.data.AUTOTUNE
     )
