@@ -316,10 +316,20 @@ def test_the_log_says_once_what_missing_libraries_leave_out(random, monkeypatch,
         assert [row.metrics for row in result.classes] == [{}] * 3
         assert result.best_f1 == matching.match(found, truth).best_f1()
         assert not any("confusion" in line for line in result.lines("peaks"))
+        assert result.to_dict().keys() == {"best_f1", "classes"}
     assert caplog.messages == [
         "Without pycocotools and supervision, these are left out: AP and recall of each class, the confusion matrix: "
         "pip install 'unitbox_tf[coco,supervision]'"
     ]
+
+
+@pytest.mark.parametrize("module", ["matplotlib.figure", "matplotlib.backends.backend_agg"])
+def test_drawing_says_what_it_needs(monkeypatch, module):
+    matrix = by_class.Confusion(np.eye(2, dtype=int), ("cat",), 0.5)
+    monkeypatch.setitem(sys.modules, module, None)
+    needs = r"drawing a confusion matrix needs matplotlib: pip install 'unitbox_tf\[plots\]'"
+    with pytest.raises(ImportError, match=f"^{needs}$"):
+        matrix.image()
 
 
 def test_protocols_of_one_class_have_no_classes():

@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+import sys
 import time
 from fractions import Fraction
 
@@ -806,3 +807,10 @@ def test_a_plot_leaves_out_another_detector_of_the_same_name_and_numbers_that_ar
 def test_the_plot_is_a_picture(curves, tmp_path):
     wider_face.plot(curves, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_drawing_says_what_it_needs(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    needs = r"drawing curves needs matplotlib: pip install 'unitbox_tf\[plots\]'"
+    with pytest.raises(ImportError, match=f"^{needs}$"):
+        wider_face.plot({}, tmp_path / "a.png")

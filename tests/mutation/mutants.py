@@ -52,8 +52,11 @@ class Mutants:
         part = self._module.body[mutant.part].deep_replace(mutant.old, mutant.new)
         texts = [*self._texts]
         texts[mutant.part] = self._module.code_for_node(part)
-        head = self._module.with_changes(body=[], footer=[]).code
-        return head + "".join(texts)
+        head, foot = (
+            [self._module.code_for_node(line) for line in lines]
+            for lines in (self._module.header, self._module.footer)
+        )
+        return "".join([*head, *texts, *foot])
 
     def changed_lines(self, mutant: Mutant) -> str:
         """What differs, as a diff without its head."""
