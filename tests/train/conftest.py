@@ -51,7 +51,7 @@ def eager(monkeypatch):
     targets = {"confidence": ones[..., :2], "distances": ones}
     weights = {name: ones[..., 0] for name in targets}
     batch = tf.data.Dataset.from_tensors((100 * ones[..., :3], targets, weights))
-    monkeypatch.setattr(fit, "_batches", lambda *_: (batch.repeat(), batch, list))
+    monkeypatch.setattr(fit, "_batches", lambda *_: (batch.repeat, batch, list))
     monkeypatch.setattr(fit, "_callbacks", lambda *_: [])
     monkeypatch.setattr(fit, "finish", lambda *_, **__: (None, {}))
 

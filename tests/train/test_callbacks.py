@@ -51,7 +51,7 @@ def test_the_parts_of_the_validation_loss_add_up_to_it(
     logs = Logs()
     # Two epochs: Keras learns the length of a data set when it has seen its end.
     small_model.fit(
-        batches,
+        batches(),
         validation_data=validation,
         shuffle=False,
         steps_per_epoch=1,

@@ -391,7 +391,7 @@ def test_a_shown_batch_does_not_change_the_order_of_training(
         for callback in callbacks:
             if isinstance(callback, fit.ShowTraining):
                 callback.on_train_begin()
-        seen.append(next(iter(batches))[0].numpy())
+        seen.append(next(iter(batches()))[0].numpy())
 
     seen = []
     monkeypatch.setattr(loop, "train", first_batch)
@@ -408,7 +408,7 @@ def test_what_lies_beyond_an_image_has_the_mean_colour_of_the_backbone(
     batches = []
 
     def one_batch(model, state, training, validation, **options):
-        batches.extend(next(iter(images))[0] for images in (training, validation))
+        batches.extend(next(iter(images))[0] for images in (training(), validation))
 
     monkeypatch.setattr(loop, "train", one_batch)
     narrow = Annotation("a", np.zeros((64, 20, 3), np.uint8), [5, 5, 9, 9])

@@ -330,7 +330,7 @@ def _learn(
         settings.patience, state.history, settings.validation_protocol, settings.freeze_epochs
     )
     watch = WatchSteps(run, state, settings.skip_bad_batches, names)
-    ours = [*_callbacks(config, batches, judged, run, state, problems), watch, store, stop]
+    ours = [*_callbacks(config, batches(), judged, run, state, problems), watch, store, stop]
     last = ProgressLine(settings.batch_size, settings.epochs)
     problems.log_counts()
     try:
@@ -383,8 +383,8 @@ def _batches(
     judged: Validation,
     state: State,
     problems: Problems,
-) -> tuple[tf.data.Dataset, tf.data.Dataset, Names]:
-    """The batches for training from `state` on, those for the validation loss, and the names of images."""
+) -> tuple[Callable[[], tf.data.Dataset], tf.data.Dataset, Names]:
+    """A maker of batches for training from `state` on, the batches for the validation loss, and names of images."""
     common: dict[str, Any] = {
         "num_classes": len(config.model.class_names),
         "equal_objects": config.loss.reduction == "object_mean",
@@ -395,16 +395,19 @@ def _batches(
     known = None
     if not isinstance(shown.examples, tf.data.Dataset):
         known = order.orders(len(shown.examples), config.train.seed)
-    training = pipeline.training_dataset(
-        shown.examples,
-        config.data,
-        seed=config.train.seed,
-        start=state.images,
-        known=known,
-        elements=state.elements,
-        problems=problems,
-        **common,
-    )
+
+    def training() -> tf.data.Dataset:
+        return pipeline.training_dataset(
+            shown.examples,
+            config.data,
+            seed=config.train.seed,
+            start=state.images,
+            known=known,
+            elements=state.elements,
+            problems=problems,
+            **common,
+        )
+
     size = config.decode.max_side
     validation = pipeline.validation_dataset(
         judged.watched, config.data, size=size, problems=problems, **common

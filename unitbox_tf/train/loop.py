@@ -1,8 +1,8 @@
-"""The loop of training: Keras' own, but for beginning at any step of an epoch."""
+"""The loop of training: `keras.Model.fit`, and before it the rest of an epoch that was interrupted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -15,7 +15,7 @@ from unitbox_tf.train.state import State
 def train(
     model: keras.Model,
     state: State,
-    batches: tf.data.Dataset,
+    batches: Callable[[], tf.data.Dataset],
     validation: tf.data.Dataset,
     *,
     epochs: int,
@@ -24,20 +24,17 @@ def train(
 ) -> None:
     """Trains a compiled model from `state` on, and validates it after each epoch.
 
-    It does what `keras.Model.fit` does, and calls callbacks at the same points. `fit` begins at the first step of an
-    epoch; this begins where `state` is, also between the last step of an epoch and its validation.
-
     Args:
         model: the model; a callback ends training early by `model.stop_training = True`.
         state: where training is. A callback must add the logs of each finished epoch to its history.
-        batches: endless batches, from the present step on.
+        batches: gives endless batches, from the present step on.
         validation: the batches for validation.
         epochs: the number of epochs in all.
         steps: the number of steps in an epoch.
         callbacks: they are called in this order.
     """
-    calls = keras.callbacks.CallbackList(
-        list(callbacks),
+    calls = _Calls(
+        [_KeepMeans(state), *callbacks],
         add_history=True,
         model=model,
         verbose=progress.verbosity(),
@@ -45,23 +42,72 @@ def train(
         steps=steps,
     )
     model.stop_training = False
+    if state.steps_of_epoch and state.epoch < epochs:
+        _finish_epoch(model, state, batches(), validation, steps, calls)
+    if model.stop_training or state.epoch >= epochs:
+        calls.on_train_end()
+        return
+    model.fit(
+        batches(),
+        validation_data=validation,
+        shuffle=False,  # data sets shuffle themselves; Keras would warn
+        initial_epoch=state.epoch,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        callbacks=calls,
+        verbose=progress.verbosity(),
+    )
+
+
+def _finish_epoch(
+    model: keras.Model,
+    state: State,
+    batches: tf.data.Dataset,
+    validation: tf.data.Dataset,
+    steps: int,
+    calls: _Calls,
+) -> None:
+    """Does what `fit` does in an epoch, from the present step on; it may be the end of the last step.
+
+    `fit` itself begins at the first step of an epoch only.
+    """
     model.make_train_function()
     iterator = iter(batches)
     calls.on_train_begin()
-    logs: dict[str, Any] = {}
-    for epoch in range(state.epoch, epochs):
-        state.begin_epoch()
-        calls.on_epoch_begin(epoch)
-        for step in range(state.steps_of_epoch, steps):
-            calls.on_train_batch_begin(step)
-            calls.on_train_batch_end(step, model.train_function(iterator))
-            if model.stop_training:
-                break
-        logs = {name: float(value) for name, value in model.get_metrics_result().items()}
-        state.end_steps()
-        judged = model.evaluate(validation, callbacks=calls, return_dict=True, verbose=0)
-        logs |= {f"val_{name}": value for name, value in judged.items()}
-        calls.on_epoch_end(epoch, logs)
+    state.begin_epoch()
+    calls.on_epoch_begin(state.epoch)
+    for step in range(state.steps_of_epoch, steps):
+        calls.on_train_batch_begin(step)
+        calls.on_train_batch_end(step, model.train_function(iterator))
         if model.stop_training:
             break
-    calls.on_train_end(logs)
+    logs = {name: float(value) for name, value in model.get_metrics_result().items()}
+    judged = model.evaluate(validation, callbacks=calls, return_dict=True, verbose=0)
+    logs |= {f"val_{name}": value for name, value in judged.items()}
+    calls.on_epoch_end(state.epoch, logs)
+
+
+class _Calls(keras.callbacks.CallbackList):
+    """Callbacks that see one training, although its first epoch and the others are run one after the other."""
+
+    _begun = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if not self._begun:
+            self._begun = True
+            super().on_train_begin(logs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._begun:
+            super().on_train_end(logs)
+
+
+class _KeepMeans(keras.callbacks.Callback):
+    """Lets the state keep the running means of an epoch before its validation."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        self._state = state
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._state.end_steps()
