@@ -267,6 +267,25 @@ def test_recall_never_falls_and_all_figures_are_from_0_to_1(case, iou):
         assert ((precision >= 0) & (precision <= 1)).all()
 
 
+def test_images_are_chosen_by_their_names_in_a_given_order():
+    truth = make_truth(
+        ([[0, 0, 9, 9]], [0], [0], [0]),
+        ([[1, 1, 5, 5], [8, 8, 4, 4]], [1], [0, 1], [0, 1]),
+        ([[2, 2, 6, 6]], [], [], [0]),
+    )
+    first, second, third = truth.names
+    chosen = truth.select([third, second])
+    assert chosen.names == (third, second)
+    assert [boxes.tolist() for boxes in chosen.boxes] == [
+        [[2, 2, 6, 6]],
+        [[1, 1, 5, 5], [8, 8, 4, 4]],
+    ]
+    assert [chosen.num_faces(difficulty) for difficulty in DIFFICULTIES] == [1, 2, 3]
+    assert truth.select([first]).num_faces("easy") == 1
+    with pytest.raises(ValueError, match=rf"such as {first}\. Received 2 others: a, b$"):
+        truth.select(["a", first, "b"])
+
+
 @given(sets())
 def test_an_image_without_detections_is_the_same_as_one_without_an_entry(case):
     truth, detections = case
