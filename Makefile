@@ -34,10 +34,12 @@ coverage: $(VENV)/installed-dev
 	$(BIN)/coverage report --fail-under 95
 
 # Hours. It goes on after a failure, and fails in the end.
+NIGHTLY := "pytest -m nightly" "python -m tests.fuzz.images --inputs 100000" \
+	"python -m tests.fuzz.annotations --examples 20000" "python -m tests.fuzz.models --inputs 500" \
+	"python -m training.benchmarks endurance" "python -m training.benchmarks long_training" \
+	"python -m tests.mutation all"
 nightly: $(VENV)/installed-dev
-	@failed=; for each in "pytest -m nightly" "python -m tests.fuzz.images --inputs 100000" \
-			"python -m tests.fuzz.annotations --examples 20000" \
-			"python -m tests.fuzz.models --inputs 500" "python -m tests.mutation all"; do \
+	@failed=; for each in $(NIGHTLY); do \
 		echo "$$each"; PYTHONPATH=. $(BIN)/$$each || failed="$$failed; $$each"; \
 	done; test -z "$$failed" || { echo "Failed$$failed"; exit 1; }
 

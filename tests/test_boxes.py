@@ -68,14 +68,16 @@ def test_pairwise_iou_takes_lists_and_computes_in_double_precision():
     found = box_ops.pairwise_iou([(far, 0, far + 1, 1)], [(far + 0.5, 0, far + 1, 1), (0, 0, 1, 1)])
     assert found.tolist() == [[0.5, 0]]
     assert found.dtype == np.float64
-    whole = np.float32([[0, 0, 3, 3]])
-    assert box_ops.pairwise_iou(whole, np.float32([[0, 0, 1, 1]]))[0, 0] == 1 / 9
-    assert box_ops.pairwise_iou(np.float32([[0, 0, 1, 1]]), whole)[0, 0] == 1 / 9
+    large, small = np.float32([[0, 0, 4097, 4097]]), np.float32([[0, 0, 1, 1]])
+    # In single precision, the area would be 1 less.
+    assert box_ops.pairwise_iou(large, small)[0, 0] == 1 / 4097**2
+    assert box_ops.pairwise_iou(small, large)[0, 0] == 1 / 4097**2
 
 
 def test_clip_leaves_no_area_of_a_box_outside():
     clipped = box_ops.clip(np.array([[-30, -5, -10, 5], [-5, 2, 200, 300]]), height=50, width=100)
     assert clipped.tolist() == [[0, 0, 0, 5], [0, 2, 100, 50]]
+    assert clipped.dtype == np.float32
 
 
 def test_boxes_have_their_ellipses_inscribed(random):

@@ -868,8 +868,18 @@ def test_masks_of_keras_are_obeyed(random, reduction, weighted):
     np.testing.assert_allclose(*results, rtol=1e-5)
 
 
-@pytest.mark.parametrize("jit_compile", [None, False, True])
-@pytest.mark.parametrize("gather", [True, False])
+@pytest.mark.parametrize(
+    ("gather", "jit_compile"),
+    [
+        (True, None),
+        (True, False),
+        # Training never does it, and XLA takes long to compile it.
+        pytest.param(True, True, marks=pytest.mark.slow),
+        (False, None),
+        (False, False),
+        (False, True),
+    ],
+)
 @each_class
 def test_nan_at_pixels_without_weight_does_no_harm(random, name, gather, jit_compile):
     y_true, y_pred, weight = heatmaps(random)

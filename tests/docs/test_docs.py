@@ -67,6 +67,7 @@ SMALLER = [
 SLOW = [
     ("README.md", "unitbox fit faces", "trains"),
     ("README.md", "faces.onnx", "converts, half a minute"),
+    ("README.md", 'PRESETS["smoke"]', "trains"),
     ("docs/data.md", "tfrecord:shards#train", "trains"),
     ("docs/export.md", "detector.onnx       #", "converts, a minute"),
     ("docs/export.md", "--format litert-int8", "converts, half a minute"),

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import sys
@@ -258,6 +259,52 @@ def test_lines_have_a_row_for_each_class_but_for_a_single_one(random):
     assert len(list(single.lines("peaks"))) == 1
 
 
+def test_the_lines_are_a_table_with_names_at_the_left_and_numbers_at_the_right():
+    counts = np.array([[900, 0, 1], [0, 2, 2], [3, 0, 0]])
+    matrix = by_class.Confusion(counts, ("x", "elephant"), 0.25)
+    best = matching.Best(0.25, 2 / 3, 1.0, 0.5)
+    metrics = {"ap": 0.5, "ap50": 1.0, "ap75": math.nan, "ar100": 0.25, "recall": 0.75}
+    rows = (
+        by_class.ClassMetrics("x", 1234, metrics, best),
+        by_class.ClassMetrics("elephant", 1234, metrics, None),
+    )
+    assert (
+        "\n".join(by_class.ByClass(best, rows, matrix).lines("peaks"))
+        == """\
+best F1 of peaks at IoU 0.5: 0.6667 at score 0.25, with precision 1.0000 and recall 0.5000
+
+classes of peaks; the last four columns are at the best F1 of each class
+            objects      ap    ap50  ap75   ar100  recall  threshold      f1  precision  recall
+  x            1234  0.5000  1.0000     -  0.2500  0.7500       0.25  0.6667     1.0000  0.5000
+  elephant     1234  0.5000  1.0000     -  0.2500  0.7500       none       -          -       -
+
+confusion matrix at score 0.25 and IoU 0.5: annotated classes in rows, detected classes in columns
+                x  elephant  background
+  x           900         0           1
+  elephant      0         2           2
+  background    3         0           0"""
+    )
+    assert by_class.ByClass(best, rows, matrix).to_dict() == {
+        "best_f1": {"threshold": 0.25, "f1": 2 / 3, "precision": 1.0, "recall": 0.5},
+        "classes": [
+            {
+                "name": "x",
+                "objects": 1234,
+                **metrics,
+                "ap75": None,
+                "best_f1": dataclasses.asdict(best),
+            },
+            {"name": "elephant", "objects": 1234, **metrics, "ap75": None, "best_f1": None},
+        ],
+        "confusion_matrix": {
+            "score_threshold": 0.25,
+            "iou_threshold": 0.5,
+            "classes": ["x", "elephant", "background"],
+            "matrix": counts.tolist(),
+        },
+    }
+
+
 def test_the_matrix_is_drawn(random, tmp_path):
     found, truth = random_set(random, num_classes=3)
     matrix = judged(found, truth).confusion
@@ -316,10 +363,20 @@ def test_the_log_says_once_what_missing_libraries_leave_out(random, monkeypatch,
         assert [row.metrics for row in result.classes] == [{}] * 3
         assert result.best_f1 == matching.match(found, truth).best_f1()
         assert not any("confusion" in line for line in result.lines("peaks"))
+        assert result.to_dict().keys() == {"best_f1", "classes"}
     assert caplog.messages == [
         "Without pycocotools and supervision, these are left out: AP and recall of each class, the confusion matrix: "
         "pip install 'unitbox_tf[coco,supervision]'"
     ]
+
+
+@pytest.mark.parametrize("module", ["matplotlib.figure", "matplotlib.backends.backend_agg"])
+def test_drawing_says_what_it_needs(monkeypatch, module):
+    matrix = by_class.Confusion(np.eye(2, dtype=int), ("cat",), 0.5)
+    monkeypatch.setitem(sys.modules, module, None)
+    needs = r"drawing a confusion matrix needs matplotlib: pip install 'unitbox_tf\[plots\]'"
+    with pytest.raises(ImportError, match=f"^{needs}$"):
+        matrix.image()
 
 
 def test_protocols_of_one_class_have_no_classes():

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -143,6 +144,19 @@ def test_nothing_found_is_zero_and_nothing_to_find_is_undefined():
     none = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), (50, 50))
     assert coco.evaluate([none], [Annotation("a", b"", [[0, 0, 10, 10]])])["ap"] == 0
     assert np.isnan(coco.evaluate([none], [Annotation("a", b"", np.zeros((0, 4)))])["ap"])
+
+
+@pytest.mark.parametrize("module", ["coco", "cocoeval"])
+def test_judging_says_what_it_needs(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, f"pycocotools.{module}", None)
+    truth = [Annotation("a", b"", [[0, 0, 10, 10]])]
+    none = Detections([], [], [], (50, 50))
+    needs = r"^COCO's protocol needs pycocotools: pip install 'unitbox_tf\[coco\]'$"
+    with pytest.raises(ImportError, match=needs):
+        coco.evaluate([none], truth)
+    if module == "cocoeval":
+        with pytest.raises(ImportError, match=needs):
+            coco.require()
 
 
 def test_detections_of_other_images_are_refused():

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -691,3 +692,17 @@ def test_a_score_that_is_neither_is_refused(tmp_path):
     rows = np.array([[0.9, 15, 0.1]])
     with pytest.raises(ValueError, match="Expected 'discrete' or 'continuous'"):
         fddb.plot({"one": fddb.Curves(rows, rows, 1, 1, 1)}, tmp_path / "a.png", score="roc")
+
+
+def test_drawing_says_what_it_needs(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    needs = r"drawing curves needs matplotlib: pip install 'unitbox_tf\[plots\]'"
+    with pytest.raises(ImportError, match=f"^{needs}$"):
+        fddb.plot({}, tmp_path / "a.png")
+    for module in ("scipy.optimize", "scipy.sparse.csgraph"):
+        monkeypatch.setitem(sys.modules, module, None)
+    needs = r"FDDB's protocol needs scipy: pip install 'unitbox_tf\[fddb\]'"
+    with pytest.raises(ImportError, match=f"^{needs}$"):
+        fddb.require()
+    with pytest.raises(ImportError, match=f"^{needs}$"):
+        fddb.evaluate_image(np.array([[2, 2, 1, 1, 0.7]]), np.array([DOT]), SIZE)

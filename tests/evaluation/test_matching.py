@@ -1,5 +1,6 @@
 import contextlib
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -358,3 +359,10 @@ def test_matches_of_a_class_are_those_of_its_boxes(random):
     assert whole.of_class(1).best_f1() == alone.best_f1()
     assert whole.of_class(1).num_objects == alone.num_objects
     assert whole.of_class(7).best_f1() is None
+
+
+def test_drawing_says_what_it_needs(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    needs = r"drawing curves needs matplotlib: pip install 'unitbox_tf\[plots\]'"
+    with pytest.raises(ImportError, match=f"^{needs}$"):
+        matching.plot({}, tmp_path / "a.png")

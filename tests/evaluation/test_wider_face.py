@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+import sys
 import time
 from fractions import Fraction
 
@@ -264,6 +265,25 @@ def test_recall_never_falls_and_all_figures_are_from_0_to_1(case, iou):
             assert 0 <= curve.average_precision <= 1 + 1e-12
         precision = curve.precision[~np.isnan(curve.precision)]
         assert ((precision >= 0) & (precision <= 1)).all()
+
+
+def test_images_are_chosen_by_their_names_in_a_given_order():
+    truth = make_truth(
+        ([[0, 0, 9, 9]], [0], [0], [0]),
+        ([[1, 1, 5, 5], [8, 8, 4, 4]], [1], [0, 1], [0, 1]),
+        ([[2, 2, 6, 6]], [], [], [0]),
+    )
+    first, second, third = truth.names
+    chosen = truth.select([third, second])
+    assert chosen.names == (third, second)
+    assert [boxes.tolist() for boxes in chosen.boxes] == [
+        [[2, 2, 6, 6]],
+        [[1, 1, 5, 5], [8, 8, 4, 4]],
+    ]
+    assert [chosen.num_faces(difficulty) for difficulty in DIFFICULTIES] == [1, 2, 3]
+    assert truth.select([first]).num_faces("easy") == 1
+    with pytest.raises(ValueError, match=rf"such as {first}\. Received 2 others: a, b$"):
+        truth.select(["a", first, "b"])
 
 
 @given(sets())
@@ -806,3 +826,10 @@ def test_a_plot_leaves_out_another_detector_of_the_same_name_and_numbers_that_ar
 def test_the_plot_is_a_picture(curves, tmp_path):
     wider_face.plot(curves, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_drawing_says_what_it_needs(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    needs = r"drawing curves needs matplotlib: pip install 'unitbox_tf\[plots\]'"
+    with pytest.raises(ImportError, match=f"^{needs}$"):
+        wider_face.plot({}, tmp_path / "a.png")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
@@ -20,9 +21,13 @@ WITHOUT_EFFECT = (cst.Annotation, cst.Decorator, cst.Import, cst.ImportFrom)
 
 @dataclasses.dataclass(frozen=True)
 class Mutant:
-    """One fault: `new` in the place of `old`; `lines` are those of the statement around it."""
+    """One fault: `new` in the place of `old`; `lines` are those of the statement around it.
+
+    `part` is the index of the statement of the module in which it is: a class or a function, for example.
+    """
 
     number: int
+    part: int
     operator: str
     lines: range
     old: cst.CSTNode
@@ -30,18 +35,28 @@ class Mutant:
 
 
 class Mutants:
-    """All mutants of a source text. A mutant's own source is made when it is asked for, because that is slow."""
+    """All mutants of a source text. A mutant's own source is made when it is asked for."""
 
     def __init__(self, source: str) -> None:
         wrapper = MetadataWrapper(cst.parse_module(source))
         self.source, self._module = source, wrapper.module
-        visitor = _Visitor()
-        wrapper.visit(visitor)
+        self._texts = [self._module.code_for_node(part) for part in self._module.body]
+        visitor = _Visitor(wrapper.resolve(PositionProvider))
+        for part in self._module.body:
+            part.visit(visitor)
+            visitor.part += 1
         self.all = [Mutant(number, *found) for number, found in enumerate(visitor.found)]
 
     def mutated(self, mutant: Mutant) -> str:
         """The source with this one fault."""
-        return self._module.deep_replace(mutant.old, mutant.new).code
+        part = self._module.body[mutant.part].deep_replace(mutant.old, mutant.new)
+        texts = [*self._texts]
+        texts[mutant.part] = self._module.code_for_node(part)
+        head, foot = (
+            [self._module.code_for_node(line) for line in lines]
+            for lines in (self._module.header, self._module.footer)
+        )
+        return "".join([*head, *texts, *foot])
 
     def changed_lines(self, mutant: Mutant) -> str:
         """What differs, as a diff without its head."""
@@ -51,23 +66,25 @@ class Mutants:
 
 
 class _Visitor(cst.CSTVisitor):
-    METADATA_DEPENDENCIES = (PositionProvider,)
+    """Finds the mutants of the statements of a module, one after the other."""
 
-    def __init__(self) -> None:
-        self.found: list[tuple[str, range, cst.CSTNode, cst.CSTNode]] = []
+    def __init__(self, places: Mapping[cst.CSTNode, Any]) -> None:
+        self.found: list[tuple[int, str, range, cst.CSTNode, cst.CSTNode]] = []
+        self.part = 0
+        self._places = places
         self._starts: list[int] = []  # of the statements around
         self._depth = 0  # of functions and classes around
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         if _without_effect(node) or (not self._depth and _is_type_alias(node)):
             return False
-        place = self.get_metadata(PositionProvider, node, None)
+        place = self._places.get(node)
         if isinstance(node, cst.SimpleStatementLine | cst.BaseCompoundStatement):
             self._starts.append(place.start.line)
         self._depth += isinstance(node, cst.FunctionDef | cst.ClassDef)
-        start = self._starts[-1] if self._starts else 1
+        start = self._starts[-1]
         lines = range(start, (place.end.line if place else start) + 1)
-        self.found += [(name, lines, node, new) for name, new in _changed(node)]
+        self.found += [(self.part, name, lines, node, new) for name, new in _changed(node)]
         return True
 
     def on_leave(self, node: cst.CSTNode) -> None:

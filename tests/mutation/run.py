@@ -6,6 +6,7 @@ is measured first. A mutant meets those tests, the quickest first.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.abc
 import importlib.util
@@ -140,18 +141,15 @@ class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(self.code, module.__dict__)
 
 
-def preload() -> None:
+LIBRARIES = ("cv2", "scipy.io", "scipy.ndimage", "scipy.optimize", "scipy.sparse.csgraph")
+LIBRARIES += ("hypothesis.extra.numpy", "matplotlib.figure", "pycocotools.cocoeval", "supervision")
+
+
+def preload(libraries: Sequence[str] = LIBRARIES) -> None:
     """Imports what tests import and is slow, and nothing of the package."""
-    for name in (
-        "tensorflow",
-        "keras",
-        "cv2",
-        "scipy.optimize",
-        "scipy.io",
-        "scipy.ndimage",
-        "matplotlib.pyplot",
-    ):
-        importlib.import_module(name)
+    for name in libraries:
+        with contextlib.suppress(ImportError):  # its tests skip
+            importlib.import_module(name)
     if any(name.startswith("unitbox_tf") for name in sys.modules):
         raise RuntimeError("The package was imported before its mutants")
     hypothesis.settings.register_profile(
@@ -196,7 +194,5 @@ def _in_fork(run: Callable[[], int], limit: float, log: str | Path = os.devnull)
 
 
 def _kill_group(child: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
