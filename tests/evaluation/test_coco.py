@@ -140,6 +140,16 @@ def test_what_lies_in_an_ignored_object_counts_neither_way():
     assert coco.evaluate([found], [annotation.select([0])])["ap50"] == pytest.approx(0.5, abs=0.01)
 
 
+def test_the_figures_have_the_names_of_cocos_table():
+    sizes = ("small", "medium", "large")
+    assert coco.FIGURES == (
+        *("ap", "ap50", "ap75"),
+        *(f"ap_{size}" for size in sizes),
+        *("ar1", "ar10", "ar100"),
+        *(f"ar_{size}" for size in sizes),
+    )
+
+
 def test_nothing_found_is_zero_and_nothing_to_find_is_undefined():
     none = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), (50, 50))
     assert coco.evaluate([none], [Annotation("a", b"", [[0, 0, 10, 10]])])["ap"] == 0

@@ -122,6 +122,15 @@ def test_suppression_by_hand():
     assert numpy_decoder.suppress(boxes[:0], logits[:0], classes[:0], settings) == []
 
 
+def test_of_equal_logits_the_first_comes_first():
+    x = 20.0 * np.arange(100)
+    boxes = np.stack([x, 0 * x, x + 9, 0 * x + 9], axis=1)
+    logits = np.where(np.arange(100) % 3, 1.0, 2.0)
+    settings = {"nms_iou": 0.6, "max_detections": 100}
+    kept = numpy_decoder.suppress(boxes, logits, np.zeros(100, int), settings)
+    assert kept == [*np.flatnonzero(logits == 2), *np.flatnonzero(logits == 1)]
+
+
 def painted(shape, peaks):
     """Heatmaps of two classes with peaks `y, x, class, logit, distances`."""
     confidence, distances = np.full((*shape, 2), -9.0, np.float32), np.ones((*shape, 4), np.float32)
