@@ -154,14 +154,14 @@ def test_whole_numbers_that_no_array_holds_are_refused(number, field):
 
 @pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000])
 def test_json_of_endless_depth_or_digits_is_none(text):
-    with pytest.raises(ValueError, match=r"x\.json: not valid JSON"):
+    with pytest.raises(ValueError, match=r"x\.json: not usable JSON"):
         configs.Config.from_json(text, "x.json")
 
 
-def test_configurations_beyond_a_megabyte_are_not_read(tmp_path):
+def test_configurations_beyond_four_megabytes_are_not_read(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(configs.Config().to_json() + " " * (1 << 20))
+    path.write_text(configs.Config().to_json() + " " * (4 << 20))
     with pytest.raises(
-        ValueError, match=r"config\.json: expected a file of at most 1,048,576 bytes"
+        ValueError, match=r"config\.json: expected a file of at most 4,194,304 bytes"
     ):
         configs.load(path)

@@ -91,7 +91,10 @@ def test_the_version_is_told():
         ([], "the following arguments are required: COMMAND"),
         (["detect", "faces"], "the following arguments are required: INPUT"),
         (["detect", "faces", "a", "--decoder", "peeks"], "'peeks'. Did you mean peaks?"),
-        (["detect", "faces", "a", "--max-side", "0"], "--max-side: expected a whole number of at"),
+        (
+            ["detect", "faces", "a", "--max-side", "0"],
+            "--max-side: expected a whole number from 1 to 8192",
+        ),
         (["detect", "faces", "a", "--max_side=5"], "unknown option --max_side. Did you mean --max"),
         (["evaluate", "faces", "coco:a", "--min-size", "-1"], "expected a number of at least 0"),
         (["export", "faces", "a", "--format", "onx"], "unknown format 'onx'. Did you mean onnx?"),

@@ -330,7 +330,7 @@ def test_a_file_that_cannot_grow_is_named(tmp_path):
     root = tmp_path / "out"
     call = [sys.executable, "-c", FULL, str(root)]
     result = subprocess.run(call, capture_output=True, text=True, check=True)
-    assert result.stdout.startswith(f"{root}/train-00000-of-00001.tfrecord: ")
+    assert f"File too large: '{root}/train-00000-of-00001.tfrecord'" in result.stdout
     assert sorted(path.name for path in root.iterdir()) == ["labels.txt", "train.shards.json"]
 
 
@@ -347,7 +347,7 @@ def test_a_run_that_ends_before_the_first_shard_goes_on(tmp_path, monkeypatch, f
     root = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", no_space)
-        with pytest.raises(OSError, match=f"{full}: No space left on device"):
+        with pytest.raises(OSError, match=f"No space left on device: .*{full}"):
             write(pictures(2), root)
     (root / ".partial-0123abcd-train.shards.json").write_text("{")  # of a run that was killed
     write(pictures(2), root)

@@ -115,11 +115,12 @@ CHECKED = [
     ("docs/results.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     ("docs/results.md", "ablations --seeds", "trains thirty runs"),
     ("docs/training.md", "tensorboard", "a server"),
+    ("docs/training.md", "fit --resume", "needs a run with a checkpoint"),
     ("docs/training.md", "ablations  ", "trains some fifty runs"),
     ("docs/training.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     (
         "saved_models/faces/README.md",
-        "training.publish RUN",
+        "training.publish saved_models/RUN",
         "trains, and overwrites what is published",
     ),
     ("saved_models/faces/README.md", "training.rivals", "installs other detectors, 3 GB"),
@@ -282,7 +283,7 @@ def only_our_entries():
 def named(untrained_run, tmp_path_factory):
     """A folder with everything that the pages name."""
     folder = tmp_path_factory.mktemp("named")
-    pictures(folder, "photo.jpg", "crowd.jpg", "portrait.png")
+    pictures(folder, "photo.jpg", "crowd.jpg", "poster.jpg", "portrait.png")
     pictures(folder / "a_folder", "1.jpg", "2.jpg")
     for split, numbers in (("train", "0-4"), ("val", "4-8")):
         make_animals(folder / "my_data" / split, f"synthetic:#{numbers}")

@@ -415,15 +415,17 @@ def test_detections_in_a_list_are_those_of_the_chosen_classes(tmp_path):
 def test_the_decoder_of_a_file_is_the_only_one(monkeypatch):
     opened = types.SimpleNamespace(decode=types.SimpleNamespace(decoder="peaks"))
     given = []
-    monkeypatch.setattr(loading, "load", lambda path, **decode: given.append(decode) or opened)
-    assert evaluate_module._models(Path("a.onnx"), ["peaks"], {"max_side": 9}) == {"peaks": opened}
-    assert given == [{"score_threshold": 0.05, "max_side": 9}]
+    monkeypatch.setattr(loading, "load", lambda path, **given_: given.append(given_) or opened)
+    assert evaluate_module._models(Path("a.onnx"), ["peaks"], {"max_side": 9}, False) == {
+        "peaks": opened
+    }
+    assert given == [{"trust": False, "score_threshold": 0.05, "max_side": 9}]
     with pytest.raises(
         ValueError, match=r"decoder 'peaks', which a\.onnx has alone. Received: ellipse"
     ):
-        evaluate_module._models(Path("a.onnx"), ["ellipse"], {})
+        evaluate_module._models(Path("a.onnx"), ["ellipse"], {}, False)
     with pytest.raises(ValueError, match=r"Unknown decoder 'circle'. Expected some of \['peaks'"):
-        evaluate_module._models(Path("a.onnx"), ["peaks", "circle"], {})
+        evaluate_module._models(Path("a.onnx"), ["peaks", "circle"], {}, False)
 
 
 def test_annotations_that_state_other_sizes_than_their_images_are_refused():

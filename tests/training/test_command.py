@@ -75,7 +75,7 @@ def test_options_are_what_the_function_takes(text, monkeypatch):
         (
             "training.rivals coco:x --ours gone --output OUT",
             1,
-            "gone: expected the folder of a run",
+            "unknown detector 'gone'",
         ),
     ],
 )

@@ -64,7 +64,7 @@ def load_curve(path: Path) -> np.ndarray:
     Raises:
         ValueError: see `load`; the variable is absent, or a link to elsewhere.
         OSError: the file cannot be read, or is no regular file.
-        ImportError: SciPy, or h5py for version 7.3, is not installed.
+        ImportError: SciPy is not installed.
     """
     name = "pr_cruve"
     raw = files.read(path, LARGEST_FILE)
@@ -73,7 +73,8 @@ def load_curve(path: Path) -> np.ndarray:
         if name not in found:
             raise ValueError(f"{path}: expected a variable {name}, found none")
         return np.asarray(found[name], np.float64)
-    h5py = optional.load("h5py", "wider_face", "reading files of MATLAB 7.3")
+    import h5py
+
     with h5py.File(io.BytesIO(raw), "r") as content:
         link = content.get(name, getlink=True)
         data: Any = content[name] if isinstance(link, h5py.HardLink) else None
