@@ -231,9 +231,11 @@ class Run:
             ValueError: the file is not the one that was published, or holds something else than arrays of numbers.
         """
         path, digest = self.weights, self.weights_digest
-        expected = []
-        if digest.is_file():
-            expected = files.read(digest, MAX_CONFIG_BYTES).decode("ascii", "replace").split()[:1]
+        if not digest.is_file():
+            raise ValueError(
+                f"{path}: expected its SHA-256 in {digest.name} beside it. Received: no such file. Get both again"
+            )
+        expected = files.read(digest, MAX_CONFIG_BYTES).decode("ascii", "replace").split()[:1]
         received = files.digest(path)
         if expected != [received]:
             stated = expected[0][:80] if expected else "none"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.data_sets import photo, png, read, where
 from unitbox_tf import datasets, limits, registry
-from unitbox_tf.datasets import checks
+from unitbox_tf.datasets import checks, json_files
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
@@ -211,8 +211,16 @@ def test_entities_of_xml_are_refused(tmp_path, problems, xml, encoding):
     (tmp_path / "a.xml").write_text(xml, encoding=encoding)
     assert read("voc", tmp_path, "", problems) == []
     assert where(problems) == [("malformed xml", "a.xml")]
-    assert str(problems.found[0]).endswith(": the image is left out")
-    assert "Entities" in str(problems.found[0])
+    message = "expected no document type with entities: the image is left out"
+    assert problems.found[0].message == message
+
+
+def test_numbers_that_python_refuses_are_named_without_its_advice(tmp_path):
+    path = tmp_path / "long.json"
+    path.write_text("[" + "9" * 5000 + "]")
+    message = r"long\.json: not valid JSON: Exceeds the limit \(\d+ digits\)[^;]*5000 digits$"
+    with pytest.raises(ValueError, match=message):
+        json_files.read(path)
 
 
 def test_xml_beyond_a_link_and_of_great_length_is_not_read(tmp_path, problems, monkeypatch):

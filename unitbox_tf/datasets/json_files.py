@@ -51,4 +51,5 @@ def parse(
             f"{where}: not valid JSON: lists and objects in each other too often"
         ) from error
     except ValueError as error:  # numbers of 5,000 digits
-        raise ValueError(f"{where}: not valid JSON: {error}") from error
+        reason = str(error).partition(";")[0]  # and not how to change Python
+        raise ValueError(f"{where}: not valid JSON: {reason}") from error

@@ -298,7 +298,11 @@ def _content(path: Path, problems: Problems) -> _Xml | None:
             "malformed xml", f"{path}:{line}", f"not valid XML, {error}: the image is left out"
         )
         return None
-    except (ValueError, LookupError, OSError) as error:  # entities and external files are refused
+    except defusedxml.DefusedXmlException:
+        message = "expected no document type with entities: the image is left out"
+        problems.add("malformed xml", str(path), message)
+        return None
+    except (ValueError, LookupError, OSError) as error:
         problems.add("malformed xml", str(path), f"{error}: the image is left out")
         return None
     for element in tree.iter():
