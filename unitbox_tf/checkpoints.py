@@ -47,7 +47,7 @@ class Damaged(ValueError):
 
 
 class Spec(NamedTuple):
-    """What is expected of an array."""
+    """Name, shape and type that are expected of an array."""
 
     name: str
     shape: tuple[int, ...]

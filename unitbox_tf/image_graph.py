@@ -490,7 +490,7 @@ def _colours(flags: tf.Tensor) -> tf.Tensor:
 
 
 def _gif_frame(encoded: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Whether a GIF is plain, see `_is_plain_gif`, and the place of its first frame."""
+    """True if a GIF is plain, see `_is_plain_gif`; and the place of its first frame."""
     size = tf.strings.length(encoded)
     start = 13 + _colours(_byte(data, 10))
 

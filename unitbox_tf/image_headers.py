@@ -1,4 +1,4 @@
-"""What the header of an image asks a decoder to do. It is read before any decoder sees the file.
+"""The work that the header of an image asks of a decoder. It is read before any decoder sees the file.
 
 Decoders allocate what a header states, some of them when they open a file. Metadata can ask for more than
 the pixels do: entries that all refer to the same bytes, thousands of scans, a run of empty lines. Honest files

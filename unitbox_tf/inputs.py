@@ -99,7 +99,7 @@ def files(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """What `glob.glob` finds. `**` does not follow links to folders, which may form loops."""
+    """The paths that `glob.glob` finds. `**` does not follow links to folders, which may form loops."""
     parts = pattern.split(os.sep)
     if "**" not in parts:
         yield from glob.glob(pattern)

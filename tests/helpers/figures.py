@@ -1,4 +1,4 @@
-"""What a figure of matplotlib shows, as plain values: quicker and stricter than to look at its pixels."""
+"""The content of a figure of matplotlib, as plain values: quicker and stricter than to look at its pixels."""
 
 from matplotlib.colors import to_hex
 

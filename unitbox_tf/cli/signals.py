@@ -17,7 +17,7 @@ INTERRUPTED, TERMINATED = (
 
 @dataclasses.dataclass
 class Received:
-    """What has come from outside.
+    """The signals that have come from outside.
 
     Attributes:
         status: the exit status of a command that was interrupted.

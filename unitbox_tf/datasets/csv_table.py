@@ -168,7 +168,7 @@ class Table(DataSet):
 
 
 def _parts(text: str) -> set[str]:
-    """What stands between commas and quotes: all parts of a name are there if the name is."""
+    """The text between commas and quotes: all parts of a name are there if the name is."""
     return {part.strip() for part in re.split(r'[,;\t\n"]', text)} - {""}
 
 

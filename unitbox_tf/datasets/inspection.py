@@ -303,7 +303,7 @@ def _duplicates(
 
 
 def _check_headers(annotations: Sequence[Annotation], problems: Problems) -> None:
-    """Reports images that cannot be read. Those of unknown size are reported where they are measured."""
+    """Reports images that cannot be read. Images of unknown size are reported where they are measured."""
     for annotation in annotations:
         if annotation.size is not None:
             try:

@@ -115,7 +115,7 @@ def _harmless(name: str) -> str:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder that only this user can read; it is deleted at the end. Those of programs that were killed go first."""
+    """A folder that only this user can read; it is deleted at the end. Those that killed programs left go first."""
     remove_abandoned()
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))

@@ -249,7 +249,7 @@ class File(Source):
 
 
 def local_name(path: Path) -> str | BinaryIO:
-    """What PyAV opens a file by: its name, or the open file if the name is no text, which FFmpeg refuses."""
+    """The name by which PyAV opens a file, or the open file if the name is no text, which FFmpeg refuses."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

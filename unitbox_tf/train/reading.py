@@ -161,7 +161,7 @@ def from_elements(
     Args:
         elements: the data set.
         num_classes: the number of classes.
-        start: the number of elements that were used before. Those of whole passes are not read again if `known`
+        start: the number of elements that were used before. Elements of whole passes are not read again if `known`
             tells how many a pass has.
         known: learns the number of elements.
         problems: boxes outside their images are added here.

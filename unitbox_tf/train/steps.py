@@ -38,7 +38,7 @@ class CheckedStep:
         model.train_step = self._run
 
     def not_finite(self) -> dict[str, list[str]]:
-        """What was not finite in the last bad step: parts of the loss, and gradients by the names of their weights."""
+        """Parts of the loss, and gradients by the names of their weights, that were not finite in the last bad step."""
         finite = self._finite.numpy()
         names = [*self._logs, *(weight.path for weight in self._weights)]
         wrong = [name for name, fine in zip(names, finite, strict=True) if not fine]
