@@ -70,6 +70,8 @@ def test_a_run_that_was_stopped_leaves_nothing_open(whole, tmp_path, monkeypatch
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         found.append((len(os.listdir("/proc/self/fd")), len(children)))
     assert found[2] <= found[1]
-    assert list(temporary.iterdir()) == []
+    # TensorFlow deletes the source of converted functions when the process ends.
+    left = [path.name for path in temporary.iterdir()]
+    assert [name for name in left if not name.startswith("__autograph_generated_file")] == []
     partial = [path for path in Path(whole.train.output).rglob(".*") if path.name != ".lock"]
     assert partial == []

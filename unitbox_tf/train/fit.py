@@ -37,7 +37,12 @@ from unitbox_tf.train.freezing import FreezeBackbone
 from unitbox_tf.train.hardware import _hardware
 from unitbox_tf.train.optimizers import optimizer
 from unitbox_tf.train.state import State
-from unitbox_tf.train.watching import ProgressLine, ShowTraining, no_retracing_warnings
+from unitbox_tf.train.watching import (
+    ProgressLine,
+    ShowEpochs,
+    ShowTraining,
+    no_retracing_warnings,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -442,7 +447,7 @@ def _callbacks(
         ShowTraining(config, batches, logs / "settings", epoch=state.epoch),
         WeighByImages(len(judged.watched), config.train.batch_size),
         ValidateDetections(judged, config, logs, problems=problems),
-        keras.callbacks.TensorBoard(logs, write_graph=False, write_steps_per_second=True),
+        ShowEpochs(logs),
     ]
 
 
