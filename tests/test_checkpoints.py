@@ -72,6 +72,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_both_are_named(tmp
     with pytest.raises(ValueError, match="no checkpoint is whole") as error:
         checkpoints.read_newest(tmp_path, EXPECTED)
     assert all(str(path) in str(error.value) for path in (first, second, third))
+    assert str(error.value).endswith("start a new run that names this one as init (--init)")
     assert checkpoints.read_newest(tmp_path / "absent", EXPECTED) is None
 
 

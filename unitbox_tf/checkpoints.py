@@ -149,7 +149,10 @@ def read_newest(folder: Path, expected: Mapping[str, Sequence[Spec]]) -> Checkpo
                 logger.warning("%s. Taking the one before: %s", one, path)
             return found
     if damaged:
-        raise ValueError(f"no checkpoint is whole. {'. '.join(map(str, damaged))}")
+        raise ValueError(
+            f"no checkpoint is whole. {'. '.join(map(str, damaged))}. To train further from the best weights, "
+            "start a new run that names this one as init (--init)"
+        )
     return None
 
 

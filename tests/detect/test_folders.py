@@ -1,5 +1,6 @@
 import json
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import pytest
 from tests.helpers import videos
 from unitbox_tf import files, images
 from unitbox_tf.config import DecodeConfig
-from unitbox_tf.detect import folders
+from unitbox_tf.detect import folders, journal
 from unitbox_tf.detect.detector import Detector
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Detections
@@ -289,3 +290,24 @@ def test_a_larger_budget_takes_up_the_images_that_were_refused(photos, shown, tm
     summary = folders.detect_into(detector(5000), [photos], tmp_path / "out")
     assert summary.images.broken == 0
     assert shown == [(60, 70)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limits of the length of files")
+@pytest.mark.parametrize("length", [10, 100])  # of the journal: within the settings, and after them
+def test_a_full_disk_is_an_error_with_the_name_of_the_journal(tmp_path, length):
+    import resource
+
+    path, limits_before = tmp_path / "journal.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    row = {"name": "a.png", "file": "a.png", "detections": [0] * 1000}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (length, limits_before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*journal\.jsonl"):
+            with journal.Journal(path, {"weights": "0" * 20}) as opened:
+                opened.add(row)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits_before)
+    with journal.Journal(path, {"weights": "0" * 20}) as opened:  # goes on
+        assert opened.get("a.png") is None
+        opened.add(row)
+    with journal.Journal(path, {"weights": "0" * 20}) as opened:
+        assert opened.get("a.png") == row

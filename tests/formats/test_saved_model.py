@@ -320,3 +320,18 @@ def test_an_interrupted_export_leaves_nothing(model, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         saved_model.save(model, tmp_path / "detector")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limits of the length of files")
+def test_a_disk_that_is_full_is_an_error_with_the_name_of_the_folder(model, tmp_path):
+    import resource
+
+    limits_before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits_before[1]))
+    try:
+        with pytest.raises(OSError, match=r"/saved: the SavedModel cannot be written: File too"):
+            saved_model.save(model, tmp_path / "saved", CARD)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits_before)
+    assert list(tmp_path.iterdir()) == []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,9 @@ class Journal:
         self._file = path.open("a+b")
         try:
             self._read(path, settings)
-        except ValueError:
-            self._file.close()
+        except (ValueError, OSError):
+            with contextlib.suppress(OSError):  # the disk is full
+                self._file.close()
             raise
 
     def _read(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -93,7 +95,8 @@ class Journal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        with self._named():
+            self._file.close()
 
     def get(self, name: str) -> dict[str, Any] | None:
         """The row of an input, None if it has none."""
@@ -110,9 +113,19 @@ class Journal:
 
     def _write(self, row: Mapping[str, Any]) -> int:
         place = self._file.seek(0, 2)
-        self._file.write(json.dumps(row).encode() + b"\n")
-        self._file.flush()
+        with self._named():
+            self._file.write(json.dumps(row).encode() + b"\n")
+            self._file.flush()
         return place
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Gives the name of the journal to an error such as that of a full disk, which has none."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or self._file.name
+            raise
 
 
 def is_plain(name: object) -> bool:

@@ -81,15 +81,19 @@ def save(
         "encoded_with_options": module.detect_encoded,
         "heatmaps": module.heatmaps,
     }
-    with files.replacing(path) as partial:
-        tf.saved_model.save(module, str(partial), signatures=signatures)
-        extra = partial / "assets.extra"
-        extra.mkdir()
-        (extra / MODEL_CARD).write_text(card, encoding="utf-8")
-        with tf.io.TFRecordWriter(str(extra / WARM_UP_FILE)) as writer:
-            for record in warm_up_records():
-                writer.write(record)
-        saved_graph.write_digests(partial)
+    try:
+        with files.replacing(path) as partial:
+            tf.saved_model.save(module, str(partial), signatures=signatures)
+            extra = partial / "assets.extra"
+            extra.mkdir()
+            (extra / MODEL_CARD).write_text(card, encoding="utf-8")
+            with tf.io.TFRecordWriter(str(extra / WARM_UP_FILE)) as writer:
+                for record in warm_up_records():
+                    writer.write(record)
+            saved_graph.write_digests(partial)
+    except tf.errors.OpError as error:  # "PATH; No space left on device [Op:SaveV2]"
+        reason = error.message.rpartition("; ")[2].partition(" [Op:")[0]
+        raise OSError(f"{path}: the SavedModel cannot be written: {reason}") from error
 
 
 def _constant(value: str | list[str]) -> Any:
