@@ -190,7 +190,7 @@ def test_an_exported_model_is_opened_alike(untrained_run):
 
 def test_a_saved_model_of_others_is_named(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "other"))
-    with pytest.raises(ValueError, match="other: a SavedModel, but not exported by unitbox_tf"):
+    with pytest.raises(ValueError, match="other: expected a SavedModel that unitbox_tf exported"):
         unitbox_tf.load(tmp_path / "other")
 
 
