@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from unitbox_tf import formats, runs, settings
+from unitbox_tf import files, formats, runs, settings
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect.detector import Detector
 from unitbox_tf.runs import KERAS_SUFFIX as KERAS_SUFFIX
@@ -39,12 +39,22 @@ def load(path: str | os.PathLike[str], *, trust: bool = False, **decode: Any) ->
         return UnitBox.from_preset(path, **decode).detector()
     exported = formats.open_exported(path, trust=trust)
     if exported is None:
+        _check_regular(path)
         raise ValueError(
             f"{path}: expected the folder of a run (with {run.config_file.name}) or of a SavedModel (with "
             f"saved_model.pb), or a file that ends in {', '.join((KERAS_SUFFIX, *formats.suffixes()))}"
             + ("" if path.exists() else f"; it does not exist, and {runs.published()}")
         )
     return _from_exported(path, exported, decode)
+
+
+def _check_regular(path: Path) -> None:
+    """Raises `ValueError` if a file of a known suffix is a named pipe, a device or a folder."""
+    if path.suffix in (KERAS_SUFFIX, *formats.suffixes()) and path.exists():
+        try:
+            files.open_regular(path).close()
+        except files.SpecialFile as error:
+            raise ValueError(str(error)) from error
 
 
 def _from_exported(path: Path, exported: formats.Exported, changes: dict[str, Any]) -> Detector:

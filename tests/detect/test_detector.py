@@ -207,6 +207,19 @@ def test_folders_that_hold_no_detector_are_named(untrained_run, tmp_path):
         unitbox_tf.load(tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a system with pipes")
+@pytest.mark.parametrize("suffix", [".keras", ".onnx", ".tflite"])
+def test_a_special_file_in_the_place_of_a_model_is_named(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"expected a regular file\. Received: a named pipe"):
+        unitbox_tf.load(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=r"expected a regular file\. Received: a folder"):
+        unitbox_tf.load(path)
+
+
 def test_photos_that_cannot_be_read_are_left_out_and_reported(found):
     good = synthetic.draw(0)
     broken = dataclasses.replace(good, name="broken", image=b"nonsense")
