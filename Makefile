@@ -1,17 +1,24 @@
 # Two commands on a fresh machine with Python 3.10 to 3.13: `make fit` and `make test`.
+# docs/testing.md explains the commands for tests.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# What `make lowest` runs.
+LOWEST := tests/test_*.py tests/datasets tests/demo tests/detect tests/evaluation tests/formats
 
-.PHONY: fit test lint slow docs clean
+# `make test COVERAGE=1` and `make slow COVERAGE=1` also measure which branches the tests take.
+COVERAGE ?=
+MEASURE := $(if $(COVERAGE),--cov --cov-report=)
+
+.PHONY: fit test lint slow coverage nightly lowest constraints docs clean
 
 fit: $(VENV)/installed
 	$(BIN)/python training/fit.py
 
 # A process that dies is not replaced: its test fails by name. After a replacement, xdist may wait for ever.
 test: $(VENV)/installed-dev lint
-	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile --max-worker-restart 0
+	$(BIN)/pytest -m "not slow and not nightly" --numprocesses 2 --dist loadfile --max-worker-restart 0 $(MEASURE)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -20,7 +27,31 @@ lint: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 slow: $(VENV)/installed-dev
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not nightly" $(MEASURE) $(if $(COVERAGE),--cov-append)
+
+# What the last `make test COVERAGE=1` measured, and `make slow COVERAGE=1` after it.
+coverage: $(VENV)/installed-dev
+	$(BIN)/coverage report --fail-under 95
+
+# Hours. It goes on after a failure, and fails in the end.
+NIGHTLY := "pytest -m nightly" "python -m tests.fuzz.images --inputs 100000" \
+	"python -m tests.fuzz.annotations --examples 20000" "python -m tests.fuzz.models --inputs 500" \
+	"python -m training.benchmarks endurance" "python -m training.benchmarks long_training" \
+	"python -m tests.mutation all"
+nightly: $(VENV)/installed-dev
+	@failed=; for each in $(NIGHTLY); do \
+		echo "$$each"; PYTHONPATH=. $(BIN)/$$each || failed="$$failed; $$each"; \
+	done; test -z "$$failed" || { echo "Failed$$failed"; exit 1; }
+
+# The lowest versions that setup.cfg allows: tests of reading, detecting, exporting, judging and the page.
+lowest: $(VENV)-lowest/installed
+	$(VENV)-lowest/bin/python -m pytest -m "not slow and not nightly" --numprocesses 2 --dist loadfile --max-worker-restart 0 $(LOWEST)
+
+# Which versions are tested, after setup.cfg was changed or to take newer ones. It asks each of these Pythons.
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+constraints: $(VENV)/installed-dev
+	$(BIN)/python -m tests.packaging.constraints lowest
+	$(BIN)/python -m tests.packaging.constraints newest $(PYTHONS)
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/reference/make.py
@@ -30,14 +61,20 @@ $(VENV)/bin/python:
 		{ echo "Expected Python 3.10 to 3.13 as '$(PYTHON)'; found $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install --editable '.[plots]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[plots]'
 	touch $@
 
-$(VENV)/installed-dev: setup.cfg pyproject.toml | $(VENV)/installed
-	$(BIN)/python -m pip install --editable '.[dev,docs]'
+$(VENV)/installed-dev: setup.cfg pyproject.toml constraints.txt | $(VENV)/installed
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,docs]'
+	touch $@
+
+$(VENV)-lowest/installed: setup.cfg pyproject.toml constraints-lowest.txt | $(VENV)/bin/python
+	$(BIN)/python -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --upgrade pip
+	$(VENV)-lowest/bin/python -m pip install --constraint constraints-lowest.txt --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-lowest

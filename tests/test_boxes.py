@@ -32,6 +32,17 @@ def test_distances_are_top_bottom_left_right():
     assert distances.numpy().tolist() == [5, 55, 3, 27]
 
 
+def test_distances_of_many_boxes_are_those_of_each(random):
+    corner = random.uniform(0, 90, (3, 2, 2)).astype(np.float32)
+    boxes = np.concatenate([corner, corner + random.uniform(1, 90, (3, 2, 2))], axis=-1)
+    boxes, points = boxes.astype(np.float32), random.uniform(0, 99, (3, 2, 2)).astype(np.float32)
+    distances = box_ops.boxes_to_distances(boxes, points).numpy()
+    (x, y), (x0, y0, x1, y1) = np.moveaxis(points, -1, 0), np.moveaxis(boxes, -1, 0)
+    np.testing.assert_array_equal(distances, np.stack([y - y0, y1 - y, x - x0, x1 - x], axis=-1))
+    again = box_ops.distances_to_boxes(distances, points).numpy()
+    np.testing.assert_allclose(again, boxes, atol=1e-4)
+
+
 def test_pixel_centres_are_xy_at_half_pixels():
     centres = box_ops.pixel_centres(2, 3).numpy()
     assert centres.shape == (2, 3, 2)
@@ -52,9 +63,21 @@ def test_pairwise_iou_of_boxes_without_area_is_zero():
     assert box_ops.pairwise_iou(np.zeros((1, 4)), np.zeros((2, 4))).tolist() == [[0, 0]]
 
 
+def test_pairwise_iou_takes_lists_and_computes_in_double_precision():
+    far = 2.0**24  # where single precision knows no halves
+    found = box_ops.pairwise_iou([(far, 0, far + 1, 1)], [(far + 0.5, 0, far + 1, 1), (0, 0, 1, 1)])
+    assert found.tolist() == [[0.5, 0]]
+    assert found.dtype == np.float64
+    large, small = np.float32([[0, 0, 4097, 4097]]), np.float32([[0, 0, 1, 1]])
+    # In single precision, the area would be 1 less.
+    assert box_ops.pairwise_iou(large, small)[0, 0] == 1 / 4097**2
+    assert box_ops.pairwise_iou(small, large)[0, 0] == 1 / 4097**2
+
+
 def test_clip_leaves_no_area_of_a_box_outside():
     clipped = box_ops.clip(np.array([[-30, -5, -10, 5], [-5, 2, 200, 300]]), height=50, width=100)
     assert clipped.tolist() == [[0, 0, 0, 5], [0, 2, 100, 50]]
+    assert clipped.dtype == np.float32
 
 
 def test_boxes_have_their_ellipses_inscribed(random):
@@ -77,6 +100,12 @@ def test_boxes_of_ellipses_touch_their_outlines(random):
 
 
 def test_long_sides_are_those_of_arrays_and_tensors():
-    boxes = np.float32([[0, 0, 3, 7], [1, 1, 9, 2], [4, 4, 4, 4]])
-    assert box_ops.long_sides(boxes).tolist() == [7, 8, 0]
-    assert box_ops.long_sides(tf.constant(boxes)).numpy().tolist() == [7, 8, 0]
+    boxes = np.float32([[0, 0, 3, 7], [1, 5, 9, 6], [4, 4, 4, 4], [-2, 3, -1, 9]])
+    assert box_ops.long_sides(boxes).tolist() == [7, 8, 0, 6]
+    assert box_ops.long_sides(tf.constant(boxes)).numpy().tolist() == [7, 8, 0, 6]
+
+
+def test_areas_are_those_of_arrays_and_tensors():
+    boxes = np.float32([[0, 0, 3, 7], [1, 5, 9, 6], [4, 4, 4, 4], [-2, 3, -1, 9]])
+    assert box_ops.areas(boxes).tolist() == [21, 8, 0, 6]
+    assert box_ops.areas(tf.constant(boxes)).numpy().tolist() == [21, 8, 0, 6]

@@ -65,9 +65,9 @@ UNUSABLE = [
     ("data", "train_sources", "coco:a", "train_sources: expected a list of texts"),
     ("data", "mosaic", 1.5, "mosaic: expected a number from 0 to 1. Received: 1.5"),
     ("model", "class_names", "face", "class_names: expected a list of texts where each is one line"),
-    ("model", "class_names", ["cat", "cat"], "not blank, all different. Received: ['cat', 'cat']"),
+    ("model", "class_names", ["cat", "cat"], "all different, 10000 at most. Received: ['cat', 'cat']"),
     ("model", "class_names", [""], "class_names: expected a list of texts where each is one line"),
-    ("model", "class_names", ["a cat\n"], "each is one line that is not blank, all different. Received: ['a cat"),
+    ("model", "class_names", ["a cat\n"], "(at most 200 characters), all different, 10000 at most. Received: ['a cat"),
     ("data", "classes", ["cat", "cat"], "not blank, all different. Received: ['cat', 'cat']"),
     ("data", "rename", ["cat"], "where each is as old=new, such as human_face=face. Received: ['cat']"),
     ("data", "rename", ["a=b=c"], "where each is as old=new"),
@@ -75,13 +75,18 @@ UNUSABLE = [
     ("model", "backbone", "vgg17", "backbone: expected one of ['vgg16'"),
     ("loss", "distance_loss", "l1", "distance_loss: expected one of ['iou', 'linear_iou'"),
     ("loss", "alpha", 0.5, "alpha: expected a number of at least 1. Received: 0.5"),
-    ("decode", "max_detections", 0, "max_detections: expected a whole number of at least 1"),
-    ("decode", "max_side", -5, "max_side: expected a whole number of at least 1. Received: -5"),
+    ("decode", "max_detections", 0, "max_detections: expected a whole number from 1 to 10000"),
+    ("decode", "max_side", -5, "max_side: expected a whole number from 1 to 8192. Received: -5"),
     ("decode", "decoder", "foo", "decoder: expected one of ['peaks', 'ellipse'"),
-    ("decode", "scales", [], "scales: expected a list of numbers with at least one item, each above 0"),
-    ("decode", "scales", [1, 0], "scales: expected a list of numbers with at least one item, each above 0"),
+    ("decode", "scales", [], "scales: expected a list of numbers with one item to 16, each above 0"),
+    ("decode", "scales", [1, 0], "scales: expected a list of numbers with one item to 16, each above 0"),
     ("decode", "scales", [1, 1.0], "each above 0, all different. Received: [1, 1.0]"),
     ("decode", "score_threshold", float("inf"), "score_threshold: expected a number from 0 to 1"),
+    ("decode", "max_detections", 10**8, "max_detections: expected a whole number from 1 to 10000"),
+    ("decode", "max_side", 8193, "max_side: expected a whole number from 1 to 8192"),
+    ("decode", "scales", [1, 100.0], "max_side times the largest of scales up to 8192"),
+    ("decode", "scales", [i / 99 for i in range(1, 18)], "scales: expected a list of numbers with one item to 16"),
+    ("decode", "max_pixels", 0, "max_pixels: expected a whole number from 1 to 2147483647. Received: 0"),
 ]  # fmt: skip
 
 
@@ -137,4 +142,26 @@ def test_a_broken_file_is_named_with_its_line(tmp_path):
         Config.from_json("{", "the card")
     path.write_bytes(b"\xff\xd8")
     with pytest.raises(ValueError, match=r"config\.json: expected JSON in UTF-8"):
+        configs.load(path)
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400, str(1 << 63)])
+@pytest.mark.parametrize("field", ["learning_rate", "batch_size"])
+def test_whole_numbers_that_no_array_holds_are_refused(number, field):
+    with pytest.raises(ValueError, match=rf"x\.json: train: .*{field}"):
+        configs.Config.from_json(f'{{"train": {{"{field}": {number}}}}}', "x.json")
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000])
+def test_json_of_endless_depth_or_digits_is_none(text):
+    with pytest.raises(ValueError, match=r"x\.json: not usable JSON"):
+        configs.Config.from_json(text, "x.json")
+
+
+def test_configurations_beyond_four_megabytes_are_not_read(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(configs.Config().to_json() + " " * (4 << 20))
+    with pytest.raises(
+        ValueError, match=r"config\.json: expected a file of at most 4,194,304 bytes"
+    ):
         configs.load(path)

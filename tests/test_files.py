@@ -1,8 +1,11 @@
+import errno
 import hashlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -98,6 +101,58 @@ def test_partial_files_are_known_by_their_names(tmp_path):
         partial.touch()
     for name in ("one.txt", ".partial-one.txt", ".partial-0123abcd-"):
         assert files.whole_name(tmp_path / name) is None
+
+
+def test_a_file_that_must_last_is_synchronised_before_it_gets_its_name(tmp_path, monkeypatch):
+    path, synchronised = tmp_path / "one.txt", []
+    monkeypatch.setattr(files.os, "fsync", lambda file: synchronised.append(path.exists()))
+    files.write(path, "some")
+    assert synchronised == []
+    files.write(tmp_path / "one.txt", "more", durable=True)
+    assert synchronised == [True, True]  # the file, then the list of names in the folder
+    path.unlink()
+    synchronised.clear()
+    files.write(path, "new", durable=True)
+    assert synchronised == [False, True]
+
+
+def test_an_error_without_a_name_gets_that_of_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: '.*one\.txt'"):
+        with files.replacing(tmp_path / "one.txt"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OSError, match=r"other\.txt"):
+        with files.replacing(tmp_path / "one.txt"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "other.txt")
+
+
+def test_a_folder_that_was_put_aside_comes_back_if_the_new_one_never_came(tmp_path):
+    aside = tmp_path / ".earlier-01234567-model"
+    for whole in (False, True):
+        aside.mkdir()
+        (aside / "old").touch()
+        (tmp_path / ".partial-89abcdef-model").mkdir()
+        if whole:
+            shutil.rmtree(tmp_path / "model")
+            (tmp_path / "model").mkdir()
+        files.remove_partial(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+        assert (tmp_path / "model" / "old").exists() != whole
+
+
+def test_only_partial_files_that_nobody_writes_any_more_are_deleted(tmp_path):
+    path = tmp_path / "model"
+    names = ("01234567-model", "89abcdef-model", "01234567-other")
+    old, young, other = (tmp_path / f".partial-{name}" for name in names)
+    day = time.time() - files.ABANDONED - 60
+    for folder in (old, young, other):
+        folder.mkdir()
+        (folder / "variables").touch()
+        os.utime(folder / "variables", (day, day))
+        os.utime(folder, (day, day))
+    os.utime(young / "variables")
+    assert files.remove_abandoned(path) == [old]
+    assert sorted(tmp_path.iterdir()) == sorted([young, other])
+    assert files.remove_abandoned(tmp_path / "absent" / "model") == []
 
 
 def _make_special(path, kind):

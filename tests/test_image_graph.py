@@ -36,7 +36,12 @@ PICTURE[:5, :8] = (250, 20, 20)
 FILES = {form: encoded_as(form, PICTURE) for form in ("JPEG", "PNG", "WEBP")}
 
 string = [tf.TensorSpec([], tf.string)]
-in_graph = image_graph.decoder()
+
+
+def in_graph(encoded, max_pixels=10**6):
+    return image_graph.decoder()(encoded, max_pixels)
+
+
 graph_orientation = tf.function(image_graph.orientation, input_signature=string, autograph=False)
 
 

@@ -723,6 +723,7 @@ def test_data_pipelines_give_what_eager_gives(case, expected):
     assert_same(next(iter(pipeline)), result)
 
 
+@pytest.mark.slow
 def test_saved_models_give_what_eager_gives(expected, tmp_path):
     module = tf.Module()
     signature = [tf.TensorSpec([None, 4], tf.float32)] * 2
@@ -748,6 +749,7 @@ def test_saved_models_give_what_eager_gives(expected, tmp_path):
         assert_same(gradient(getattr(loaded, f"{name}_value"), y_true, y_pred), result)
 
 
+@pytest.mark.slow
 def test_two_devices_give_what_one_gives(expected, tmp_path):
     """`MirroredStrategy` needs its devices before TensorFlow starts, so it has a process of its own."""
     np.savez(
@@ -866,8 +868,18 @@ def test_masks_of_keras_are_obeyed(random, reduction, weighted):
     np.testing.assert_allclose(*results, rtol=1e-5)
 
 
-@pytest.mark.parametrize("jit_compile", [None, False, True])
-@pytest.mark.parametrize("gather", [True, False])
+@pytest.mark.parametrize(
+    ("gather", "jit_compile"),
+    [
+        (True, None),
+        (True, False),
+        # Training never does it, and XLA takes long to compile it.
+        pytest.param(True, True, marks=pytest.mark.slow),
+        (False, None),
+        (False, False),
+        (False, True),
+    ],
+)
 @each_class
 def test_nan_at_pixels_without_weight_does_no_harm(random, name, gather, jit_compile):
     y_true, y_pred, weight = heatmaps(random)

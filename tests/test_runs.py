@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pytest
 
 import unitbox_tf
 from unitbox_tf import boxes as box_ops
-from unitbox_tf import cli, inputs, runs
-from unitbox_tf.config import Config
+from unitbox_tf import checkpoints, cli, inputs, runs
+from unitbox_tf.config import Config, TrainConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect import model
 
@@ -32,7 +33,10 @@ def squares(folder, monkeypatch):
 def test_the_message_about_an_unknown_name_has_those_that_are_published(
     squares, tmp_path, monkeypatch
 ):
-    with pytest.raises(ValueError, match="does not exist, and published here is squares"):
+    with pytest.raises(
+        ValueError,
+        match=r"unknown detector 'sqares'\. Did you mean squares\?.*published here is squares",
+    ):
         unitbox_tf.load("sqares")
     monkeypatch.setattr(runs, "FOLDER", tmp_path)
     with pytest.raises(ValueError, match=r"no published detector is installed: .* has none"):
@@ -67,13 +71,52 @@ def test_every_command_takes_the_name(squares, tmp_path, capsys):
     assert "squares" in capsys.readouterr().out
 
 
-def test_a_path_goes_before_a_name(squares, tmp_path, monkeypatch):
+def test_a_published_name_goes_before_a_folder(squares, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert runs.find("squares") == squares
     (tmp_path / "squares").mkdir()
-    assert runs.find("squares") == runs.Path("squares")
-    assert runs.find("deep/squares") == runs.Path("deep/squares")
-    assert runs.find("circles") == runs.Path("circles")
+    assert runs.find("squares") == squares
+    for path in ("./squares", Path("squares"), f"..{os.sep}{tmp_path.name}/squares"):
+        assert runs.find(path) == Path(path)
+        assert runs.find(path).samefile(tmp_path / "squares")
+
+
+def test_a_text_without_slash_and_suffix_is_a_name_and_nothing_else(squares, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^unknown detector 'circles'.*here is squares$"):
+        runs.find("circles")
+    (tmp_path / "circles").mkdir()
+    with pytest.raises(
+        ValueError, match=r"A file or folder of this name is here: write \./circles"
+    ):
+        runs.find("circles")
+    for path in ("deep/circles", "circles.onnx", ".", "..", ""):
+        assert runs.find(path) == Path(path)
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        unitbox_tf.load,
+        model.UnitBox.from_preset,
+        lambda name: unitbox_tf.export(name, "other.onnx"),
+        lambda name: unitbox_tf.evaluate(name, "synthetic:#0-1"),
+        lambda name: model.publish(name, "other"),
+        runs.digest,
+    ],
+)
+def test_everything_that_opens_a_detector_takes_a_name_for_a_name(
+    opening, squares, untrained_run, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("circles").symlink_to(untrained_run)
+    with pytest.raises(ValueError, match=r"unknown detector 'circles'.*write \./circles"):
+        opening("circles")
+
+
+def test_a_path_as_the_start_of_training_stays_a_path():
+    for path, text in ((Path("faces"), "./faces"), (Path("/a/b"), "/a/b"), ("faces", "faces")):
+        assert TrainConfig(init=path).init == text
 
 
 def test_its_configuration_says_nothing_of_where_it_was_trained(squares):
@@ -104,9 +147,10 @@ def test_weights_that_are_not_those_published_are_refused(folder, tmp_path, chan
         digest.write_text("0" * 64)
     else:
         digest.unlink()
-    with pytest.raises(
-        ValueError, match=r"weights\.npz: expected the SHA-256 in weights\.npz\.sha256"
-    ):
+    stated = "its SHA-256 in weights.npz.sha256 beside it. Received: no such file. Get both again"
+    if change != "no digest":
+        stated = "the SHA-256 in weights.npz.sha256, "
+    with pytest.raises(ValueError, match=f"weights.npz: expected {stated}"):
         unitbox_tf.load(other)
 
 
@@ -126,6 +170,30 @@ def test_values_that_half_precision_cannot_hold_are_refused(tmp_path):
     ):
         runs.Run(tmp_path).publish(Config(), [("head/bias", np.float32([1, 7e4]))])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_last_weights_are_those_of_the_newest_checkpoint_that_is_whole(
+    tiny_run, tmp_path, caplog
+):
+    copy = runs.Run(tmp_path / "run")
+    shutil.copytree(tiny_run.folder / "checkpoints", copy.checkpoints)
+    copy.config_file.write_text(runs.Run(tiny_run.folder).config_file.read_text())
+    newest, before = checkpoints.stored(copy.checkpoints)
+    assert copy.weights_of_training() == copy.weights_of_training(last=True) == newest
+    network = copy.config().model
+    for path in (newest, before):
+        loaded = model.UnitBox.from_settings(network)
+        loaded.load_run(copy, last=True)
+        with np.load(path) as content:
+            stored = [content[name] for name in content.files if name.startswith("model/")]
+        for one, other in zip(loaded.weights, stored, strict=True):
+            np.testing.assert_array_equal(one.numpy(), other)
+        newest.write_bytes(b"half")
+    assert f"Taking the one before: {before}" in caplog.text
+    shutil.rmtree(copy.checkpoints)
+    for last, names in ((True, "checkpoints"), (False, "best.weights.h5 or checkpoints")):
+        with pytest.raises(ValueError, match=f"expected {names}: the run has stored no weights"):
+            copy.weights_of_training(last=last)
 
 
 FACES = runs.FOLDER / "faces"

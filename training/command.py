@@ -9,6 +9,8 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from unitbox_tf.cli import signals
+
 
 def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
     """The parser of `python -m module`."""
@@ -28,11 +30,14 @@ def call(
     """Calls a function, written `module:name`, with the options as keywords, and returns what it returns.
 
     The module is imported here, so that `--help` and wrong options are answered at once. Where the function
-    fails, the program ends with status 1 and the message.
+    fails, the program ends with status 1 and the message; after Ctrl-C with 130, after SIGTERM with 143.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(level=level, format="%(message)s")
-    try:
-        return pkgutil.resolve_name(function)(**options)
-    except (ValueError, OSError, ImportError) as error:  # the last names what to install
-        parser.exit(1, f"{parser.prog}: error: {error}\n")
+    with signals.handled() as received:
+        try:
+            return pkgutil.resolve_name(function)(**options)
+        except (ValueError, OSError, ImportError) as error:  # the last names what to install
+            parser.exit(1, f"{parser.prog}: error: {error}\n")
+        except KeyboardInterrupt:
+            parser.exit(received.status, f"{parser.prog}: interrupted\n")

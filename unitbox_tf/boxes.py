@@ -34,9 +34,7 @@ def pixel_centres(height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
     """Points `xy` `[height, width, 2]` at the centres of the pixels of an image."""
     import tensorflow as tf
 
-    y = tf.range(height, dtype=tf.int32)
-    x = tf.range(width, dtype=tf.int32)
-    grid = tf.stack(tf.meshgrid(x, y), axis=-1)  # [height, width, 2]
+    grid = tf.stack(tf.meshgrid(tf.range(width), tf.range(height)), axis=-1)  # [height, width, 2]
     return tf.cast(grid, tf.float32) + 0.5
 
 

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from unitbox_tf import registry
+from unitbox_tf import files, registry
+from unitbox_tf.limits import (
+    MAX_CLASS_NAME,
+    MAX_CLASSES,
+    MAX_CONFIG_BYTES,
+    MAX_DETECTIONS,
+    MAX_PIXELS,
+    MAX_SCALES,
+    MAX_SIDE,
+    TooLarge,
+)
 from unitbox_tf.settings import (
     Settings,
     above,
@@ -164,7 +175,7 @@ class ModelConfig(Settings):
         (),
         "name of each class of the detector; classes of the data are matched by name, in any order. None given: "
         "the classes of the training data",
-        each(one_line(), different=True),
+        each(one_line(MAX_CLASS_NAME), different=True, most=MAX_CLASSES),
     )
     backbone: str = setting("vgg16", "network that the heads stand on", names=registry.BACKBONES)
     weights: str | None = setting(
@@ -203,7 +214,8 @@ class ModelConfig(Settings):
         32, "with top_down: channels of the merged map and of the convolutions on it", at_least(1)
     )
     map_stride: int = setting(
-        4, "with top_down: pixels from one point of the map to the next; 8 is faster and misses small objects",
+        4,
+        "with top_down: pixels from one point of the map to the next; 8 is faster and misses small objects",
         at_least(1),
     )
     initial_box_size: float = setting(
@@ -285,6 +297,17 @@ class TrainConfig(Settings):
     steps_per_epoch: int = setting(
         100, "batches in an epoch; raise it if judging takes long beside training", at_least(1)
     )
+    checkpoint_minutes: float = setting(
+        10.0,
+        "minutes after which a checkpoint is stored within an epoch, beside the one after each epoch; 0 stores one "
+        "after each step",
+        at_least(0),
+    )
+    skip_bad_batches: int = setting(
+        0,
+        "number of batches that are left out if their loss or gradient is not finite; one more ends training",
+        at_least(0),
+    )
     batch_size: int = setting(
         10, "images in a step; lower it if memory does not suffice", at_least(1)
     )
@@ -353,6 +376,12 @@ class TrainConfig(Settings):
         None, "name of the run's folder; None makes one of preset, date and time", file_name()
     )
 
+    def __post_init__(self) -> None:
+        """Checks each field. A `Path` as `init` stays one in the text: "./faces" is no published name."""
+        if isinstance(self.init, os.PathLike):
+            object.__setattr__(self, "init", os.path.join(os.curdir, self.init))
+        super().__post_init__()
+
     def together(self) -> Held:
         """Conditions between fields."""
         alone = self.warmup == 0 or self.schedule == "cosine"
@@ -375,13 +404,13 @@ class DecodeConfig(Settings):
         416,
         "longest side, in pixels, of images that the network is shown; larger images are shrunk to it. "
         "Raise it if small objects are missed",
-        at_least(1),
+        between(1, MAX_SIDE),
     )
     scales: tuple[float, ...] = setting(
         (1.0,),
         "sizes at which the network is shown each image, as shares of max_side; the objects found at all "
         "sizes are merged: 1 2 finds smaller objects, .5 1 larger ones",
-        not_empty(above(0), different=True),
+        not_empty(above(0), different=True, most=MAX_SCALES),
     )
     largest_object: float | None = setting(
         None,
@@ -407,8 +436,21 @@ class DecodeConfig(Settings):
         between(0, 1),
     )
     max_detections: int = setting(
-        300, "largest number of objects in an image; the best are kept", at_least(1)
+        300,
+        "largest number of objects in an image; the best are kept",
+        between(1, MAX_DETECTIONS),
     )
+    max_pixels: int = setting(
+        MAX_PIXELS,
+        "largest number of pixels (height times width) of an image file, also in training; larger images are "
+        "refused before they are decoded. Raise it for large images of your own; memory grows with it",
+        between(1, 2**31 - 1),
+    )
+
+    def together(self) -> Held:
+        """Conditions between fields."""
+        most = self.max_side * max(self.scales)
+        yield most <= MAX_SIDE, f"max_side times the largest of scales up to {MAX_SIDE}", most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -433,21 +475,38 @@ class Config(Settings):
             ValueError: the text is no JSON, or a group or field is unknown or has an unusable value.
                 `where` names the file.
         """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}:{error.lineno}: not valid JSON: {error.msg}") from error
-        config: Config = from_dict(cls, values, where)
+        config: Config = from_dict(cls, parse(text, where), where)
         return config
 
 
 def load(path: str | Path) -> Config:
     """The configuration in the file `path`; raises `ValueError` that names the file if it cannot be used."""
-    path = Path(path)
+    return Config.from_json(decoded(files.read(path, MAX_CONFIG_BYTES), str(path)), str(path))
+
+
+def decoded(content: bytes, where: str) -> str:
+    """The text of a file; raises `ValueError` that begins with `where` if it is not UTF-8."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: expected JSON in UTF-8, which these bytes are not: {error}"
+            f"{where}: expected JSON in UTF-8, which these bytes are not: {error}"
         ) from error
-    return Config.from_json(text, str(path))
+
+
+def parse(text: str, where: str) -> Any:
+    """The value in a JSON text, which may come from anybody; raises `ValueError` that begins with `where`."""
+    if len(text) > MAX_CONFIG_BYTES:
+        raise TooLarge(
+            f"{where}: expected at most {MAX_CONFIG_BYTES:,} characters of JSON. Received: {len(text):,}"
+        )
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}:{error.lineno}: not valid JSON: {error.msg}") from error
+    except RecursionError:
+        raise ValueError(
+            f"{where}: not usable JSON: lists or objects are nested too deep"
+        ) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ValueError(f"{where}: not usable JSON: {error}") from error

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,10 @@ _SPECIAL = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFDIR: "a folder",
 }
-_PARTIAL = re.compile(r"\.partial-[0-9a-f]{8}-(?P<whole>.+)")
+ABANDONED = (
+    24 * 3600.0
+)  # seconds without a change after which nobody writes a partial file any more
+_PARTIAL = re.compile(r"\.(partial|earlier)-[0-9a-f]{8}-(?P<whole>.+)")
 
 
 class SpecialFile(OSError):
@@ -68,8 +72,10 @@ def read(path: str | Path, limit: int) -> bytes:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        content = b"" if size > limit else file.read(limit + 1)
-    if max(size, len(content)) > limit:  # the file may have grown
+        content = (
+            b"" if size > limit else file.read(size + 1)
+        )  # allocates as much as it is asked for
+    if max(size, len(content)) > limit:  # the file may have grown by a byte
         raise TooLarge(
             f"{path}: expected a file of at most {limit:,} bytes. Received: {max(size, len(content)):,} bytes"
         )
@@ -101,7 +107,7 @@ def locked(folder: str | Path, purpose: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     """A new path beside `path`. At the end of the context, it takes the place of `path`; after an error it is deleted.
 
     If a program is stopped at any moment, either the old file is there or the new one, and it is whole.
@@ -109,23 +115,54 @@ def replacing(path: str | Path) -> Iterator[Path]:
     caller makes a file or a folder at the new path. Its name is hidden and ends with the name of `path`,
     so that writers find the suffix. Folders above are made.
 
+    Args:
+        path: the file or folder to write.
+        durable: True waits until the file is on the disk, so that it also outlives a power cut.
+
     Raises:
-        OSError: `path` is a folder and the caller made a file, or the other way round; nothing is lost.
+        OSError: the disk is full; or `path` is a folder and the caller made a file, or the other way round.
+            Nothing is lost. The error names `path` if it named no file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _new_partial(path)
     try:
         yield partial
+        if durable:
+            _sync(partial)
         if partial.is_dir() and path.is_dir() and not path.is_symlink():
             _replace_folder(path, partial)
         else:  # which refuses to put a file in the place of a folder
             os.replace(partial, path)
+        if durable:
+            _sync(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        _delete(partial)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the list of names in a folder, is on the disk."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():  # which Windows does not open
+            return
+        raise
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _replace_folder(path: Path, partial: Path) -> None:
@@ -144,7 +181,7 @@ def _new_partial(path: Path) -> Path:
 
 
 def whole_name(partial: Path) -> str | None:
-    """The name of the file that `partial` was to become; None if it is not from `replacing`."""
+    """The name of the file that `partial` was to become, or was; None if it is not from `replacing`."""
     match = _PARTIAL.fullmatch(partial.name)
     return match["whole"] if match else None
 
@@ -152,17 +189,42 @@ def whole_name(partial: Path) -> str | None:
 def remove_partial(folder: Path) -> None:
     """Deletes the partial files that a killed program left in `folder`. No other program may write there meanwhile."""
     for path in list(folder.iterdir()):
-        if whole_name(path) is None:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        if whole_name(path) is not None:
+            _clear(path)
 
 
-def write(path: str | Path, content: bytes | str) -> None:
-    """Writes a whole file, text as UTF-8. An earlier file is replaced."""
-    with replacing(path) as partial:
+def remove_abandoned(path: Path) -> list[Path]:
+    """Deletes what killed programs left while they wrote `path`, and returns the paths that are gone.
+
+    Partial files and folders in which nothing changed for `ABANDONED` seconds are left behind: no program takes
+    so long from one write to the next. Younger ones may still be written, and stay.
+    """
+    if not path.parent.is_dir():
+        return []
+    found = [each for each in path.parent.iterdir() if whole_name(each) == path.name]
+    old = [each for each in found if time.time() - _last_change(each) > ABANDONED]
+    for each in old:
+        _clear(each)
+    return old
+
+
+def _clear(path: Path) -> None:
+    """Deletes a partial file. A folder that was put aside for a new one comes back if the new one never came."""
+    whole = path.with_name(whole_name(path) or "")
+    if path.name.startswith(".earlier-") and not whole.exists():
+        os.replace(path, whole)
+    else:
+        _delete(path)
+
+
+def _last_change(path: Path) -> float:
+    """The time of the last change of a file, or of anything in a folder."""
+    return max(each.lstat().st_mtime for each in (path, *path.rglob("*")))
+
+
+def write(path: str | Path, content: bytes | str, *, durable: bool = False) -> None:
+    """Writes a whole file, text as UTF-8. An earlier file is replaced. For `durable` and errors see `replacing`."""
+    with replacing(path, durable=durable) as partial:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
@@ -187,7 +249,7 @@ class Part:
 
     def read(self) -> bytes:
         """The bytes. Raises `OSError` if the file cannot be read or is too short."""
-        with self.path.open("rb", buffering=0) as file:
+        with open_regular(self.path) as file:
             file.seek(self.offset)
             content = file.read(self.length)
             while len(content) < self.length:  # one call may return fewer

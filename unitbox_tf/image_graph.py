@@ -15,11 +15,14 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from unitbox_tf import image_formats
+from unitbox_tf import image_formats, image_headers
+from unitbox_tf.limits import BYTES_PER_PIXEL, MAX_PIXELS
 
 ORIENTATION_TAG = 0x0112
-MOST_PARTS = 20_000  # segments or chunks of a file; a longer loop would block a server
-MOST_ALIKE = 256  # chunks of pixels that are skipped at once
+MOST_PARTS = 20_000  # segments, chunks or blocks of a file; a longer loop would block a server
+MOST_ALIKE = 256  # chunks or blocks of pixels that are skipped at once
+MOST_PACKED = 1 << 16  # bytes of compressed metadata, which become at most 1,032 times as many
+BLOCK = 1 << 22  # bytes of a JPEG that are searched at once
 UPRIGHT = 1
 EXIF_START = b"Exif\0\0"
 XMP_START = b"http://ns.adobe.com/xap/1.0/\0"
@@ -49,32 +52,60 @@ _ORDERS = {b"II*\0": "<", b"II\0*": "<", b"MM\0*": ">", b"MM*\0": ">"}  # byte o
 
 Found = tuple[
     tf.Tensor, ...
-]  # EXIF and XMP, empty where there is none; True if the file is cut off
+]  # EXIF and XMP, empty where there is none; True if the file is cut off; height and width int64 [2]
 
 
-def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+def decode_image(encoded: tf.Tensor, max_pixels: int | tf.Tensor = MAX_PIXELS) -> tf.Tensor:
     """The RGB image uint8 `[H, W, 3]` in an encoded image, as displayed.
 
     It decodes JPEG, PNG, BMP with 24 bits a pixel and without compression, GIF whose first frame covers
     the image and has no transparency, and WebP without transparency and animation. Pixels are those of
-    `images.decode_photo`. Raises `tf.errors.InvalidArgumentError`, with the reason, for other files.
+    `images.decode_photo`. Raises `tf.errors.InvalidArgumentError`, with the reason, for other files, and
+    for images that `image_headers.check` refuses, before anything of their size is allocated.
     """
     with tf.device("CPU:0"):
+        max_pixels = tf.cast(max_pixels, tf.int64)
+        encoded = _checked_length(encoded, max_pixels)
         data = _bytes_of_file(encoded)
         kind = _kind(encoded)
         refusal = _refusal(encoded, data, kind)
         with tf.control_dependencies([tf.debugging.Assert(tf.equal(refusal, ""), [refusal])]):
-            exif, xmp, is_cut = _metadata(encoded, data, kind)
+            exif, xmp, is_cut, size = _metadata(encoded, data, kind)
         message = ["the file is cut off: this image has no end:", kind]
-        with tf.control_dependencies([tf.debugging.Assert(~is_cut, message)]):
+        checks = [tf.debugging.Assert(~is_cut, message), _check_size(size, max_pixels)]
+        with tf.control_dependencies(checks):
             encoded = tf.identity(encoded)  # else an error of what follows may be raised first
+        encoded = tf.cond(
+            tf.equal(kind, "GIF"), lambda: _first_frame(encoded, data), lambda: encoded
+        )
     return decode_turned(encoded, _orientation(exif, xmp))
 
 
+def _checked_length(encoded: tf.Tensor, max_pixels: tf.Tensor) -> tf.Tensor:
+    """`encoded`, if its length is within the budget."""
+    length, most = tf.cast(tf.strings.length(encoded), tf.int64), max_pixels * BYTES_PER_PIXEL
+    message = [
+        "expected an image file of at most",
+        most,
+        "bytes (8 for each of max_pixels). Received:",
+    ]
+    with tf.control_dependencies([tf.debugging.Assert(length <= most, [*message, length])]):
+        return tf.identity(encoded)
+
+
+def _check_size(size: tf.Tensor, max_pixels: tf.Tensor) -> tf.Operation:
+    message = [
+        "expected an image of at most",
+        max_pixels,
+        "pixels (max_pixels). Received (height, width):",
+    ]
+    return tf.debugging.Assert(tf.reduce_prod(size) <= max_pixels, [*message, size])
+
+
 @functools.cache
-def decoder() -> Callable[[tf.Tensor], tf.Tensor]:
+def decoder() -> Callable[[tf.Tensor, int | tf.Tensor], tf.Tensor]:
     """`decode_image`, traced once: graphs that use it have it as a function."""
-    signature = [tf.TensorSpec([], tf.string)]
+    signature = [tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)]
     return tf.function(decode_image, input_signature=signature, autograph=False)
 
 
@@ -97,7 +128,7 @@ def decode_turned(encoded: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 def orientation(encoded: tf.Tensor) -> tf.Tensor:
     """The EXIF orientation (int32, 1 to 8) of an encoded JPEG, PNG or WebP; 1 if it has none or a broken one."""
-    exif, xmp, _ = _metadata(encoded, _bytes_of_file(encoded), _kind(encoded))
+    exif, xmp, _, _ = _metadata(encoded, _bytes_of_file(encoded), _kind(encoded))
     return _orientation(exif, xmp)
 
 
@@ -114,8 +145,16 @@ def _metadata(encoded: tf.Tensor, data: tf.Tensor, kind: tf.Tensor) -> Found:
             (tf.equal(kind, "PNG"), lambda: _png_metadata(encoded, data)),
             (tf.equal(kind, "WebP"), lambda: _webp_metadata(encoded, data)),
         ],
-        default=lambda: (tf.constant(b""), tf.constant(b""), tf.constant(False)),
+        default=lambda: (tf.constant(b""), tf.constant(b""), tf.constant(False), _size(data, kind)),
     )
+
+
+def _size(data: tf.Tensor, kind: tf.Tensor) -> tf.Tensor:
+    """Height and width int64 `[2]` in the header of a BMP or GIF."""
+    is_bmp = tf.equal(kind, "BMP")
+    width = tf.where(is_bmp, _little(data, 18), _little(data, 6, 2))
+    height = tf.where(is_bmp, _little(data, 22), _little(data, 8, 2))
+    return tf.abs(tf.cast([height, width], tf.int64))  # a BMP of negative height begins at its top
 
 
 # Files
@@ -221,7 +260,9 @@ def _jpeg_metadata(encoded: tf.Tensor, data: tf.Tensor) -> Found:
         scan = (_byte(data, position) == 0xFF) & (_byte(data, position + 1) == 0xDA)
         return scan | (position >= size)
 
-    def step(position: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def step(
+        position: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor, frame: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         first, marker = _byte(data, position), _byte(data, position + 1)
         # RST, SOI, EOI and JPG have no length.
         alone = (marker < 0xC0) | (marker == 0xC8) | ((marker >= 0xD0) & (marker <= 0xD9))
@@ -237,23 +278,50 @@ def _jpeg_metadata(encoded: tf.Tensor, data: tf.Tensor) -> Found:
                 tf.where(_begins(content, XMP_START), _part(content, len(XMP_START)), xmp),
             )
 
+        exif = _short(exif)  # joined anew by each segment
         exif, xmp = tf.cond((first == 0xFF) & (marker == 0xE1), read, lambda: (exif, xmp))
         forward = tf.where(alone, 2, 2 + length)
         forward = tf.where((first != 0xFF) | (marker == 0xFF), 1, forward)
-        return position + forward, exif, xmp
+        is_frame = (first == 0xFF) & (marker >= 0xC0) & (marker <= 0xCF)
+        is_frame &= tf.reduce_all(tf.not_equal(marker, [0xC4, 0xC8, 0xCC]))
+        stated = tf.stack([_big(data, position + 5, 2), _big(data, position + 7, 2)])
+        stated = tf.cast(stated, tf.int64)
+        larger = is_frame & (tf.reduce_prod(stated) > tf.reduce_prod(frame))
+        return position + forward, exif, xmp, tf.where(larger, stated, frame)
 
-    position, exif, xmp = _walk(2, ends, step, (tf.constant(b""), tf.constant(b"")))
+    state = (tf.constant(b""), tf.constant(b""), tf.zeros([2], tf.int64))
+    position, exif, xmp, frame = _walk(2, ends, step, state)
+    scans, has_end = _marks(data, tf.minimum(position, size))
+    message = [f"expected a JPEG with at most {image_headers.MOST_SCANS} scans. Received:", scans]
+    with tf.control_dependencies([tf.debugging.Assert(scans <= image_headers.MOST_SCANS, message)]):
+        return _short(exif), xmp, ~has_end, frame
 
-    def has_no_end() -> tf.Tensor:
-        scans = data[tf.minimum(position, size) :]
-        return ~tf.reduce_any((scans[:-1] == 0xFF) & (scans[1:] == 0xD9))
 
-    # Few files have anything after their end, so few are searched.
-    return (
-        exif,
-        xmp,
-        tf.cond(tf.equal(_part(encoded, size - 2), b"\xff\xd9"), lambda: False, has_no_end),
+def _marks(data: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The number of scans in a JPEG from `start` on, and whether an end follows. It takes no copy of the file."""
+
+    def step(position: tf.Tensor, scans: tf.Tensor, has_end: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        block = data[position : position + BLOCK + 1]
+        after = block[1:][block[:-1] == 0xFF]
+        scans += tf.size(tf.where(after == 0xDA), out_type=tf.int32)
+        return position + BLOCK, scans, has_end | tf.reduce_any(after == 0xD9)
+
+    _, scans, has_end = tf.while_loop(
+        lambda position, *_: position < tf.size(data),
+        step,
+        (start, tf.constant(0), tf.constant(False)),
+        parallel_iterations=1,
     )
+    return scans, has_end
+
+
+def _short(metadata: tf.Tensor) -> tf.Tensor:
+    """`metadata`, if it is no longer than that of honest files."""
+    most = image_headers.MOST_METADATA
+    message = [f"expected an image with at most {most} bytes of EXIF or XMP"]
+    is_short = tf.strings.length(metadata) <= most
+    with tf.control_dependencies([tf.debugging.Assert(is_short, message)]):
+        return tf.identity(metadata)
 
 
 def _png_metadata(encoded: tf.Tensor, data: tf.Tensor) -> Found:
@@ -267,7 +335,12 @@ def _png_metadata(encoded: tf.Tensor, data: tf.Tensor) -> Found:
         return (position + 8 > size) | tf.equal(kind_at(position), b"IEND")
 
     def step(
-        position: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor, profile: tf.Tensor, frames: tf.Tensor
+        position: tf.Tensor,
+        exif: tf.Tensor,
+        xmp: tf.Tensor,
+        profile: tf.Tensor,
+        frames: tf.Tensor,
+        packed: tf.Tensor,
     ) -> tuple[tf.Tensor, ...]:
         kind, length = kind_at(position), _big(data, position)
         # A length beyond the file (or negative, in int32) ends the walk.
@@ -275,17 +348,18 @@ def _png_metadata(encoded: tf.Tensor, data: tf.Tensor) -> Found:
 
         def read() -> tuple[tf.Tensor, ...]:
             content = _part(encoded, position + 8, length)
-            key, text = _text(content, kind)
+            key, text, so_far = _text(content, kind, packed)
             is_exif = tf.equal(kind, b"eXIf") | (tf.equal(kind, b"tEXt") & tf.equal(key, b"exif\0"))
             body = tf.where(tf.equal(kind, b"eXIf"), content, text)
             return (
                 tf.where(is_exif, tf.strings.join([EXIF_START, body]), exif),
                 tf.where(tf.equal(key, XMP_KEY), text, xmp),
                 tf.where(tf.equal(key, PROFILE_KEY), text, profile),
+                so_far,
             )
 
         wanted = tf.reduce_any(tf.equal(kind, [b"eXIf", b"tEXt", b"zTXt", b"iTXt"]))
-        exif, xmp, profile = tf.cond(wanted, read, lambda: (exif, xmp, profile))
+        exif, xmp, profile, packed = tf.cond(wanted, read, lambda: (exif, xmp, profile, packed))
         # An animation: 1 after acTL, 2 after its pixels, 3 at its second frame, which is not read.
         frames = tf.where(tf.equal(kind, b"acTL") & (frames == 0), 1, frames)
         frames = tf.where(tf.equal(kind, b"IDAT") & (frames == 1), 2, frames)
@@ -295,26 +369,33 @@ def _png_metadata(encoded: tf.Tensor, data: tf.Tensor) -> Found:
         )
         forward = tf.where(over, size, forward)
         frames = tf.where(over, 3, frames)
-        return position + tf.minimum(forward, size), exif, xmp, profile, frames
+        return position + tf.minimum(forward, size), exif, xmp, profile, frames, packed
 
     nothing = tf.constant(b"")
-    state = (nothing, nothing, nothing, tf.constant(0))
-    position, exif, xmp, profile, frames = _walk(8, ends, step, state)
+    state = (nothing, nothing, nothing, tf.constant(0), tf.constant(0))
+    position, exif, xmp, profile, frames, _ = _walk(8, ends, step, state)
     is_cut = (frames < 3) & ((position + 12 > size) | tf.not_equal(kind_at(position), b"IEND"))
+    profile = _short(profile)
     profile = tf.cond(tf.equal(profile, b""), lambda: nothing, lambda: _from_hexadecimal(profile))
-    return tf.where(tf.equal(exif, b""), profile, exif), xmp, is_cut
+    stated = tf.bitwise.bitwise_and(tf.cast([_big(data, 20), _big(data, 16)], tf.int64), 0xFFFFFFFF)
+    return _short(tf.where(tf.equal(exif, b""), profile, exif)), _short(xmp), is_cut, stated
 
 
-def _alike(data: tf.Tensor, position: tf.Tensor, step: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """How many chunks of one kind and length follow each other. Large images have thousands."""
+def _alike(
+    data: tf.Tensor, position: tf.Tensor, step: tf.Tensor, size: tf.Tensor, header: int = 8
+) -> tf.Tensor:
+    """How many parts of one length and `header`, in bytes, follow each other. Large images have thousands."""
     starts = position + step * tf.range(tf.minimum(size // step + 1, MOST_ALIKE))
-    headers = _byte(data, starts[:, None] + tf.range(8))
+    headers = _byte(data, starts[:, None] + tf.range(header))
     same = tf.reduce_all(headers == headers[0], axis=1)
     return tf.reduce_sum(tf.math.cumprod(tf.cast(same, tf.int32)))
 
 
-def _text(content: tf.Tensor, kind: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The key, with its zero, and the text in a chunk tEXt, zTXt or iTXt, if the key is one that matters."""
+def _text(content: tf.Tensor, kind: tf.Tensor, packed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """The key, with its zero, and the text in a chunk tEXt, zTXt or iTXt, if the key is one that matters.
+
+    The third value is `packed`, the number of compressed bytes in the chunks so far, with those of this chunk.
+    """
     key = tf.constant(b"")
     for known in (b"exif\0", XMP_KEY, PROFILE_KEY):
         key = tf.where(_begins(content, known), known, key)
@@ -325,12 +406,13 @@ def _text(content: tf.Tensor, kind: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     international = tf.strings.regex_replace(_part(text, 2), r"^[^\x00]*\x00[^\x00]*\x00", "")
     text = tf.where(is_international, international, text)
     text = tf.where(tf.equal(kind, b"zTXt"), _part(text, 1), text)
-    unpacked = tf.cond(
-        compressed & tf.not_equal(key, b""),
-        lambda: tf.io.decode_compressed(text, "ZLIB"),
-        lambda: text,
-    )
-    return key, unpacked
+    compressed &= tf.not_equal(key, b"")
+    packed += tf.where(compressed, tf.strings.length(text), 0)
+    message = [f"expected an image with at most {MOST_PACKED} bytes of compressed metadata"]
+    with tf.control_dependencies([tf.debugging.Assert(packed <= MOST_PACKED, message)]):
+        text = tf.identity(text)
+    unpacked = tf.cond(compressed, lambda: tf.io.decode_compressed(text, "ZLIB"), lambda: text)
+    return key, unpacked, packed
 
 
 def _from_hexadecimal(profile: tf.Tensor) -> tf.Tensor:
@@ -347,29 +429,74 @@ def _from_hexadecimal(profile: tf.Tensor) -> tf.Tensor:
 
 
 def _webp_metadata(encoded: tf.Tensor, data: tf.Tensor) -> Found:
-    """EXIF and XMP in the chunks of a WebP. The first of each counts."""
+    """EXIF and XMP in the chunks of a WebP. The first of each counts, and the largest size."""
     size = tf.strings.length(encoded)
 
-    def step(position: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def step(
+        position: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor, canvas: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         kind, length = _part(encoded, position, 4), _little(data, position + 4)
         length = tf.where((length < 0) | (length > size), size, length)
         content = _part(encoded, position + 8, length)
         exif = tf.where(tf.equal(kind, b"EXIF") & tf.equal(exif, b""), content, exif)
         xmp = tf.where(tf.equal(kind, b"XMP ") & tf.equal(xmp, b""), content, xmp)
-        return position + tf.minimum(8 + length + length % 2, size), exif, xmp
+        stated = _webp_size(data, position + 8, kind)
+        canvas = tf.where(tf.reduce_prod(stated) > tf.reduce_prod(canvas), stated, canvas)
+        return position + tf.minimum(8 + length + length % 2, size), exif, xmp, canvas
 
-    state = (tf.constant(b""), tf.constant(b""))
-    _, exif, xmp = _walk(12, lambda position: position + 8 > size, step, state)
-    return exif, xmp, _little(data, 4) + 8 > size
+    state = (tf.constant(b""), tf.constant(b""), tf.zeros([2], tf.int64))
+    _, exif, xmp, canvas = _walk(12, lambda position: position + 8 > size, step, state)
+    return _short(exif), _short(xmp), _little(data, 4) + 8 > size, canvas
+
+
+def _webp_size(data: tf.Tensor, start: tf.Tensor, kind: tf.Tensor) -> tf.Tensor:
+    """Height and width int64 `[2]` in a chunk of a WebP; zeros in a chunk that has none."""
+    bits = _little(data, start + 1)
+    canvas = [_little(data, start + 7, 3) + 1, _little(data, start + 4, 3) + 1]
+    lossless = [(tf.bitwise.right_shift(bits, 14) & 0x3FFF) + 1, (bits & 0x3FFF) + 1]
+    lossy = [_little(data, start + 8, 2) & 0x3FFF, _little(data, start + 6, 2) & 0x3FFF]
+    size = tf.zeros([2], tf.int32)
+    for name, stated in ((b"VP8X", canvas), (b"VP8L", lossless), (b"VP8 ", lossy)):
+        size = tf.where(tf.equal(kind, name), tf.stack(stated), size)
+    return tf.cast(size, tf.int64)
 
 
 def _is_plain_gif(encoded: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
     """True if the first frame of a GIF covers its image, without transparency, and no XMP comes before it."""
-    size = tf.strings.length(encoded)
-    flags = _byte(data, 10)
-    start = 13 + tf.where(flags & 0x80 > 0, 3 * tf.bitwise.left_shift(2, flags & 7), 0)
+    return _gif_frame(encoded, data)[0]
 
-    def step(position: tf.Tensor, inside: tf.Tensor, plain: tf.Tensor) -> tuple[tf.Tensor, ...]:
+
+def _first_frame(encoded: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
+    """A GIF that ends after its first frame: TensorFlow would decode all frames, and then give the first."""
+    size = tf.strings.length(encoded)
+    _, frame = _gif_frame(encoded, data)
+    start = frame + 10 + _colours(_byte(data, frame + 9)) + 1
+
+    def step(position: tf.Tensor) -> tuple[tf.Tensor]:
+        forward = 1 + _byte(data, position)
+        forward *= _alike(data, position, forward, size, header=1)
+        return (tf.minimum(position + forward, size),)
+
+    def ends(position: tf.Tensor) -> tf.Tensor:
+        return (position >= size) | (_byte(data, position) == 0)
+
+    (end,) = _walk(start, ends, step, ())
+    return tf.strings.join([_part(encoded, 0, end + 1), b";"])
+
+
+def _colours(flags: tf.Tensor) -> tf.Tensor:
+    """The bytes of the table of colours of which a GIF has these flags."""
+    return tf.where(flags & 0x80 > 0, 3 * tf.bitwise.left_shift(2, flags & 7), 0)
+
+
+def _gif_frame(encoded: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """True if a GIF is plain, see `_is_plain_gif`; and the place of its first frame."""
+    size = tf.strings.length(encoded)
+    start = 13 + _colours(_byte(data, 10))
+
+    def step(
+        position: tf.Tensor, inside: tf.Tensor, plain: tf.Tensor, frame: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         first, label = _byte(data, position), _byte(data, position + 1)
         is_extension = ~inside & (first == 0x21)
         transparent = is_extension & (label == 0xF9) & (_byte(data, position + 3) & 1 > 0)
@@ -382,12 +509,12 @@ def _is_plain_gif(encoded: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
         plain = tf.where(over, plain & (first == 0x2C) & covers, plain)
         forward = tf.where(inside, 1 + first, 2)
         inside = tf.where(inside, first > 0, is_extension)
-        return tf.where(over, -1, position + forward), inside, plain
+        frame = tf.where(over, position, frame)
+        return tf.where(over, -1, position + forward), inside, plain, frame
 
-    _, _, plain = _walk(
-        start, lambda position: position < 0, step, (tf.constant(False), tf.constant(True))
-    )
-    return plain
+    state = (tf.constant(False), tf.constant(True), tf.constant(0))
+    _, _, plain, frame = _walk(start, lambda position: position < 0, step, state)
+    return plain, frame
 
 
 # Metadata
@@ -402,6 +529,7 @@ def _in_exif(exif: tf.Tensor) -> tf.Tensor:
         lambda text: _begins(text, EXIF_START),
         lambda text: (_part(text, len(EXIF_START)),),
         (exif,),
+        maximum_iterations=image_headers.MOST_STARTS,
     )[0]
     size = tf.strings.length(exif)
     header = _part(exif, 0, 4)

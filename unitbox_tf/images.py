@@ -5,6 +5,7 @@ Importing this module does not import TensorFlow. The functions that run in grap
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
@@ -17,12 +18,22 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
-from unitbox_tf import image_formats
+from unitbox_tf import files, image_formats, image_headers
 from unitbox_tf.files import Part
 from unitbox_tf.image_formats import FORMATS as FORMATS
 from unitbox_tf.image_formats import names_of_formats as names_of_formats
+from unitbox_tf.limits import BYTES_PER_PIXEL, MAX_PIXELS, TooLarge
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -35,10 +46,25 @@ ORIENTATION_TAG = 0x0112
 REDUCED_TAG, RAW_VERSION_TAG = 0x00FE, 0xC612  # of the thumbnail in a raw photo, of DNG
 TURNED = range(5, 9)  # EXIF orientations that exchange width and height
 UNDECODABLE = "image that cannot be decoded"  # the kind of problem
+UNREADABLE = (
+    OSError,
+    ValueError,
+    MemoryError,
+)  # the errors of one image, after which others are read
+TENSORFLOW_PIXELS = ((1 << 29) - 1) // 3  # its decoders refuse images of more bytes
+# Not `Image.open`, whose own limit of pixels cannot be set for one call.
+PLUGINS: dict[str, Callable[[BinaryIO], Image.Image]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+}
 
 
 @functools.cache
-def _decoder() -> Any:
+def graph_decoder() -> Any:
     """`image_graph.decode_turned`, traced once."""
     import tensorflow as tf
 
@@ -48,23 +74,51 @@ def _decoder() -> Any:
     return tf.function(image_graph.decode_turned, input_signature=signature, autograph=False)
 
 
-def decode_photo(encoded: bytes) -> tf.Tensor:
-    """The RGB image uint8 `[H, W, 3]` in an encoded image of one of `FORMATS`, as displayed.
-
-    TensorFlow decodes JPEG and PNG, and Pillow the other formats. An animation gives its first frame, on
-    its canvas. Transparency is left out. A graph decodes the same pixels with `image_graph.decode_image`.
+def read_file(path: str | Path, max_pixels: int = MAX_PIXELS) -> bytes:
+    """The bytes of an image file, which `decode_photo` takes.
 
     Raises:
+        TooLarge: it has more than `max_pixels * limits.BYTES_PER_PIXEL` bytes, which are not read.
+        OSError: it cannot be read, or is no regular file.
+    """
+    return files.read(path, max_pixels * BYTES_PER_PIXEL)
+
+
+def decode_photo(encoded: bytes, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
+    """The RGB image uint8 `[H, W, 3]` in an encoded image of one of `FORMATS`, as displayed.
+
+    TensorFlow decodes JPEG and PNG, and Pillow the other formats, and images that are larger than TensorFlow
+    takes. An animation gives its first frame, on its canvas. Transparency is left out. A graph decodes the same
+    pixels with `image_graph.decode_image`.
+
+    Args:
+        encoded: the bytes of the file.
+        max_pixels: images with more pixels are refused before they are decoded.
+
+    Raises:
+        TooLarge: it has more than `max_pixels`, or more parts than `image_headers` allows.
         ValueError: it cannot be decoded. The message says why, and how to convert files of other kinds.
+        MemoryError: memory does not suffice.
     """
     import tensorflow as tf
 
     kind = _checked_kind(encoded)
-    if kind not in ("JPEG", "PNG"):
-        return tf.constant(decode_with_pillow(encoded))
-    header = _header(io.BytesIO(encoded), kind)
+    image_headers.check(io.BytesIO(encoded), kind, max_pixels)
+    if kind in ("JPEG", "PNG"):
+        header = _header(io.BytesIO(encoded), kind)
+        if header.height * header.width <= TENSORFLOW_PIXELS:
+            return _decode_with_tensorflow(encoded, kind, header.orientation)
+    decoded = decode_with_pillow(encoded, max_pixels)
+    with _memory_named():
+        return tf.constant(decoded)
+
+
+def _decode_with_tensorflow(encoded: bytes, kind: str, orientation: int) -> tf.Tensor:
+    import tensorflow as tf
+
     try:
-        return _decoder()(encoded, header.orientation)
+        with _memory_named():
+            return graph_decoder()(encoded, orientation)
     except tf.errors.OpError as error:
         # The last line that does not name a node of the graph gives the reason.
         lines = [line for line in error.message.splitlines() if line and "[[{{node" not in line]
@@ -72,7 +126,20 @@ def decode_photo(encoded: bytes) -> tf.Tensor:
         raise ValueError(_undecodable(encoded, kind, f"TensorFlow: {reason}")) from error
 
 
-def decode_with_pillow(encoded: bytes, *, smallest: int | None = None) -> np.ndarray:
+@contextlib.contextmanager
+def _memory_named() -> Iterator[None]:
+    """A `MemoryError` with a message in place of one without, and of TensorFlow's own error."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+            raise MemoryError("memory does not suffice to decode this image") from error
+        raise
+
+
+def decode_with_pillow(
+    encoded: bytes, max_pixels: int = MAX_PIXELS, *, smallest: int | None = None
+) -> np.ndarray:
     """`decode_photo` without TensorFlow: the RGB image uint8 `[H, W, 3]` in an encoded image, as displayed.
 
     Pixels of a JPEG differ by a few levels from the pixels of `decode_photo`, since the decoders differ.
@@ -81,33 +148,66 @@ def decode_with_pillow(encoded: bytes, *, smallest: int | None = None) -> np.nda
         encoded: the bytes of the file.
         smallest: decodes a JPEG at a fraction of its size, in a fraction of the time, with sides of at least
             this many pixels where it has them. None decodes all pixels.
+        max_pixels: images with more pixels are refused before they are decoded.
 
     Raises:
-        ValueError: see `decode_photo`.
+        ValueError: see `decode_photo`, also for the other errors.
     """
     kind = _checked_kind(encoded)
+    image_headers.check(io.BytesIO(encoded), kind, max_pixels)
     if kind == "PNG" and _is_cut_off(encoded, kind):  # Pillow would read it all the same
         raise ValueError(_undecodable(encoded, kind, ""))
+    with _memory_named():
+        return _to_array(_loaded(encoded, kind, max_pixels, smallest))
+
+
+def _loaded(encoded: bytes, kind: str, max_pixels: int, smallest: int | None) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(encoded), formats=[kind.upper()])
+        image = PLUGINS[kind](io.BytesIO(encoded))
+        image_headers.check_size(image.size, max_pixels)
         _check_first_image(image)
         if smallest is not None:
             image.draft("RGB", (smallest, smallest))
         image.load()
+    except (TooLarge, MemoryError):
+        raise
     except Exception as error:  # Pillow raises errors of many classes for damaged files
         raise ValueError(_undecodable(encoded, kind, _reason(error))) from error
-    return _to_array(image)
+    return image
 
 
-def from_pillow(image: Image.Image) -> np.ndarray:
+def from_pillow(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """A PIL image of any mode as RGB uint8 `[H, W, 3]`, as displayed.
 
     Raises:
+        TooLarge: it has more than `max_pixels`. Its file is not decoded.
+        MemoryError: memory does not suffice.
         ValueError: its file cannot be decoded or is closed, or its mode has no colours from 0 to 255. The
             message has the line that converts it.
     """
+    image_headers.check_size(image.size[::-1], max_pixels)
+    _check_file(image, max_pixels)
+    with _memory_named():
+        _load(image)
+        return _to_array(image)
+
+
+def _check_file(image: Image.Image, max_pixels: int) -> None:
+    """`image_headers.check` of the file of a PIL image that is not decoded yet."""
+    kinds = {kind.upper(): kind for kind in FORMATS} | {"MPO": "JPEG"}
+    file, kind = getattr(image, "fp", None), kinds.get(image.format or "")
+    if file is None or kind is None or getattr(file, "closed", True) or not file.seekable():
+        return
+    place = file.tell()
+    image_headers.check(file, kind, max_pixels)
+    file.seek(place)
+
+
+def _load(image: Image.Image) -> None:
     try:
         image.load()
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow raises errors of many classes for damaged files
         reason = _reason(error)
         cut = "the file is cut off: " if "truncated" in reason.lower() else ""
@@ -115,7 +215,6 @@ def from_pillow(image: Image.Image) -> np.ndarray:
         raise ValueError(
             f"Expected a PIL image that can be loaded. Received {name}: {cut}{reason}"
         ) from error
-    return _to_array(image)
 
 
 def _to_array(image: Image.Image) -> np.ndarray:
@@ -148,7 +247,8 @@ def _colours(image: Image.Image) -> np.ndarray:
             raise ValueError(_unusual_values(mode, low, high))
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
     try:
-        return np.asarray(image.convert("RGB"))
+        # A conversion of RGB to RGB would be a copy.
+        return np.asarray(image if mode == "RGB" else image.convert("RGB"))
     except ValueError as error:
         raise ValueError(
             f"Expected a PIL image that Pillow converts to RGB. Received: mode {mode}"
@@ -195,14 +295,14 @@ def _checked_kind(start: bytes, size: int | None = None) -> str:
 
 def _header(file: BinaryIO, kind: str) -> _Header:
     """The header of an image. Raises `ValueError` if it cannot be read."""
+    stated = image_headers.size(file, kind)
     try:
         if kind == "PNG":
             return _png_header(file)
-        if kind == "JPEG":  # `Image.open` would refuse large images
-            image: Image.Image = JpegImagePlugin.JpegImageFile(file)
-        else:
-            image = Image.open(file, formats=[kind.upper()])
-            _check_first_image(image)
+        if kind == "WebP":
+            return _webp_header(file, stated)
+        image = PLUGINS[kind](file)
+        _check_first_image(image)
         width, height = image.size
         if kind == "TIFF":  # some versions of Pillow turn its size
             width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
@@ -210,6 +310,15 @@ def _header(file: BinaryIO, kind: str) -> _Header:
     except Exception as error:  # Pillow raises errors of many classes for damaged files
         file.seek(0)
         raise ValueError(_undecodable(file.read(), kind, _reason(error))) from error
+
+
+def _webp_header(file: BinaryIO, stated: image_headers.Size) -> _Header:
+    """The header of a WebP. Pillow's decoder would allocate its pixels, and get the metadata in the same way."""
+    if not stated.height * stated.width:
+        raise ValueError("no size in the header")
+    holder = Image.new("L", (1, 1))
+    holder.info.update(image_headers.webp_metadata(file))
+    return _Header(*stated, _orientation(holder))
 
 
 def _png_header(file: BinaryIO) -> _Header:
@@ -436,7 +545,7 @@ def orientation(photo: Path | Part | bytes) -> int:
 
 def _header_of(photo: Path | Part | bytes) -> _Header:
     if isinstance(photo, Path):
-        with photo.open("rb") as file:
+        with files.open_regular(photo) as file:
             return _header(file, _checked_kind(_start(file), os.fstat(file.fileno()).st_size))
     encoded = photo.read() if isinstance(photo, Part) else photo
     return _header(io.BytesIO(encoded), _checked_kind(encoded))

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image as pillow
 
 from unitbox_tf import images
+from unitbox_tf.limits import MAX_PIXELS, TooLarge
 
 Image = np.ndarray | bytes | str | os.PathLike[str] | pillow.Image  # one image
 Images = Image | Iterable[Image]  # the path of a folder, or a pattern, stands for many
@@ -90,11 +91,30 @@ def files(path: str | os.PathLike[str]) -> list[Path]:
     if not _is_pattern(path):
         return [path]  # an absent file, too: its reader will say so
     found = []
-    for match in map(Path, sorted(glob.glob(str(path), recursive=True))):
+    for match in map(Path, sorted(_matches(str(path)))):
         found.extend(images.photos(match) if match.is_dir() else [match])
     if not found:
         raise ValueError(f"{path}: no file matches this pattern")
     return list(dict.fromkeys(found))  # "**" matches a folder, and again what is in it
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """The paths that `glob.glob` finds. `**` does not follow links to folders, which may form loops."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from glob.glob(pattern)
+        return
+    at = parts.index("**")
+    above, rest = os.sep.join(parts[:at]), os.sep.join(parts[at + 1 :])
+    for top in glob.glob(above) if above else [os.sep if at else os.curdir]:
+        for folder, below, names in os.walk(top):
+            below[:] = [name for name in below if not name.startswith(".")]
+            inside = "" if folder == os.curdir else os.path.join(folder, "")
+            inside = inside.removeprefix(os.path.join(os.curdir, ""))
+            if rest:
+                yield from _matches(glob.escape(inside) + rest)
+            else:
+                yield from (inside + name for name in names if not name.startswith("."))
 
 
 def local(path: str | os.PathLike[str]) -> Path:
@@ -133,13 +153,21 @@ def _is_pattern(path: Path) -> bool:
     return glob.has_magic(str(path)) and not os.path.lexists(path)
 
 
-def read_image(image: Image, decode: Callable[[bytes], Any] = images.decode_photo) -> np.ndarray:
+def read_image(
+    image: Image,
+    decode: Callable[[bytes, int], Any] = images.decode_photo,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
     """Reads an image as RGB uint8 `[H, W, 3]`. `Detector.__call__` lists the forms of `image` and the errors.
 
-    `decode` decodes the bytes of an encoded image. The default, `images.decode_photo`, needs TensorFlow.
+    Args:
+        image: the image.
+        decode: decodes the bytes of an encoded image of at most a number of pixels. The default,
+            `images.decode_photo`, needs TensorFlow.
+        max_pixels: larger files and PIL images are refused before they are decoded.
     """
     if isinstance(image, pillow.Image):
-        image = images.from_pillow(image)
+        image = images.from_pillow(image, max_pixels)
     if isinstance(image, np.ndarray):
         images.check_array(image)
         return image
@@ -147,8 +175,12 @@ def read_image(image: Image, decode: Callable[[bytes], Any] = images.decode_phot
         name, encoded = "encoded image", image
     else:
         path = one_photo(image)
-        name, encoded = str(path), path.read_bytes()
+        name, encoded = str(path), images.read_file(path, max_pixels)
     try:
-        return np.asarray(decode(encoded))
+        return np.asarray(decode(encoded, max_pixels))
+    except TooLarge as error:
+        raise TooLarge(f"{name}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+    except MemoryError as error:
+        raise MemoryError(f"{name}: {error}") from error

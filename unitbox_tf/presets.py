@@ -81,9 +81,7 @@ _FACES_LIGHT = Config(
         mosaic_rows=(2, 3),
         min_object=7.0,
     ),
-    model=ModelConfig(
-        backbone="light", neck="top_down", initial_box_size=16.0, head_stddev=0.01
-    ),
+    model=ModelConfig(backbone="light", neck="top_down", initial_box_size=16.0, head_stddev=0.01),
     loss=LossConfig(confidence_loss="focal", confidence_shares="root", reduction="object_mean"),
     train=TrainConfig(
         epochs=40,

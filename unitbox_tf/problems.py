@@ -8,12 +8,26 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from unitbox_tf import files
+from unitbox_tf import files, limits
 
 logger = logging.getLogger(__name__)
 
 PROBLEMS_FILE = "problems.txt"  # the report in the folder of a run, of results or of a data set
-LOGGED_PER_KIND = 5  # how many problems of one kind are logged in full; all of them are kept
+LOGGED_PER_KIND = 5  # how many problems of one kind are logged in full
+
+
+def printable(text: str) -> str:
+    """`text`, which may come from a hostile file name, without line breaks, control signs and broken letters."""
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
+
+
+def printable_lines(text: str) -> str:
+    """`text` as `printable` makes it, with its line breaks."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +39,16 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}"
+        """The place and the message in one line, without signs that a terminal may obey."""
+        return printable(f"{self.where}: {self.message}")
 
 
 class Problems:
     """Collects everything that readers and the input pipeline leave out, so that nothing is lost silently.
 
-    Each problem is kept. The first problems of a kind are also logged as warnings when they occur;
-    `log_counts` logs the totals. Functions also take `problems=None`: then problems are only logged.
+    Each problem is kept, up to `limits.MAX_PROBLEMS`; further ones are only counted. The first problems of a kind
+    are also logged as warnings when they occur; `log_counts` logs the totals. Functions also take
+    `problems=None`: then problems are only logged.
     """
 
     def __init__(self, logged: bool = True) -> None:
@@ -57,12 +73,14 @@ class Problems:
     def add_all(self, problems: Iterable[Problem]) -> None:
         """Records problems, such as those that were found earlier."""
         for problem in problems:
-            if (problem.kind, problem.where) not in self._seen:
+            if (problem.kind, problem.where) in self._seen:
+                continue
+            self.counts[problem.kind] += 1
+            if len(self.found) < limits.MAX_PROBLEMS:
                 self._seen.add((problem.kind, problem.where))
                 self.found.append(problem)
-                self.counts[problem.kind] += 1
-                if self.logged and self.counts[problem.kind] <= LOGGED_PER_KIND:
-                    logger.warning("%s", problem)
+            if self.logged and self.counts[problem.kind] <= LOGGED_PER_KIND:
+                logger.warning("%s", problem)
 
     def log_counts(self) -> None:
         """Logs how many problems of each kind there were."""
@@ -75,9 +93,13 @@ class Problems:
 
     def add_to(self, path: Path) -> None:
         """Adds the problems that a file of `save` does not have yet."""
-        known = path.read_bytes() if path.exists() else b""
-        files.write(path, known + b"".join(line for line in self._lines() if line not in known))
+        known = files.read(path, limits.MAX_ANNOTATION_BYTES) if path.exists() else b""
+        lines = set(known.splitlines(keepends=True))
+        files.write(path, known + b"".join(line for line in self._lines() if line not in lines))
 
     def _lines(self) -> list[bytes]:
-        # Quotes from broken files need not be text.
-        return [f"{p.kind}\t{p}\n".encode("utf-8", "backslashreplace") for p in self.found]
+        lines = [f"{problem.kind}\t{problem}\n".encode() for problem in self.found]
+        if self.counts.total() > len(self.found):
+            more = self.counts.total() - len(self.found)
+            lines.append(f"problems that are not listed\t{more} more\n".encode())
+        return lines

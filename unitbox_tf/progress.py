@@ -39,11 +39,12 @@ class Progress:
 
     def __iter__(self) -> Iterator[Any]:
         from rich.console import Console
+        from rich.markup import escape
         from rich.progress import track
 
         bar = track(
             self.items,
-            self.title,
+            escape(self.title),
             total=self.total,
             console=Console(stderr=True),
             transient=True,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 from unitbox_tf import images, optional
 from unitbox_tf.files import Part
+from unitbox_tf.limits import MAX_PIXELS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -191,11 +192,13 @@ class Annotation:
             return f"{self.image.path}: {self.name}"
         return self.name if isinstance(self.image, bytes) else str(self.image)
 
-    def encoded(self) -> bytes:
-        """The encoded image. Raises `OSError` if its file cannot be read."""
+    def encoded(self, max_pixels: int = MAX_PIXELS) -> bytes:
+        """The encoded image. Raises `OSError` if its file cannot be read, and the errors of `images.read_file`."""
         if isinstance(self.image, Part):
             return self.image.read()
-        return self.image if isinstance(self.image, bytes) else self.image.read_bytes()
+        if isinstance(self.image, bytes):
+            return self.image
+        return images.read_file(self.image, max_pixels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

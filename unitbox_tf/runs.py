@@ -1,6 +1,6 @@
 """The names and meanings of the files in the folder of a run, or of a detector published in `saved_models/`.
 
-A run has `config.json`, the weights of the best and of the last epoch, and reports of its training. A
+A run has `config.json`, the weights of the best epoch, checkpoints, and reports of its training. A
 published detector is known by name (`unitbox_tf.load("faces")`). It has `config.json`, `weights.npz`, the
 SHA-256 of the weights in `weights.npz.sha256`, and a model card, `README.md`. Its weights are stored in half
 precision, which halves the file. The network computes with them in single precision.
@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from unitbox_tf import checkpoints, files, spelling, weights_files
 from unitbox_tf import config as configs
-from unitbox_tf import files
 from unitbox_tf.config import Config
+from unitbox_tf.limits import MAX_CONFIG_BYTES, MAX_WEIGHTS_BYTES
 from unitbox_tf.problems import PROBLEMS_FILE
 
 KERAS_SUFFIX = ".keras"  # of files of `keras.Model.save`
@@ -38,8 +40,8 @@ class Run:
     folder: Path
 
     @classmethod
-    def find(cls, name: str | Path) -> Run:
-        """The run in the folder `name`, or the published detector of that name."""
+    def find(cls, name: str | os.PathLike[str]) -> Run:
+        """The run in the folder `name`, or the published detector of that name; see `find`."""
         return cls(find(name))
 
     @property
@@ -53,9 +55,14 @@ class Run:
         return self.folder / "best.weights.h5"
 
     @property
-    def last(self) -> Path:
-        """Model and optimizer after the last epoch, to resume from."""
-        return self.folder / "last.keras"
+    def checkpoints(self) -> Path:
+        """The folder of the newest checkpoints, to resume from."""
+        return self.folder / "checkpoints"
+
+    @property
+    def bad_batches(self) -> Path:
+        """The folder of batches whose loss or gradient was not finite."""
+        return self.folder / "bad_batches"
 
     @property
     def history_file(self) -> Path:
@@ -113,6 +120,12 @@ class Run:
         return self.folder / "README.md"
 
     @property
+    def has_weights(self) -> bool:
+        """True if the folder holds weights: checkpoints, the best weights of a run, or published weights."""
+        files_ = (self.best, self.weights, *checkpoints.stored(self.checkpoints))
+        return any(path.is_file() for path in files_)
+
+    @property
     def exists(self) -> bool:
         """True if the folder holds a run or a published detector."""
         return self.config_file.is_file()
@@ -137,16 +150,19 @@ class Run:
     def weights_of_training(self, *, last: bool = False) -> Path:
         """The file with the best weights; with the last weights if `last` is True or no best weights are stored.
 
+        The last weights are the newest checkpoint.
+
         Raises:
             ValueError: there is none.
         """
-        wanted = [self.last] if last else [self.best, self.last]
+        wanted = [] if last else [self.best]
+        wanted += checkpoints.stored(self.checkpoints)[:1]
         found = next((path for path in wanted if path.is_file()), None)
         if found is None:
             missing = (
                 "the run has stored no weights yet" if self.folder.is_dir() else "no such folder"
             )
-            names = " or ".join(path.name for path in wanted)
+            names = " or ".join([*([] if last else [self.best.name]), self.checkpoints.name])
             raise ValueError(f"{self.folder}: expected {names}: {missing}")
         return found
 
@@ -186,8 +202,9 @@ class Run:
             weights: the weights in the order of the model, each with its name.
 
         Raises:
-            ValueError: a weight is not finite in half precision.
+            ValueError: a weight is not finite, or not in half precision.
         """
+        weights_files.check_finite(self.weights, dict(weights))
         arrays = {
             f"{number:03} {name}": _half(name, values)
             for number, (name, values) in enumerate(weights)
@@ -204,30 +221,54 @@ class Run:
         files.write(self.weights_digest, text)
         files.write(self.config_file, config.to_json())
 
-    def read_weights(self) -> list[tuple[str, np.ndarray]]:
-        """Names and float32 values of the weights of a published detector, in the order of the model.
+    def read_weights(self, limit: int = MAX_WEIGHTS_BYTES) -> dict[str, np.ndarray]:
+        """The weights of a published detector, as they are stored, by name, in the order of the model.
+
+        Args:
+            limit: the largest size of the file, in bytes.
 
         Raises:
-            ValueError: the file is not the one that was published.
+            ValueError: the file is not the one that was published, or holds something else than arrays of numbers.
         """
         path, digest = self.weights, self.weights_digest
-        expected = digest.read_text(encoding="ascii").split()[:1] if digest.is_file() else []
+        if not digest.is_file():
+            raise ValueError(
+                f"{path}: expected its SHA-256 in {digest.name} beside it. Received: no such file. Get both again"
+            )
+        expected = files.read(digest, MAX_CONFIG_BYTES).decode("ascii", "replace").split()[:1]
         received = files.digest(path)
         if expected != [received]:
-            stated = expected[0] if expected else "none"
+            stated = expected[0][:80] if expected else "none"
             raise ValueError(
                 f"{path}: expected the SHA-256 in {digest.name}, {stated}. Received: {received}. The file is "
                 "damaged or another; get it again"
             )
-        with np.load(path) as content:
-            return [(name.split(" ", 1)[1], content[name].astype(np.float32)) for name in content]
+        stored = weights_files.read_npz(path, limit)
+        return {name.partition(" ")[2]: values for name, values in stored.items()}
 
 
-def find(name: str | Path) -> Path:
-    """The path `name` if it exists. If it does not, the folder of the published detector `name`, if there is one."""
+def find(name: str | os.PathLike[str]) -> Path:
+    """The path of a detector. It need not exist.
+
+    A text without a slash and without a suffix is the name of a published detector, and never a path: a folder that
+    lies in the working folder by chance, or that somebody put there, does not take the place of a published
+    detector. A `Path` is always a path.
+
+    Raises:
+        ValueError: a text looks like a name, and no detector of this name is published.
+    """
+    if not isinstance(name, str):
+        return Path(name)
+    looks_like_name = not {"/", os.sep, os.altsep} & set(name) and name not in ("", ".", "..")
+    if looks_like_name and Run(FOLDER / name).weights.is_file():
+        return FOLDER / name
     path = Path(name)
-    if not path.exists() and len(path.parts) == 1 and Run(FOLDER / path).weights.is_file():
-        return FOLDER / path
+    if looks_like_name and not path.suffix:
+        there = f". A file or folder of this name is here: write ./{name}" if path.exists() else ""
+        raise ValueError(
+            f"unknown detector {name!r}.{spelling.resembling(name, names())} Expected a published name or a path; "
+            f"a text without a slash and without a suffix is a name, and {published()}{there}"
+        )
     return path
 
 
@@ -245,7 +286,7 @@ def published() -> str:
     return f"no published detector is installed: {FOLDER} has none"
 
 
-def digest(model: str | Path) -> str:
+def digest(model: str | os.PathLike[str]) -> str:
     """SHA-256 of the weights of a run or of a published detector, or of an exported file or folder."""
     run = Run.find(model)
     return run.digest() if run.exists else files.digest(run.folder)

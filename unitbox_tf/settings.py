@@ -54,36 +54,47 @@ def below(lowest: float, limit: float) -> Check:
     return Check(f"above {lowest:g} and below {limit:g}", lambda value: lowest < value < limit)
 
 
-def each(check: Check, *, different: bool = False) -> Check:
-    """A tuple, also an empty one. Each item passes `check`; if `different`, no two are equal."""
+def each(check: Check, *, different: bool = False, most: int | None = None) -> Check:
+    """A tuple of at most `most` items, also an empty one. Each passes `check`; if `different`, no two are equal."""
     words = f"where each is {check.words}" + (", all different" if different else "")
+    words += "" if most is None else f", {most} at most"
     return Check(
         words,
         lambda value: (
-            all(map(check.holds, value)) and not (different and len(set(value)) < len(value))
+            (most is None or len(value) <= most)
+            and all(map(check.holds, value))
+            and not (different and len(set(value)) < len(value))
         ),
     )
 
 
-def not_empty(check: Check | None = None, *, different: bool = False) -> Check:
-    """A tuple with at least one item. Each item passes `check`; if `different`, no two are equal."""
-    words = "with at least one item"
+def not_empty(
+    check: Check | None = None, *, different: bool = False, most: int | None = None
+) -> Check:
+    """A tuple of one item to `most`. Each item passes `check`; if `different`, no two are equal."""
+    words = "with at least one item" if most is None else f"with one item to {most}"
     words += f", each {check.words}" if check else ""
     words += ", all different" if different else ""
 
     def holds(value: tuple[Any, ...]) -> bool:
         if different and len(set(value)) < len(value):
             return False
-        return len(value) > 0 and (check is None or all(map(check.holds, value)))
+        if not value or (most is not None and len(value) > most):
+            return False
+        return check is None or all(map(check.holds, value))
 
     return Check(words, holds)
 
 
-def one_line() -> Check:
-    """A text of one line that is not blank."""
+def one_line(most: int | None = None) -> Check:
+    """A text of one line that is not blank, of at most `most` characters."""
     return Check(
-        "one line that is not blank",
-        lambda value: bool(value.strip()) and value.splitlines() == [value],
+        "one line that is not blank" + ("" if most is None else f" (at most {most} characters)"),
+        lambda value: (
+            (most is None or len(value) <= most)
+            and bool(value.strip())
+            and value.splitlines() == [value]
+        ),
     )
 
 
@@ -183,12 +194,14 @@ def from_dict(cls: type, values: Any, where: str) -> Any:
     """
     if not isinstance(values, dict):
         raise ValueError(
-            f"{where}: expected an object with the fields of {cls.__name__}. Received: {values!r}"
+            f"{where}: expected an object with the fields of {cls.__name__}. Received: {values!r:.200}"
         )
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        raise ValueError(f"{where}: unknown field {unknown[0]!r}. Expected one of {sorted(hints)}")
+        raise ValueError(
+            f"{where}: unknown field {unknown[0]!r:.200}. Expected one of {sorted(hints)}"
+        )
     given = {
         name: from_dict(hints[name], value, f"{where}: {name}")
         if isinstance(hints[name], type) and issubclass(hints[name], Settings)
@@ -215,9 +228,12 @@ def _checked(owner: type, field: dataclasses.Field[Any], hint: Any, value: Any) 
         expected = f"one of {list(names)}, or a name that this program has registered"
     else:
         expected = _words(hint) + (f" {check.words}" if check else "")
-    raise ValueError(f"{owner.__name__}.{field.name}: expected {expected}. Received: {value!r}")
+    raise ValueError(
+        f"{owner.__name__}.{field.name}: expected {expected}. Received: {value!r:.200}"
+    )
 
 
+LARGEST = 1 << 63  # whole numbers are smaller, as arrays hold them
 _UNUSABLE = object()
 
 
@@ -246,6 +262,8 @@ def _converted(hint: Any, value: Any) -> Any:
 
 def _plain(kind: type, value: Any) -> Any:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if is_number and isinstance(value, numbers.Integral) and abs(int(value)) >= LARGEST:
+        return _UNUSABLE
     if kind is float and is_number and math.isfinite(value):
         return float(value)
     if kind is int and is_number and isinstance(value, numbers.Integral):

@@ -1,10 +1,14 @@
+import contextlib
+import os
+import socket
 import sys
+import types
 
 import pytest
 
 from unitbox_tf import cli
 from unitbox_tf.cli.demo import is_loopback
-from unitbox_tf.demo import page as pages
+from unitbox_tf.demo import guard, serving
 from unitbox_tf.demo import viewer as viewers
 
 
@@ -33,9 +37,11 @@ def test_a_missing_gradio_is_named_with_its_extra(untrained_run, monkeypatch, ca
 
 
 def test_limits_are_above_zero(capsys):
-    for option in ("--max-upload-mb", "--max-megapixels"):
+    for option, expected in (("--max-upload-mb", "above 0"), ("--max-pixels", "from 1 to")):
         assert cli.main(["demo", "faces", option, "0"]) == 2
-        assert f"{option}: expected a number above 0. Received: 0" in capsys.readouterr().err
+        message = capsys.readouterr().err
+        assert f"{option}: expected" in message
+        assert expected in message
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
@@ -43,17 +49,31 @@ def test_the_command_warns_where_others_can_reach_it(untrained_run, host, monkey
     pytest.importorskip("gradio", reason="needs gradio: the extra demo")
     served = []
 
-    def launch(page, *arguments):
-        served.append(arguments)
-        monkeypatch.setattr(page, "block_thread", lambda: None)
-        return "http://address/"
+    @contextlib.contextmanager
+    def server(app, *place):
+        served.append((app.hosts, app.largest_upload, *place))
+        yield types.SimpleNamespace(url="http://address/", wait=interrupt)
+
+    def interrupt():
+        raise KeyboardInterrupt
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     viewer = viewers.Viewer(untrained_run)
     monkeypatch.setattr(viewers, "Viewer", lambda *arguments, **options: viewer)
-    monkeypatch.setattr(pages, "launch", launch)
-    assert cli.main(["demo", "faces", "--host", host, "--port", "7", "--max-upload-mb", "3"]) == 0
-    assert served == [(host, 7, 3.0)]
+    monkeypatch.setattr(serving, "Server", server)
+    command = ["demo", "faces", "--host", host, "--port", "7", "--max-upload-mb", "3"]
+    assert cli.main([*command, "--public-host", "demo.example.org"]) == 130
+    hosts = guard.Hosts.of(host, ["demo.example.org"])
+    assert served == [(hosts, 3 * 2**20 + serving.FORM_BYTES, host, 7)]
     printed = capsys.readouterr()
     assert "http://address/" in printed.out
     assert ("other machines can reach 0.0.0.0" in printed.err) == (host == "0.0.0.0")
+    assert not os.path.exists(os.environ["GRADIO_TEMP_DIR"])
+
+
+def test_a_port_that_is_taken_is_named(untrained_run, capsys):
+    pytest.importorskip("gradio", reason="needs gradio: the extra demo")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1: port {port} cannot be listened at"):
+            serving.Server(None, "127.0.0.1", port)

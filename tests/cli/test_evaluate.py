@@ -92,6 +92,7 @@ def test_evaluate_gives_the_official_curves_of_fddb(data, tmp_path, capsys):
         assert ours == (parity / f"fddb_mtcnn_lqy_{curve}.txt").read_bytes()
 
 
+@pytest.mark.slow
 def test_evaluate_gives_the_official_curves_of_wider_face(data, tmp_path):
     parity = data("wider/eval_parity")
     detections = read_parity(parity / "detections_yolov7face.txt.gz")

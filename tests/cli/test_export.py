@@ -30,9 +30,9 @@ def test_export_hands_its_options_to_the_verb(photos, monkeypatch, capsys):
     for _, _, named in calls:
         assert isinstance(named.pop("problems"), Problems)
     assert calls == [
-        (Path("faces"), Path("a.onnx"), {"format": None, "calibration": ()}),
+        ("faces", Path("a.onnx"), {"format": None, "calibration": ()}),
         (
-            Path("faces"),
+            "faces",
             Path("a.tflite"),
             {
                 "format": "litert-int8",

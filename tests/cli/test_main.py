@@ -1,6 +1,7 @@
 import argparse
 import dataclasses
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -90,7 +91,10 @@ def test_the_version_is_told():
         ([], "the following arguments are required: COMMAND"),
         (["detect", "faces"], "the following arguments are required: INPUT"),
         (["detect", "faces", "a", "--decoder", "peeks"], "'peeks'. Did you mean peaks?"),
-        (["detect", "faces", "a", "--max-side", "0"], "--max-side: expected a whole number of at"),
+        (
+            ["detect", "faces", "a", "--max-side", "0"],
+            "--max-side: expected a whole number from 1 to 8192",
+        ),
         (["detect", "faces", "a", "--max_side=5"], "unknown option --max_side. Did you mean --max"),
         (["evaluate", "faces", "coco:a", "--min-size", "-1"], "expected a number of at least 0"),
         (["export", "faces", "a", "--format", "onx"], "unknown format 'onx'. Did you mean onnx?"),
@@ -138,7 +142,7 @@ print(time.process_time())
     else:
         assert statuses == str([2] * 5)
         assert result.stderr.count("unknown detector 'facs'. Did you mean faces?") == 5
-    assert result.stderr.count("published here: faces") == 5
+    assert result.stderr.count("published here is faces") == 5
 
 
 def test_inputs_that_are_absent_are_told_before_tensorflow_is_imported(tmp_path):
@@ -266,3 +270,17 @@ def test_scales_and_size_are_those_of_the_command_line(untrained_run, photos, tm
     facts = json.loads((judged / "results.json").read_text())
     assert facts["model"]["scales"] == [1.0, 0.5]
     assert facts["model"]["max_detections"] == 3
+
+
+def test_names_with_signs_that_a_terminal_obeys_are_escaped(tmp_path, capsys):
+    path = tmp_path / "\x1b[31m\udcff.json"
+    path.write_text("{")
+    assert cli.main(["inspect", f"coco:{path}"]) == 1
+    error = capsys.readouterr().err
+    assert r"\x1b[31m\udcff.json:1: not valid JSON" in error
+    assert "\x1b" not in error
+
+
+def test_what_is_logged_has_no_signs_that_a_terminal_obeys():
+    record = logging.LogRecord("x", 20, "x", 1, "a\x1b[2J\n%s", ("\udcff",), None)
+    assert cli._Lines("%(message)s").format(record) == "a\\x1b[2J\n\\udcff"

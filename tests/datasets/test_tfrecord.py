@@ -50,7 +50,7 @@ def annotations(draw):
         return draw(arrays_of.arrays(dtype, (count, *shape), **more))
 
     finite = st.floats(-1e307, 1e307)
-    size = draw(st.none() | st.tuples(st.integers(1, 10**30), st.integers(1, 10**30)))
+    size = draw(st.none() | st.tuples(st.integers(1, 2**31 - 1), st.integers(1, 2**31 - 1)))
     boxes = some(np.float64, 4, elements=finite)
     ignore = checks.ignored(boxes, some(np.bool_), [""] * count, size)
     named = st.dictionaries(st.text(max_size=5), st.just(0), min_size=1, max_size=3)
@@ -180,7 +180,7 @@ def test_shards_of_other_tools_are_read(name, tmp_path):
         ({"encoded": [1]}, "received 0 values"),
         ({"filename": []}, "received 0 values of 'image/filename'"),
         ({"height": []}, "received 0 values of 'image/height'"),
-        ({"height": [0]}, "a.png: expected a height and width above 0"),
+        ({"height": [0]}, "expected a height and width above 0"),
         ({"object__bbox__xmin": [0.5]}, "inhomogeneous"),
         ({"object__class__label": [1]}, "a.png: expected 2 classes, one for each box, received 1"),
         ({"object__difficult": [1, 1, 1]}, "received 3 values of 'image/object/difficult' for 2"),
@@ -330,7 +330,7 @@ def test_a_file_that_cannot_grow_is_named(tmp_path):
     root = tmp_path / "out"
     call = [sys.executable, "-c", FULL, str(root)]
     result = subprocess.run(call, capture_output=True, text=True, check=True)
-    assert result.stdout.startswith(f"{root}/train-00000-of-00001.tfrecord: ")
+    assert f"File too large: '{root}/train-00000-of-00001.tfrecord'" in result.stdout
     assert sorted(path.name for path in root.iterdir()) == ["labels.txt", "train.shards.json"]
 
 
@@ -347,7 +347,7 @@ def test_a_run_that_ends_before_the_first_shard_goes_on(tmp_path, monkeypatch, f
     root = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", no_space)
-        with pytest.raises(OSError, match=f"{full}: No space left on device"):
+        with pytest.raises(OSError, match=f"No space left on device: .*{full}"):
             write(pictures(2), root)
     (root / ".partial-0123abcd-train.shards.json").write_text("{")  # of a run that was killed
     write(pictures(2), root)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.data_sets import class_names, photo, png, read, where
+from unitbox_tf import limits
 from unitbox_tf.datasets import checks, yolo_labels
 from unitbox_tf.problems import Problems
 
@@ -90,7 +91,7 @@ def test_lines_that_cannot_be_read_leave_their_image_out(tmp_path, problems, lin
 def test_label_files_that_cannot_be_read_leave_their_image_out(
     tmp_path, problems, text, monkeypatch
 ):
-    monkeypatch.setattr(checks, "LARGEST_FILE", 100)
+    monkeypatch.setattr(limits, "MAX_IMAGE_FILE_BYTES", 100)
     one(tmp_path, text)
     assert read("yolo", tmp_path, "train", problems) == []
     assert where(problems) == [(checks.UNREADABLE, "a.txt")]

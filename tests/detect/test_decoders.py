@@ -9,7 +9,9 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.peaks import peaks as peaks_by_definition
 from unitbox_tf import boxes as box_ops
+from unitbox_tf import registry
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import decoders, padding
 from unitbox_tf.train import targets
@@ -235,3 +237,179 @@ def test_peaks_are_ranked_where_scores_are_one():
     (found,) = peaks(confidence, distances)
     assert (found.scores == 1).all()
     assert 35 < found.boxes[0, 0] + 30 < 45
+
+
+# Against plain formulas in NumPy
+
+
+def test_peaks_are_those_of_the_plain_formula(random):
+    confidence = random.normal(0, 3, (2, 37, 23, 3)).astype(np.float32)
+    distances = random.uniform(1, 30, (2, 37, 23, 4)).astype(np.float32)
+    config = dataclasses.replace(CONFIG, max_detections=20)
+    boxes, evidence = decoders.find_peaks(tf.constant(confidence), tf.constant(distances), config)
+    assert boxes.shape == (2, 80, 4)
+    assert evidence.shape == (2, 80, 3)
+    for n in range(2):
+        wanted = np.log1p(np.exp(peaks_by_definition(confidence[n])))
+        order = np.argsort(-wanted, axis=None)[:80]
+        y, x, label = np.unravel_index(order, wanted.shape)
+        assert wanted[y, x, label].min() > 0
+        expected = wanted[y, x, label][:, None] * np.eye(3)[label]
+        np.testing.assert_allclose(evidence[n], expected, atol=1e-5)
+        t, b, l, r = distances[n, y, x].T  # noqa: E741
+        sides = np.stack([x + 0.5 - l, y + 0.5 - t, x + 0.5 + r, y + 0.5 + b], axis=1)
+        np.testing.assert_allclose(boxes[n], sides, atol=1e-4)
+
+
+def test_blobs_are_those_of_the_plain_formula(random):
+    logits = scipy.ndimage.gaussian_filter(random.normal(0, 1, (2, 41, 57, 2)), (0, 2, 2, 0)) * 20
+    logits[1, ..., 0] = -9  # an image without a blob of this class
+    logits[0, :2, :2, 1] = 8  # a blob in a corner, whose patch is cut
+    distances = random.uniform(1, 30, (2, 41, 57, 4)).astype(np.float32)
+    config = dataclasses.replace(CONFIG, blob_threshold=0.6)
+    boxes, evidence = decoders.find_blobs(
+        tf.constant(logits, tf.float32), tf.constant(distances), config
+    )
+    counts = []
+    for n in range(2):
+        expected = []
+        for label in range(2):
+            probability = 1 / (1 + np.exp(-logits[n, ..., label]))
+            blobs, count = scipy.ndimage.label(probability >= 0.6, structure=np.ones((3, 3)))
+            for blob in range(1, count + 1):
+                y, x = np.rint(np.argwhere(blobs == blob).mean(axis=0)).astype(int)
+                patch = probability[max(y - 2, 0) : y + 2, max(x - 2, 0) : x + 2]
+                t, b, l, r = distances[n, y, x]  # noqa: E741
+                box = (x + 0.5 - l, y + 0.5 - t, x + 0.5 + r, y + 0.5 + b)
+                expected.append((*box, *(-np.log1p(-patch.mean()) * np.eye(2)[label])))
+        counts.append(len(expected))
+        found = np.concatenate([boxes[n], evidence[n]], axis=1)
+        assert not found[len(expected) :].any()
+        order, wanted = np.lexsort(found[: len(expected)].T), np.float32(expected)
+        np.testing.assert_allclose(found[order], wanted[np.lexsort(wanted.T)], rtol=1e-3, atol=1e-3)
+    assert min(counts) > 5
+    assert counts[0] != counts[1]
+    assert boxes.shape == (2, max(counts), 4)
+
+
+def by_hand(*scales, once, **settings):
+    """The detections in an image of 40 x 80 px where a decoder finds boxes `xyxy` with a score and a class.
+
+    The heatmaps of each scale have 20 x 20 px.
+    """
+    found = iter(scales)
+
+    def find(confidence, distances, config):
+        rows = next(found)
+        evidence = [-np.log(1 - score) * np.eye(2)[label] for *_, score, label in rows]
+        return tf.constant([[row[:4] for row in rows]], tf.float32), tf.constant(
+            [evidence], tf.float32
+        )
+
+    registry.DECODERS.register("by_hand", decoders.Decoder(find, (), once=once))
+    try:
+        config = decoders.with_tensors(CONFIG, decoder="by_hand", **settings)
+        empty = {"confidence": tf.zeros([1, 20, 20, 2]), "distances": tf.zeros([1, 20, 20, 4])}
+        padded = decoders.decode_scales([empty] * len(scales), tf.constant([40, 80]), config)
+    finally:
+        registry.DECODERS.unregister("by_hand")
+    assert padded["boxes"].shape == (1, config.max_detections, 4)
+    count = int(padded["num_detections"][0])
+    for name in ("boxes", "scores", "classes"):
+        assert not padded[name][0, count:].numpy().any()
+    assert padded["classes"].dtype == padded["num_detections"].dtype == tf.int32
+    return [
+        (*box, pytest.approx(score, abs=1e-5), label)
+        for box, score, label in zip(
+            *(padded[n][0, :count].numpy().tolist() for n in ("boxes", "scores", "classes")),
+            strict=True,
+        )
+    ]
+
+
+def test_boxes_are_in_pixels_of_the_image_and_cut_to_it():
+    rows = [(1, 2, 11, 10, 0.6, 1), (-3, 15, 5, 25, 0.9, 0)]
+    found = by_hand(rows, once=False, scales=(1.0,), max_detections=5)
+    assert found == [(0, 30, 20, 40, 0.9, 0), (4, 4, 44, 20, 0.6, 1)]
+
+
+def test_a_scale_finds_objects_up_to_its_size_and_the_smallest_scale_all():
+    rows = [(0, 0, 8, 3, 0.9, 0), (5, 5, 10, 13.5, 0.8, 0), (0, 10, 8.5, 12, 0.7, 0)]
+    settings = {"once": False, "scales": (1.0, 0.5), "nms_iou": 0.5}
+    large = [(0, 0, 32, 6, 0.9, 0), (20, 10, 40, 27, 0.8, 0), (0, 20, 34, 24, 0.7, 0)]
+    assert by_hand(rows, [(0, 0, 0, 0, 0, 0)], largest_object=8.0, **settings) == large[:1]
+    assert by_hand([(0, 0, 0, 0, 0, 0)], rows, largest_object=8.0, **settings) == large
+    assert by_hand(rows, [(0, 0, 0, 0, 0, 0)], largest_object=None, **settings) == large
+
+
+def test_boxes_that_overlap_are_merged_unless_each_was_found_once():
+    one, two = [(0, 0, 10, 10, 0.9, 0)], [(0, 0, 10, 9, 0.8, 0)]
+    both = [(0, 0, 40, 20, 0.9, 0), (0, 0, 40, 18, 0.8, 0)]
+    settings = {"nms_iou": 0.5, "largest_object": None}
+    assert by_hand(one + two, once=True, scales=(1.0,), **settings) == both
+    assert by_hand(one + two, once=False, scales=(1.0,), **settings) == both[:1]
+    assert by_hand(one, two, once=True, scales=(1.0, 0.5), **settings) == both[:1]
+    assert by_hand(one + two, once=False, scales=(1.0,), **settings | {"nms_iou": 0.95}) == both
+
+
+def test_detections_have_the_least_score_an_area_and_a_number():
+    boxes = [(0, 0, 4, 4), (6, 0, 10, 4), (12, 0, 16, 4), (18, 0, 18, 9), (5, 19, 8, 15)]
+    rows = [(*box, score, 0) for box, score in zip(boxes, (0.5, 0.29, 0.31, 0.9, 0.9), strict=True)]
+    settings = {"once": False, "scales": (1.0,), "score_threshold": 0.3, "largest_object": None}
+    found = by_hand(rows, max_detections=30, **settings)
+    assert found == [(0, 0, 16, 8, 0.5, 0), (48, 0, 64, 8, 0.31, 0)]
+    assert by_hand(rows, max_detections=1, **settings) == found[:1]
+
+
+def test_the_decoders_say_what_they_read_and_where_they_run():
+    peaks, ellipse = registry.DECODERS["peaks"], registry.DECODERS["ellipse"]
+    shared = ("score_threshold", "nms_iou", "max_detections")
+    assert (peaks.options, peaks.once) == (shared, False)
+    assert peaks.engines == ("tensorflow", "onnx", "numpy")
+    assert (ellipse.options, ellipse.once) == ((*shared, "blob_threshold"), True)
+    assert ellipse.engines == ("tensorflow",)
+
+
+@pytest.mark.parametrize("part", ["confidence", "distances"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS)
+def test_numbers_that_are_not_finite_give_no_box_that_is_not_finite(decoder, part, value):
+    confidence, distances = heatmaps([(8, 8, 24, 24), (30, 30, 44, 44)], 48, 56)
+    values = {"confidence": confidence, "distances": distances}
+    for places in (np.s_[:, 10:20, 10:20], np.s_[:]):
+        changed = {name: array.copy() for name, array in values.items()}
+        changed[part][places] = value
+        [found] = decoder(**changed, config=dataclasses.replace(CONFIG, score_threshold=0.0))
+        assert np.isfinite(found.boxes).all()
+        assert np.isfinite(found.scores).all()
+        assert (found.boxes >= 0).all()
+        assert (found.boxes <= [56, 48, 56, 48]).all()
+
+
+@pytest.mark.parametrize("decoder", ["peaks", "ellipse"])
+def test_candidates_are_bounded_where_every_score_counts(decoder):
+    """Every second pixel of every second row is a blob, and a peak."""
+    side = 300
+    confidence = np.full((1, side, side, 1), -9, np.float32)
+    confidence[:, ::2, ::2] = 3 + np.arange(side // 2, dtype=np.float32)[:, None, None] / side
+    config = dataclasses.replace(CONFIG, score_threshold=0.0, nms_iou=1.0, max_detections=5)
+    find = registry.DECODERS[decoder].find
+    boxes, evidence = find(
+        tf.constant(confidence), tf.constant(np.full((1, side, side, 4), 1, np.float32)), config
+    )
+    assert boxes.shape[1] == evidence.shape[1] == decoders.CANDIDATES * 5
+    [found] = decoded(decoder, confidence, np.full((1, side, side, 4), 1, np.float32), config)
+    assert len(found) == 5
+
+
+def test_the_candidates_of_blobs_are_the_best(random):
+    """A bound that is not reached changes nothing; one that is reached keeps the boxes that come first."""
+    confidence = np.full((2, 60, 60, 2), -9, np.float32)
+    confidence[:, ::4, ::4] = random.uniform(0, 4, (2, 15, 15, 2))
+    distances = random.uniform(1, 3, (2, 60, 60, 4)).astype(np.float32)
+    every_score = dataclasses.replace(CONFIG, score_threshold=0.0)
+    few = ellipses(confidence, distances, dataclasses.replace(every_score, max_detections=20))
+    many = ellipses(confidence, distances, dataclasses.replace(every_score, max_detections=450))
+    for some, every in zip(few, many, strict=True):
+        assert len(some) == 20 < len(every)
+        assert some == every.select(np.arange(20))

@@ -16,6 +16,7 @@ from unitbox_tf import inputs, runs
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect import detector
+from unitbox_tf.limits import TooLarge
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
 
@@ -189,7 +190,7 @@ def test_an_exported_model_is_opened_alike(untrained_run):
 
 def test_a_saved_model_of_others_is_named(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "other"))
-    with pytest.raises(ValueError, match="other: a SavedModel, but not exported by unitbox_tf"):
+    with pytest.raises(ValueError, match="other: expected a SavedModel that unitbox_tf exported"):
         unitbox_tf.load(tmp_path / "other")
 
 
@@ -204,6 +205,19 @@ def test_folders_that_hold_no_detector_are_named(untrained_run, tmp_path):
     runs.Run(tmp_path).best.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"best\.weights\.h5: expected the weights of the model"):
         unitbox_tf.load(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a system with pipes")
+@pytest.mark.parametrize("suffix", [".keras", ".onnx", ".tflite"])
+def test_a_special_file_in_the_place_of_a_model_is_named(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"expected a regular file\. Received: a named pipe"):
+        unitbox_tf.load(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=r"expected a regular file\. Received: a folder"):
+        unitbox_tf.load(path)
 
 
 def test_photos_that_cannot_be_read_are_left_out_and_reported(found):
@@ -243,3 +257,70 @@ def test_a_model_made_before_a_fork_says_so(untrained_run, monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: pid + 1)
     with pytest.raises(RuntimeError, match=rf"made in process {pid}, .* forked"):
         model.detect(np.zeros((9, 9, 3), np.uint8))
+
+
+class ResourceExhaustedError(Exception):
+    """As TensorFlow calls it."""
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ResourceExhaustedError("OOM when allocating tensor")]
+)
+def test_an_image_for_which_memory_does_not_suffice_is_a_problem(error, folder):
+    def find(image):
+        if image.mean() > 200:
+            raise error
+        return left_edge(image)
+
+    photos = [np.full((8, 9, 3), level, np.uint8) for level in (10, 250, 30)]
+    made = detector.Detector(find, ("object",), DecodeConfig())
+    problems = Problems()
+    assert [name for name, _ in made.many(photos, problems=problems)] == ["image 0", "image 2"]
+    [problem] = problems.found
+    assert problem.message.startswith("memory does not suffice to detect in an image of 9 x 8")
+    with pytest.raises(MemoryError, match="memory does not suffice to detect"):
+        list(made.many(photos))
+    annotations = [Annotation(str(i), photo, np.zeros((0, 4))) for i, photo in enumerate(photos)]
+    assert len(detector.detect_annotated(made, annotations)[0]) == 2
+
+
+def test_memory_that_does_not_suffice_to_decode_names_the_image(folder, monkeypatch):
+    def decode(encoded, max_pixels):
+        raise MemoryError("memory does not suffice to decode this image")
+
+    made = detector.Detector(left_edge, ("object",), DecodeConfig(), decode)
+    with pytest.raises(MemoryError, match="encoded image: memory does not suffice"):
+        made(b"anything")
+    problems = Problems()
+    assert list(made.many([b"anything"], problems=problems)) == []
+    assert len(problems.found) == 1
+
+
+def test_an_error_of_the_network_stays_as_it_is():
+    def find(image):
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError, match="a bug"):
+        detector.Detector(find, ("object",), DecodeConfig())(np.zeros((8, 9, 3), np.uint8))
+
+
+def test_the_budget_of_pixels_holds_for_every_form_of_an_image(tmp_path):
+    array = np.zeros((8, 9, 3), np.uint8)
+    path = tmp_path / "photo.png"
+    cv2.imwrite(str(path), array)
+    exact = detector.Detector(left_edge, ("object",), DecodeConfig(max_pixels=72))
+    tight = detector.Detector(left_edge, ("object",), DecodeConfig(max_pixels=71))
+    for image in (
+        array,
+        path,
+        str(path),
+        path.read_bytes(),
+        Image.open(path),
+        Image.fromarray(array),
+    ):
+        assert len(exact(image)) == 1
+        with pytest.raises(TooLarge, match="at most 71 pixels"):
+            tight(image)
+    problems = Problems()
+    assert list(tight.many([array, path, Image.open(path)], problems=problems)) == []
+    assert [problem.where for problem in problems.found] == ["image 0", path.as_posix()]

@@ -127,4 +127,4 @@ def test_a_keras_file_a_run_and_a_published_detector_are_started_from(untrained_
         "new: confidence head (other)"
     )
     with pytest.raises(ValueError, match=r"gone: expected the folder of a run.*no such folder"):
-        network.start_from("gone")
+        network.start_from("./gone")

@@ -36,7 +36,7 @@ from unitbox_tf.evaluation import fddb, wider_face
 from unitbox_tf.records import Annotation
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PAGES += sorted(ROOT.glob("saved_models/**/README.md"))
 
 SERVER = "tensorflow_model_server"
@@ -67,6 +67,7 @@ SMALLER = [
 SLOW = [
     ("README.md", "unitbox fit faces", "trains"),
     ("README.md", "faces.onnx", "converts, half a minute"),
+    ("README.md", 'PRESETS["smoke"]', "trains"),
     ("docs/data.md", "tfrecord:shards#train", "trains"),
     ("docs/export.md", "detector.onnx       #", "converts, a minute"),
     ("docs/export.md", "--format litert-int8", "converts, half a minute"),
@@ -96,6 +97,7 @@ CHECKED = [
     ("README.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     ("README.md", "figure4 letter", "trains eight runs"),
     ("docs/demo.md", "unitbox demo  ", "a server"),
+    ("docs/demo.md", "--public-host", "a server"),
     ("docs/export.md", "benchmarks parity", "five exports, each run on a hundred images"),
     ("docs/large_pictures.md", "pytest", "one of the slow tests itself"),
     ("docs/serving.md", SERVER, "another program, and a server"),
@@ -113,11 +115,12 @@ CHECKED = [
     ("docs/results.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     ("docs/results.md", "ablations --seeds", "trains thirty runs"),
     ("docs/training.md", "tensorboard", "a server"),
+    ("docs/training.md", "fit --resume", "needs a run with a checkpoint"),
     ("docs/training.md", "ablations  ", "trains some fifty runs"),
     ("docs/training.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     (
         "saved_models/faces/README.md",
-        "training.publish RUN",
+        "training.publish saved_models/RUN",
         "trains, and overwrites what is published",
     ),
     ("saved_models/faces/README.md", "training.rivals", "installs other detectors, 3 GB"),
@@ -280,7 +283,7 @@ def only_our_entries():
 def named(untrained_run, tmp_path_factory):
     """A folder with everything that the pages name."""
     folder = tmp_path_factory.mktemp("named")
-    pictures(folder, "photo.jpg", "crowd.jpg", "portrait.png")
+    pictures(folder, "photo.jpg", "crowd.jpg", "poster.jpg", "portrait.png")
     pictures(folder / "a_folder", "1.jpg", "2.jpg")
     for split, numbers in (("train", "0-4"), ("val", "4-8")):
         make_animals(folder / "my_data" / split, f"synthetic:#{numbers}")
@@ -421,7 +424,8 @@ def check(call, made, monkeypatch):
         _, config = fit.configuration(options)
         for source in (*config.data.train_sources, *config.data.validation_sources):
             assert_source(source, config.data.data, made)
-        for path in (config.train.init, options.config, options.resume):
+        assert_detector(config.train.init, made)
+        for path in (options.config, options.resume):
             assert_exists(path, made)
         made.append(Path(config.train.output) / (config.train.run or ""))
     elif call[0] == "unitbox" or is_script(call):
@@ -458,9 +462,11 @@ def check_options(options, made):
         if source is not None:
             assert_source(source, data, made)
     for each in options.get("runs") or []:  # NAME=RUN
-        assert_exists(each.partition("=")[2], made)
+        assert_detector(each.partition("=")[2], made)
     for each in options.get("ours") or []:  # RUN:FIELD=VALUE
-        assert_exists(each.partition(":")[0], made)
+        assert_detector(each.partition(":")[0], made)
+    for name in ("model", "detector"):
+        assert_detector(options.get(name), made)
     for name, value in options.items():
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, Path) and name not in WRITTEN:
@@ -476,9 +482,13 @@ def assert_source(text, data, made):
         datasets.open(text, data)
 
 
+def assert_detector(name, made):
+    assert_exists(None if name is None else runs.find(name), made)
+
+
 def assert_exists(path, made):
     if path is not None:
-        path = runs.find(path)
+        path = Path(path)
         assert path.exists() or any(path.is_relative_to(folder) for folder in made), path
 
 

@@ -49,6 +49,7 @@ def check(result, run, folder):
     np.testing.assert_allclose(found[:, 1:], expected.boxes, atol=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_each_finds_what_the_package_finds(name, folder, untrained_run):
     suffix, photo, needs = PROGRAMS[name]

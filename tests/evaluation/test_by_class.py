@@ -1,11 +1,14 @@
+import dataclasses
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers import figures
 from tests.helpers.matching import SIZE, detections, random_set
 from unitbox_tf import boxes as box_ops
 from unitbox_tf.evaluation import by_class, coco, matching, protocols
@@ -256,6 +259,52 @@ def test_lines_have_a_row_for_each_class_but_for_a_single_one(random):
     assert len(list(single.lines("peaks"))) == 1
 
 
+def test_the_lines_are_a_table_with_names_at_the_left_and_numbers_at_the_right():
+    counts = np.array([[900, 0, 1], [0, 2, 2], [3, 0, 0]])
+    matrix = by_class.Confusion(counts, ("x", "elephant"), 0.25)
+    best = matching.Best(0.25, 2 / 3, 1.0, 0.5)
+    metrics = {"ap": 0.5, "ap50": 1.0, "ap75": math.nan, "ar100": 0.25, "recall": 0.75}
+    rows = (
+        by_class.ClassMetrics("x", 1234, metrics, best),
+        by_class.ClassMetrics("elephant", 1234, metrics, None),
+    )
+    assert (
+        "\n".join(by_class.ByClass(best, rows, matrix).lines("peaks"))
+        == """\
+best F1 of peaks at IoU 0.5: 0.6667 at score 0.25, with precision 1.0000 and recall 0.5000
+
+classes of peaks; the last four columns are at the best F1 of each class
+            objects      ap    ap50  ap75   ar100  recall  threshold      f1  precision  recall
+  x            1234  0.5000  1.0000     -  0.2500  0.7500       0.25  0.6667     1.0000  0.5000
+  elephant     1234  0.5000  1.0000     -  0.2500  0.7500       none       -          -       -
+
+confusion matrix at score 0.25 and IoU 0.5: annotated classes in rows, detected classes in columns
+                x  elephant  background
+  x           900         0           1
+  elephant      0         2           2
+  background    3         0           0"""
+    )
+    assert by_class.ByClass(best, rows, matrix).to_dict() == {
+        "best_f1": {"threshold": 0.25, "f1": 2 / 3, "precision": 1.0, "recall": 0.5},
+        "classes": [
+            {
+                "name": "x",
+                "objects": 1234,
+                **metrics,
+                "ap75": None,
+                "best_f1": dataclasses.asdict(best),
+            },
+            {"name": "elephant", "objects": 1234, **metrics, "ap75": None, "best_f1": None},
+        ],
+        "confusion_matrix": {
+            "score_threshold": 0.25,
+            "iou_threshold": 0.5,
+            "classes": ["x", "elephant", "background"],
+            "matrix": counts.tolist(),
+        },
+    }
+
+
 def test_the_matrix_is_drawn(random, tmp_path):
     found, truth = random_set(random, num_classes=3)
     matrix = judged(found, truth).confusion
@@ -266,6 +315,68 @@ def test_the_matrix_is_drawn(random, tmp_path):
     assert image.ndim == 3
     assert image.shape[2] == 3
     assert len(np.unique(image)) > 20
+
+
+def test_the_drawing_has_every_count_in_its_cell(drawn, tmp_path):
+    counts = np.array([[9, 0, 1], [0, 2, 2], [3, 0, 0]])
+    by_class.Confusion(counts, ("cat", "dog"), 0.25, 0.5).plot(tmp_path / "matrix.png")
+    [(figure, path, dpi)] = drawn
+    assert (path, dpi) == (tmp_path / "matrix.png", 110)
+    side = 3 + 0.45 * 3
+    assert figures.page(figure) == (side + 1, side, "ConstrainedLayoutEngine")
+    [axes] = figure.axes
+    names = ["cat", "dog", "background"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == names
+    assert [text.get_text() for text in axes.get_yticklabels()] == names
+    assert {text.get_rotation() for text in axes.get_xticklabels()} == {90}
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("detected", "annotated")
+    assert axes.get_title() == "score 0.25, IoU 0.5"
+    [image] = axes.get_images()
+    assert (image.get_cmap().name, image.get_clim()) == ("Blues", (0, 1))
+    expected = [[0.9, 0, 0.1], [0, 0.5, 0.5], [1, 0, 0]]
+    np.testing.assert_allclose(image.get_array(), expected)
+    shown = {tuple(map(int, text.get_position())): text for text in axes.texts}
+    assert {place: text.get_text() for place, text in shown.items()} == {
+        (0, 0): "9",
+        (2, 0): "1",
+        (1, 1): "2",
+        (2, 1): "2",
+        (0, 2): "3",
+    }
+    assert {place for place, text in shown.items() if text.get_color() == "white"} == {
+        (0, 0),
+        (0, 2),
+    }
+    assert {(text.get_ha(), text.get_va()) for text in axes.texts} == {("center", "center")}
+    assert by_class.Confusion(np.eye(101), ("x",) * 100, 0.5).figure().get_size_inches()[1] == 30
+
+
+def test_the_log_says_once_what_missing_libraries_leave_out(random, monkeypatch, caplog):
+    found, truth = random_set(random, num_classes=3)
+    for name in ("supervision", "pycocotools", "pycocotools.coco", "pycocotools.cocoeval"):
+        monkeypatch.setitem(sys.modules, name, None)
+    caplog.set_level("INFO")
+    by_class._say_what_to_install.cache_clear()
+    for _ in range(2):
+        result = judged(found, truth)
+        assert result.confusion is None
+        assert [row.metrics for row in result.classes] == [{}] * 3
+        assert result.best_f1 == matching.match(found, truth).best_f1()
+        assert not any("confusion" in line for line in result.lines("peaks"))
+        assert result.to_dict().keys() == {"best_f1", "classes"}
+    assert caplog.messages == [
+        "Without pycocotools and supervision, these are left out: AP and recall of each class, the confusion matrix: "
+        "pip install 'unitbox_tf[coco,supervision]'"
+    ]
+
+
+@pytest.mark.parametrize("module", ["matplotlib.figure", "matplotlib.backends.backend_agg"])
+def test_drawing_says_what_it_needs(monkeypatch, module):
+    matrix = by_class.Confusion(np.eye(2, dtype=int), ("cat",), 0.5)
+    monkeypatch.setitem(sys.modules, module, None)
+    needs = r"drawing a confusion matrix needs matplotlib: pip install 'unitbox_tf\[plots\]'"
+    with pytest.raises(ImportError, match=f"^{needs}$"):
+        matrix.image()
 
 
 def test_protocols_of_one_class_have_no_classes():

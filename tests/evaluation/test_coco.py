@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -139,10 +140,33 @@ def test_what_lies_in_an_ignored_object_counts_neither_way():
     assert coco.evaluate([found], [annotation.select([0])])["ap50"] == pytest.approx(0.5, abs=0.01)
 
 
+def test_the_figures_have_the_names_of_cocos_table():
+    sizes = ("small", "medium", "large")
+    assert coco.FIGURES == (
+        *("ap", "ap50", "ap75"),
+        *(f"ap_{size}" for size in sizes),
+        *("ar1", "ar10", "ar100"),
+        *(f"ar_{size}" for size in sizes),
+    )
+
+
 def test_nothing_found_is_zero_and_nothing_to_find_is_undefined():
     none = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), (50, 50))
     assert coco.evaluate([none], [Annotation("a", b"", [[0, 0, 10, 10]])])["ap"] == 0
     assert np.isnan(coco.evaluate([none], [Annotation("a", b"", np.zeros((0, 4)))])["ap"])
+
+
+@pytest.mark.parametrize("module", ["coco", "cocoeval"])
+def test_judging_says_what_it_needs(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, f"pycocotools.{module}", None)
+    truth = [Annotation("a", b"", [[0, 0, 10, 10]])]
+    none = Detections([], [], [], (50, 50))
+    needs = r"^COCO's protocol needs pycocotools: pip install 'unitbox_tf\[coco\]'$"
+    with pytest.raises(ImportError, match=needs):
+        coco.evaluate([none], truth)
+    if module == "cocoeval":
+        with pytest.raises(ImportError, match=needs):
+            coco.require()
 
 
 def test_detections_of_other_images_are_refused():
@@ -150,3 +174,50 @@ def test_detections_of_other_images_are_refused():
         coco.evaluate([], [Annotation("a", b"", [[0, 0, 10, 10]])])
     with pytest.raises(ValueError, match="Received: 0 annotations"):
         coco.evaluate([], [])
+
+
+@pytest.mark.parametrize("min_size", [0, 25])
+def test_by_the_rules_of_matching_the_figures_are_those_of_matching(random, min_size, capsys):
+    found, truth = random_set(random, num_classes=3, ignored=0.3)
+    rows = coco.judge_as_matching(found, truth, min_size).by_class()
+    assert list(rows) == [0, 1, 2]
+    for label, row in rows.items():
+        loose, strict = (
+            matching.match(found, truth, iou_threshold=iou, min_size=min_size).of_class(label)
+            for iou in (0.5, 0.75)
+        )
+        assert row == {
+            "ap50": pytest.approx(loose.average_precision(), abs=1e-9),
+            "ap75": pytest.approx(strict.average_precision(), abs=1e-9),
+            "recall": pytest.approx(loose.recall(), abs=1e-9),
+        }
+        assert 0 < row["ap75"] < row["ap50"] < 1
+    assert capsys.readouterr().out == ""
+
+
+def test_by_the_rules_of_matching_all_detections_of_an_image_count():
+    truth = [Annotation("a", b"", [[0, 0, 10, 10]])]
+    boxes = np.tile(np.float32([[50, 50, 60, 60]]), (150, 1))
+    boxes[-1] = [0, 0, 10, 10]
+    found = Detections(boxes, np.linspace(0.9, 0.1, 150), np.zeros(150, int), (100, 100))
+    rows = coco.judge_as_matching([found], truth).by_class()
+    assert rows[0]["recall"] == 1
+    assert coco.judge([found], truth).by_class()[0]["recall"] == 0  # the 100 best count
+    none = found.select(np.zeros(150, bool))
+    assert coco.judge_as_matching([none], truth).by_class() == {
+        0: {"ap50": 0, "ap75": 0, "recall": 0}
+    }
+
+
+def test_the_figures_of_a_class_are_those_of_its_boxes_alone(random):
+    found, truth = random_set(random, num_classes=3)
+    rows = coco.judge(found, truth).by_class()
+    for label in range(3):
+        alone = coco.evaluate(
+            [each.select(each.classes == label) for each in found],
+            [each.select(each.classes == label) for each in truth],
+        )
+        for name in ("ap", "ap50", "ap75", "ar100"):
+            assert rows[label][name] == pytest.approx(alone[name], abs=1e-12)
+        assert rows[label].keys() == {"ap", "ap50", "ap75", "ar100", "recall"}
+        assert rows[label]["recall"] >= rows[label]["ar100"]

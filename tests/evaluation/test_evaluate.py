@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tests.helpers.coco import coco_set
 from unitbox_tf import cli, datasets, loading, registry
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.datasets import coco, synthetic
+from unitbox_tf.evaluation import evaluate as evaluate_module
 from unitbox_tf.evaluation import matching, outcome, protocols
 from unitbox_tf.evaluation.evaluate import evaluate
 from unitbox_tf.problems import Problems
@@ -182,7 +184,8 @@ def test_every_decoder_is_judged_by_its_name_or_one(untrained_run):
             "None of the 1 images is there.*: gone.png",
         ),
         ((Perfect(), [Annotation("a", b"", [[0, 0, 1, 1]], [3])]), "Received: 4 classes"),
-        (("gone", "synthetic:#0-1"), "gone: no such file or folder. Expected a run"),
+        (("gone", "synthetic:#0-1"), "^unknown detector 'gone'.*published here is faces"),
+        (("./gone", "synthetic:#0-1"), "gone: no such file or folder. Expected a run"),
     ],
 )
 def test_what_is_wrong_is_named(arguments, message):
@@ -385,6 +388,57 @@ def test_a_class_that_the_detector_lacks_is_an_error_unless_classes_are_chosen(t
         evaluate(find, source, rename=["cow=cat"])
     with pytest.raises(ValueError, match="rename: expected sources"):
         evaluate(find, datasets.load(source), rename=["fox=dog"])
+
+
+def test_classes_of_annotations_in_memory_are_those_of_the_detector():
+    truth = pictures()
+    find = Perfect()
+    find.class_names = ("object", "other")
+    found = evaluate(find, truth, classes=["object"])
+    assert found.metrics["peaks"]["objects"] == sum(len(picture.boxes) for picture in truth)
+    assert evaluate(find, truth, classes=["other"]).metrics["peaks"]["objects"] == 0
+    with pytest.raises(ValueError, match="the detector lacks"):
+        evaluate(find, truth, classes=["cow"])
+    listed = [find(picture.image) for picture in truth]
+    with pytest.raises(ValueError, match="classes: expected a detector that names its classes"):
+        evaluate(listed, truth, classes=["object"])
+
+
+def test_detections_in_a_list_are_those_of_the_chosen_classes(tmp_path):
+    source = by_classes.coco_set(tmp_path / "set", "dog", "cat", "dog", names=["cat", "dog"])
+    [listed] = [Named(["cat", "dog"], ["dog", "cat", "dog"])(None)]
+    found = evaluate([listed], source, classes=["dog"])
+    assert [len(each) for each in found.detections["detections"]] == [2]
+    assert found.metrics["detections"]["objects"] == 2
+
+
+def test_the_decoder_of_a_file_is_the_only_one(monkeypatch):
+    opened = types.SimpleNamespace(decode=types.SimpleNamespace(decoder="peaks"))
+    given = []
+    monkeypatch.setattr(loading, "load", lambda path, **given_: given.append(given_) or opened)
+    assert evaluate_module._models(Path("a.onnx"), ["peaks"], {"max_side": 9}, False) == {
+        "peaks": opened
+    }
+    assert given == [{"trust": False, "score_threshold": 0.05, "max_side": 9}]
+    with pytest.raises(
+        ValueError, match=r"decoder 'peaks', which a\.onnx has alone. Received: ellipse"
+    ):
+        evaluate_module._models(Path("a.onnx"), ["ellipse"], {}, False)
+    with pytest.raises(ValueError, match=r"Unknown decoder 'circle'. Expected some of \['peaks'"):
+        evaluate_module._models(Path("a.onnx"), ["peaks", "circle"], {}, False)
+
+
+def test_annotations_that_state_other_sizes_than_their_images_are_refused():
+    truth = [dataclasses.replace(picture, size=(7, 9)) for picture in pictures(2)]
+    with pytest.raises(ValueError, match="No annotation has the size of its image: "):
+        evaluate(Perfect(), truth)
+
+
+def test_problems_are_stored_with_the_results(tmp_path, drawn):
+    truth = [*pictures(2), Annotation("broken", b"no image", [[0, 0, 5, 5]])]
+    evaluate(Perfect(), truth, output=tmp_path / "out")
+    assert "image that cannot be decoded" in (tmp_path / "out/problems.txt").read_text()
+    assert {path.name for _, path, _ in drawn} == {"curves.png", "confusion_matrix.png"}
 
 
 def test_the_command_judges_by_names(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers import figures
 from unitbox_tf.evaluation import fddb
 from unitbox_tf.problems import Problems
 
@@ -489,14 +491,14 @@ def test_annotations_keep_the_order_of_the_folds_and_name_what_is_wrong(tmp_path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "expected json"),
-        ("[" * 100_000, "expected json"),
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
         ("[1]", "expected a json object"),
         ('{"a": 3}', r"'a': expected \[width, height\]. Received: 3"),
         ('{"a": [3, 0]}', "'a': expected sides in whole pixels above 0"),
         ('{"a": [3.5, 2]}', "'a': expected sides in whole pixels above 0"),
         ('{"a": [100000, 100000]}', "'a': expected at most 67108864 pixels"),
-        (" " * 17_000_000, "expected at most 16777216 bytes"),
+        (" " * 17_000_000, "a file of at most 16,777,216 bytes"),
     ],
 )
 def test_sizes_that_are_none_are_named(tmp_path, text, message):
@@ -635,28 +637,72 @@ def test_the_rate_at_a_number_of_false_positives_is_the_best_up_to_it():
 
 
 @pytest.mark.parametrize("score", ["discrete", "continuous"])
-def test_a_curve_is_drawn_over_published_ones(tmp_path, score):
+def test_a_curve_is_drawn_over_published_ones(drawn, tmp_path, score):
     rows = np.array([[0.9, 1500, 0.1], [0.5, 0, 1]])
     curves = fddb.Curves(rows, rows[:, :2], 1, 2, 2)
     (tmp_path / "other.txt").write_text("0.7 900\n0.2 0\n")
     fddb.plot({"one": curves}, tmp_path / "alone.png", score=score)
     others = {"other": tmp_path / "other.txt"}
     fddb.plot({"one": curves, "two": curves}, tmp_path / "both.png", score=score, others=others)
-    alone, both = (cv2.imread(str(tmp_path / name)) for name in ("alone.png", "both.png"))
-    # That the images are not all of FDDB takes a second line of the title.
     complete = dataclasses.replace(curves, num_images=fddb.NUM_IMAGES)
-    fddb.plot({"one": complete, "two": complete}, tmp_path / "all.png", score=score, others=others)
-    pictures = [cv2.imread(str(tmp_path / name)) for name in ("both.png", "all.png")]
-    frames = [
-        ((p < 128).all(axis=2).mean(axis=1) > 0.4).argmax() for p in pictures
-    ]  # top of the axes
-    assert frames[0] > frames[1] + 10
-    # Ours is black, the other is the only thing in colour.
-    assert np.ptp(alone.astype(int), axis=2).max() < 10
-    assert (np.ptp(both.astype(int), axis=2) > 60).sum() > 300
+    fddb.plot({"one": complete}, tmp_path / "all.png", score=score, others=others)
+    (alone, *_), (both, path, dpi), (whole, *_) = drawn
+    assert (path, dpi) == (tmp_path / "both.png", 120)
+    assert figures.page(both) == (10, 5.5, "ConstrainedLayoutEngine")
+    title = f"FDDB, {score} score, 1 images, 2 faces"
+    not_all = "\nNot all of FDDB: not to be compared with the published curves"
+    axis = "true positive rate" if score == "discrete" else "overlap / faces"
+    assert figures.described(both.axes[0]) == {
+        "title": title + not_all,
+        "x": ("false positives", "linear", 0, 2000),
+        "y": (axis, "linear", 0, 1),
+        "grid": 0.3,
+        "legend": ["0.900 one", "0.900 two", "0.700 other"],
+        "legend size": 7,
+        "legend frame": False,
+    }
+    assert alone.axes[0].get_title() == title
+    assert whole.axes[0].get_title() == title.replace("1 images", "2845 images")
+    one, two, other = figures.lines(both.axes[0])
+    assert one["points"] == two["points"] == [[1500, 0.9], [0, 0.5]]
+    assert other["points"] == [[900, 0.7], [0, 0.2]]
+    assert [line["style"] for line in (one, two, other)] == ["-", "--", "-"]
+    assert [line["colour"] == "#000000" for line in (one, two, other)] == [True, True, False]
+    assert [(line["width"], line["order"]) for line in (one, two, other)] == [(2.5, 3)] * 2 + [
+        (1, 2)
+    ]
+
+
+def test_curves_of_many_detectors_have_a_tall_drawing_with_colours_of_their_own(drawn, tmp_path):
+    rows = np.array([[0.9, 1500], [0.5, 0]])
+    curves = {"ours": fddb.Curves(rows, rows, 1, 2, 2)}
+    others = {f"other {n}": tmp_path / f"{n}.txt" for n in range(39)}
+    for n, path in enumerate(others.values()):
+        path.write_text(f"0.{n + 10} 60\n0.001 40\n")
+    fddb.plot(curves, tmp_path / "all.png", others=others, max_false_positives=50)
+    [(figure, *_)] = drawn
+    assert figures.page(figure)[1] == pytest.approx(0.18 * 40)
+    assert figures.described(figure.axes[0])["x"] == ("false positives", "linear", 0, 50)
+    labels = figures.described(figure.axes[0])["legend"]
+    assert labels[:2] == ["0.500 ours", "0.001 other 0"]
+    assert len({line["colour"] for line in figures.lines(figure.axes[0])}) == 40
 
 
 def test_a_score_that_is_neither_is_refused(tmp_path):
     rows = np.array([[0.9, 15, 0.1]])
     with pytest.raises(ValueError, match="Expected 'discrete' or 'continuous'"):
         fddb.plot({"one": fddb.Curves(rows, rows, 1, 1, 1)}, tmp_path / "a.png", score="roc")
+
+
+def test_drawing_says_what_it_needs(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    needs = r"drawing curves needs matplotlib: pip install 'unitbox_tf\[plots\]'"
+    with pytest.raises(ImportError, match=f"^{needs}$"):
+        fddb.plot({}, tmp_path / "a.png")
+    for module in ("scipy.optimize", "scipy.sparse.csgraph"):
+        monkeypatch.setitem(sys.modules, module, None)
+    needs = r"FDDB's protocol needs scipy: pip install 'unitbox_tf\[fddb\]'"
+    with pytest.raises(ImportError, match=f"^{needs}$"):
+        fddb.require()
+    with pytest.raises(ImportError, match=f"^{needs}$"):
+        fddb.evaluate_image(np.array([[2, 2, 1, 1, 0.7]]), np.array([DOT]), SIZE)

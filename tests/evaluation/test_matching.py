@@ -1,11 +1,13 @@
 import contextlib
 import io
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers import figures
 from tests.helpers.matching import detections, random_set
 from unitbox_tf.evaluation import coco, matching
 from unitbox_tf.records import Annotation, Detections
@@ -104,6 +106,38 @@ def test_a_threshold_takes_all_detections_of_one_score():
     assert matching.match(found, truth).threshold_at(1.0) == 0.5
 
 
+def test_the_bounds_of_sizes_and_overlaps_belong_to_what_counts():
+    truth = [Annotation("a", b"", [[0, 0, 10, 30], [50, 50, 60, 80]])]
+    found = [detections([[0, 0, 10, 15], [150, 0, 160, 30], [150, 50, 159, 90]], [0.9, 0.8, 0.7])]
+    matches = matching.match(found, truth, iou_threshold=0.5, min_size=10)
+    assert matches.num_objects == 2
+    assert matches.hits.tolist() == [
+        True,
+        False,
+    ]  # the last is smaller than `min_size`, and is no object
+    assert matches.overlaps.tolist() == [0.5, 0]
+    assert matches.classes.dtype.kind == "i"
+    assert matching.match([], []).classes.dtype.kind == "i"
+    assert (matching.match([], []).num_images, matches.num_images) == (0, 1)
+
+
+def test_a_detection_takes_the_free_object_that_it_overlaps_most():
+    truth = [Annotation("a", b"", [[0, 0, 10, 10], [1, 0, 11, 10], [2, 0, 12, 10]])]
+    found = [detections([[1, 0, 11, 10], [1, 0, 11, 10], [1, 0, 11, 10]], [0.9, 0.8, 0.7])]
+    overlaps = matching.match(found, truth).overlaps
+    assert overlaps.tolist() == pytest.approx([1, 9 / 11, 9 / 11])
+
+
+def test_ignored_objects_come_last_however_much_they_overlap():
+    boxes = [[0, 0, 10, 10], [3, 0, 13, 10]]
+    found = [detections([[3, 0, 13, 10], [3, 0, 13, 10], [3, 0, 13, 10]], [0.9, 0.8, 0.7])]
+    matches = matching.match(found, [Annotation("a", b"", boxes, ignore=[False, True])])
+    assert matches.hits.tolist() == [True, False]
+    assert matches.overlaps.tolist() == pytest.approx([7 / 13, 0])
+    assert matches.scores.tolist() == pytest.approx([0.9, 0.7])
+    assert matches.num_objects == 1
+
+
 def test_classes_are_matched_apart(random):
     found, truth = random_set(random, num_classes=3)
     per_class = 0
@@ -133,6 +167,24 @@ def test_nothing_found_and_nothing_there():
     assert np.isnan(matches.average_precision())
     summary = matching.summarize([none], [Annotation("a", b"", [[0, 0, 9, 9]])])
     assert (summary["recall"], summary["ap50"], summary["false_positives"]) == (0, 0, 0)
+
+
+def test_the_summary_by_hand():
+    boxes = [[0, 0, 10, 10], [50, 50, 70, 70], [90, 90, 93, 99]]
+    truth = [Annotation("a", b"", boxes), *(Annotation(f"{n}", b"", []) for n in range(9))]
+    rows = [[0, 0, 10, 6], [50, 50, 70, 70], [100, 100, 120, 120], [130, 130, 150, 150]]
+    found = [detections(rows, [0.9, 0.8, 0.75, 0.7]), *(detections([], []) for _ in range(9))]
+    assert matching.summarize(found, truth, min_size=5) == {
+        "images": 10,
+        "objects": 2,
+        "threshold": pytest.approx(0.75),
+        "recall": 1,
+        "false_positives": pytest.approx(0.1),  # one in ten images, which is allowed
+        "mean_iou": pytest.approx(0.8),
+        "ap50": 1,
+        "ap75": pytest.approx(51 / 101 / 2),  # a half up to a recall of a half
+    }
+    assert matching.summarize(found, truth)["objects"] == 3
 
 
 def test_a_missing_image_is_refused():
@@ -181,6 +233,34 @@ def test_curves_are_drawn(random, tmp_path):
     curve = matching.match(*random_set(random)).curve()
     matching.plot({"ours": curve, "theirs": curve}, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_drawing_has_both_curves_of_each_detector(drawn, tmp_path):
+    curve = matching.Curve(
+        np.array([0.9, 0.5]), np.array([1, 0.75]), np.array([0.25, 0.5]), np.array([0, 0.5])
+    )
+    matching.plot({"ours": curve, "theirs": curve}, tmp_path / "curves.png")
+    [(figure, path, dpi)] = drawn
+    assert (path, dpi) == (tmp_path / "curves.png", 110)
+    assert figures.page(figure) == (11, 4.5, "ConstrainedLayoutEngine")
+    left, right = figure.axes
+    shared = {"title": "", "grid": 0.3, "legend": ["ours", "theirs"], "legend frame": True}
+    small = {"legend size": pytest.approx(25 / 3, abs=0.01)}
+    assert figures.described(left) == shared | small | {
+        "x": ("recall", "linear", 0, 1),
+        "y": ("precision", "linear", 0, 1.01),
+    }
+    assert figures.described(right) == shared | small | {
+        # What is right of the last point is left to matplotlib.
+        "x": ("false positives an image", "log", 1e-3, right.get_xlim()[1]),
+        "y": ("miss rate", "linear", 0, 1.01),
+    }
+    for axes, points in ((left, [[0.25, 1], [0.5, 0.75]]), (right, [[1e-3, 0.75], [0.5, 0.5]])):
+        assert [(line["label"], line["steps"]) for line in figures.lines(axes)] == [
+            ("ours", "steps-post"),
+            ("theirs", "steps-post"),
+        ]
+        assert [line["points"] for line in figures.lines(axes)] == [points, points]
 
 
 def test_the_best_threshold_by_hand():
@@ -279,3 +359,10 @@ def test_matches_of_a_class_are_those_of_its_boxes(random):
     assert whole.of_class(1).best_f1() == alone.best_f1()
     assert whole.of_class(1).num_objects == alone.num_objects
     assert whole.of_class(7).best_f1() is None
+
+
+def test_drawing_says_what_it_needs(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    needs = r"drawing curves needs matplotlib: pip install 'unitbox_tf\[plots\]'"
+    with pytest.raises(ImportError, match=f"^{needs}$"):
+        matching.plot({}, tmp_path / "a.png")

@@ -1,11 +1,14 @@
 import dataclasses
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.helpers import figures
 from tests.helpers.data_sets import png
-from tests.helpers.matching import SIZE, random_set
+from tests.helpers.matching import SIZE, detections, random_set
 from tests.helpers.wider_face import make_truth, mat_content, write_mats
 from unitbox_tf import datasets
 from unitbox_tf.evaluation import coco, fddb, matching, protocols, wider_face
@@ -21,7 +24,7 @@ def sized(random):
     return found, [dataclasses.replace(annotation, size=SIZE) for annotation in truth]
 
 
-def test_summary_and_coco_say_what_their_judges_say(sized, tmp_path):
+def test_summary_and_coco_say_what_their_judges_say(sized, drawn, tmp_path):
     found, truth = sized
     for name, expected in (
         ("summary", matching.summarize(found, truth)),
@@ -33,7 +36,13 @@ def test_summary_and_coco_say_what_their_judges_say(sized, tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         report.save(folder, "ours")
-        assert (folder / "curves.png").stat().st_size > 0
+        figure, path, _ = drawn.pop()
+        assert path == folder / "curves.png"
+        left = figure.axes[0]
+        assert figures.described(left)["legend"] == ["ours"]
+        curve = matching.match(found, truth).curve()
+        points = np.stack([curve.recall, curve.precision], axis=1).tolist()
+        assert [line["points"] for line in figures.lines(left)] == [points]
 
 
 def test_small_objects_are_ignored_by_the_summary_only(sized):
@@ -60,7 +69,7 @@ def as_rows(boxes):
 
 
 @pytest.mark.parametrize("shape", ["rectangle", "ellipse"])
-def test_fddb_says_what_its_judge_says_and_writes_official_files(sized, tmp_path, shape):
+def test_fddb_says_what_its_judge_says_and_writes_official_files(sized, drawn, tmp_path, shape):
     found, truth = sized
     # A number alone is no name in FDDB's lists: it would be a count.
     truth = [dataclasses.replace(a, name=f"img_{a.name}") for a in with_ellipses(truth)]
@@ -74,17 +83,26 @@ def test_fddb_says_what_its_judge_says_and_writes_official_files(sized, tmp_path
     if shape == "ellipse":
         rows = {name: fddb.rectangles_to_ellipses(row) for name, row in rows.items()}
     curves = fddb.evaluate(rows, {a.name: a.ellipses for a in truth}, dict.fromkeys(rows, SIZE))
-    assert report.metrics["discrete_at_5"] == fddb.rate_at(curves.discrete, 5) > 0
-    assert report.metrics["continuous"] == fddb.rate_at(curves.continuous, math.inf)
-    assert report.metrics["false_positives"] == curves.discrete[0, 1]
+    expected = {
+        f"{kind}{name}": fddb.rate_at(getattr(curves, kind), count)
+        for kind in ("discrete", "continuous")
+        for name, count in (("_at_5", 5), ("_at_100", 100), ("_at_1000", 1000), ("", math.inf))
+    }
+    assert report.metrics == {**expected, "false_positives": curves.discrete[0, 1]}
+    assert 0 < report.metrics["discrete_at_5"] < report.metrics["discrete_at_100"]
+    assert report.by_class is None
     report.save(tmp_path, "ours")
     np.testing.assert_allclose(
         fddb.read_curve(tmp_path / "ours-DiscROC.txt"), curves.discrete, rtol=1e-5
     )
     again = fddb.read_detections(tmp_path / "ours.txt")
     assert all(np.array_equal(again[name], row) for name, row in rows.items() if len(row))
-    for picture in ("discrete.png", "continuous.png"):
-        assert (tmp_path / picture).stat().st_size > 0
+    for (figure, path, _), kind in zip(drawn, ("discrete", "continuous"), strict=True):
+        assert path == tmp_path / f"{kind}.png"
+        shown = figures.described(figure.axes[0])
+        assert shown["title"].startswith(f"FDDB, {kind} score, 25 images")
+        ours = f"{fddb.rate_at(getattr(curves, kind), 2000):.3f} ours"
+        assert sorted(shown["legend"]) == sorted([ours, "0.500 A", "0.500 B"])
 
 
 def test_names_of_published_rocs_are_seen(tmp_path):
@@ -170,7 +188,7 @@ def wider(tmp_path):
 
 
 @pytest.mark.parametrize("iou", ["official", "exact"])
-def test_wider_face_says_what_its_judge_says_and_writes_official_files(wider, tmp_path, iou):
+def test_wider_face_says_what_its_judge_says_and_writes_official_files(wider, drawn, tmp_path, iou):
     source, truth = wider
     annotations = source.annotations(photos=False)
     rows = (np.array([[11, 9, 20.5, 30, 0.9], [80, 80, 9, 9, 0.5]]), None)
@@ -189,7 +207,106 @@ def test_wider_face_says_what_its_judge_says_and_writes_official_files(wider, tm
     np.testing.assert_array_equal(saved["easy"].recall, expected["easy"].recall)
     back = wider_face.read_detections(out / "results", truth.names)
     np.testing.assert_array_equal(back[truth.names[0]], rows[0])
-    assert (out / "curves.png").stat().st_size > 0
+    [(figure, path, _)] = drawn
+    assert path == out / "curves.png"
+    for axes in figure.axes:
+        labels = {label.split()[0] for label in figures.described(axes)["legend"]}
+        assert labels == {"ours", "S3FD"}
+    assert report.by_class is None
+
+
+def test_curves_of_other_detectors_are_in_a_folder_each(wider, tmp_path):
+    source, _ = wider
+    options = protocols.Options(curves=tmp_path / "others")
+    options.curves.mkdir()
+    with pytest.raises(ValueError, match=r"others: expected a folder for each detector's curves"):
+        protocols.make("wider_face", source.annotations(photos=False), [source], options=options)
+
+
+def test_the_official_lists_are_looked_for_below_the_source(wider):
+    source, _ = wider
+    lists = source.root / "ground_truth"
+    truth = source.annotations(photos=False)
+    for folder in (".", "wider_face_split", "eval_tools/ground_truth"):
+        (source.root / folder).mkdir(parents=True, exist_ok=True)
+        for file in list(lists.iterdir()):
+            file.rename(source.root / folder / file.name)
+        lists = source.root / folder
+        assert protocols._ground_truth([source]) == lists
+        protocols.make("wider_face", truth, [source])
+        protocols.make("wider_face", truth, options=protocols.Options(ground_truth=str(lists)))
+        if folder == ".":  # the lists alone: the folder has other files, too
+            lists = lists / "moved"
+            lists.mkdir()
+            for file in source.root.glob("*.mat"):
+                file.rename(lists / file.name)
+    for file in lists.iterdir():
+        file.unlink()
+    with pytest.raises(
+        ValueError, match=r"wider_hard_val\.mat; looked in .*, .*wider_face_split, "
+    ):
+        protocols.make("wider_face", truth, [source])
+    with pytest.raises(ValueError, match=r"no source is of the format wider_face, below which"):
+        protocols.make("wider_face", truth)
+
+
+def test_options_are_checked():
+    for name, value in (("shape", "circle"), ("iou", "exactly")):
+        known = r"\('rectangle', 'ellipse'\)" if name == "shape" else r"\('official', 'exact'\)"
+        with pytest.raises(
+            ValueError, match=f"Expected {name} as one of {known}. Received: '{value}'"
+        ):
+            protocols.Options(**{name: value})
+    options = protocols.Options(image_sizes="sizes.json", ground_truth="lists", curves="curves")
+    assert (options.image_sizes, options.ground_truth) == (Path("sizes.json"), Path("lists"))
+    assert options.curves == Path("curves")
+    with pytest.raises(
+        ValueError, match="image_sizes is for the protocol fddb or summary, received with"
+    ):
+        protocols.check_options("coco", protocols.Options(image_sizes="sizes.json"))
+    protocols.check_options("fddb", protocols.Options(image_sizes="sizes.json", curves="curves"))
+
+
+def test_coco_judges_images_in_the_order_of_their_ids(tmp_path):
+    """Between equal scores, the first image counts first: with a hit there, the curve is higher."""
+    boxes = [[10, 10, 50, 50], [100, 100, 140, 140]]
+    photos = [
+        {"id": number, "file_name": f"{number}.png", "width": 200, "height": 200}
+        for number in (7, 3)
+    ]
+    rows = [
+        {
+            "id": n,
+            "image_id": n,
+            "category_id": 1,
+            "bbox": [10, 10, 40, 40],
+            "area": 1600,
+            "iscrowd": 0,
+        }
+        for n in (7, 3)
+    ]
+    content = {"images": photos, "annotations": rows, "categories": [{"id": 1, "name": "face"}]}
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    source = datasets.open("coco:set.json", tmp_path)
+    truth = source.annotations(photos=False)
+    first = [annotation.name.startswith("3") for annotation in truth].index(True)
+    for hit, expected in ((first, 51 / 101), (1 - first, 51 / 101 / 2)):
+        found = [detections([boxes[index != hit]], [0.5]) for index in range(2)]
+        report = protocols.make("coco", truth, [source])(Results.of(found))
+        assert report.metrics["ap50"] == pytest.approx(expected)
+        assert [row.name for row in report.by_class(("face",)).classes] == ["face"]
+
+
+def test_without_matplotlib_the_log_says_once_how_to_get_it(caplog):
+    def plot(*arguments, **options):
+        assert (arguments, options) == ((1, 2), {"score": 3})
+        raise ImportError("it needs matplotlib")
+
+    caplog.set_level("INFO")
+    protocols._log_once.cache_clear()
+    for _ in range(2):
+        protocols.draw(plot, 1, 2, score=3)
+    assert caplog.messages == ["Curves are not drawn: it needs matplotlib"]
 
 
 def test_a_part_of_wider_face_is_judged_alone(wider):

@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+import sys
 import time
 from fractions import Fraction
 
@@ -10,6 +11,7 @@ import scipy.io
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.helpers import figures
 from tests.helpers.wider_face import cell, make_truth, mat_content, read_parity, write_mats
 from unitbox_tf.evaluation import wider_face
 from unitbox_tf.evaluation.wider_face import DIFFICULTIES, Curve, GroundTruth
@@ -263,6 +265,25 @@ def test_recall_never_falls_and_all_figures_are_from_0_to_1(case, iou):
             assert 0 <= curve.average_precision <= 1 + 1e-12
         precision = curve.precision[~np.isnan(curve.precision)]
         assert ((precision >= 0) & (precision <= 1)).all()
+
+
+def test_images_are_chosen_by_their_names_in_a_given_order():
+    truth = make_truth(
+        ([[0, 0, 9, 9]], [0], [0], [0]),
+        ([[1, 1, 5, 5], [8, 8, 4, 4]], [1], [0, 1], [0, 1]),
+        ([[2, 2, 6, 6]], [], [], [0]),
+    )
+    first, second, third = truth.names
+    chosen = truth.select([third, second])
+    assert chosen.names == (third, second)
+    assert [boxes.tolist() for boxes in chosen.boxes] == [
+        [[2, 2, 6, 6]],
+        [[1, 1, 5, 5], [8, 8, 4, 4]],
+    ]
+    assert [chosen.num_faces(difficulty) for difficulty in DIFFICULTIES] == [1, 2, 3]
+    assert truth.select([first]).num_faces("easy") == 1
+    with pytest.raises(ValueError, match=rf"such as {first}\. Received 2 others: a, b$"):
+        truth.select(["a", first, "b"])
 
 
 @given(sets())
@@ -763,20 +784,52 @@ def test_what_is_no_curve_is_refused_by_name(curves, tmp_path):
 
 
 def test_the_plot_shows_every_detector_with_its_average_precision_cut_not_rounded(
-    curves, tmp_path, monkeypatch
+    curves, tmp_path, drawn
 ):
-    from matplotlib.figure import Figure
-
-    drawn = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     others = {d: Curve(np.full(1000, 0.9239), np.linspace(0, 1, 1000)) for d in DIFFICULTIES}
     wider_face.plot(curves, tmp_path / "plot.png", "ours", {"S3FD": others})
-    for axes, difficulty in zip(drawn[0].axes, DIFFICULTIES, strict=True):
-        labels = [text.get_text() for text in axes.get_legend().get_texts()]
-        assert labels == ["S3FD 0.923", f"ours {curves[difficulty].average_precision:.9f}"[:10]]
-        assert axes.get_title().startswith(difficulty)
+    [(figure, path, dpi)] = drawn
+    assert (path, dpi) == (tmp_path / "plot.png", 120)
+    assert figures.page(figure) == (16.5, 4.5, "ConstrainedLayoutEngine")
+    for number, (axes, difficulty) in enumerate(zip(figure.axes, DIFFICULTIES, strict=True)):
+        own = curves[difficulty]
+        assert figures.described(axes) == {
+            "title": f"{difficulty}, {own.num_faces:,} faces",
+            "x": ("recall", "linear", 0, 1),
+            "y": ("" if number else "precision", "linear", 0, 1),
+            "grid": 0.3,
+            "legend": ["S3FD 0.923", f"ours {own.average_precision:.9f}"[:10]],
+            "legend size": pytest.approx(25 / 3, abs=0.01),
+            "legend frame": True,
+        }
+        theirs, ours = figures.lines(axes)
+        assert (ours["colour"], ours["width"], ours["order"]) == ("#000000", 2.5, 3)
+        assert (theirs["colour"], theirs["width"], theirs["order"]) == ("#1f77b4", 1.5, 2)
+        np.testing.assert_array_equal(ours["points"], np.stack([own.recall, own.precision], axis=1))
+        assert np.asarray(theirs["points"])[-1].tolist() == [1, 0.9239]
+
+
+def test_a_plot_leaves_out_another_detector_of_the_same_name_and_numbers_that_are_unknown(
+    tmp_path, drawn
+):
+    curve = Curve(np.ones(1000), np.linspace(0, 1, 1000))
+    wider_face.plot({"easy": curve}, tmp_path / "a.png", "S3FD", {"S3FD": {"easy": curve}})
+    wider_face.plot({"easy": curve}, tmp_path / "a.png")
+    (same, *_), (alone, *_) = drawn
+    for figure, name in ((same, "S3FD"), (alone, "ours")):
+        [axes] = figure.axes
+        assert figures.described(axes)["legend"] == [f"{name} 1.000"]
+        assert axes.get_title() == "easy"
+        assert figures.page(figure)[:2] == (5.5, 4.5)
 
 
 def test_the_plot_is_a_picture(curves, tmp_path):
     wider_face.plot(curves, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_drawing_says_what_it_needs(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    needs = r"drawing curves needs matplotlib: pip install 'unitbox_tf\[plots\]'"
+    with pytest.raises(ImportError, match=f"^{needs}$"):
+        wider_face.plot({}, tmp_path / "a.png")

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -45,7 +46,8 @@ def write_archive(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(formats.CLASS_NAMES, '["face"]')
         archive.writestr(formats.DECODE_CONFIG, "{}")
-        archive.writestr(litert.PREPROCESSING, "{}")
+        preprocessing = {"stride": 32, "channels": "rgb", "mean": [0, 0, 0], "scale": 1}
+        archive.writestr(litert.PREPROCESSING, json.dumps(preprocessing))
 
 
 def test_a_litert_file_of_others_is_named(tmp_path):
@@ -93,7 +95,7 @@ def test_a_saved_model_heeds_its_options(untrained_run):
         exported, run = (unitbox_tf.load(path, **changes) for path in (folder, untrained_run))
         assert exported.decode == run.decode
         np.testing.assert_allclose(exported(image).boxes, run(image).boxes, atol=0.5)
-    options = "decoder, score_threshold, blob_threshold, nms_iou, max_detections"
+    options = "decoder, score_threshold, blob_threshold, nms_iou, max_detections, max_pixels"
     with pytest.raises(ValueError, match=f"only {options} of its decoding can be changed"):
         unitbox_tf.load(folder, max_side=32)
     with pytest.raises(ValueError, match="score_threshold: expected a number from 0 to 1"):
@@ -208,7 +210,7 @@ def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(
         ValueError, match=r"gone: expected the folder of a run.*: there is no such folder"
     ):
-        formats.export("gone", tmp_path / "a")
+        formats.export("./gone", tmp_path / "a")
     with pytest.raises(
         ValueError, match=r"expected the folder of a run.*: there is no such config\.json"
     ):
@@ -220,7 +222,7 @@ def test_a_new_format_is_one_entry_in_the_registry(model, tmp_path):
     def save(model, path, card, *, decode):
         path.write_text(" ".join(model.class_names))
 
-    def open(path):
+    def open(path, trust):
         def detect(image, decode):
             return unitbox_tf.Detections(
                 np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), image.shape[:2]

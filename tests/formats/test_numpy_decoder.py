@@ -1,9 +1,11 @@
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.helpers.peaks import peaks as peaks_by_definition
 from unitbox_tf.config import DecodeConfig, ModelConfig
 from unitbox_tf.detect import decoders, graph
 from unitbox_tf.formats import numpy_decoder
@@ -77,6 +79,114 @@ def test_peaks_and_suppression_are_those_of_the_graph(random):
         np.testing.assert_array_equal(classes[kept], padded["classes"][0, :count])
         scores = 1 / (1 + np.exp(-logits[kept]))
         np.testing.assert_allclose(scores, padded["scores"][0, :count], atol=1e-5)
+
+
+def test_peaks_are_those_of_the_plain_formula(random):
+    confidence = random.normal(0, 3, (37, 23, 3)).astype(np.float32)
+    distances = random.uniform(-1, 30, (37, 23, 4)).astype(np.float32)
+    settings = {"max_detections": 30, "score_threshold": 0.7}
+    boxes, logits, classes = numpy_decoder.find_peaks(confidence, distances, settings)
+    wanted = peaks_by_definition(confidence)
+    y, x, label = np.unravel_index(np.argsort(-wanted, axis=None)[:120], wanted.shape)
+    t, b, l, r = distances[y, x].T  # noqa: E741
+    has_area, sure = (l + r > 0) & (t + b > 0), wanted[y, x, label] > np.log(0.7 / 0.3)
+    assert 0 < (sure & has_area).sum() < sure.sum() < 120
+    kept = sure & has_area
+    expected = np.stack([x + 0.5 - l, y + 0.5 - t, x + 0.5 + r, y + 0.5 + b], axis=1)[kept]
+    np.testing.assert_allclose(boxes, expected, atol=1e-4)
+    np.testing.assert_allclose(logits, wanted[y, x, label][kept], atol=1e-5)
+    np.testing.assert_array_equal(classes, label[kept])
+    few = numpy_decoder.find_peaks(confidence, distances, settings | {"max_detections": 2})
+    np.testing.assert_array_equal(few[0], boxes[: kept[:8].sum()])
+
+
+@pytest.mark.parametrize(("threshold", "count"), [(0.0, 1), (1.0, 0)])
+def test_thresholds_of_0_and_1_take_all_or_nothing(threshold, count):
+    settings = {"max_detections": 30, "score_threshold": threshold}
+    maps = np.full((1, 1, 1), -50, np.float32), np.ones((1, 1, 4), np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(numpy_decoder.find_peaks(*maps, settings)[0]) == count
+
+
+def test_suppression_by_hand():
+    boxes = np.array(
+        [[0, 0, 10, 10], [0, 0, 10, 6], [0, 0, 10, 7], [0, 0, 10, 7], [20, 0, 30, 9], [3, 3, 9, 9]]
+    )
+    logits, classes = np.array([5, 1, 4, 3, 2, 9]), np.array([0, 0, 0, 1, 0, 1])
+    settings = {"nms_iou": 0.6, "max_detections": 30}
+    # The second overlaps the first by 0.6, which is allowed; the third by 0.7; the fourth is another class.
+    assert numpy_decoder.suppress(boxes, logits, classes, settings) == [5, 0, 3, 4, 1]
+    settings["max_detections"] = 2
+    assert numpy_decoder.suppress(boxes, logits, classes, settings) == [5, 0]
+    assert numpy_decoder.suppress(boxes[:0], logits[:0], classes[:0], settings) == []
+
+
+def test_of_equal_logits_the_first_comes_first():
+    x = 20.0 * np.arange(100)
+    boxes = np.stack([x, 0 * x, x + 9, 0 * x + 9], axis=1)
+    logits = np.where(np.arange(100) % 3, 1.0, 2.0)
+    settings = {"nms_iou": 0.6, "max_detections": 100}
+    kept = numpy_decoder.suppress(boxes, logits, np.zeros(100, int), settings)
+    assert kept == [*np.flatnonzero(logits == 2), *np.flatnonzero(logits == 1)]
+
+
+def painted(shape, peaks):
+    """Heatmaps of two classes with peaks `y, x, class, logit, distances`."""
+    confidence, distances = np.full((*shape, 2), -9.0, np.float32), np.ones((*shape, 4), np.float32)
+    for y, x, label, logit, sides in peaks:
+        confidence[y - 2 : y + 3, x - 2 : x + 3, label] = logit
+        distances[y, x] = sides
+    return confidence, distances
+
+
+def test_an_image_is_searched_at_each_scale_by_hand():
+    """An image of 40 x 80 px is shown as 20 x 40 px, of which the network sees 24 x 40, and as 10 x 20 px."""
+    seen = []
+
+    def network(image):
+        seen.append(image)
+        if len(seen) == 1:
+            inside = [(10, 10, 1, 4.0, (2, 3, 4, 5)), (10, 20, 0, 2.0, (-9, 5, 3, 9))]
+            inside.append((8, 34, 0, 3.0, (6, 6, 6, 6.5)))  # longer than `largest_object`
+            return painted((24, 40), [*inside, (21, 30, 0, 9.0, (1, 1, 1, 1))])
+        return painted((16, 24), [(4, 10, 0, 3.0, (6, 3, 11, 4)), (12, 22, 0, 9.0, (1, 1, 1, 1))])
+
+    settings = {"scales": (1.0, 0.5), "max_side": 40, "largest_object": 12, "nms_iou": 0.5}
+    settings |= {"score_threshold": 0.3, "max_detections": 9}
+    image = np.full((40, 80, 3), 100, np.uint8)
+    preprocessing = {"stride": 8, "channels": "rgb", "mean": [60, 60, 60], "scale": 0.5}
+    found = numpy_decoder.detect(network, image, settings, preprocessing)
+    assert [each.shape for each in seen] == [(24, 40, 3), (16, 24, 3)]
+    for each, (height, width) in zip(seen, ((20, 40), (10, 20)), strict=True):
+        np.testing.assert_allclose(each[:height, :width], 20, atol=1e-3)
+        assert not each[height:].any()
+        assert not each[:, width:].any()
+    assert found["boxes"].dtype == np.float32
+    np.testing.assert_allclose(
+        found["boxes"], [[13, 17, 31, 27], [0, 0, 58, 30], [35, 21, 59, 31]], atol=1e-4
+    )
+    logits = np.array([4 - 40e-5, 3 - 28e-5, 2 - 28e-5])
+    np.testing.assert_allclose(found["scores"], 1 / (1 + np.exp(-logits)), atol=1e-6)
+    assert found["classes"].tolist() == [1, 0, 0]
+
+
+def test_the_smallest_scale_and_detectors_without_a_bound_find_large_objects():
+    def network(image):
+        return painted(image.shape[:2], [(8, 8, 0, 3.0, (6, 6, 6, 6.5))])
+
+    preprocessing = {"stride": 1, "channels": "rgb", "mean": [0, 0, 0], "scale": 1.0}
+    settings = {"scales": (1.0,), "max_side": 20, "nms_iou": 0.5, "score_threshold": 0.3}
+    settings |= {"max_detections": 9}
+    image = np.zeros((20, 20, 3), np.uint8)
+    for scales, bound, count in (
+        ((1.0,), 2, 1),
+        ((1.0, 2.0), None, 2),
+        ((1.0, 2.0), 12.4, 1),
+        ((1.0, 2.0), 12.5, 2),
+    ):
+        own = settings | {"scales": scales, "largest_object": bound}
+        assert len(numpy_decoder.detect(network, image, own, preprocessing)["boxes"]) == count
 
 
 @pytest.mark.parametrize("size", [(33, 5), (64, 32), (1, 1)])

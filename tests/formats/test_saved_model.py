@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import struct
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from tests.helpers.exports import CARD, CONFIG
 from tests.helpers.images import CASES, REFUSED_IN_GRAPHS
-from unitbox_tf import formats, inputs
+from unitbox_tf import formats, inputs, limits
 from unitbox_tf.detect import graph, padding
 from unitbox_tf.detect.detector import Detector
 from unitbox_tf.formats import saved_model
@@ -68,7 +69,7 @@ def test_each_decoder_and_threshold_is_that_of_python(model, loaded, photos, ass
         signature = loaded.signatures["images_with_options"]
         full = {n: tf.constant(getattr(decode, n), t) for n, t in graph.options().items()}
         count = 0
-        for photo in photos[1:30]:
+        for photo in photos[1:16]:
             wanted = find(photo)
             count += len(wanted)
             size = [photo.shape[:2]]
@@ -87,7 +88,11 @@ def test_each_decoder_and_threshold_is_that_of_python(model, loaded, photos, ass
     ("options", "message"),
     [
         ({"decoder": "circle"}, "expected a decoder of"),
-        ({"max_detections": 0}, "expected max_detections above 0"),
+        ({"max_detections": 0}, "expected max_detections from 1 to 10000"),
+        ({"max_detections": 300_000_000}, "expected max_detections from 1 to 10000"),
+        ({"score_threshold": np.nan}, "expected score_threshold from 0 to 1"),
+        ({"nms_iou": np.inf}, "expected nms_iou from 0 to 1"),
+        ({"blob_threshold": -1.0}, "expected blob_threshold from 0 to 1"),
     ],
 )
 def test_options_that_are_none_are_errors(loaded, photos, options, message):
@@ -95,9 +100,20 @@ def test_options_that_are_none_are_errors(loaded, photos, options, message):
         loaded.detect(photos[6][None], **options)
 
 
-def test_any_number_of_detections_may_be_asked_for(loaded, photos):
-    found = loaded.detect(photos[1][None], max_detections=600_000_000 // 1000)
-    assert found["boxes"].shape == (1, 600_000, 4)
+def test_as_many_detections_may_be_asked_for_as_the_bound_allows(loaded, photos):
+    found = loaded.detect(photos[1][None], max_detections=limits.MAX_DETECTIONS)
+    assert found["boxes"].shape == (1, limits.MAX_DETECTIONS, 4)
+
+
+def test_too_many_or_too_large_images_are_errors(loaded, photos):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most 1024 images at once"):
+        loaded.detect(np.zeros((1025, 1, 1, 3), np.uint8))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most 1024 images at once"):
+        loaded.signatures["encoded"](tf.repeat(png(photos[1]), 1025))
+    claim = bytearray(png(photos[1]))
+    claim[16:24] = struct.pack(">II", 60_000, 60_000)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"an image of at most\] \[50000000\]"):
+        loaded.signatures["encoded"](tf.constant([bytes(claim)]))
 
 
 def test_no_photo_is_an_error(loaded):
@@ -304,3 +320,18 @@ def test_an_interrupted_export_leaves_nothing(model, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         saved_model.save(model, tmp_path / "detector")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limits of the length of files")
+def test_a_disk_that_is_full_is_an_error_with_the_name_of_the_folder(model, tmp_path):
+    import resource
+
+    limits_before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits_before[1]))
+    try:
+        with pytest.raises(OSError, match=r"/saved: the SavedModel cannot be written: File too"):
+            saved_model.save(model, tmp_path / "saved", CARD)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits_before)
+    assert list(tmp_path.iterdir()) == []

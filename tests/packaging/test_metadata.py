@@ -134,7 +134,7 @@ def test_what_is_required_is_imported():
 
 
 def test_the_judges_and_plots_libraries_are_no_part_of_the_base():
-    judges = {"pycocotools", "scipy", "h5py", "supervision"}
+    judges = {"pycocotools", "scipy", "supervision"}
     assert in_extra("evaluation") == {*judges, "matplotlib"}
     assert not in_extra("evaluation") & BASE
 

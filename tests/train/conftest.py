@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import types
 
@@ -27,9 +28,12 @@ def small_model():
 
 def _two_layers(config, seed=0):
     image = keras.Input((None, None, 3))
-    first = keras.layers.Conv2D(4, 3, 2, padding="same", activation="relu", name="first")(image)
-    second = keras.layers.Conv2D(6, 3, 2, padding="same", activation="relu", name="second")(first)
-    model = keras.Model(image, second, name="two_layers")
+    options = {"padding": "same", "activation": "relu"}
+    start = [keras.initializers.GlorotUniform(seed + number) for number in range(2)]
+    first = keras.layers.Conv2D(4, 3, 2, name="first", kernel_initializer=start[0], **options)
+    second = keras.layers.Conv2D(6, 3, 2, name="second", kernel_initializer=start[1], **options)
+    first_map = first(image)
+    model = keras.Model(image, second(first_map), name="two_layers")
     colours = Preprocessing("bgr", (10.0, 20.0, 30.0), 0.5)
     return Backbone(model, confidence="first", distances="second", stride=4, preprocessing=colours)
 
@@ -37,6 +41,11 @@ def _two_layers(config, seed=0):
 @pytest.fixture
 def eager(monkeypatch):
     """Runs train without tracing, reading and judging, which take the longest; they store what they have learned."""
+    make_eager(monkeypatch)
+
+
+def make_eager(monkeypatch):
+    """What the fixture `eager` does."""
     compiled = fit._compile
 
     def compile_eagerly(model, *settings):
@@ -48,18 +57,27 @@ def eager(monkeypatch):
     targets = {"confidence": ones[..., :2], "distances": ones}
     weights = {name: ones[..., 0] for name in targets}
     batch = tf.data.Dataset.from_tensors((100 * ones[..., :3], targets, weights))
-    monkeypatch.setattr(fit, "_batches", lambda *_: (batch.repeat(), batch))
-    monkeypatch.setattr(fit, "_callbacks", lambda *given: [given[3].freeze, given[3]])
+    monkeypatch.setattr(fit, "_batches", lambda *_: (batch.repeat, batch, list))
+    monkeypatch.setattr(fit, "_callbacks", lambda *_: [])
     monkeypatch.setattr(fit, "finish", lambda *_, **__: (None, {}))
 
 
 @pytest.fixture
 def whole(tiny_config, tmp_path):
     """`tiny_config` with a backbone of two layers: whole runs, from the first step to the results, are quick."""
+    with two_layers(tiny_config, tmp_path) as config:
+        yield config
+
+
+@contextlib.contextmanager
+def two_layers(config, folder):
+    """`config` with a backbone of two layers, for a run `folder/runs/a`."""
     registry.BACKBONES.register("two_layers", _two_layers)
-    settings = {"output": str(tmp_path / "runs"), "run": "a", "epochs": 1}
-    train = dataclasses.replace(tiny_config.train, validation_protocol="summary", **settings)
-    model = dataclasses.replace(tiny_config.model, backbone="two_layers")
-    data = dataclasses.replace(tiny_config.data, shared_images=True)
-    yield dataclasses.replace(tiny_config, data=data, model=model, train=train)
-    registry.BACKBONES.unregister("two_layers")
+    settings = {"output": str(folder / "runs"), "run": "a", "epochs": 1}
+    train = dataclasses.replace(config.train, validation_protocol="summary", **settings)
+    model = dataclasses.replace(config.model, backbone="two_layers")
+    data = dataclasses.replace(config.data, shared_images=True)
+    try:
+        yield dataclasses.replace(config, data=data, model=model, train=train)
+    finally:
+        registry.BACKBONES.unregister("two_layers")

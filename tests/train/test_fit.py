@@ -11,18 +11,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from unitbox_tf import checkpoints, datasets, images, losses, registry, runs
 from unitbox_tf import config as configs
-from unitbox_tf import datasets, images, losses, registry, runs
 from unitbox_tf.config import LossConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
-from unitbox_tf.train import callbacks, finish, fit, pipeline
+from unitbox_tf.train import callbacks, finish, fit, loop, pipeline, state
 
 
 def changed(config, **settings):
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **settings))
+
+
+def stored_arrays(run):
+    """The arrays of the newest checkpoint of a run."""
+    with np.load(checkpoints.stored(run / "checkpoints")[0]) as content:
+        return {name: content[name] for name in content.files}
 
 
 @pytest.fixture
@@ -34,13 +40,14 @@ def unfinished(monkeypatch):
 def test_a_run_holds_what_is_needed_to_go_on_and_to_use_it(tiny_run):
     names = {path.name for path in tiny_run.folder.iterdir()}
     assert names == {
+        ".lock",
         "best.weights.h5",
+        "checkpoints",
         "config.json",
         "confusion_matrix.png",
         "detections.jpg",
         "history.json",
         "history.png",
-        "last.keras",
         "problems.txt",
         "results.json",
         "saved_model",
@@ -101,7 +108,8 @@ def test_a_validation_protocol_that_lacks_something_is_refused_before_a_run_begi
 
 
 def test_best_weights_are_stored_without_the_optimiser(tiny_run):
-    sizes = [(tiny_run.folder / name).stat().st_size for name in ("best.weights.h5", "last.keras")]
+    newest = checkpoints.stored(tiny_run.folder / "checkpoints")[0]
+    sizes = [path.stat().st_size for path in (tiny_run.folder / "best.weights.h5", newest)]
     assert sizes[0] == pytest.approx(14_742_342 * 4, rel=0.01)  # 4,609 more for the second class
     assert sizes[1] > 1.9 * sizes[0]
 
@@ -109,29 +117,32 @@ def test_best_weights_are_stored_without_the_optimiser(tiny_run):
 def test_resuming_continues_weights_optimiser_and_epochs(
     tiny_config, tiny_run, tmp_path, unfinished
 ):
-    for name in ("last.keras", "history.json"):
-        shutil.copy(tiny_run.folder / name, tmp_path)
-    middle = keras.saving.load_model(tmp_path / "last.keras")
-    resumed = fit.fit(changed(tiny_config, epochs=3, output="elsewhere"), resume=tmp_path)
-    assert resumed.folder == tmp_path
+    copy = tmp_path / "another machine"
+    copy.mkdir()
+    shutil.copy(tiny_run.folder / "config.json", copy)
+    shutil.copytree(tiny_run.folder / "checkpoints", copy / "checkpoints")
+    assert [path.name for path in checkpoints.stored(copy / "checkpoints")] == [
+        "step-00000004.npz",
+        "step-00000002.npz",
+    ]
+    resumed = fit.fit(changed(tiny_config, epochs=3, output="elsewhere"), resume=copy)
+    assert resumed.folder == copy
     assert [row["epoch"] for row in resumed.history] == [0, 1, 2]
     assert resumed.history[:2] == tiny_run.history
-    last = keras.saving.load_model(tmp_path / "last.keras")
-    assert int(middle.optimizer.iterations) == 4
-    assert int(last.optimizer.iterations) == 6
-    momentum = [v.numpy() for v in middle.optimizer.variables if v.shape == (3, 3, 512, 4)]
-    assert any(m.any() for m in momentum)
+    assert json.loads((copy / "history.json").read_text()) == resumed.history
+    arrays = stored_arrays(copy)
+    assert arrays["optimizer/0000 coupled_sgd/iteration"] == 6
+    assert any(name.endswith("head_kernel_momentum") and arrays[name].any() for name in arrays)
 
 
 def test_a_resumed_run_starts_from_the_stored_state(tiny_config, tiny_run):
-    run = tiny_run
-    stored = keras.saving.load_model(run.folder / "last.keras")
-    model, history, _ = fit._model(changed(tiny_config, seed=99), False, run.folder)
-    assert history == run.history
-    for a, b in zip(model.get_weights(), stored.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    for a, b in zip(model.optimizer.variables, stored.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(a, b)
+    arrays = stored_arrays(tiny_run.folder)
+    model, begun, _ = fit._model(changed(tiny_config, seed=99), False, tiny_run.folder)
+    assert begun.history == tiny_run.history
+    for group, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
+        values = [arrays[name] for name in sorted(arrays) if name.startswith(f"{group}/")]
+        for a, b in zip(variables, values, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_training_starts_from_the_weights_of_another_run(
@@ -157,13 +168,13 @@ def test_training_starts_from_the_weights_of_another_run(
 
 
 def test_other_classes_get_new_heads_on_the_backbone_of_another_run(
-    tiny_config, untrained_run, caplog
+    tiny_config, untrained_run, tmp_path, caplog
 ):
     caplog.set_level("INFO")
     model = dataclasses.replace(tiny_config.model, class_names=("other", "cat"))
     config = dataclasses.replace(tiny_config, model=model)
-    made, history, taken = fit._model(changed(config, init=str(untrained_run)), False, None)
-    assert (taken.classes, taken.new_classes, history) == (("other",), ("cat",), [])
+    made, begun, taken = fit._model(changed(config, init=str(untrained_run)), False, tmp_path)
+    assert (taken.classes, taken.new_classes, begun.history) == (("other",), ("cat",), [])
     assert str(taken) in caplog.text
     kernels = [
         each.get_layer("confidence_head").kernel.numpy()
@@ -185,32 +196,14 @@ def test_ctrl_c_keeps_what_was_learned(tiny_config, tmp_path, monkeypatch):
     assert run.interrupted
     assert len(run.history) == 1
     assert (run.folder / "saved_model" / "saved_model.pb").is_file()
-    stored = keras.saving.load_model(run.folder / "last.keras")
-    assert int(stored.optimizer.iterations) == 4  # the second epoch's steps are kept
+    # The steps of the second epoch are kept.
+    assert stored_arrays(run.folder)["optimizer/0000 coupled_sgd/iteration"] == 4
 
     monkeypatch.undo()
     monkeypatch.setattr(fit, "finish", lambda *_, **__: (None, {}))
     again = fit.fit(changed(tiny_config, epochs=2, output=str(tmp_path)), resume=run.folder)
     assert not again.interrupted
     assert [row["epoch"] for row in again.history] == [0, 1]
-
-
-def test_a_run_that_is_killed_leaves_whole_files(tmp_path):
-    """Killed while a checkpoint is written: the one before it is still there."""
-    (tmp_path / "last.keras").write_bytes(b"whole")
-
-    class Killed(BaseException):
-        pass
-
-    def killed(path):
-        path.write_bytes(b"half")
-        raise Killed
-
-    store = callbacks.StoreRun(tmp_path, [], "summary")
-    store.set_model(type("Model", (), {"save": staticmethod(killed)})())
-    with pytest.raises(Killed):
-        store.store_last()
-    assert (tmp_path / "last.keras").read_bytes() == b"whole"
 
 
 def test_a_corrupt_photo_is_survived_and_counted(tiny_config, tmp_path):
@@ -267,10 +260,12 @@ def test_if_no_photo_can_be_decoded_training_says_so(tiny_config, tmp_path):
 def test_a_loss_that_diverges_ends_training_before_it_is_stored(tiny_config, tmp_path):
     config = changed(tiny_config, learning_rate=1e30, clip_norm=None, output=str(tmp_path), run="a")
     with pytest.raises(
-        callbacks.Diverged, match=r"the loss became .*Lower learning_rate \(--learning-rate\)"
+        state.Diverged, match=r"not finite at step 2 of epoch 1: .*Lower learning_rate \(--learn"
     ):
         fit.fit(config)
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "a" / "checkpoints").exists()
+    [report] = (tmp_path / "a" / "bad_batches").glob("*/report.json")
+    assert len(json.loads(report.read_text())["images"]) == 2
 
 
 def test_a_missing_data_folder_says_what_to_do(tiny_config, tmp_path):
@@ -284,10 +279,10 @@ def test_a_missing_data_folder_says_what_to_do(tiny_config, tmp_path):
 
 def test_a_run_of_another_model_or_optimiser_is_not_resumed(tiny_config, tiny_run):
     other = dataclasses.replace(tiny_config.model, unshared=True)
-    with pytest.raises(ValueError, match=r"last\.keras: was trained with another model"):
+    with pytest.raises(ValueError, match=r"npz: was trained with another model"):
         fit.fit(dataclasses.replace(tiny_config, model=other), resume=tiny_run.folder)
     adam = changed(tiny_config, optimizer="adam", weight_decay=0.0)
-    with pytest.raises(ValueError, match=r"last\.keras: was trained with another optimizer"):
+    with pytest.raises(ValueError, match=r"npz: was trained with another optimizer"):
         fit.fit(adam, resume=tiny_run.folder)
 
 
@@ -296,9 +291,15 @@ def test_an_existing_run_is_not_overwritten(tiny_config, tiny_run):
         fit.fit(changed(tiny_config, run=tiny_run.folder.name))
 
 
-def test_a_run_without_checkpoint_cannot_be_resumed(tiny_config, tmp_path):
-    with pytest.raises(ValueError, match=r"last\.keras: no such file"):
+def test_a_folder_that_is_no_run_or_has_lost_its_checkpoints_cannot_be_resumed(
+    tiny_config, untrained_run, tmp_path
+):
+    with pytest.raises(
+        ValueError, match=r"config\.json: no such file. Expected the folder of a run"
+    ):
         fit.fit(tiny_config, resume=tmp_path)
+    with pytest.raises(ValueError, match=r"checkpoints: expected a checkpoint.*\(--init\)"):
+        fit.fit(tiny_config, resume=untrained_run)
 
 
 @pytest.fixture(scope="module")
@@ -377,7 +378,7 @@ def test_objects_are_equal_where_their_mean_is_asked_for(
             return made(*args, **options)
 
         monkeypatch.setattr(pipeline, name, spy)
-    monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: None)
+    monkeypatch.setattr(loop, "train", lambda *_, **__: None)
     config = changed(tiny_config, output=str(tmp_path), run="run")
     fit.fit(dataclasses.replace(config, loss=LossConfig(reduction=reduction)))
     assert set(asked) == {equal}
@@ -386,14 +387,14 @@ def test_objects_are_equal_where_their_mean_is_asked_for(
 def test_a_shown_batch_does_not_change_the_order_of_training(
     tiny_config, tmp_path, unfinished, monkeypatch
 ):
-    def first_batch(self, batches, callbacks, **_):
+    def first_batch(model, state, batches, validation, callbacks, **_):
         for callback in callbacks:
             if isinstance(callback, fit.ShowTraining):
                 callback.on_train_begin()
-        seen.append(next(iter(batches))[0].numpy())
+        seen.append(next(iter(batches()))[0].numpy())
 
     seen = []
-    monkeypatch.setattr(keras.Model, "fit", first_batch)
+    monkeypatch.setattr(loop, "train", first_batch)
     fit.fit(changed(tiny_config, output=str(tmp_path), run="shown"))
     assert list((tmp_path / "shown" / "tensorboard" / "settings").iterdir())
     monkeypatch.setattr(fit.ShowTraining, "on_train_begin", lambda *_: None)
@@ -406,10 +407,10 @@ def test_what_lies_beyond_an_image_has_the_mean_colour_of_the_backbone(
 ):
     batches = []
 
-    def one_batch(self, training, validation_data, **options):
-        batches.extend(next(iter(images))[0] for images in (training, validation_data))
+    def one_batch(model, state, training, validation, **options):
+        batches.extend(next(iter(images))[0] for images in (training(), validation))
 
-    monkeypatch.setattr(keras.Model, "fit", one_batch)
+    monkeypatch.setattr(loop, "train", one_batch)
     narrow = Annotation("a", np.zeros((64, 20, 3), np.uint8), [5, 5, 9, 9])
     data = dataclasses.replace(whole.data, shared_images=True, absent_classes=True)
     fit.fit(dataclasses.replace(whole, data=data), train=[narrow], validation=[narrow])
@@ -500,7 +501,7 @@ def test_annotations_in_memory_are_trained_on_and_callbacks_see_the_logs(
     assert run.problems is problems
     assert len(seen.logs) == 1
     assert {"val_loss", "val_ap50", "val_recall"} <= set(seen.logs[0])
-    assert {"last.keras", "best.weights.h5", "history.json"} <= seen.files
+    assert {"checkpoints", "best.weights.h5", "history.json"} <= seen.files
     row = run.history[0]
     assert row["val_loss"] == pytest.approx(
         row["val_confidence_loss"] + row["val_distances_loss"], rel=1e-5
@@ -564,7 +565,8 @@ def test_what_fails_before_a_checkpoint_leaves_no_folder(quick, tmp_path):
         fit.fit(quick, callbacks=[Broken()])
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["b"]
     (tmp_path / "runs" / "a").mkdir()
-    with pytest.raises(ValueError, match=r"exists already.*delete it: it holds no checkpoint"):
+    (tmp_path / "runs" / "a" / "thesis.txt").touch()
+    with pytest.raises(ValueError, match=r"exists already, and is no run\. Choose another run"):
         fit.fit(quick)
 
 
@@ -648,8 +650,6 @@ def test_a_loss_of_a_user_is_trained_with(quick, monkeypatch):
         run = fit.fit(config)
         assert np.isfinite(run.history[0]["distances_loss"])
         assert configs.load(run.folder / "config.json").loss.distance_loss == "mine"
-        stored = keras.saving.load_model(run.folder / "last.keras")
-        assert isinstance(stored.loss["distances"], MyLoss)
     finally:
         registry.LOSSES.unregister("mine")
 

@@ -14,7 +14,7 @@ from unitbox_tf.config import DataConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
-from unitbox_tf.train import pipeline, reading
+from unitbox_tf.train import order, pipeline, reading
 
 SIZE = 75  # no multiple of 32, and odd
 AUGMENTED = DataConfig(
@@ -103,8 +103,28 @@ def test_the_seed_fixes_the_batches():
         assert (a != c).any()
 
 
-def test_a_resumed_run_sees_other_images():
-    assert all((a[0] != b[0]).any() for a, b in zip(batches(), batches(start=12), strict=True))
+@pytest.mark.parametrize("data", [AUGMENTED, DataConfig(image_size=SIZE, mosaic=1.0)])
+def test_training_that_goes_on_sees_what_it_would_have_seen(data):
+    """At any image, also within a batch of another size and where images are broken."""
+    source = [*annotations(5), Annotation("broken", b"no image", [])]
+    known = order.orders(len(source), 1)
+    whole = batches(data, count=9, source=source, batch_size=2, known=known)
+    for start, count, size in ((4, 3, 2), (10, 1, 4), (17, 1, 1)):
+        more = batches(data, count=count, source=source, batch_size=size, start=start)
+        for index in range(3):
+            one, other = ([batch[index] for batch in found] for found in (whole, more))
+            tf.nest.map_structure(
+                lambda a, b, start=start: np.testing.assert_array_equal(
+                    a[start : start + len(b)], b
+                ),
+                *(
+                    tf.nest.map_structure(lambda *each: np.concatenate(each), *parts)
+                    for parts in (one, other)
+                ),
+            )
+    names = order.names(source, known, data.mosaic, range(18))
+    assert {len(each) for each in names} == ({4} if data.mosaic == 1 else {1, 4})
+    assert not any("broken" in each for each in names)
 
 
 def test_small_objects_are_ignored():
@@ -150,6 +170,7 @@ def test_photos_that_cannot_be_decoded_are_left_out_and_reported(data, tmp_path)
     gone = str(tmp_path / "gone.jpg")
     assert {p.where for p in problems.found} == {str(truncated), str(empty), gone, "half a png"}
     assert problems.counts == {images.UNDECODABLE: 4}
+    assert len(found) == 12
 
 
 @pytest.mark.parametrize(

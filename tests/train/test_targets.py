@@ -117,6 +117,33 @@ def test_the_ellipse_fills_the_share_of_the_box_that_an_ellipse_does():
     )
 
 
+def test_centres_on_the_edge_are_outside():
+    edge = np.float32([[0.5, 0.5, 10.5, 10.5]])  # its sides go through centres of pixels
+    box, _ = encode(edge, [False], 12, 12, region="box")
+    assert (box["confidence"][1:10, 1:10] == 1).all()
+    assert box["confidence"].sum() == 81
+    ellipse, weights = encode(edge, [False], 12, 12)
+    # From the middle, 3 / 5 to the one side and 4 / 5 to the other is on the circle.
+    offset = np.arange(12) - 5
+    inside = (offset[:, None] / 5) ** 2 + (offset / 5) ** 2 < 1 - 1e-9
+    assert not inside[8, 9]
+    np.testing.assert_array_equal(ellipse["confidence"][..., 0], inside)
+    assert ellipse["confidence"].shape == (12, 12, 1)
+    assert (weights["confidence"] == 1).all()
+    np.testing.assert_array_equal(weights["distances"], inside)
+
+
+def test_of_boxes_of_one_size_the_last_owns_a_pixel():
+    boxes = np.float32([[0, 0, 10, 10], [4, 0, 14, 10], [2, 0, 12, 10]])
+    heatmaps, _ = encode(
+        boxes, [False] * 3, 10, 14, np.int32([0, 1, 2]), num_classes=3, region="box"
+    )
+    assert heatmaps["confidence"].argmax(axis=-1)[5].tolist() == [0] * 2 + [2] * 10 + [1] * 2
+    assert (heatmaps["confidence"].sum(axis=-1) == 1).all()
+    middle = heatmaps["distances"][5, 6]
+    assert middle.tolist() == [5.5, 4.5, 4.5, 5.5]
+
+
 def test_an_image_without_objects_is_background():
     heatmaps, weights = encode(np.zeros((0, 4), np.float32), np.zeros(0, bool), 7, 9)
     assert not heatmaps["confidence"].any()

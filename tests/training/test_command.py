@@ -25,6 +25,7 @@ COMMANDS = [
     "training.benchmarks shards coco:x --folder FOLDER",
     "training.benchmarks serving SAVED_MODEL photo.jpg --rounds 2",
     f"training.benchmarks parity faces coco:x --calibration a.jpg b.jpg {SHARED}",
+    "training.benchmarks long_training --steps 100 --epochs 2 --folder FOLDER",
     "training.benchmarks plot_losses",
     f"training.rivals coco:x --ours faces --rivals haar {SHARED}",
     "training.publish RUN FOLDER --last --max-side 416 --scales 0.5 1",
@@ -74,7 +75,7 @@ def test_options_are_what_the_function_takes(text, monkeypatch):
         (
             "training.rivals coco:x --ours gone --output OUT",
             1,
-            "gone: expected the folder of a run",
+            "unknown detector 'gone'",
         ),
     ],
 )

@@ -295,11 +295,11 @@ def test_the_table_of_ablations_has_all_seeds_that_have_ended(tmp_path):
 
 
 def test_runs_have_names():
-    assert experiments.named(["a=b/c=d", "e=f"]) == {"a": Path("b/c=d"), "e": Path("f")}
+    assert experiments.named(["a=b/c=d", "e=./f"]) == {"a": Path("b/c=d"), "e": Path("f")}
     with pytest.raises(ValueError, match="Expected NAME=RUN"):
         experiments.named(["run"])
     with pytest.raises(ValueError, match="Expected different names"):
-        experiments.named(["a=b", "a=c"])
+        experiments.named(["a=./b", "a=./c"])
 
 
 def test_figure6_judges_runs_by_name(tmp_path, monkeypatch):
@@ -321,8 +321,8 @@ def test_figure6_judges_runs_by_name(tmp_path, monkeypatch):
         "output": tmp_path / "out",
     }
     with pytest.raises(ValueError, match="Expected different names"):
-        figure6.make(["a=x", "a=y"], **settings)
-    figure6.make(["shared=one", "unshared=two"], **settings)
+        figure6.make(["a=./x", "a=./y"], **settings)
+    figure6.make(["shared=./one", "unshared=./two"], **settings)
     assert [run for run, *_ in judged] == [Path("one"), Path("two")]
     numbers = json.loads((tmp_path / "out" / "figure6.json").read_text())
     assert numbers["unshared"]["discrete_at_5"] == 0.5

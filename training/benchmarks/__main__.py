@@ -7,6 +7,8 @@
     python -m training.benchmarks shards [FORMAT:PATH#SPLIT] [--data FOLDER]
     python -m training.benchmarks serving SAVED_MODEL IMAGE
     python -m training.benchmarks parity MODEL FORMAT:PATH#SPLIT --calibration IMAGES --output FOLDER
+    python -m training.benchmarks endurance [MODEL] [--calls N]
+    python -m training.benchmarks long_training [--steps 10000]
     python -m training.benchmarks plot_losses [--output FOLDER]
 
 Variants take turns in a changing order, so that other programs on the machine slow all of them alike. A
@@ -31,6 +33,10 @@ see serving.py.
 
 parity: boxes, scores, size and time of each export format beside the detector in Python; see parity.py.
 
+endurance: memory, traced functions and threads in thousands of detections; see endurance.py.
+
+long_training: memory, open files and threads over many tiny steps of training; see long_training.py.
+
 plot_losses: the images of docs/losses.md; nothing is measured.
 """
 
@@ -40,6 +46,7 @@ import argparse
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from training import command, outputs
 
@@ -88,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     for each in (losses, shards, *_add_data(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
+    _add_endurance(commands)
 
     plot = commands.add_parser("plot_losses", help="images of the losses and their gradients")
     plot.set_defaults(function="training.benchmarks.plot_losses:draw")
@@ -123,6 +131,22 @@ def _add_exports(add: Callable[..., argparse.ArgumentParser]) -> None:
     parity.add_argument("--data", default=".", help="folder that the relative path starts from")
     parity.add_argument("--calibration", nargs="+", required=True, help="images for int8")
     parity.add_argument("--output", type=Path, required=True, help="folder to write")
+
+
+def _add_endurance(commands: Any) -> None:
+    long = commands.add_parser("long_training", help="memory and open files in many tiny steps")
+    long.set_defaults(function="training.benchmarks.long_training:benchmark")
+    long.add_argument("--steps", type=int, default=10_000, help="in all")
+    long.add_argument("--epochs", type=int, default=4, help="in which they are taken")
+    long.add_argument("--folder", type=Path, help="of the run; default: a temporary one")
+    long.add_argument("--json", type=Path, help="file for the numbers")
+    each = commands.add_parser("endurance", help="memory and threads in thousands of detections")
+    each.set_defaults(function="training.benchmarks.endurance:benchmark")
+    each.add_argument(
+        "model", nargs="?", help="folder of a run, or a published name; default: none"
+    )
+    each.add_argument("--calls", type=int, default=10_000, help="detections; default: %(default)s")
+    each.add_argument("--json", type=Path, help="file for the numbers")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ ablations start from the search of figure 4, and figure 5 also from its final ru
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from pathlib import Path
 
 from training import command
@@ -25,8 +23,6 @@ def main() -> None:
     """Runs one experiment."""
     parser = _parser()
     options = vars(parser.parse_args())
-    # As after Ctrl-C: the training that is under way ends with this program, or it would go on alone.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     command.call(parser, options.pop("function"), options)
 
 

@@ -7,20 +7,20 @@ import json
 import logging
 import multiprocessing
 import re
-import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unitbox_tf import datasets, files
 from unitbox_tf import runs as run_folders
+from unitbox_tf.cli import signals
 from unitbox_tf.config import Config, DecodeConfig
 
 logger = logging.getLogger(__name__)
 
 _NAMES = run_folders.Run(Path())
 FINISHED = _NAMES.results.name  # written last, but for images
-CHECKPOINT = _NAMES.last.name
 CONFIG = _NAMES.config_file.name
 HISTORY = _NAMES.history_file.name
 DIVERGED = "diverged.txt"  # instead of results: at which step, and what to do about it
@@ -50,7 +50,12 @@ def train_all(configs: Mapping[str, Config], folder: Path) -> None:
             target=_train, args=(run, config), daemon=True
         )
         process.start()
-        process.join()
+        try:
+            process.join()
+        except KeyboardInterrupt:  # it would go on alone
+            process.terminate()
+            process.join()
+            raise
         if process.exitcode:
             failed.append(name)
     if failed:
@@ -122,17 +127,18 @@ def check_same(run: Path, config: Config) -> None:
 
 
 def _train(run: Path, config: Config) -> None:
-    """Trains one run, in its own process, from its last epoch on or from the start."""
-    from unitbox_tf.train import callbacks, fit
+    """Trains one run, in its own process, from its newest checkpoint on or from the start."""
+    from unitbox_tf.train import fit, state
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    resume = run if (run / CHECKPOINT).is_file() else None
-    if resume is None and run.exists():
-        shutil.rmtree(run)  # stopped within its first epoch: nothing was learned
     try:
-        fit.fit(config, resume=resume)
-    except callbacks.Diverged as error:  # a result, too
-        run.mkdir(parents=True, exist_ok=True)  # gone where no epoch was finished
+        with signals.handled() as received:
+            try:
+                fit.fit(config, resume=run if (run / CONFIG).is_file() else None)
+            except KeyboardInterrupt:
+                sys.exit(received.status)
+    except state.Diverged as error:  # a result, too
+        run.mkdir(parents=True, exist_ok=True)  # gone where nothing was stored
         files.write(run / CONFIG, config.to_json())
         files.write(run / DIVERGED, f"{error}\n")
 

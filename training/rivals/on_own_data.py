@@ -34,7 +34,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser_of("training.rivals.on_own_data", __doc__)
-    parser.add_argument("detector", choices=("fcos", "ssd300"))
+    parser.add_argument("rival", choices=("fcos", "ssd300"))
     for name in ("train", "validation", "test"):
         parser.add_argument(f"--{name}", type=Path, required=True, help="COCO json")
     parser.add_argument("--weights", type=Path, required=True, help="Keras' VGG-16, h5")

@@ -18,6 +18,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -30,10 +31,10 @@ def unitbox(path: str, **decode: Any) -> Detect:
     """A detector of this project, with fields of its `DecodeConfig`."""
     import unitbox_tf
 
-    fields = {
+    fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in decode.items()
     }
-    find = unitbox_tf.load(path, **fields)
+    find = unitbox_tf.load(Path(path), **fields)
 
     def detect(image: np.ndarray) -> Sequence[Sequence[float]]:
         found = find(image)

@@ -58,7 +58,7 @@ class Data:
 class Recipe:
     """How a detector is trained; the help of `on_own_data` says what the fields mean."""
 
-    detector: str
+    rival: str
     cpu_minutes: float
     side: int
     batch_size: int
@@ -268,7 +268,7 @@ def learn(
     losses: list[float] = []
     # The last judgement must end within the budget, so the time of one is set aside, once it is known.
     aside, steps, due = 0.0, 0, list(JUDGED)
-    stream = batches(training, augmentation(recipe.detector), recipe.batch_size)
+    stream = batches(training, augmentation(recipe.rival), recipe.batch_size)
     while due:
         used = min(1.0, time.process_time() / (budget - aside))
         if used >= due[0]:
@@ -310,7 +310,7 @@ def run(
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.threads)
     training, validated, tested = (read(path) for path in (train, validation, test))
-    network = DETECTORS[recipe.detector](len(training.categories) + 1, recipe.side)
+    network = DETECTORS[recipe.rival](len(training.categories) + 1, recipe.side)
     load_weights(network, weights)
     compute_in_bfloat16(network.backbone)
     compute_in_bfloat16(network.head)

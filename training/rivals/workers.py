@@ -113,7 +113,12 @@ class Worker:
                 )
             except OSError as error:
                 raise RivalError(f"{python[0]}: cannot be run: {error}") from error
-        self.versions = self._answer()
+        try:
+            self.versions = self._answer()
+        except BaseException:  # Ctrl-C while the detector is loaded
+            self._process.kill()
+            self.close()
+            raise
 
     def detect(self, photo: Path) -> tuple[list[list[float]], float]:
         """Rows `x, y, width, height, score`, in pixels of the image, and the seconds that they took.

@@ -6,38 +6,40 @@ import argparse
 import ipaddress
 import os
 import sys
-import tempfile
+from pathlib import Path
 
 from unitbox_tf import runs
 from unitbox_tf.cli import options as cli_options
+from unitbox_tf.demo import guard, serving, uploads
 from unitbox_tf.demo import page as pages
 from unitbox_tf.demo import viewer as viewers
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command until Ctrl-C, and returns the exit status."""
-    # Only this user can read the folder. It is deleted at the end with all files of gradio. gradio looks
-    # for it when it is imported.
-    with tempfile.TemporaryDirectory(prefix="unitbox-demo-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        return _serve(options)
+    """Runs the command until a signal comes. It never returns."""
+    with uploads.temporary_folder() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)  # gradio looks for it when it is imported
+        return _serve(options, folder)
 
 
-def _serve(options: argparse.Namespace) -> int:
+def _serve(options: argparse.Namespace, folder: Path) -> int:
     pages.import_gradio()  # fails before the detector is loaded
     viewer = viewers.Viewer(options.model, **cli_options.decoding(options))
     name = runs.find(options.model).resolve().name
-    page = pages.make_page(viewer, name, options.max_megapixels, options.max_upload_mb)
+    kept = uploads.Uploads(folder, round(options.max_upload_mb * 2**20))  # as gradio counts
+    page = pages.make_page(viewer, name, kept)
+    hosts = guard.Hosts.of(options.host, options.public_host)
     if not is_loopback(options.host):
         print(
             f"unitbox: warning: other machines can reach {options.host} and use the page, which asks for no "
             "password and does not encrypt",
             file=sys.stderr,
         )
-    url = pages.launch(page, options.host, options.port, options.max_upload_mb)
-    print(f"{url} until Ctrl-C", flush=True)
-    page.block_thread()
-    return 0
+    app = serving.application(page, kept, hosts, **pages.look())
+    with serving.Server(app, options.host, options.port) as server:
+        print(f"{server.url} until Ctrl-C", flush=True)
+        server.wait()
+    raise OSError("the server ended by itself")
 
 
 def is_loopback(host: str) -> bool:

@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     # FFmpeg's own words about broken frames would run through the bar.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     folders.find(options.inputs, options.output)  # reports wrong inputs at once
-    detector = loading.load(options.model, **cli_options.decoding(options))
+    detector = loading.load(options.model, trust=options.trust, **cli_options.decoding(options))
     try:
         summary = folders.detect_into(
             detector,

@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
         options=chosen,
         present=options.present,
         output=options.output,
+        trust=options.trust,
         **cli_options.decoding(options),
     )
     result, text = found.to_dict(), found.table()

@@ -10,7 +10,7 @@ from typing import Any
 from unitbox_tf import config as configs
 from unitbox_tf import runs
 from unitbox_tf.cli import options as cli_options
-from unitbox_tf.cli import output
+from unitbox_tf.cli import output, signals
 from unitbox_tf.cli.parser import DEFAULT_PRESET, GROUPS
 from unitbox_tf.presets import PRESETS
 
@@ -67,7 +67,7 @@ def _of_init(options: argparse.Namespace) -> tuple[str, configs.Config] | None:
     The classes are those of the training data, unless they are named. The score threshold is that of a new run.
     """
     init = cli_options.given(options, configs.TrainConfig).get("init")
-    found = runs.Run.find(init) if init else None
+    found = runs.Run.find(cli_options.detector(init)) if init else None
     if found is None or not found.exists:
         return None
     config = found.config()
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
         "taken": None if done.taken is None else str(done.taken),
     }
     output.show(result, _described(done, config.train.validation_protocol))
-    return output.INTERRUPTED if done.interrupted else 0
+    return signals.INTERRUPTED if done.interrupted else 0
 
 
 def _exported(done: Any) -> Path | None:

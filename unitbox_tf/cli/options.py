@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import os
 import types
 import typing
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 from unitbox_tf import registry, settings
@@ -101,34 +99,39 @@ def _of_format(text: str, kind: str, formats: Collection[str]) -> str:
     )
 
 
-def detector(text: str) -> Path:
-    """An argparse type for a detector: a path, or the name of a published detector.
+def detector(text: str) -> str:
+    """An argparse type for a detector: the name of a published detector, or a path; see `runs.find`.
 
     It is checked before TensorFlow is imported.
     """
     from unitbox_tf import runs
 
-    path = Path(text)
-    if os.path.basename(text) == text and not path.suffix and not runs.find(path).exists():
-        published = runs.names()
-        raise argparse.ArgumentTypeError(
-            f"unknown detector {text!r}.{resembling(text, published)} {_expected(published)}"
-        )
-    return path
+    try:
+        runs.find(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
-def check_detector(path: str | Path) -> None:
+def check_detector(name: str) -> None:
     """Raises `FileNotFoundError` if there is no such detector. TensorFlow is not imported for this."""
     from unitbox_tf import runs
 
-    if not runs.find(path).exists():
-        raise FileNotFoundError(f"{path}: no such file or folder. {_expected(runs.names())}")
+    path = runs.find(name)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: no such file or folder. Expected a run's folder, an exported detector, or the name of a "
+            f"published detector ({runs.published()})"
+        )
 
 
-def _expected(published: Sequence[str]) -> str:
-    return (
-        "Expected a run's folder, an exported detector, or the name of a published detector (published here: "
-        f"{', '.join(published) if published else 'none'})"
+def add_trust(parser: Any) -> None:
+    """Adds `--trust`."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="open a SavedModel whoever made it; its graph is a program, which may read and write your files. Without "
+        "this option, only graphs are opened that have nothing but what unitbox export writes",
     )
 
 

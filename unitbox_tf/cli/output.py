@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
-INTERRUPTED = 130  # the exit status after Ctrl-C, as shells have it
+from unitbox_tf.problems import printable_lines
 
 _RESULT: contextvars.ContextVar[TextIO | None] = contextvars.ContextVar("result", default=None)
 
@@ -30,7 +30,7 @@ def show(result: Mapping[str, Any], text: str) -> None:
     """Prints the result of a command: `text`, or `result` within `json_alone`."""
     file = _RESULT.get()
     if file is None:
-        print(text)
+        print(printable_lines(text))
     else:
         print(json.dumps(_plain(result), allow_nan=False), file=file)
 

@@ -28,8 +28,8 @@ GROUPS: dict[str, Any] = {
 }
 
 MODEL = (
-    "a detector: the folder of a run, an exported file or folder, or the name of a published detector, "
-    "such as faces"
+    "a detector: the name of a published detector, such as faces, or the path of a run's folder or of an exported "
+    "file or folder; a word without a slash and without a suffix is a name, so write ./detector for a folder here"
 )
 SOURCES = "annotated images, each source as FORMAT:PATH#SPLIT, such as coco:photos/instances.json"
 # The arguments of each command in short. Its help describes all options.
@@ -201,6 +201,7 @@ def _add_detect(parser: options.Parser) -> None:
         help="blur objects instead of drawing boxes, in ellipses (the default) or boxes; objects that are not "
         "found stay visible",
     )
+    options.add_trust(parser)
     options.add_decoding(parser.add_argument_group("decoding", "How boxes are found."))
 
 
@@ -234,6 +235,7 @@ def _add_evaluate(parser: options.Parser) -> None:
         help="with detections: judge only by the annotated images that are there, as with a model; use it "
         "if you have only a part of a data set",
     )
+    options.add_trust(parser)
     options.add_decoding(
         parser.add_argument_group("decoding", "With a model: how boxes are found.")
     )
@@ -366,7 +368,7 @@ def _add_export(parser: options.Parser) -> None:
         "model",
         metavar="MODEL",
         type=options.detector,
-        help="the folder of a run, or the name of a published detector, such as faces",
+        help="the name of a published detector, such as faces, or the path of a run's folder",
     )
     parser.add_argument(
         "output", metavar="OUTPUT", type=Path, help="file or, for a SavedModel, folder to write"
@@ -398,7 +400,7 @@ def _add_demo(parser: options.Parser) -> None:
         type=options.detector,
         nargs="?",
         default="faces",
-        help="the folder of a run, or the name of a published detector (default: %(default)s)",
+        help="the name of a published detector, or the path of a run's folder (default: %(default)s)",
     )
     parser.add_argument(
         "--host",
@@ -414,18 +416,19 @@ def _add_demo(parser: options.Parser) -> None:
         help="port to listen at (default: the first free port from 7860 on)",
     )
     parser.add_argument(
+        "--public-host",
+        metavar="NAME",
+        nargs="+",
+        default=[],
+        help="names under which browsers reach the page through a proxy, such as demo.example.org; requests "
+        "for other names than these and the address are refused",
+    )
+    parser.add_argument(
         "--max-upload-mb",
         metavar="X",
         type=options.number(float, above(0)),
         default=20.0,
         help="largest file of an image, in megabytes (default: %(default)g); raise it for large images",
-    )
-    parser.add_argument(
-        "--max-megapixels",
-        metavar="X",
-        type=options.number(float, above(0)),
-        default=50.0,
-        help="most pixels of an image, in millions (default: %(default)g); lower it if memory is short",
     )
     options.add_decoding(parser.add_argument_group("decoding", "How boxes are found at first."))
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import codecs
-import difflib
+import itertools
 import math
 import os
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from unitbox_tf import images
+from unitbox_tf import files, images, limits, spelling
 from unitbox_tf.datasets import names
 from unitbox_tf.problems import Problems
 
-LARGEST_FILE = (
-    1 << 24
-)  # bytes; limit for a settings file or a file about one image. Real files are far smaller
 LARGEST_NUMBER = 1e300  # in a list of objects: sums of such numbers are finite
 MANY_SWAPPED = 5  # boxes
 FEW_SWAPPED = 0.1  # share of the boxes; people who draw boxes backwards do it seldom or always
+LINE_END = b"\n"
 LABEL_FILES = ("labels.txt", "classes.txt")
 LEAVES, UNUSABLE = names.LEAVES, names.UNUSABLE
 
@@ -37,15 +36,22 @@ UNREADABLE = "object that cannot be read"
 def lines(path: Path, *, small: bool = False, problems: Problems | None = None) -> list[str]:
     """The lines of a text file in UTF-8. A line that is not UTF-8 is a problem; its wrong bytes become U+FFFD.
 
-    Raises `ValueError` for UTF-16 and UTF-32, in which no line can be read, and for a file that should
-    be `small` but is far too long.
+    Raises:
+        ValueError: the file is in UTF-16 or UTF-32, in which no line can be read; or it has more bytes or lines
+            than `limits` allow for a list, or for a `small` file about one image.
+        OSError: it cannot be read, or is no regular file.
     """
     problems = Problems.of(problems)
-    raw = read_small(path) if small else path.read_bytes()
+    most = limits.MAX_IMAGE_FILE_BYTES if small else limits.MAX_ANNOTATION_BYTES
+    raw = files.read(path, most)
     # UTF-32's mark of little-endian order begins with that of UTF-16.
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
         raise ValueError(f"{path}: expected text in UTF-8, received UTF-16 or UTF-32")
     raw = raw.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if raw.count(LINE_END) > limits.MAX_LINES:
+        raise limits.TooLarge(
+            f"{path}: expected at most {limits.MAX_LINES:,} lines. Received: {raw.count(LINE_END):,}"
+        )
     try:
         return raw.decode("utf-8").split("\n")
     except UnicodeDecodeError:
@@ -95,6 +101,9 @@ def floats(words: Sequence[str]) -> list[float] | None:
 
 def fault_of_name(name: str) -> tuple[str, str] | None:
     """The reason why an image below a folder cannot have this name: kind of problem and message; None if it can."""
+    if len(name) > limits.MAX_NAME:
+        message = f"expected at most {limits.MAX_NAME:,} characters, received {len(name):,}: {name[:200]!r}"
+        return "unusable name", message
     if names.LEAVES.search(name):
         return OUTSIDE, f"expected a path below the data set's folder, received {name[:200]!r}"
     if names.UNUSABLE.search(name) or os.path.normpath(name) == ".":
@@ -154,13 +163,27 @@ def report_swapped(swapped: int, total: int, where: str, problems: Problems) -> 
         problems.add(SWAPPED, where, message)
 
 
-def read_small(path: Path) -> bytes:
-    """The content of a settings file or a file about one image. Raises `ValueError` if it is far too long."""
-    with path.open("rb") as file:
-        content = file.read(LARGEST_FILE + 1)
-    if len(content) > LARGEST_FILE:
-        raise ValueError(f"{path}: expected at most {LARGEST_FILE} bytes, the file has more")
-    return content
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 3, 10, 10
+_SHORT.maxstring = _SHORT.maxother = 200
+
+
+def shown(value: object) -> str:
+    """A value of a file for messages, at most 200 characters of it, however long or deep it is."""
+    return _SHORT.repr(value)[:200]
+
+
+def some_of(known: Iterable[object]) -> str:
+    """The first of the values that something may have, for messages: a list may be long."""
+    return repr(list(itertools.islice(known, 20)))
+
+
+def check_count(count: int, where: str) -> None:
+    """Raises `TooLarge` if an image has more objects than `limits` allow."""
+    if count > limits.MAX_OBJECTS:
+        raise limits.TooLarge(
+            f"{where}: expected at most {limits.MAX_OBJECTS:,} objects in an image. Received: {count:,}"
+        )
 
 
 def file_of(root: Path, split: str, suffix: str) -> Path:
@@ -190,9 +213,9 @@ def known_splits(split: str, known: Sequence[str]) -> str:
     """The sentences of a message that say which splits there are, and which of them may be meant by `split`."""
     if not known:
         return "There are no splits"
-    near = difflib.get_close_matches(split, known, 1)
-    meant = f" Did you mean {near[0]!r}?" if near else ""
-    return f"There are {list(known)[:20]}.{meant}"
+    near = spelling.closest(split, known)
+    meant = f" Did you mean {near!r}?" if near else ""
+    return f"There are {some_of(known)}.{meant}"
 
 
 def listed_class_names(folder: Path) -> tuple[str, ...] | None:
@@ -200,18 +223,39 @@ def listed_class_names(folder: Path) -> tuple[str, ...] | None:
 
     Raises `ValueError` if a name is empty or appears twice, or the file is not UTF-8.
     """
-    path = next((folder / name for name in LABEL_FILES if (folder / name).is_file()), None)
+    path = next((folder / name for name in LABEL_FILES if os.path.lexists(folder / name)), None)
     if path is None:
         return None
     problems = Problems(logged=False)
-    text = "\n".join(lines(path, problems=problems)).rstrip()
-    names = tuple(line.strip() for line in text.split("\n"))
+    found = name_list(path, problems)
     if problems.found:
         raise ValueError(str(problems.found[0]))
-    for number, name in enumerate(names, 1):
-        if not name or name in names[: number - 1]:
-            raise ValueError(f"{path}:{number}: expected the name of another class: {name!r}")
-    return names
+    return found
+
+
+def name_list(path: Path, problems: Problems | None = None) -> tuple[str, ...]:
+    """The class names in a text file, one a line. Lines that are not UTF-8 are `problems`.
+
+    Raises `ValueError` if a name is empty, too long, has control characters or appears twice.
+    """
+    text = "\n".join(lines(path, small=True, problems=problems)).rstrip()
+    found = tuple(line.strip() for line in text.split("\n"))
+    number = first_unusable(found)
+    if number is not None:
+        raise ValueError(
+            f"{path}:{number + 1}: expected the name of another class: {found[number]!r:.200}"
+        )
+    return found
+
+
+def first_unusable(names: Sequence[str]) -> int | None:
+    """The index of the first name of a class that is empty, too long, there before or no text; None without one."""
+    known: set[str] = set()
+    for number, name in enumerate(names):
+        if not name or len(name) > limits.MAX_NAME or name in known or UNUSABLE.search(name):
+            return number
+        known.add(name)
+    return None
 
 
 class Folder:
@@ -305,20 +349,22 @@ class Photos:
         for path, end, (name, _) in zip(found, ends, listed, strict=True):
             if path or end:
                 meant.setdefault(path or end or "", set()).add(names.forms(name)[-1])
-        unclear = {end for end in ends if end and len(meant[end]) > 1}
-        files: list[Path | None] = []
+        unclear = {
+            end: sorted(meant[end])[:4] for end in set(filter(None, ends)) if len(meant[end]) > 1
+        }
+        chosen: list[Path | None] = []
         for path, end, (name, where) in zip(found, ends, listed, strict=True):
             file = path or end
-            if file in unclear:
-                others = sorted(meant[file] - {names.forms(name)[-1]})[:3]
+            if file and file in unclear:
+                others = [each for each in unclear[file] if each != names.forms(name)[-1]][:3]
                 message = f"expected an image of its own for {name[:200]!r}: {file} may also be"
                 self._problems.add(ABSENT, where, f"{message} {others}")
-                files.append(None)
+                chosen.append(None)
                 continue
             if end:
                 self._report_end(name, where, end)
-            files.append(self._checked(name, where, file))
-        return files
+            chosen.append(self._checked(name, where, file))
+        return chosen
 
     def below(self, path: Path) -> str:
         """The name of an image that was found: its path below the folder that has it, with slashes."""
@@ -351,7 +397,9 @@ class Photos:
             self._problems.add(OUTSIDE, where, f"{path} is a link that leaves the folder")
             return None
         if self._needed and not found:
-            self._problems.add(ABSENT, where, f"{path} does not exist")
+            there = os.path.lexists(path)
+            message = "is no regular file, or a link to none" if there else "does not exist"
+            self._problems.add(ABSENT, where, f"{path} {message}")
             return None
         return path
 

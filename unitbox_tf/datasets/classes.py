@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from unitbox_tf import spelling
-from unitbox_tf.problems import Problems
+from unitbox_tf.problems import Problems, printable
 from unitbox_tf.records import Annotation
 
 logger = logging.getLogger(__name__)
@@ -133,9 +133,10 @@ def say_alike(names: Sequence[str], problems: Problems) -> None:
 
 def check_renamed(rename: Mapping[str, str], own_names: Iterable[Sequence[str]]) -> None:
     """Raises `ValueError` if no source has a name that is renamed. `own_names` are from before renaming."""
-    known = list(dict.fromkeys(name for names in own_names for name in names))
+    every = dict.fromkeys(name for names in own_names for name in names)
+    known = list(every)
     for old, new in rename.items():
-        if old not in known:
+        if old not in every:
             near = spelling.closest(old, known)
             line = f" (--rename {shlex.quote(f'{near}={new}')})" if near else ""
             raise ValueError(
@@ -157,8 +158,9 @@ def checked_choice(classes: Sequence[str], known: Sequence[str], whose: str) -> 
         raise ValueError(
             f"classes: expected at least one name, all different. Received: {list(classes)!r:.200}"
         )
+    every = set(known)
     for name in classes:
-        if name not in known:
+        if name not in every:
             raise ValueError(
                 f"classes (--classes): {whose} the class {name!r}.{spelling.resembling(name, known)} "
                 f"Known classes: {listed(known)}"
@@ -220,7 +222,7 @@ def names_of(part: Named, counted: Sequence[str]) -> tuple[str, ...]:
 
 
 def _say_counted(part: Named, names: Sequence[str]) -> None:
-    taken = ", ".join(f"{index} for {name}" for index, name in enumerate(names))
+    taken = listed([f"{index} for {name}" for index, name in enumerate(names)])
     logger.info("%s has no names of classes: it has class %s", part.text, taken)
 
 
@@ -237,9 +239,9 @@ def _say_left_out(
 ) -> None:
     gone = {name: count for name, count in counts.most_common() if name in left_out}
     if gone:
-        each = ", ".join(f"{name} {count}" for name, count in gone.items())
+        each = listed([f"{name} {count}" for name, count in gone.items()])
         message = "%s: objects of other classes than %s are background, %d in all: %s"
-        logger.info(message, part.text, ", ".join(classes), sum(gone.values()), each)
+        logger.info(message, part.text, listed(classes), sum(gone.values()), each)
 
 
 def _too_many(part: Named, names: Sequence[str]) -> str:
@@ -261,11 +263,10 @@ def _unknown(
     target = near or (class_names[0] if len(class_names) == 1 else "NAME")
     line = shlex.quote(f"{wrong[0]}={target}")
     known = [name for name in class_names if counts.get(name)]
+    some = " ".join(map(shlex.quote, known[:FEW])) + (" ..." if len(known) > FEW else "")
     mend = [f"to take it for another class: rename (--rename {line})"]
     if known:
-        mend.append(
-            f"to leave such objects out: classes (--classes {' '.join(map(shlex.quote, known))})"
-        )
+        mend.append(f"to leave such objects out: classes (--classes {some})")
     mend.append("in training, to learn it, too: class_names (--class-names) with its name")
     return (
         f"{part.text!r} has objects of classes that are not among the model's: {each}. The classes of the "
@@ -277,4 +278,4 @@ def _unknown(
 def listed(names: Sequence[str]) -> str:
     """The names in one line, the first of many."""
     more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    return (", ".join(names[:FEW]) or "none") + more
+    return printable(", ".join(names[:FEW]) or "none") + more

@@ -11,16 +11,19 @@ and ignored. Classes are numbered by ascending category id. Keypoints are not re
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from unitbox_tf.datasets import checks, coco_layouts, lists, names, outlines, writing
+from unitbox_tf import limits
+from unitbox_tf.datasets import checks, coco_layouts, json_files, lists, names, outlines, writing
 from unitbox_tf.datasets.base import DataSet, Format, Ids
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
@@ -142,6 +145,7 @@ class Coco(DataSet):
         self._class_names, self._classes = self._named(categories, used)
         lookup = np.array([self._classes.get(each.id, -1) for each in categories], np.int32)
         self._objects = _sorted(objects, lookup, len(self._images))
+        self._leave_out_crowded()
         _check_edges(self._path, self._objects, list(self._images.values()), self._problems)
 
     def class_names(self) -> tuple[str, ...]:
@@ -226,7 +230,7 @@ class Coco(DataSet):
             id = _id(image.get("id")) if isinstance(image, dict) else None
             name = image.get("file_name") if isinstance(image, dict) else None
             if id is None or not isinstance(name, str):
-                message = f"expected an id and a file_name, received {image!r:.200}"
+                message = f"expected an id and a file_name, received {checks.shown(image)}"
                 self._problems.add("malformed image", where, f"{message}: the image is left out")
                 name = None
             if id is None:
@@ -237,9 +241,7 @@ class Coco(DataSet):
                     f"the id {id!r}, too, so nobody knows which objects belong to which image"
                 )
             if id not in known:
-                height, width = map(outlines.whole, (image.get("height"), image.get("width")))
-                stated = (height, width) if height and width and min(height, width) > 0 else None
-                known[id] = _Image(name, stated)
+                known[id] = _Image(name, outlines.size(image.get("height"), image.get("width")))
         return known
 
     def _read_objects(
@@ -282,7 +284,7 @@ class Coco(DataSet):
             raise ValueError(
                 f"{self._path}: expected the ids of images as image_id, such as "
                 f"{', '.join(map(repr, list(self._images)[:3]))}. None of the {len(items)} annotations has "
-                f"one; the first has {stated!r:.200}"
+                f"one; the first has {checks.shown(stated)}"
             )
         return columns, used
 
@@ -308,11 +310,11 @@ class Coco(DataSet):
         if several:
             names = [list(self._images.values())[i].name for i in sorted(several)[:3]]
             raise ValueError(
-                f"{where}: expected an image_id of one image, received {item.image!r:.200}, which may mean "
+                f"{where}: expected an image_id of one image, received {checks.shown(item.image)}, which may mean "
                 f"{names}: write the ids of images"
             )
         if image is None:
-            received = repr(item.image) if named else f"{item!r:.200}"
+            received = repr(item.image) if named else f"{checks.shown(item)}"
             message = f"expected the image_id of an image, received {received}: belongs to no image"
             self._problems.add(MALFORMED, where, f"{message}, and is not used")
             return
@@ -320,11 +322,18 @@ class Coco(DataSet):
         if isinstance(item, _Unreadable):
             message = item.message
         else:
-            known = ", ".join(map(repr, list(labels.exact)[:20]))
-            message = (
-                f"expected the category_id of a category ({known}), received {item.category!r:.200}"
-            )
+            known = ", ".join(map(repr, itertools.islice(labels.exact, 20)))
+            message = f"expected the category_id of a category ({known}), received {checks.shown(item.category)}"
         checks.unreadable(self._problems, where, message)
+
+    def _leave_out_crowded(self) -> None:
+        """Reports images with more objects than `limits` allow, and leaves them out."""
+        counts = np.diff(self._objects.ends, prepend=0)
+        for index in np.flatnonzero(counts > limits.MAX_OBJECTS).tolist():
+            self._left_out.add(index)
+            message = f"expected at most {limits.MAX_OBJECTS:,} objects in an image, received {counts[index]:,}"
+            where = f"{self._path}: image with the id {next(itertools.islice(self._images, index, None))!r}"
+            checks.unreadable(self._problems, where, message)
 
     def _named(
         self, categories: Sequence[_Category], used: set[int]
@@ -332,10 +341,10 @@ class Coco(DataSet):
         """The names of the classes, and the class of each category that is one."""
         names: dict[str, int] = {}
         classes: dict[Any, int] = {}
+        above = Counter(each.above for each in categories if isinstance(each.above, str))
         for index, category in enumerate(categories):
-            others = [each for each in categories if each is not category]
-            above = bool(others) and all(each.above == category.name for each in others)
-            if above and index not in used:
+            others = above[category.name] - (category.above == category.name)
+            if 0 < others == len(categories) - 1 and index not in used:
                 continue
             if category.name in names:
                 message = f"{category.name!r} is the name of several categories: they are one class"
@@ -386,14 +395,8 @@ def _check_edges(
 
 def _content(path: Path) -> dict[str, Any]:
     """The content of the json file, with an `_Object` or an `_Unreadable` in place of each annotation."""
-    try:
-        # Objects are made small while they are read: polygons would take many times the memory.
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_object)
-    except json.JSONDecodeError as error:
-        where = f"{path}:{error.lineno}"
-        raise ValueError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, numbers of 5,000 digits, [[[[...
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    # Objects are made small while they are read: polygons would take many times the memory.
+    content = json_files.read(path, _object)
     expected = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in expected):
         raise ValueError(f"{path}: expected COCO's images, annotations and categories")
@@ -409,18 +412,18 @@ def _object(item: dict[str, Any]) -> Any:
         return item
     image, category = _id(item.get("image_id")), _id(item.get("category_id"))
     if category is None:
-        message = f"expected a category_id, received {item.get('category_id')!r:.200}"
+        message = f"expected a category_id, received {checks.shown(item.get('category_id'))}"
         return _Unreadable(image, None, message)
     box = _box(item)
     if box is None:
-        received = f"{item.get('bbox')!r:.100} and {item.get('segmentation')!r:.100}"
+        received = f"{checks.shown(item.get('bbox'))} and {checks.shown(item.get('segmentation'))}"
         message = "expected a bbox of 4 finite numbers, or a segmentation that is one, received "
         return _Unreadable(image, category, message + received)
     ignore, crowd = item.get("ignore", 0), item.get("iscrowd", 0)
     if type(ignore) is not int or type(crowd) is not int:
         ignore, crowd = outlines.flag(ignore), outlines.flag(crowd)
         if ignore is None or crowd is None:
-            received = f"{item.get('iscrowd')!r:.100} and {item.get('ignore')!r:.100}"
+            received = f"{checks.shown(item.get('iscrowd'))} and {checks.shown(item.get('ignore'))}"
             message = f"expected an iscrowd and ignore of 0 or 1, received {received}"
             return _Unreadable(image, category, message)
     area = item.get("area")
@@ -469,7 +472,7 @@ def _categories(path: Path, items: Sequence[Any]) -> list[_Category]:
     for item in items:
         id = _id(item.get("id")) if isinstance(item, dict) else None
         if id is None:
-            raise ValueError(f"{path}: expected categories with ids, received {item!r:.200}")
+            raise ValueError(f"{path}: expected categories with ids, received {checks.shown(item)}")
         stated = item.get("name")
         name = "" if stated is None else str(stated).strip()  # 0 is a name, too
         if id in found and found[id].name != (name or str(id)):

@@ -114,6 +114,10 @@ def convert(
             else ""
         )
         raise ValueError(f"nothing usable was found in {source.text!r}: {source.root}{first}")
+    try:
+        writing.check_class_names(names)
+    except ValueError as error:
+        raise ValueError(f"{source.root}: {error}") from error
     root = Path(path)
     written = registry.DATASETS[form].write(
         Progress(annotations, "writing", len(annotations)),

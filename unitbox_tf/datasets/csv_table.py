@@ -17,17 +17,20 @@ from __future__ import annotations
 import csv
 import io
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from unitbox_tf import limits
 from unitbox_tf.datasets import checks, outlines, writing
 from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 
+MOST_ROWS = 5_000_000  # each takes up to a kilobyte of memory while a table is read
 COLUMNS = ["image", "x0", "y0", "x1", "y1", "class"]
 # The names of columns that are understood, without capital letters, spaces, hyphens and underscores.
 HEADERS = {
@@ -50,7 +53,7 @@ SIDES = ("bboxx", "bboxy", "bboxwidth", "bboxheight")
 class _Row(NamedTuple):
     """A row of the table: the number of its line, and its cells by the names of our columns.
 
-    `cells` is None if the row cannot be split into cells; then there is only the `text` of the line.
+    `cells` is None if the row cannot be split into cells. Only then there is the `text` of the line.
     """
 
     line: int
@@ -126,7 +129,7 @@ class Table(DataSet):
                 by_image.setdefault(row.cells["image"], []).append(row)
         # Nobody knows whose object stands in a line that cannot be split.
         lost = "\n".join(row.text for row in rows if row.cells is None)
-        parts = {part.strip() for part in re.split(r'[,;\t\n"]', lost)}
+        parts = _parts(lost)
         labels = {name: index for index, name in enumerate(self._class_names or ("",))}
         for name, own in by_image.items():
             objects = [row for row in own if _has_object(row)]
@@ -134,8 +137,11 @@ class Table(DataSet):
             table = np.array([each for each in read if each], np.float64).reshape(-1, 6)
             lines = np.array([row.line for row in objects], np.int64)[: len(table)]
             columns = table[:, :4], table[:, 4].astype(np.int32), table[:, 5].astype(np.bool_)
-            meant = name in parts or (re.search(r'[,;\t"]', name) is not None and name in lost)
-            usable = None not in read and not meant
+            usable = None not in read and not _parts(name) <= parts
+            if len(read) > limits.MAX_OBJECTS:
+                message = f"expected at most {limits.MAX_OBJECTS:,} objects in an image, received {len(read):,}"
+                checks.unreadable(self._problems, f"{self._path}:{own[0].line}", message)
+                usable = False
             yield _Image(name, own[0].line, *columns, lines, _size(own), usable)
 
     def _object(self, row: _Row, labels: dict[str, int]) -> tuple[float, ...] | None:
@@ -147,7 +153,7 @@ class Table(DataSet):
             received = [cells[side] for side in COLUMNS[1:5]]
             message = f"expected 4 numbers as the edges of a box, received {received}"
         elif label is None:
-            known = f"a class of {list(labels)[:20]}"
+            known = f"a class of {checks.some_of(labels)}"
             message = f"expected {known}, received {cells.get('class', '')!r:.200}"
         elif ignore is None:
             message = f"expected an ignore of 0 or 1, received {cells['ignore']!r:.200}"
@@ -161,6 +167,11 @@ class Table(DataSet):
         return None
 
 
+def _parts(text: str) -> set[str]:
+    """The text between commas and quotes: all parts of a name are there if the name is."""
+    return {part.strip() for part in re.split(r'[,;\t\n"]', text)} - {""}
+
+
 def _has_object(row: _Row) -> bool:
     cells = row.cells or {}
     return any(cells.get(name) for name in COLUMNS[1:])
@@ -168,8 +179,8 @@ def _has_object(row: _Row) -> bool:
 
 def _size(rows: Sequence[_Row]) -> tuple[int, int] | None:
     """Height and width of an image as the first row states them; None if it does not."""
-    height, width = (outlines.whole((rows[0].cells or {}).get(n)) for n in ("height", "width"))
-    return (height, width) if height and width and min(height, width) > 0 else None
+    cells = rows[0].cells or {}
+    return outlines.size(cells.get("height"), cells.get("width"))
 
 
 def _rows(path: Path, problems: Problems) -> Iterator[_Row]:
@@ -178,6 +189,10 @@ def _rows(path: Path, problems: Problems) -> Iterator[_Row]:
     Raises `ValueError` if the header lacks a column.
     """
     lines = checks.lines(path, problems=problems)
+    if len(lines) > MOST_ROWS:
+        raise limits.TooLarge(
+            f"{path}: expected at most {MOST_ROWS:,} rows. Received: {len(lines):,}. Make several tables of it"
+        )
     comma, columns = _header(path, lines[0])
     for number, line in enumerate(lines[1:], 2):
         try:
@@ -187,7 +202,7 @@ def _rows(path: Path, problems: Problems) -> Iterator[_Row]:
         except csv.Error as error:
             cells, fault = [""], str(error)
         if len(cells) == len(columns) and cells[columns.index("image")].strip():
-            yield _Row(number, line, _usual(dict(zip(columns, cells, strict=True)), comma))
+            yield _Row(number, "", _usual(dict(zip(columns, cells, strict=True)), comma))
         elif cells and line.strip():
             if len(cells) == len(columns):
                 fault = "expected the name of an image, received none"
@@ -202,7 +217,12 @@ def _header(path: Path, line: str) -> tuple[str, list[str]]:
     Raises `ValueError` if a column is missing, or if two columns have one meaning.
     """
     for comma in ",;\t":
-        given = next(csv.reader([line], delimiter=comma), [])
+        try:
+            given = next(csv.reader([line], delimiter=comma), [])
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}:1: expected a header, received {line!r:.200}: {error}"
+            ) from error
         plain = [re.sub(r"[\s_-]", "", cell).casefold() for cell in given]
         for edges in (*CORNERS, SIDES):
             if set(edges) <= set(plain):
@@ -221,7 +241,10 @@ def _header(path: Path, line: str) -> tuple[str, list[str]]:
 
 def _usual(cells: dict[str, str], comma: str) -> dict[str, str]:
     """The cells without spaces around them, with edges for sides, and with points in numbers."""
-    cells = {name: cell.strip() for name, cell in cells.items()}
+    cells = {name: cell.strip() for name, cell in cells.items() if name}
+    for name in ("image", "class"):  # which many rows have in common
+        if name in cells:
+            cells[name] = sys.intern(cells[name])
     if comma == ";":
         numbers = {*COLUMNS[1:5], *SIDES}
         cells = {n: cell.replace(",", ".") if n in numbers else cell for n, cell in cells.items()}

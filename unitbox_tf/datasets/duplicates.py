@@ -21,6 +21,7 @@ import numpy as np
 
 from unitbox_tf import images as image_ops
 from unitbox_tf.files import Part
+from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.progress import Progress
 from unitbox_tf.records import Annotation
@@ -104,7 +105,7 @@ def _last_bytes(image: Path | Part | bytes) -> bytes:
 
 def _digest(image: Path | Part | bytes) -> bytes:
     if isinstance(image, Path):
-        image = image.read_bytes()
+        image = image_ops.read_file(image)
     encoded = image.read() if isinstance(image, Part) else image
     return hashlib.blake2b(encoded, digest_size=16).digest()
 
@@ -129,12 +130,16 @@ def shared_bytes(groups: Iterable[Sequence[int]], boundary: int) -> list[Repeat]
 
 
 def hashes(
-    annotations: Sequence[Annotation], *, problems: Problems | None = None
+    annotations: Sequence[Annotation],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    problems: Problems | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """The hashes of the images.
 
     Args:
         annotations: the images.
+        max_pixels: larger images are refused like images that cannot be decoded.
         problems: images that cannot be decoded are added here.
 
     Returns:
@@ -146,8 +151,8 @@ def hashes(
     usable, flat = np.zeros(len(annotations), bool), []
     for index, annotation in enumerate(Progress(annotations, "comparing images", len(annotations))):
         try:
-            grey = _grey(annotation.encoded())
-        except (OSError, ValueError) as error:
+            grey = _grey(annotation.encoded(max_pixels), max_pixels)
+        except image_ops.UNREADABLE as error:
             problems.add(image_ops.UNDECODABLE, annotation.where, str(error))
             continue
         if grey.std() < FLAT:
@@ -157,9 +162,9 @@ def hashes(
     return values, usable, flat
 
 
-def _grey(encoded: bytes) -> np.ndarray:
+def _grey(encoded: bytes, max_pixels: int) -> np.ndarray:
     """The image float32 `[SIDE, SIDE]`, as displayed. Raises `ValueError` if it cannot be decoded."""
-    pixels = image_ops.decode_with_pillow(encoded, smallest=4 * SIDE)
+    pixels = image_ops.decode_with_pillow(encoded, max_pixels, smallest=4 * SIDE)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32)

@@ -36,9 +36,10 @@ def folds(split: str) -> list[int]:
     for part in split.split(","):
         first, dash, last = part.partition("-")
         try:
-            chosen.extend(range(int(first), int(last if dash else first) + 1))
+            ends = int(first), int(last if dash else first)
         except ValueError:
-            chosen.append(0)
+            ends = 0, 0
+        chosen.extend(range(ends[0], ends[1] + 1) if max(map(abs, ends)) <= NUM_FOLDS else [0])
     if not chosen or not set(chosen) <= set(range(1, NUM_FOLDS + 1)):
         raise ValueError(
             f"Expected FDDB folds like '8', '1-7' or '1-3,8', from 1 to 10. Received: {split!r}"
@@ -69,7 +70,7 @@ class Fddb(DataSet):
                     (path, one) for one in lists.listed_photos(path, _is_name, problems=problems)
                 ]
             else:
-                problems.add("fold listed but absent", str(path), "no such file")
+                problems.add("fold listed but absent", str(path), "no such regular file")
         yield from lists.read(listed, found, found.name_of, _annotation, problems)
 
 

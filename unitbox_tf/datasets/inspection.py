@@ -232,7 +232,8 @@ def inspect(
     total = Summary.of("total", joined, names)
     judged = Summary.of("validation", Measured.join(measured[len(opened) :]), names)
     annotations = tuple(annotation for each in sets for annotation in each)
-    twice = _duplicates(annotations, total.images, pixels, problems)
+    most = config.decode.max_pixels if pixels else None
+    twice = _duplicates(annotations, total.images, most, problems)
     limits = shown.limits(config.model)
     exact = [each for each in twice.shared if each.distance is None]
     found = readiness.obstacles(total, annotations, exact, config.data)
@@ -265,19 +266,24 @@ def _only(summary: Summary, own: Sequence[str]) -> Summary:
 
 
 def _duplicates(
-    annotations: Sequence[Annotation], boundary: int, pixels: bool, problems: Problems
+    annotations: Sequence[Annotation], boundary: int, max_pixels: int | None, problems: Problems
 ) -> Duplicates:
-    """Duplicates among the training images, which end at `boundary`, the validation images, and between both."""
+    """Duplicates among the training images, which end at `boundary`, the validation images, and between both.
+
+    Pixels are compared of images with at most `max_pixels`; if it is None, bytes alone are compared.
+    """
     count = len(annotations)
     groups = duplicates.same_bytes(annotations)
     training = duplicates.repeats_of_bytes(groups, 0, boundary)
     validation = duplicates.repeats_of_bytes(groups, boundary, count)
     shared = duplicates.shared_bytes(groups, boundary)
     flat: list[int] = []
-    if not pixels:
+    if max_pixels is None:
         _check_headers(annotations, problems)
     else:
-        values, usable, flat = duplicates.hashes(annotations, problems=problems)
+        values, usable, flat = duplicates.hashes(
+            annotations, max_pixels=max_pixels, problems=problems
+        )
 
         def among(start: int, end: int, known: list[Repeat]) -> list[Repeat]:
             # Files with the same bytes are known already, and would only be found again.
@@ -291,11 +297,13 @@ def _duplicates(
         kept = usable.copy()
         kept[[repeat.image for repeat in shared]] = False
         shared += duplicates.shared_pixels(values, kept, boundary)
-    return Duplicates(tuple(training), tuple(validation), tuple(shared), tuple(flat), pixels)
+    return Duplicates(
+        tuple(training), tuple(validation), tuple(shared), tuple(flat), max_pixels is not None
+    )
 
 
 def _check_headers(annotations: Sequence[Annotation], problems: Problems) -> None:
-    """Reports images that cannot be read. Those of unknown size are reported where they are measured."""
+    """Reports images that cannot be read. Images of unknown size are reported where they are measured."""
     for annotation in annotations:
         if annotation.size is not None:
             try:

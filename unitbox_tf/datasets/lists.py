@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from unitbox_tf import limits
 from unitbox_tf.datasets import checks
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
+
+AT_ONCE = 10_000  # lines that are parsed together
 
 
 class Listed(NamedTuple):
@@ -64,10 +68,9 @@ def listed_photos(
             at = _next_name(text, at, is_name)
             continue
         first, count = at + 1, int(count_text)
-        rows = text[first : min(first + count, len(text))]
+        rows = text[first : _next_name(text, first, is_name, first + count)]
         while rows and not rows[-1].strip() and first + len(rows) == len(text):
             rows.pop()  # empty lines at the end of the file
-        rows = rows[: _next_name(rows, 0, is_name)]
         at = first + len(rows)
         broken = True
         if len(rows) < count:
@@ -89,9 +92,12 @@ def listed_photos(
             yield Listed(name, line, rows, first + 1)
 
 
-def _next_name(text: Sequence[str], at: int, is_name: Callable[[str], bool]) -> int:
-    """The index of the next line that is a name, from `at` on."""
-    return next((n for n in range(at, len(text)) if is_name(text[n].strip())), len(text))
+def _next_name(
+    text: Sequence[str], at: int, is_name: Callable[[str], bool], end: int = sys.maxsize
+) -> int:
+    """The index of the next line that is a name, from `at` on; `end`, or that of the last line, if there is none."""
+    end = min(end, len(text))
+    return next((n for n in range(at, end) if is_name(text[n].strip())), end)
 
 
 def _is_object(line: str, is_name: Callable[[str], bool]) -> bool:
@@ -116,6 +122,15 @@ def objects(
     """
     problems = Problems.of(problems)
     width, rows = max(counts), listed.rows
+    if len(rows) > limits.MAX_OBJECTS:
+        place = f"{path}:{listed.line}"
+        message = (
+            f"expected at most {limits.MAX_OBJECTS:,} objects in an image, received {len(rows):,}"
+        )
+        checks.unreadable(problems, place, message)
+        return None
+    if len(rows) > AT_ONCE:
+        return _in_parts(path, listed, counts, problems)
     places = [f"{path}:{line}" for line in range(listed.first, listed.first + len(rows))]
     # All lines at once where they have the same form, as nearly always: this takes half the time.
     words = " ; ".join(rows).split()
@@ -139,6 +154,25 @@ def objects(
     if len(read) < len(rows):
         return None
     return np.reshape(np.array(read, np.float64), (-1, width)), places
+
+
+def _in_parts(
+    path: Path, listed: Listed, counts: Sequence[int], problems: Problems
+) -> tuple[np.ndarray, list[str]] | None:
+    """`objects` of many lines, some at a time, so that memory holds few words."""
+    parts = [
+        objects(
+            path,
+            listed._replace(rows=listed.rows[at : at + AT_ONCE], first=listed.first + at),
+            counts,
+            problems=problems,
+        )
+        for at in range(0, len(listed.rows), AT_ONCE)
+    ]
+    read = [part for part in parts if part is not None]
+    if len(read) < len(parts):
+        return None
+    return np.concatenate([table for table, _ in read]), [p for _, places in read for p in places]
 
 
 def read(

@@ -14,6 +14,8 @@ LEAVES = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)")  # absolut
 UNUSABLE = re.compile(
     "[\x00-\x1f\x7f\ud800-\udfff]"
 )  # in names: control characters, half characters
+MANY_ALIKE = 100  # names of files that differ in capital letters alone: none of them is meant
+MANY_PARTS = 100  # of a path
 HASH = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio begins the names of uploaded files with it
 
 
@@ -58,6 +60,8 @@ class Names:
         parts = re.split(r"/+", forms(name)[-1])
         begin = max((i + 1 for i, part in enumerate(parts) if part == ".."), default=0)
         parts = [part for part in parts[begin:] if part not in ("", ".")]
+        if len(parts) > MANY_PARTS:
+            return None
         lasts = list(dict.fromkeys([*parts[-1:], *(HASH.sub("", part) for part in parts[-1:])]))
         if parts == [name] and len(lasts) == 1:
             return None  # `find` has searched it
@@ -135,6 +139,8 @@ def _folded(name: str) -> str:
 def _most_alike(name: str, listing: _Listing) -> str | None:
     """The name that is `name` but for the form of accents, else the suffix's case, else any letter's case."""
     alike = listing.folded.get(_folded(name), [])
+    if len(alike) > MANY_ALIKE:
+        return None
     same = unicodedata.normalize("NFC", name)
     forms = [unicodedata.normalize("NFC", each) for each in alike]
     for wanted in (

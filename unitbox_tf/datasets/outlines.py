@@ -11,9 +11,11 @@ import numpy as np
 
 LARGEST_NUMBER = 1e300  # sums of such numbers are finite
 LARGEST_MASK = 1 << 40  # pixels
-PLAIN = re.compile(
-    r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII
-)  # Python reads 1_0, too
+LARGEST_SIDE = 2**31 - 1  # pixels of an image
+LONGEST_NUMBER = 400  # characters; 1e300 has 301 digits
+DEEPEST = 4  # lists in each other that are polygons: polygons of points
+# Python reads 1_0, too.
+PLAIN = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 BETWEEN = re.compile(r"\s*[,;]\s*|\s+")  # what stands between numbers in a text
 
 
@@ -34,7 +36,8 @@ class Box(NamedTuple):
 def number(value: Any) -> float | None:
     """A finite number up to `LARGEST_NUMBER`, also one that is written as a text; None for anything else."""
     if isinstance(value, str):
-        value = float(value) if PLAIN.fullmatch(value) else None
+        is_plain = len(value) <= LONGEST_NUMBER and PLAIN.fullmatch(value)
+        value = float(value) if is_plain else None
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     # Also False for NaN. Whole numbers may have more digits than a float can hold.
@@ -47,6 +50,14 @@ def whole(value: Any) -> int | None:
         return value
     found = number(value)
     return int(found) if found is not None and found.is_integer() else None
+
+
+def size(height: Any, width: Any) -> tuple[int, int] | None:
+    """Height and width as whole numbers of pixels from 1 to `LARGEST_SIDE`; None if one is none."""
+    sides = whole(height), whole(width)
+    if any(side is None or not 0 < side <= LARGEST_SIDE for side in sides):
+        return None
+    return sides  # type: ignore[return-value]
 
 
 FLAGS = {"": False, "false": False, "no": False, "true": True, "yes": True}
@@ -62,7 +73,7 @@ def flag(value: Any) -> bool | None:
     return None if found is None else bool(found)
 
 
-def numbers(value: Any) -> list[float] | None:
+def numbers(value: Any, deep: int = 1) -> list[float] | None:
     """The numbers in a list or in a text such as `[10, 10, 20, 20]`, also without brackets; None if one is none."""
     if isinstance(value, str):
         text = value.strip()
@@ -70,7 +81,7 @@ def numbers(value: Any) -> list[float] | None:
             text = text[1:-1].strip()
         value = BETWEEN.split(text)
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list | str):
-        return numbers(value[0])
+        return numbers(value[0], deep + 1) if deep < DEEPEST else None
     if not isinstance(value, list):
         return None
     found = list(map(number, value))
@@ -91,9 +102,11 @@ def box_of(segmentation: Any) -> Box | None:
     if any(isinstance(part, dict) for part in segmentation):
         masks = [box_of_mask(part) if isinstance(part, dict) else None for part in segmentation]
         return _around([mask for mask in masks if mask]) if all(masks) else None
+    if not _are_polygons(segmentation):
+        return None
     values = [number(value) for value in _flat(segmentation)]
     # A polygon in a list of polygons has an even count of numbers, so that all of them together do.
-    if not values or None in values or not _are_polygons(segmentation):
+    if not values or None in values:
         return None
     x, y = values[0::2], values[1::2]
     return Box(min(x), min(y), max(x), max(y))  # type: ignore[type-var, arg-type]
@@ -107,10 +120,12 @@ def _flat(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _are_polygons(value: list[Any]) -> bool:
+def _are_polygons(value: list[Any], depth: int = 1) -> bool:
     """True for an even count of numbers, points `[x, y]`, or a list of such lists."""
     if any(isinstance(part, list) for part in value):
-        return all(isinstance(part, list) and _are_polygons(part) for part in value)
+        return depth < DEEPEST and all(
+            isinstance(part, list) and _are_polygons(part, depth + 1) for part in value
+        )
     return len(value) % 2 == 0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from unitbox_tf import registry, spelling
+from unitbox_tf import files, registry, spelling
 from unitbox_tf.datasets import checks, sizes
 from unitbox_tf.datasets import classes as by_name
 from unitbox_tf.datasets.base import DataSet, Ids
@@ -38,6 +38,7 @@ class Source:
         Raises:
             ValueError: the text or `rename` has another form, the format is unknown, or the path does not
                 exist.
+            OSError: the path is neither a folder nor a regular file, or cannot be opened.
         """
         name, path, split = parts(text, "source", registry.DATASETS)
         if not isinstance(data, str | os.PathLike):
@@ -48,6 +49,8 @@ class Source:
                 f"{root}: no such file or folder, needed for the source {text!r}.{_beside(root)} Give the "
                 "folder that relative paths start from as data (--data), or another source."
             )
+        if path and not root.is_dir():
+            files.open_regular(root).close()  # reading a pipe would wait
         self.text, self.format, self.root, self.split = text, name, root, split
         self.rename: Mapping[str, str] = by_name.renames(rename)
         self._read: dict[bool, tuple[list[Annotation], list[Problem]]] = {}
@@ -401,6 +404,6 @@ def load_each(
             source.report_empty(problems)
         found = by_name.mapped(part, names, classes, union)
         checked = sizes.check_sizes(found, problems=problems, name=source.text)
-        own = by_name.names_of(part, union)
+        own = set(by_name.names_of(part, union))
         loaded.append(Loaded(checked, tuple(name for name in names if name in own)))
     return loaded, names

@@ -22,6 +22,8 @@ from unitbox_tf.records import Annotation
 SIZE = 96  # side of an image, in pixels
 OBJECT_SIZE = (20.0, 56.0)  # shortest and longest axis of an object, in pixels
 MAX_OBJECTS = 3
+MOST_IMAGES = 1_000_000  # each takes a kilobyte of memory or more
+LONGEST_RANGE = 40  # characters
 GAP = 4.0  # px between the boxes of two objects: the paper's decoder finds touching ones as one
 
 
@@ -37,9 +39,11 @@ class Synthetic(DataSet):
     def __init__(self, root: Path, split: str) -> None:
         """Raises `ValueError` if the split is no range."""
         first, dash, last = split.partition("-")
-        if not (dash and first.isdigit() and last.isdigit() and int(first) < int(last)):
+        usable = dash and first.isdecimal() and last.isdecimal() and len(split) <= LONGEST_RANGE
+        if not usable or not 0 < int(last) - int(first) <= MOST_IMAGES:
             raise ValueError(
-                f"Expected a range of synthetic images like '0-1000'. Received: {split!r}"
+                f"Expected a range of synthetic images like '0-1000', at most {MOST_IMAGES:,} images. Received: "
+                f"{split!r:.200}"
             )
         self._numbers = range(int(first), int(last))
 

@@ -35,8 +35,8 @@ from typing import Any, BinaryIO, NamedTuple
 import google_crc32c
 import numpy as np
 
-from unitbox_tf import files, image_formats, images
-from unitbox_tf.datasets import checks, writing
+from unitbox_tf import files, image_formats, images, limits
+from unitbox_tf.datasets import checks, outlines, writing
 from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.files import Part
 from unitbox_tf.problems import Problems
@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 1 << 27  # of images in a shard, if it has more than one
 LARGEST_RECORD = (1 << 31) - 1  # bytes; protocol buffers end here
+SMALLEST_OBJECT = 37  # bytes of an object in our own feature: box, class and mark
+LARGEST_FEATURE = 10 * limits.MAX_OBJECTS  # bytes of a list of numbers; a varint has 10
 LARGEST_SHARE = 2.0  # of an image's side; boxes may end a little outside
 LARGEST_CLASS = np.iinfo(np.int32).max
 PLAN_SUFFIX = ".shards.json"
@@ -168,6 +170,8 @@ def _shards(root: Path, split: str) -> list[Path]:
         (count,) = counts
         for index in range(count):
             path = parts.get((index, count), root / _shard_name(name, index, count))
+            if os.path.lexists(path) and not os.path.isfile(path):
+                raise ValueError(f"{path}: expected a shard. Received: no regular file")
             if not path.is_file():
                 raise ValueError(
                     f"{path}: no such file, one of {count} shards. If "
@@ -200,7 +204,7 @@ def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
     Raises `ValueError` where the file is cut off or damaged.
     """
-    with path.open("rb", buffering=0) as headers, path.open("rb") as file:
+    with files.open_regular(path) as headers, files.open_regular(path) as file:
         for number, (offset, length) in enumerate(_lengths(path, headers), 1):
             header, record, footer = file.read(HEADER), file.read(length), file.read(FOOTER)
             if len(record) + len(footer) != length + FOOTER:
@@ -256,6 +260,7 @@ def _facts(path: Path, offset: int, record: bytes) -> dict[str, Any]:
     if OWN not in spans:
         return _usual(record, spans, photo)
     begin, end = _only_bytes(record, *spans[OWN])
+    checks.check_count((end - begin) // SMALLEST_OBJECT, "received")
     at = begin + 4 + int.from_bytes(record[begin : begin + 4], "little")
     facts = json.loads(record[begin + 4 : at])
     arrays: dict[str, Any] = {}
@@ -270,24 +275,34 @@ def _facts(path: Path, offset: int, record: bytes) -> dict[str, Any]:
             arrays[name] = values
     if at != end:
         raise ValueError(f"received arrays of {at - end:+} bytes")
-    size = facts["size"] and tuple(map(operator.index, facts["size"]))
+    size = _size(facts["size"]) if facts["size"] else None
     name = facts["name"].encode().decode()  # half characters are no text
     return {"name": name, "image": photo, "size": size, "attributes": attributes or None, **arrays}
+
+
+def _size(sides: Sequence[Any]) -> tuple[int, int]:
+    """Height and width in a record. Raises `ValueError` if they are those of no image."""
+    height, width = map(operator.index, sides)
+    if not (0 < min(height, width) and max(height, width) <= outlines.LARGEST_SIDE):
+        raise ValueError(f"expected a height and width above 0, received {width} x {height}")
+    return height, width
 
 
 def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> dict[str, Any]:
     """The fields from the Object Detection API's features alone: classes count from 1, boxes are shares."""
 
     def values(name: str) -> Sequence[Any]:
-        return _values(record[slice(*spans.get(name, (0, 0)))])
+        begin, end = spans.get(name, (0, 0))
+        if end - begin > LARGEST_FEATURE:
+            raise ValueError(
+                f"expected at most {LARGEST_FEATURE:,} bytes in the feature {name!r}, received {end - begin:,}"
+            )
+        return _values(record[begin:end])
 
     for name in ("image/filename", "image/height", "image/width"):
         if len(values(name)) != 1:
             raise ValueError(f"received {len(values(name))} values of {name!r}")
-    height, width = (operator.index(values(f"image/{side}")[0]) for side in ("height", "width"))
-    size = height, width
-    if max(size) > LARGEST_RECORD:
-        raise ValueError(f"received an image of {size[1]} x {size[0]} pixels")
+    size = _size([values(f"image/{side}")[0] for side in ("height", "width")])
     corners = [values(f"image/object/bbox/{side}") for side in CORNERS]
     shares = np.array(corners, np.float64).T.reshape(-1, 4)
     # Numbers of pixels are no shares: they must not become boxes far outside.
@@ -414,15 +429,17 @@ class _Plan(NamedTuple):
     @staticmethod
     def read(path: Path) -> _Plan | None:
         """The plan in a file; None if there is no such file. Raises `ValueError` if it is no plan."""
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
         try:
-            content = json.loads(checks.read_small(path))
+            content = json.loads(files.read(path, limits.MAX_SETTINGS_BYTES))
             version, digest, photos = (content[key] for key in ("version", "digest", "photos"))
             if not all(type(count) is int and count >= 0 for count in [version, *photos]):
                 raise ValueError(f"received {version!r:.50} and {photos!r:.50}")
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(f"{path}: expected version, digest and images: {error!r}") from error
+            raise ValueError(
+                f"{path}: expected version, digest and images: {error!r:.300}"
+            ) from error
         if version != VERSION:
             raise ValueError(f"{path}: expected shards of version {VERSION}, received {version}")
         return _Plan(digest, photos)
@@ -581,7 +598,7 @@ def _is_whole(path: Path, count: int) -> bool:
     """True if the shard has that many records, by their headers. A power cut after renaming may have damaged it."""
     if not path.is_file():
         return False
-    with path.open("rb", buffering=0) as file:
+    with files.open_regular(path) as file:
         try:
             return sum(1 for _ in _lengths(path, file)) == count
         except ValueError:

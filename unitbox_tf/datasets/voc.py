@@ -32,7 +32,8 @@ from xml.etree import ElementTree
 import defusedxml.ElementTree
 import numpy as np
 
-from unitbox_tf.datasets import checks, writing
+from unitbox_tf import files, limits
+from unitbox_tf.datasets import checks, outlines, writing
 from unitbox_tf.datasets.base import DataSet, Format
 from unitbox_tf.problems import Problem, Problems
 from unitbox_tf.records import Annotation
@@ -43,6 +44,7 @@ DIFFICULT = {  # the words for it, in lower case
     **dict.fromkeys(("", "0", "0.0", "false", "no", "unspecified"), False),
     **dict.fromkeys(("1", "1.0", "true", "yes"), True),
 }
+MARK = re.compile(r"(?<!\s)\s{1,99}-?[01]$")  # of a class, in its list of images
 FROM_ZERO = "corners from 0"
 TWO_NAMES = "file name of another image"
 
@@ -200,7 +202,7 @@ class Voc(DataSet):
     def _stem(self, line: str) -> str:
         """The name of the xml file that a line of a list means: with a suffix, or with a mark of a class."""
         line = line.replace("\\", "/")
-        unmarked = re.sub(r"\s+-?[01]$", "", line)
+        unmarked = MARK.sub("", line)
         stems = (line, unmarked, checks.without_suffix(unmarked).removesuffix(".xml"))
         usable = (s for s in stems if checks.fault_of_name(s) is None)
         return next((s for s in usable if os.path.isfile(self._annotations / f"{s}.xml")), line)
@@ -255,13 +257,17 @@ def _joined(contents: Sequence[_Xml], name: str, problems: Problems) -> _Xml | N
         return first
     sizes = {content.size for content in contents} - {None}
     if len(sizes) > 1:
-        message = f"expected one size in the xml files of this image, received {sorted(sizes)}"  # type: ignore[type-var]
+        message = (
+            f"expected one size in the xml files of this image, received {sorted(sizes)!r:.200}"  # type: ignore[type-var]
+        )
         checks.unreadable(problems, name, message)
         return None
     objects = list(first.objects)
+    known = {(item.label, item.corners) for item in objects}
     for content in contents[1:]:  # an object that is in two files is one object
-        known = {(item.label, item.corners) for item in objects}
-        objects += [item for item in content.objects if (item.label, item.corners) not in known]
+        new = [item for item in content.objects if (item.label, item.corners) not in known]
+        known.update((item.label, item.corners) for item in new)
+        objects += new
     return first._replace(objects=tuple(objects), size=next(iter(sizes), None))
 
 
@@ -269,7 +275,7 @@ def _known(content: _Xml, labels: dict[str, int], problems: Problems) -> bool:
     """False, after reports, if `labels.txt` lacks the class of an object."""
     unknown = [item for item in content.objects if item.label not in labels]
     for item in unknown:
-        message = f"expected a name of {list(labels)[:20]}, received {item.label!r}"
+        message = f"expected a name of {checks.some_of(labels)}, received {item.label!r:.200}"
         checks.unreadable(problems, item.where, message)
     return not unknown
 
@@ -284,14 +290,19 @@ def _is_difficult(text: str, where: str, problems: Problems) -> bool:
 def _content(path: Path, problems: Problems) -> _Xml | None:
     """The content of the xml file; None, after a report, if it cannot be parsed."""
     try:
-        tree = defusedxml.ElementTree.fromstring(checks.read_small(path))
+        content = files.read(path, limits.MAX_IMAGE_FILE_BYTES)
+        tree = defusedxml.ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
         line = error.position[0]
         problems.add(
             "malformed xml", f"{path}:{line}", f"not valid XML, {error}: the image is left out"
         )
         return None
-    except (ValueError, LookupError, OSError) as error:  # entities and external files are refused
+    except defusedxml.DefusedXmlException:
+        message = "expected no document type with entities: the image is left out"
+        problems.add("malformed xml", str(path), message)
+        return None
+    except (ValueError, LookupError, OSError) as error:
         problems.add("malformed xml", str(path), f"{error}: the image is left out")
         return None
     for element in tree.iter():
@@ -315,12 +326,9 @@ def _content(path: Path, problems: Problems) -> _Xml | None:
         except ValueError as error:
             checks.unreadable(problems, where, str(error))
             whole = False
-    boxes = sum(1 for _ in tree.iter("bndbox"))
-    inside = sum(1 for item in tree.iter("object") for _ in item.iter("bndbox"))
-    if boxes > inside:
-        message = (
-            f"expected the element object around each bndbox, received {boxes - inside} without it"
-        )
+    without = _boxes_outside(tree)
+    if without:
+        message = f"expected the element object around each bndbox, received {without} without it"
         checks.unreadable(problems, str(path), message)
         whole = False
     size = _size(tree, path, problems)
@@ -328,13 +336,26 @@ def _content(path: Path, problems: Problems) -> _Xml | None:
     return _Xml(folder, filename, size, tuple(objects), whole, frozenset(names), len(swapped))
 
 
-def _objects(element: Any) -> Iterator[Any]:
+def _objects(tree: Any) -> Iterator[Any]:
     """The objects, also in elements around them, but no parts of objects."""
-    for child in element:
-        if child.tag == "object":
-            yield child
+    left = list(reversed(tree))
+    while left:
+        element = left.pop()
+        if element.tag == "object":
+            yield element
         else:
-            yield from _objects(child)
+            left.extend(reversed(element))
+
+
+def _boxes_outside(tree: Any) -> int:
+    """The number of boxes that are not in an object."""
+    left, count = [tree], 0
+    while left:
+        element = left.pop()
+        count += element.tag == "bndbox"
+        if element.tag != "object":
+            left.extend(element)
+    return count
 
 
 def _size(tree: Any, path: Path, problems: Problems) -> tuple[int, int] | None:
@@ -342,11 +363,10 @@ def _size(tree: Any, path: Path, problems: Problems) -> tuple[int, int] | None:
     if tree.find("size") is None:
         return None
     stated = [_text(tree, f"size/{side}") for side in ("height", "width")]
-    numbers = [_number(text) for text in stated]
-    sides = [int(n) for n in numbers if n is not None and n.is_integer() and 0 < n < 1e9]
-    if len(sides) == 2:
-        return sides[0], sides[1]
-    message = f"expected a height and width above 0, received {stated}"
+    size = outlines.size(*map(_number, stated))
+    if size is not None:
+        return size
+    message = f"expected a height and width above 0, received {stated!r:.200}"
     problems.add("malformed size", str(path), message)
     return None
 
@@ -360,7 +380,7 @@ def _only(element: Any, name: str) -> str:
     texts = {(child.text or "").strip() for child in element.findall(name)}
     text = texts.pop() if len(texts) == 1 else ""
     if not text:
-        raise ValueError(f"expected one {name}, received {sorted(texts) or 'none'}")
+        raise ValueError(f"expected one {name}, received {sorted(texts) or 'none'!s:.200}")
     return text
 
 
@@ -372,7 +392,7 @@ def _corners(item: Any, swapped: list[bool]) -> tuple[float, float, float, float
     if item.find("bndbox") is not None:
         found = {_bndbox(child, swapped) for child in item.iterfind("bndbox")}
         if len(found) > 1:
-            raise ValueError(f"expected one bndbox, received {sorted(found)}")
+            raise ValueError(f"expected one bndbox, received {sorted(found)!r:.200}")
         return found.pop()
     if item.find("robndbox") is not None:
         return _rotated(item)
@@ -431,6 +451,8 @@ def _numbers(texts: Sequence[str], expected: str) -> list[float]:
 def _number(text: str) -> float | None:
     """A number; one comma may be in the place of the point."""
     text = text.strip()
+    if len(text) > outlines.LONGEST_NUMBER:
+        return None
     if text.count(",") == 1 and "." not in text:
         text = text.replace(",", ".")
     try:

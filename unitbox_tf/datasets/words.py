@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from unitbox_tf.datasets.duplicates import Repeat
+from unitbox_tf.problems import printable
 
 if TYPE_CHECKING:
     from unitbox_tf.datasets.inspection import Inspection, Shown
@@ -27,13 +28,6 @@ def table(found: Inspection) -> str:
         _listed("Problems", (f"{count} x {kind}" for kind, count in found.problems.counts.items())),
     ]
     return "\n\n".join(block for block in blocks if block)
-
-
-def printable(text: str) -> str:
-    """`text`, which may come from a hostile file name, without line breaks, control signs and broken letters."""
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
-    )
 
 
 def lines_up(rows: Sequence[Sequence[str]]) -> str:

@@ -66,7 +66,7 @@ class Destination:
             if not 0 <= label < len(self.class_names):
                 raise ValueError(
                     f"{annotation.where}: has an object of class {label}; expected one of the "
-                    f"{len(self.class_names)} that are named: {self.class_names}"
+                    f"{len(self.class_names)} that are named: {checks.some_of(self.class_names)}"
                 )
 
     def held(self, annotation: Annotation) -> Annotation:
@@ -135,7 +135,7 @@ class Destination:
                 if not isinstance(source, Path):
                     target.write(annotation.encoded())
                 else:
-                    with source.open("rb") as file:
+                    with files.open_regular(source) as file:
                         shutil.copyfileobj(file, target, 1 << 20)
         except FileNotFoundError:
             path.unlink(missing_ok=True)
@@ -243,11 +243,13 @@ def destination(
 
 def check_class_names(class_names: Sequence[str]) -> None:
     """Raises `ValueError` if two classes have the same name, or if no format can hold a name."""
-    for index, name in enumerate(class_names):
+    known: set[str] = set()
+    for name in class_names:
         if not name.strip() or name != name.strip() or checks.UNUSABLE.search(name):
             raise ValueError(f"Expected a class's name in one line. Received: {name!r}")
-        if name in class_names[:index]:
+        if name in known:
             raise ValueError(f"Expected classes of different names. Received twice: {name!r}")
+        known.add(name)
 
 
 def usable_split(split: str) -> str:

@@ -46,6 +46,7 @@ class Yolo(DataSet):
         settings = self._settings or {}
         self._keypoints = yolo_settings.keypoint_numbers(self._path, settings)
         self._names = self._all_names(settings)
+        self._labels = {name: label for label, name in enumerate(self._names or ())} or None
 
     def _all_names(self, settings: dict[str, Any]) -> tuple[str, ...] | None:
         """The class names in the settings or in a list, which must agree if both are there."""
@@ -124,7 +125,7 @@ class Yolo(DataSet):
             return None
         rows: list[yolo_labels.Row] | None = []
         if label is not None:
-            rows = yolo_labels.read(label, size, self._names, self._keypoints, problems)
+            rows = yolo_labels.read(label, size, self._labels, self._keypoints, problems)
         if rows is None:
             return None
         boxes = np.array([row.box for row in rows], np.float64).reshape(-1, 4)

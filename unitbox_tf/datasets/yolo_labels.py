@@ -15,7 +15,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from unitbox_tf.problems import Problems
 SLACK = 1e-3  # shares may lie beyond 0 and 1 by this much, from rounding, and are cut
 PIXELS = 1.5  # larger numbers are no shares with an error, but another unit
 LARGEST_CLASS = 2**31 - 1
+MOST_WORDS = 20  # in the name of a class that begins a line
 NO_LABELS = frozenset({*checks.LABEL_FILES, "notes.txt"})  # files of other kinds beside labels
 IMAGE_FOLDERS = ("images", "jpegimages")  # in lower case; the folder `labels` is in their place
 # "0 0,5 0,5 0,2 0,1": commas in the numbers, and not between them.
@@ -50,7 +51,7 @@ class _Unreadable(ValueError):
 def read(
     path: Path,
     size: tuple[int, int],
-    names: Sequence[str] | None,
+    names: Mapping[str, int] | None,
     keypoints: int | None,
     problems: Problems,
 ) -> list[Row] | None:
@@ -59,12 +60,13 @@ def read(
     Args:
         path: the file.
         size: height and width of the image in pixels.
-        names: the class names, if they are known. A line may begin with one of them.
+        names: the indices of the class names, if they are known. A line may begin with a name.
         keypoints: how many numbers follow each box for its keypoints; None if the set has none.
         problems: each line that cannot be read is added here.
     """
     try:
         lines = checks.lines(path, small=True, problems=problems)
+        checks.check_count(len(lines), str(path))
     except (OSError, ValueError) as error:
         checks.unreadable(problems, str(path), str(error))
         return None
@@ -90,15 +92,15 @@ def _words(line: str) -> list[str]:
     return SEPARATORS.split(line)
 
 
-def _label(words: list[str], names: Sequence[str] | None) -> tuple[int, list[str]]:
+def _label(words: list[str], names: Mapping[str, int] | None) -> tuple[int, list[str]]:
     """The index of the class that the line begins with, and the other words."""
     value = _number(words[0])
     if value is None:
-        for count in range(len(words) - 4, 0, -1):  # a name may have several words
+        for count in range(min(len(words) - 4, MOST_WORDS), 0, -1):  # a name may have several words
             name = " ".join(words[:count])
             if names and name in names:
-                return names.index(name), words[count:]
-        known = f", one of {list(names)[:20]}" if names else ""
+                return names[name], words[count:]
+        known = f", one of {checks.some_of(names)}" if names else ""
         raise _Unreadable(f"expected the number of a class{known}")
     if not (value.is_integer() and 0 <= value < (len(names) if names else LARGEST_CLASS)):
         known = f"a class from 0 to {len(names) - 1}" if names else "a class of 0 or more"

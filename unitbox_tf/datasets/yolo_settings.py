@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from unitbox_tf import files, limits
 from unitbox_tf.datasets import checks
 
 YAML_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -24,16 +25,30 @@ DRIVE = re.compile(r"^[A-Za-z]:/")
 
 
 class _Loader(yaml.BaseLoader):
-    """Reads every value as text, and refuses a key that is there twice."""
+    """Reads every value as text, and refuses a key that is there twice, and lists that are there twice by an alias.
+
+    A few lines of aliases could stand for more text than memory holds.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        alias = self.check_event(yaml.events.AliasEvent)
+        node: Any = super().compose_node(parent, index)
+        if alias and not isinstance(node, yaml.ScalarNode):
+            raise yaml.composer.ComposerError(
+                None, None, "expected no alias of a list or map", node.start_mark
+            )
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         found = super().construct_mapping(node, deep)
         if len(found) < len(node.value):
-            keys = [getattr(key, "value", None) for key, _ in node.value]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{str(twice)[:200]!r} is there twice", node.start_mark
-            )
+            known: set[str] = set()
+            for key, _ in node.value:
+                if key.value in known:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key.value[:200]!r} is there twice", key.start_mark
+                    )
+                known.add(key.value)
         return dict(found)
 
 
@@ -45,21 +60,22 @@ def find(root: Path) -> tuple[Path, dict[str, Any] | None]:
     path = root
     if not root.is_file():
         paths = [root / name for name in (*YAML_FILES, DARKNET_FILE)]
-        path = next((path for path in paths if path.is_file()), paths[0])
-        if not path.is_file():
+        path = next((path for path in paths if os.path.lexists(path)), paths[0])
+        if not os.path.lexists(path):
             return path, None
     return path, _darknet(path) if path.suffix == ".data" else _parsed(path)
 
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(checks.read_small(path), Loader=_Loader)
+        content = yaml.load(files.read(path, limits.MAX_SETTINGS_BYTES), Loader=_Loader)
+    except limits.TooLarge:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ValueError(
-            f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}"
-        ) from error
+        reason = getattr(error, "problem", None) or str(error)
+        raise ValueError(f"{where}: not valid YAML: {' '.join(reason.split())[:300]}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected train, val and names, received {content!r:.100}")
     return content
@@ -81,14 +97,7 @@ def _darknet(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: expected names = FILE with the names of classes, received {stated!r:.200}"
         )
-    return settings | {"names": list(name_list(file)), "nc": settings.get("classes")}
-
-
-def name_list(path: Path) -> tuple[str, ...]:
-    """The class names in a text file, one a line. Raises `ValueError` if one is empty or there twice."""
-    text = "\n".join(checks.lines(path, small=True)).rstrip()
-    found = tuple(line.strip() for line in text.split("\n"))
-    return _checked(found, path)
+    return settings | {"names": list(checks.name_list(file)), "nc": settings.get("classes")}
 
 
 def names(path: Path, settings: dict[str, Any]) -> tuple[str, ...] | None:
@@ -101,7 +110,12 @@ def names(path: Path, settings: dict[str, Any]) -> tuple[str, ...] | None:
     # str() is not called on everything: an alias bomb is small until it is written out.
     if not isinstance(stated, list) or not all(isinstance(name, str) for name in stated):
         raise ValueError(f"{path}: expected names, a list or map of the names of classes")
-    found = _checked(tuple(name.strip() for name in stated), path)
+    found = tuple(name.strip() for name in stated)
+    number = checks.first_unusable(found)
+    if number is not None:
+        raise ValueError(
+            f"{path}: expected the name of another class as name {number + 1}, received {found[number]!r:.200}"
+        )
     count = settings.get("nc")
     if count is not None and str(count)[:20].strip() != str(len(found)):
         raise ValueError(
@@ -123,14 +137,6 @@ def _in_order(path: Path, stated: dict[Any, Any]) -> list[Any]:
     return [stated[str(number)] for number in range(len(stated))]
 
 
-def _checked(found: tuple[str, ...], path: Path) -> tuple[str, ...]:
-    for number, name in enumerate(found):
-        if not name or name in found[:number]:
-            message = f"expected the name of another class as name {number + 1}, received {name!r}"
-            raise ValueError(f"{path}: {message:.300}")
-    return found
-
-
 def listed_names(root: Path, split: str) -> tuple[Path, tuple[str, ...]] | None:
     """The class names in `labels.txt`, `classes.txt` or `obj.names`, and their file; None without one.
 
@@ -142,9 +148,9 @@ def listed_names(root: Path, split: str) -> tuple[Path, tuple[str, ...]] | None:
     for folder in _name_folders(root, split):
         for name in (*checks.LABEL_FILES, *NAME_FILES):
             path = folder / name
-            if not path.is_file() or not inside.contains(path):
+            if not os.path.lexists(path) or not inside.contains(path):
                 continue
-            listed = name_list(path)
+            listed = checks.name_list(path)
             if found and listed != found[1]:
                 raise ValueError(
                     f"{path}: expected the classes of {found[0]}, {', '.join(found[1])[:200]}, "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from unitbox_tf.demo.drawing import (
     table_html,
 )
 from unitbox_tf.demo.style import STYLE
+from unitbox_tf.demo.uploads import Uploads
 from unitbox_tf.demo.viewer import Seen, Viewer
 
 # Grace Hopper, photo by the US Navy, in the public domain.
@@ -31,41 +34,63 @@ EXAMPLE = Path(__file__).parents[1] / "demo_example.jpg"
 SESSIONS = 8  # sessions whose images are kept in memory, so that sliders need not read them again
 SESSION_SECONDS = 3600
 WAITING = 16  # largest number of visitors in the queue for the network
-CACHE_SECONDS = 300  # age at which uploads that were never used are deleted
 
 # One image or slider at a time has the network and the cores.
 _ALONE = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
 
 
-def make_page(viewer: Viewer, name: str, max_megapixels: float, max_megabytes: float) -> Any:
+def make_page(viewer: Viewer, name: str, uploads: Uploads) -> Any:
     """The page, a `gradio.Blocks`.
 
     Args:
         viewer: searches the images.
         name: the name of the detector, for the title.
-        max_megapixels: most pixels of an image, in millions.
-        max_megabytes: largest file of an image.
+        uploads: where the server puts images.
 
     Raises:
         ImportError: gradio is not installed.
     """
     gr = import_gradio()
-    with gr.Blocks(
-        title=f"UnitBox: {name}",
-        analytics_enabled=False,
-        delete_cache=(CACHE_SECONDS, CACHE_SECONDS),
-    ) as page:
+    with gr.Blocks(title=f"UnitBox: {name}", analytics_enabled=False) as page:
         session = gr.State(None, time_to_live=SESSION_SECONDS)
         gr.HTML(
             f'<div class="intro"><h1>UnitBox: {html.escape(name)}</h1><p class="note">Images go to the '
             "machine that serves this page and no further. No image is kept.</p></div>"
         )
-        answers = _Answers(gr, viewer, round(max_megapixels * 1e6))
-        most = f"up to {max_megabytes:g} MB and {max_megapixels:g} million pixels"
+        answers = _Answers(gr, viewer)
+        pixels = viewer.decode.max_pixels / 1e6
+        most = f"up to {uploads.largest / 2**20:g} MB and {pixels:g} million pixels"
         label = f"{images.names_of_formats()}, {most}"
-        elements = _lay_out(gr, session, viewer.decode, label, answers)
+        upload = functools.partial(_upload_element, gr, uploads.take, label=label)
+        elements = _lay_out(gr, session, viewer.decode, upload, answers)
         _connect(gr, elements, answers)
+    page.state_session_capacity = SESSIONS
     return page.queue(max_size=WAITING, api_open=False)
+
+
+def _upload_element(gr: Any, take: Callable[[str], tuple[str, bytes]], **look: Any) -> Any:
+    """An element for one file. Its value is the name and the bytes of the file, which is deleted.
+
+    gradio's own value is a path, and an empty temporary file that stays. A class of our own would be the usual way, but
+    gradio writes a file beside the source of each such class.
+    """
+    element = gr.File(**look)
+
+    async def stay(path: Any) -> Any:
+        return path  # copies nothing and loads nothing: `take` knows which paths are uploads
+
+    def read(payload: Any) -> tuple[str, bytes] | None:
+        if payload is None:
+            return None
+        try:
+            return take(payload.path)
+        except LookupError:
+            text = "The image has been deleted. Please drop it again."
+            raise gr.Error(text, print_exception=False) from None
+
+    element.async_move_resource_to_block_cache = stay
+    element.preprocess = read
+    return element
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,34 +99,33 @@ class _Answers:
 
     Attributes:
         gr: the module gradio.
-        max_pixels: most pixels of an image.
     """
 
     gr: Any
     viewer: Viewer
-    max_pixels: int
 
-    def uploaded(self, path: str, *settings: Any) -> tuple[Any, ...]:
-        """Searches an image that was uploaded, and deletes it."""
-        try:
-            return None, *self.search(Path(path), *settings)
-        finally:
-            Path(path).unlink(missing_ok=True)
+    def uploaded(self, image: tuple[str, bytes] | None, *settings: Any) -> tuple[Any, ...]:
+        """Searches an image that was uploaded."""
+        if image is None:
+            return (self.gr.skip(),) * 7
+        return None, *self.search(*image, *settings)
 
     def example(self, *settings: Any) -> tuple[Any, ...]:
         """Searches the example."""
-        return self.search(EXAMPLE, *settings)
+        return self.search(EXAMPLE.name, EXAMPLE.read_bytes(), *settings)
 
-    def search(self, path: Path, index: int, everywhere: bool, *settings: Any) -> tuple[Any, ...]:
+    def search(
+        self, name: str, encoded: bytes, index: int, everywhere: bool, *settings: Any
+    ) -> tuple[Any, ...]:
         """The session of an image, its summary, boxes and table, and its heatmaps at scale number `index`."""
         try:
-            seen = self.viewer.see(path.read_bytes(), self.max_pixels)
-        except ValueError as error:
+            seen = self.viewer.see(encoded)
+        except images.UNREADABLE as error:
             hidden = self.gr.update(visible=False)
-            return None, error_html(f"{path.name}: {error}"), NOTHING, "", hidden, ""
-        shown = self._decoded(path.name, seen, *settings)
+            return None, error_html(f"{name}: {error}"), NOTHING, "", hidden, ""
+        shown = self._decoded(name, seen, *settings)
         drawn = maps_html(seen, index, everywhere)
-        return (path.name, seen), *shown, self.gr.update(visible=True), drawn
+        return (name, seen), *shown, self.gr.update(visible=True), drawn
 
     def changed(self, session: tuple[str, Seen] | None, *settings: Any) -> tuple[Any, ...]:
         """The detections in the image with other settings."""
@@ -157,11 +181,11 @@ class _Elements:
 
 
 def _lay_out(
-    gr: Any, session: Any, decode: DecodeConfig, label: str, answers: _Answers
+    gr: Any, session: Any, decode: DecodeConfig, make_upload: Callable[..., Any], answers: _Answers
 ) -> _Elements:
     with gr.Column(elem_id="bench"):
         with gr.Column(elem_id="drop"):
-            upload = gr.File(label=label, file_types=sorted(images.IMAGE_SUFFIXES), height=170)
+            upload = make_upload(file_types=sorted(images.IMAGE_SUFFIXES), height=170)
             example = gr.Button("Try an example image", size="sm")
             summary = gr.HTML()
         with gr.Column(elem_id="photo"):
@@ -263,37 +287,13 @@ def import_gradio() -> Any:
     return optional.load("gradio", "demo", "the page")
 
 
-def launch(page: Any, host: str, port: int | None, max_megabytes: float) -> str:
-    """Serves the page in the background, and returns its address; `page.close()` ends it.
-
-    Args:
-        page: what `make_page` returns.
-        host: the address to listen at.
-        port: the port to listen at; None takes the first free port from 7860 on.
-        max_megabytes: the largest size of a file. Larger files are refused while they arrive.
-
-    Raises:
-        OSError: the port is taken.
-    """
+def look() -> dict[str, Any]:
+    """The colours and fonts of the page, as arguments of gradio."""
     gr = import_gradio()
-    _, url, _ = page.launch(
-        server_name=host,
-        server_port=port,
-        max_file_size=round(max_megabytes * 2**20),  # as gradio's message counts
-        state_session_capacity=SESSIONS,
-        share=False,
-        ssr_mode=False,
-        enable_monitoring=False,
-        run_history=False,
-        footer_links=[],
-        quiet=True,
-        prevent_thread_lock=True,
-        css=STYLE,
-        # Fonts of the system: gradio's own come from the network.
-        theme=gr.themes.Default(
-            font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
-        ).set(
-            body_text_color_subdued="*neutral_600", block_info_text_color="*neutral_600"
-        ),  # the default grey is hard to read
-    )
-    return url
+    # Fonts of the system: gradio's own come from the network.
+    theme = gr.themes.Default(
+        font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
+    ).set(
+        body_text_color_subdued="*neutral_600", block_info_text_color="*neutral_600"
+    )  # the default grey is hard to read
+    return {"css": STYLE, "theme": theme}

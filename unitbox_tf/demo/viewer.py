@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -48,11 +48,11 @@ class Viewer:
         class_names: the names of the classes.
     """
 
-    def __init__(self, run: str | Path, **decode: Any) -> None:
+    def __init__(self, run: str | os.PathLike[str], **decode: Any) -> None:
         """Opens a detector.
 
         Args:
-            run: the folder of a run, or the name of a published detector.
+            run: the path of a run's folder, or the name of a published detector.
             decode: fields of `DecodeConfig` to change.
 
         Raises:
@@ -63,21 +63,21 @@ class Viewer:
         self._module = graph.InferenceModule(model, self.decode)
         # Graphs are traced now, because the times of the first image are shown.
         blank = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
-        self.find(self.see(blank, max_pixels=64 * 64), self.decode)
+        self.find(self.see(blank), self.decode)
 
     def _predict(self, image: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
         scales = [self._module.heatmaps_at(image[None], scale) for scale in self.decode.scales]
         return tuple({name: value.numpy() for name, value in maps.items()} for maps in scales)
 
-    def see(self, encoded: bytes, max_pixels: int) -> Seen:
+    def see(self, encoded: bytes) -> Seen:
         """Runs the network on an encoded image.
 
         Raises:
-            ValueError: it cannot be decoded, or has more than `max_pixels`.
+            ValueError: it cannot be decoded, or has more than `decode.max_pixels`.
+            MemoryError: memory does not suffice.
         """
         start = time.perf_counter()
-        check_size(encoded, max_pixels)
-        image = images.decode_photo(encoded).numpy()
+        image = images.decode_photo(encoded, self.decode.max_pixels).numpy()
         read = time.perf_counter()
         maps = self._predict(image)
         predicted = time.perf_counter()
@@ -90,19 +90,6 @@ class Viewer:
         """The detections that `Detector` finds in the image with these settings, at the scales of `self.decode`."""
         found = decoders.decode_scales(seen.maps, tf.constant(seen.size), decode)
         return padding.unpad(found, [seen.size])[0]
-
-
-def check_size(encoded: bytes, max_pixels: int) -> None:
-    """Raises `ValueError` if the header of an image cannot be read, or states more than `max_pixels`.
-
-    A file of some kilobytes may state a size that fills the memory when it is decoded.
-    """
-    height, width = images.photo_size(encoded)
-    if width * height > max_pixels:
-        raise ValueError(
-            f"expected an image of at most {max_pixels / 1e6:g} million pixels. Received: {width} x {height}, "
-            f"{width * height / 1e6:.1f} million"
-        )
 
 
 def fit(image: np.ndarray, side: int) -> np.ndarray:

@@ -154,8 +154,8 @@ def suppress(boxes: tf.Tensor, evidence: tf.Tensor, config: DecodeConfig) -> dic
         Padded with zeros to K = `config.max_detections`, best first: `boxes` `xyxy` `[B, K, 4]`,
         `scores` `[B, K]`, `classes` `[B, K]` int32 and `num_detections` `[B]` int32.
     """
-    # If the distance head predicts nothing, boxes have no area, and would never be suppressed.
-    evidence = tf.where(box_ops.areas(boxes)[..., None] > 0, evidence, 0)
+    # If the distance head predicts nothing, boxes have no area, and would never be suppressed. Nor would NaN.
+    evidence = tf.where((box_ops.areas(boxes)[..., None] > 0) & (evidence > 0), evidence, 0)
     kept = tf.image.combined_non_max_suppression(
         boxes[:, :, None, :],
         evidence,
@@ -229,12 +229,23 @@ def find_blobs(
     weights = tf.cast(exists, values.dtype)
     scores = tf.reduce_sum(values * weights, [1, 2]) / tf.reduce_sum(weights, [1, 2])
     of_class = tf.one_hot(plane % num_classes, num_classes, on_value=True, off_value=False)
+    of_class &= (scores >= 0)[:, None]  # not NaN
     evidence = tf.where(of_class, -tf.math.log1p(-scores)[:, None], 0)  # [M, C]; infinite at 1
 
     def of_images(values: tf.Tensor) -> tf.Tensor:
         return tf.RaggedTensor.from_value_rowids(values, image, batch, validate=False).to_tensor()
 
-    return of_images(boxes), of_images(evidence)
+    return _best(of_images(boxes), of_images(evidence), config)
+
+
+def _best(
+    boxes: tf.Tensor, evidence: tf.Tensor, config: DecodeConfig
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The boxes with the most evidence, as many as `find_peaks` gives: noise can make a blob of every fourth pixel."""
+    total = tf.shape(boxes)[1]
+    count = tf.minimum(CANDIDATES * tf.minimum(config.max_detections, total), total)
+    _, index = tf.math.top_k(tf.reduce_max(evidence, axis=-1), count)
+    return tf.gather(boxes, index, batch_dims=1), tf.gather(evidence, index, batch_dims=1)
 
 
 def label_components(mask: tf.Tensor) -> tf.Tensor:

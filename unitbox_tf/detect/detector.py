@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from unitbox_tf import images, inputs, visualize
+from unitbox_tf import image_headers, images, inputs, visualize
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import padding, tiling, video, video_reading
 from unitbox_tf.inputs import Image, Images
@@ -41,11 +41,11 @@ class Detector:
         detect: Callable[[np.ndarray], Detections],
         class_names: tuple[str, ...],
         decode: DecodeConfig,
-        decode_image: Callable[[bytes], Any] = images.decode_photo,
+        decode_image: Callable[[bytes, int], Any] = images.decode_photo,
     ) -> None:
         """`detect` maps an RGB image uint8 `[H, W, 3]` to detections in its pixels.
 
-        `decode_image` decodes bytes to an RGB image, or raises `ValueError`.
+        `decode_image` decodes bytes to an RGB image of at most a number of pixels, or raises `ValueError`.
         """
         self._process = os.getpid()
         self._find = detect
@@ -76,19 +76,30 @@ class Detector:
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is no image, or the array has another shape or type.
+            ValueError: it is no image, or the array has another shape or type. It is a `limits.TooLarge` if the
+                image has more than `decode.max_pixels`.
+            MemoryError: memory does not suffice.
             RuntimeError: the detector was made before this process was forked.
         """
         return self._detect(self.read(image))
 
     def _detect(self, image: np.ndarray) -> Detections:
         check_process(self._process)
-        return self._find(image)
+        image_headers.check_size(image.shape[:2], self.decode.max_pixels)
+        try:
+            return self._find(image)
+        except Exception as error:
+            if not _lacks_memory(error):
+                raise
+            raise MemoryError(
+                f"memory does not suffice to detect in an image of {image.shape[1]} x {image.shape[0]} pixels, which "
+                f"is shown to the network with up to {self.decode.max_side} a side"
+            ) from error
 
     def read(self, image: Image) -> np.ndarray:
         """The RGB image uint8 `[H, W, 3]` that `__call__` would search. Argument and errors are the same."""
         check_process(self._process)  # decoding by TensorFlow would wait for ever, too
-        return inputs.read_image(image, self._decode_image)
+        return inputs.read_image(image, self._decode_image, self.decode.max_pixels)
 
     def many(
         self, images: Images, *, progress: bool = False, problems: Problems | None = None
@@ -117,13 +128,14 @@ class Detector:
         for name, image in found:
             try:
                 array = self.read(image)
-            except (OSError, ValueError) as error:
+                detections = self._detect(array)
+            except images.UNREADABLE as error:
                 if problems is None:
                     raise
                 message = str(error).removeprefix(f"{name}: ")
                 problems.add(images.UNDECODABLE, name, message)
             else:
-                yield Found(name, self._detect(array))
+                yield Found(name, detections)
 
     def tiled(self, tile: int | None = None) -> Detector:
         """This detector for images much larger than `decode.max_side`: it also searches overlapping tiles of them.
@@ -196,6 +208,14 @@ class Detector:
         return video.annotate(opened, found, Path(output), self.class_names, draw)
 
 
+def _lacks_memory(error: Exception) -> bool:
+    """True if memory did not suffice. TensorFlow and ONNX Runtime have errors of their own for this."""
+    engines = ("ResourceExhaustedError", "RuntimeException", "Fail")
+    return isinstance(error, MemoryError) or (
+        type(error).__name__ in engines and ("alloc" in str(error) or "OOM" in str(error))
+    )
+
+
 def check_process(made_in: int) -> None:
     """Raises `RuntimeError` in a process that was forked after a detector was made in the process `made_in`.
 
@@ -220,8 +240,8 @@ def detect_annotated(
     detections, seen = [], []
     for annotation in annotations:
         try:
-            found = detector(annotation.encoded())
-        except (OSError, ValueError) as error:
+            found = detector(annotation.encoded(detector.decode.max_pixels))
+        except images.UNREADABLE as error:
             problems.add(images.UNDECODABLE, annotation.where, str(error))
         else:
             detections.append(found)

@@ -7,7 +7,6 @@ json file for each video, and a list of unreadable inputs. A journal in the fold
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import logging
 import os
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unitbox_tf import files, images, inputs, visualize
+from unitbox_tf.datasets import checks
 from unitbox_tf.detect import journal as journals
 from unitbox_tf.detect import video as videos
 from unitbox_tf.detect import video_reading
 from unitbox_tf.detect.detector import Detector
-from unitbox_tf.problems import PROBLEMS_FILE, Problems
+from unitbox_tf.problems import PROBLEMS_FILE, Problems, printable
 from unitbox_tf.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,10 @@ UNREAD, UNREADABLE, DAMAGED = (
     "video that cannot be read",
     "damaged video",
 )
+LONGEST_STEM, LONGEST_SUFFIX = (
+    200,
+    9,
+)  # bytes; a number, and the mark of a partial file, come to them
 FEW = 20  # images that have a line each in the log
 
 
@@ -109,7 +113,7 @@ def find(names: Iterable[str | os.PathLike[str] | int], output: str | os.PathLik
     """
     photos: dict[str, Path] = {}
     clips: dict[str, Path | str | int] = {}
-    own = Path(output).resolve()
+    own = checks.Folder(Path(output))
     for name in map(str, names):
         if name.isdecimal() and not os.path.exists(name):
             clips[name] = int(name)
@@ -119,7 +123,7 @@ def find(names: Iterable[str | os.PathLike[str] | int], output: str | os.PathLik
             continue
         found = inputs.files(name)
         if found != [Path(name)]:
-            found = [path for path in found if own not in path.resolve().parents]
+            found = [path for path in found if not own.contains(path)]
             if not found:
                 raise ValueError(f"{output}: expected a folder for the results other than {name}")
         for path in found:
@@ -164,12 +168,14 @@ def detect_into(
         problems: unreadable inputs are added here.
 
     Raises:
-        ValueError: the inputs cannot be used, `output` is no folder, or it has results of other settings.
+        ValueError: the inputs cannot be used, `output` is no folder, it has results of other settings or a
+            damaged journal, or another process writes into it.
         FileNotFoundError: no named file exists.
     """
     output = Path(output)
     found = find(names, output)
     decode = dataclasses.asdict(detector.decode)
+    decode.pop("max_pixels")  # does not change what is found in an image that was read
     settings = {"weights": digest, "class_names": detector.class_names, **decode}
     settings |= {"tile": tile, "blur": blur}
     if tile is not None:
@@ -178,19 +184,21 @@ def detect_into(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{output}: expected a folder to write: {error}") from error
-    if restart:
-        journals.discard(output / JOURNAL_FILE)
     problems = Problems() if problems is None else problems
-    with journals.Journal(output / JOURNAL_FILE, settings) as journal:
+    draw = _blurred(blur) if blur else visualize.draw_detections
+    with files.locked(output, "writes into"):
+        if restart:
+            journals.discard(output / JOURNAL_FILE, OWN_FILES)
+            (output / RESULTS_FILE).unlink(missing_ok=True)
         files.remove_partial(output)
-        draw = _blurred(blur) if blur else visualize.draw_detections
-        work = _Work(detector, draw, output, journal, problems, progress)
-        images_done = work.images(found.images) if found.images else None
-        clips = (work.video(clip) for clip in found.clips)
-        videos_done = tuple(done for done in clips if done is not None)
-    (output / PROBLEMS_FILE).unlink(missing_ok=True)
-    if problems.found:
-        problems.save(output / PROBLEMS_FILE)
+        with journals.Journal(output / JOURNAL_FILE, settings, OWN_FILES) as journal:
+            work = _Work(detector, draw, output, journal, problems, progress)
+            images_done = work.images(found.images) if found.images else None
+            clips = (work.video(clip) for clip in found.clips)
+            videos_done = tuple(done for done in clips if done is not None)
+        (output / PROBLEMS_FILE).unlink(missing_ok=True)
+        if problems.found:
+            problems.save(output / PROBLEMS_FILE)
     return Summary(output, images_done, videos_done, problems)
 
 
@@ -209,10 +217,11 @@ class _Work:
     journal: journals.Journal
     problems: Problems
     progress: bool
+    numbers: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def images(self, paths: Sequence[Path]) -> ImagesDone:
         """Detects in images, and writes each image with its boxes, and the results of all."""
-        left = [path for path in paths if self._finished(path) is None]
+        left = [path for path in paths if not _has_detections(self._finished(path))]
         earlier = len(paths) - len(left)
         if earlier:
             logger.info("%d of %d images were done before", earlier, len(paths))
@@ -223,7 +232,7 @@ class _Work:
             if count is None:
                 broken.add(path)
             elif len(left) <= FEW:
-                logger.info("%s: %d found", path, count)
+                logger.info("%s: %d found", printable(str(path)), count)
         whole = [path.as_posix() for path in paths if path not in broken]
         results = self.output / RESULTS_FILE
         return ImagesDone(len(paths), earlier, len(broken), self._save_results(whole), results)
@@ -234,15 +243,16 @@ class _Work:
         try:
             stamp = _stamp(path)
             image = self.detector.read(path)
-        except (OSError, ValueError) as error:
+            found = self.detector(image)
+            drawn = self.draw(image, found, self.detector.class_names)
+        except images.UNREADABLE as error:
             kind = UNREAD if isinstance(error, OSError) else images.UNDECODABLE
             self.problems.add(kind, name, str(error).removeprefix(f"{path}: "))
             return None
-        found = self.detector(image)
         suffix = images.suffix_for_writing(path)
         output = self._path(name, path.stem, suffix)
         with files.replacing(output) as partial:
-            images.save_image(self.draw(image, found, self.detector.class_names), partial)
+            images.save_image(drawn, partial)
             rows = found.to_coco(name, class_names=self.detector.class_names)
             self._add(name, stamp, output, detections=rows)
         return len(found)
@@ -253,12 +263,12 @@ class _Work:
             webcam = isinstance(clip, int)
             name = f"webcam {clip}" if webcam else video_reading.without_password(str(clip))
             stem = f"webcam-{clip}" if webcam else "stream"
-            logger.info("%s: Ctrl-C ends it", name)
+            logger.info("%s: Ctrl-C ends it", printable(name))
         else:
             name, stem = clip.as_posix(), clip.stem
             row = self._finished(clip)
-            if row is not None:
-                logger.info("%s was done before", name)
+            if row is not None and _has_frames(row):
+                logger.info("%s was done before", printable(name))
                 return self._video_done(name, row)
         path = self._path(name, stem, ".mp4")
         try:
@@ -287,7 +297,7 @@ class _Work:
         if row is None or not (self.output / row["file"]).is_file():
             return None
         try:
-            return row if row["stamp"] == _stamp(path) else None
+            return row if row.get("stamp") == _stamp(path) else None
         except OSError:
             return None
 
@@ -299,14 +309,23 @@ class _Work:
         row = self.journal.get(name)
         if row is not None:
             return self.output / row["file"]
-        numbered = (f"{stem}-{number}{suffix}" for number in itertools.count(2))
-        names = map(self.output.joinpath, itertools.chain([f"{stem}{suffix}"], numbered))
-        return next(filter(self._is_free, names))
+        stem, suffix = _usable(stem, LONGEST_STEM), _usable(suffix, LONGEST_SUFFIX)
+        # Many folders may have images of one name: each goes on where the one before has found a free name.
+        number = self.numbers.get(stem + suffix, 1)
+        while not self._is_free(path := self._numbered(stem, number, suffix)):
+            number += 1
+        self.numbers[stem + suffix] = number + 1
+        return path
+
+    def _numbered(self, stem: str, number: int, suffix: str) -> Path:
+        return self.output / (f"{stem}-{number}{suffix}" if number > 1 else f"{stem}{suffix}")
 
     def _is_free(self, path: Path) -> bool:
         paths = [path, path.with_suffix(".json")] if path.suffix == ".mp4" else [path]
-        taken = OWN_FILES | self.journal.files
-        return not any(path.name in taken or os.path.lexists(path) for path in paths)
+        return not any(
+            each.name in OWN_FILES or each.name in self.journal.files or os.path.lexists(each)
+            for each in paths
+        )
 
     def _save_results(self, names: Sequence[str]) -> int:
         """Writes COCO's results of the finished images, and returns the number of their objects."""
@@ -324,7 +343,32 @@ class _Work:
         return count
 
 
+def _has_detections(row: dict[str, Any] | None) -> bool:
+    """True if the row is one of a finished image."""
+    found = (row or {}).get("detections")
+    return isinstance(found, list) and all(isinstance(each, dict) for each in found)
+
+
+def _has_frames(row: dict[str, Any]) -> bool:
+    """True if the row is one of a finished video."""
+    counts = all(type(row.get(name)) is int for name in ("frames", "objects"))
+    return counts and isinstance(row.get("fault"), str | type(None))
+
+
+def _usable(name: str, most: int) -> str:
+    """A part of the name of a file: `name` without signs that a terminal obeys or that are no text, and shortened.
+
+    Args:
+        name: the part.
+        most: the largest number of bytes.
+    """
+    text = "".join(sign if sign.isprintable() and sign not in "/\\:" else "_" for sign in name)
+    text = text.encode()[:most].decode(errors="ignore")
+    return f"_{text[1:]}" if text.startswith(".") and most == LONGEST_STEM else text
+
+
 def _stamp(path: Path) -> list[int]:
-    """Length and time of change, in nanoseconds, of a file. They tell whether it was written again."""
-    facts = path.stat()
+    """Length and time of change, in nanoseconds, of a regular file. They tell whether it was written again."""
+    with files.open_regular(path) as file:
+        facts = os.fstat(file.fileno())
     return [facts.st_size, facts.st_mtime_ns]

@@ -18,6 +18,7 @@ import tensorflow as tf
 from unitbox_tf import image_graph, registry
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import decoders
+from unitbox_tf.limits import MAX_BATCH, MAX_DETECTIONS
 
 Outputs = dict[str, tf.Tensor]
 
@@ -25,6 +26,7 @@ IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, "images")
 ENCODED = tf.TensorSpec([None], tf.string, "encoded")
 SCALE = tf.TensorSpec([], tf.float32, "scale")
 _DTYPES = {float: tf.float32, int: tf.int32, str: tf.string}
+_SHARES = ("score_threshold", "blob_threshold", "nms_iou")
 
 
 def options() -> dict[str, tf.DType]:
@@ -45,6 +47,43 @@ def resize(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     return tf.image.resize(images, size, antialias=True)
 
 
+def _check_batch(count: tf.Tensor) -> tf.Operation:
+    return tf.debugging.Assert(
+        count <= MAX_BATCH, [f"expected at most {MAX_BATCH} images at once. Received:", count]
+    )
+
+
+def checked_options(decode: Any) -> Any:
+    """`decode` with the same bounds of its tensors as in `DecodeConfig`.
+
+    Nothing of the size that an option asks for is allocated before: the tensors depend on the checks.
+    """
+    names = _names()
+    shares = {name: getattr(decode, name) for name in _SHARES}
+    checks = [
+        tf.debugging.Assert(
+            tf.reduce_any(tf.equal(decode.decoder, names)),
+            [f"expected a decoder of {names}, received", decode.decoder],
+        ),
+        tf.debugging.Assert(
+            (decode.max_detections >= 1) & (decode.max_detections <= MAX_DETECTIONS),
+            [
+                f"expected max_detections from 1 to {MAX_DETECTIONS}, received",
+                decode.max_detections,
+            ],
+        ),
+        *(
+            tf.debugging.Assert(  # False for NaN, too
+                (value >= 0) & (value <= 1), [f"expected {name} from 0 to 1, received", value]
+            )
+            for name, value in shares.items()
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        checked = {name: tf.identity(getattr(decode, name)) for name in options()}
+    return decoders.with_tensors(decode, **checked)
+
+
 class InferenceModule(tf.Module):
     """A model with everything around it: resizing before, decoding after.
 
@@ -52,6 +91,10 @@ class InferenceModule(tf.Module):
     `boxes` `xyxy` `[B, K, 4]` in pixels of the original image and cut to it, `scores` `[B, K]`,
     `classes` `[B, K]` int32, `num_detections` `[B]` int32. Both take `options()` as further,
     optional, arguments.
+
+    Images and options out of bounds raise `tf.errors.InvalidArgumentError` before anything of their size is
+    allocated: more than `max_pixels` in an encoded image or in all images of a batch together, more than
+    `limits.MAX_BATCH` images, and options out of the bounds that `DecodeConfig` has.
     """
 
     def __init__(
@@ -72,7 +115,7 @@ class InferenceModule(tf.Module):
     @tf.function(input_signature=[IMAGES])
     def heatmaps(self, images: tf.Tensor) -> Outputs:
         """`confidence` logits and `distances`, at the size at which the network is shown `images`."""
-        return self.heatmaps_at(images, 1.0)
+        return self.heatmaps_at(self._checked(images), 1.0)
 
     @tf.function(input_signature=[IMAGES, SCALE])
     def heatmaps_at(self, images: tf.Tensor, scale: float | tf.Tensor) -> Outputs:
@@ -84,7 +127,7 @@ class InferenceModule(tf.Module):
     @tf.function(input_signature=[IMAGES])
     def detect_images(self, images: tf.Tensor) -> Outputs:
         """Detections in RGB images uint8 `[B, H, W, 3]` of one size, with all settings as configured."""
-        return self.decoded(images, self._decode)
+        return self.decoded(self._checked(images), self._decode)
 
     def decoded(self, images: tf.Tensor, decode: DecodeConfig) -> Outputs:
         """`detect_images` with the settings of `decode` that are in `options()`. The decoder is a plain string."""
@@ -112,15 +155,28 @@ class InferenceModule(tf.Module):
     def _all_heatmaps(self, images: tf.Tensor) -> list[Outputs]:
         return [self.heatmaps_at(images, scale) for scale in self._decode.scales]
 
+    def _checked(self, images: tf.Tensor) -> tf.Tensor:
+        """`images`, if there are not too many of them, and not too many pixels in all."""
+        shape = tf.shape(images, tf.int64)
+        most = self._decode.max_pixels
+        checks = [
+            tf.debugging.Assert(
+                tf.reduce_prod(shape[:3]) <= most,
+                [
+                    f"expected images of at most {most} pixels together (max_pixels). Received:",
+                    shape,
+                ],
+            ),
+            _check_batch(shape[0]),
+        ]
+        with tf.control_dependencies(checks):
+            return tf.identity(images)
+
     def _detect(self, images: tf.Tensor, decode: DecodeConfig) -> Outputs:
-        maps = self._all_heatmaps(images)
-        most = decode.max_detections
-        tf.debugging.Assert(most > 0, ["expected max_detections above 0, received", most])
+        decode = checked_options(decode)
+        maps = self._all_heatmaps(self._checked(images))
         names = _names()
-        chosen = tf.equal(decode.decoder, names)
-        message = f"expected a decoder of {names}, received"
-        tf.debugging.Assert(tf.reduce_any(chosen), [message, decode.decoder])
-        index = tf.argmax(tf.cast(chosen, tf.int32), output_type=tf.int32)
+        index = tf.argmax(tf.equal(decode.decoder, names), output_type=tf.int32)
         size = tf.shape(images)[1:3]
         branches = [
             functools.partial(
@@ -141,11 +197,16 @@ class InferenceModule(tf.Module):
         the batch.
         """
         message = ["expected at least one image, received none"]
-        with tf.control_dependencies([tf.debugging.Assert(tf.size(encoded) > 0, message)]):
+        checks = [
+            tf.debugging.Assert(tf.size(encoded) > 0, message),
+            _check_batch(tf.size(encoded)),
+        ]
+        decode = checked_options(decode)
+        with tf.control_dependencies(checks):
             encoded = tf.identity(encoded)  # else an error of what follows may be raised first
 
         def detect_one(photo: tf.Tensor) -> Outputs:
-            image = image_graph.decoder()(photo)
+            image = image_graph.decoder()(photo, self._decode.max_pixels)
             return {name: value[0] for name, value in self._detect(image[None], decode).items()}
 
         return tf.map_fn(

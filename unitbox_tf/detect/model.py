@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
-from unitbox_tf import inputs, registry, runs, settings
+from unitbox_tf import checkpoints, inputs, registry, runs, settings, weights_files
 from unitbox_tf.config import DecodeConfig, ModelConfig
-from unitbox_tf.detect import transfer
+from unitbox_tf.detect import keras_files, transfer
 from unitbox_tf.network import backbones, heatmaps, top_down
+from unitbox_tf.network import weights as network_weights
 from unitbox_tf.records import Detections
 
 if TYPE_CHECKING:
@@ -128,11 +130,12 @@ class UnitBox(keras.Model):
         )
 
     @classmethod
-    def from_preset(cls, name: str | Path, **decode: Any) -> UnitBox:
+    def from_preset(cls, name: str | os.PathLike[str], **decode: Any) -> UnitBox:
         """A trained detector: a published one by its name ("faces"), or the best weights of a run's folder.
 
         Args:
-            name: the name of a published detector, or the folder.
+            name: the name of a published detector, or the path of the folder or of a `.keras` file. A text without
+                a slash and without a suffix is a name, see `load`.
             decode: fields of `DecodeConfig` to change.
 
         Raises:
@@ -140,7 +143,7 @@ class UnitBox(keras.Model):
         """
         run = runs.Run.find(name)
         if run.folder.suffix == runs.KERAS_SUFFIX and run.folder.is_file():
-            model = _open_keras(run.folder)
+            model = keras_files.open_model(run.folder)
             model.decode = settings.changed(model.decode, decode)
             return model
         config = run.config()
@@ -149,29 +152,39 @@ class UnitBox(keras.Model):
         model.load_run(run)
         return model
 
-    def load_run(self, run: runs.Run | str | Path, *, last: bool = False) -> None:
+    def load_run(self, run: runs.Run | str | os.PathLike[str], *, last: bool = False) -> None:
         """Takes the weights of a run or of a published detector with the same network.
 
         Args:
-            run: the folder of the run, or a published name.
-            last: takes the weights of the last epoch, not of the best one.
+            run: the path of the run's folder, or a published name.
+            last: takes the weights of the newest checkpoint, not those of the best epoch.
 
         Raises:
-            ValueError: it has no weights, or the weights belong to another network.
+            ValueError: it has no weights, they are damaged or not finite, or belong to another network. The model keeps
+                those that it has.
         """
         run = run if isinstance(run, runs.Run) else runs.Run.find(run)
         if run.weights.is_file():
             self._set_weights(run)
             return
         path = run.weights_of_training(last=last)
-        try:
-            self.load_weights(path)
-        except (ValueError, OSError) as error:
-            raise ValueError(
-                f"{path}: expected the weights of the model that the configuration describes: {error}"
-            ) from error
+        if path.suffix == checkpoints.SUFFIX:
+            self._take_checkpoint(path.parent)
+            return
+        kind = "the weights of the model that the configuration describes"
+        network_weights.load(self, path, kind)
 
-    def start_from(self, detector: UnitBox | str | Path) -> transfer.Taken:
+    def _take_checkpoint(self, folder: Path) -> None:
+        """Takes the weights of the newest whole checkpoint in `folder`, which has one."""
+        expected = {"model": [checkpoints.Spec.of(variable) for variable in self.variables]}
+        found = checkpoints.read_newest(folder, expected)
+        values = found.groups["model"] if found else []
+        names = (variable.path for variable in self.variables)
+        weights_files.check_finite(folder, dict(zip(names, values, strict=True)))
+        for variable, value in zip(self.variables, values, strict=True):
+            variable.assign(value)
+
+    def start_from(self, detector: UnitBox | str | os.PathLike[str]) -> transfer.Taken:
         """Takes the weights that fit from another detector, which may have other classes.
 
         These are the backbone, the confidence head of each class that has the same name there, and the
@@ -206,16 +219,17 @@ class UnitBox(keras.Model):
         return float(self._own["stage4_scale"])
 
     def _set_weights(self, run: runs.Run) -> None:
-        stored = run.read_weights()
+        stored = run.read_weights(weights_files.largest(weight.shape for weight in self.weights))
         expected = [(weight.path, tuple(weight.shape)) for weight in self.weights]
-        received = [(name, values.shape) for name, values in stored]
+        received = [(name, values.shape) for name, values in stored.items()]
         if received != expected:
             unlike = next((a, b) for a, b in itertools.zip_longest(expected, received) if a != b)
             raise ValueError(
                 f"{run.weights}: expected the weights of the model that the configuration describes: "
                 f"{unlike[0]}. Received: {unlike[1]}"
             )
-        self.set_weights([values for _, values in stored])
+        weights_files.check_finite(run.weights, stored)
+        self.set_weights([values.astype(np.float32) for values in stored.values()])
 
     def detect(self, images: inputs.Images) -> list[Detections]:
         """The objects in images, with the settings in `decode`.
@@ -258,7 +272,10 @@ class UnitBox(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> UnitBox:
-        """The model of a configuration by `get_config`, with random weights."""
+        """The model of a configuration by `get_config`, with random weights.
+
+        It makes all classes that the configuration names. `from_preset` checks them first.
+        """
         backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects)
         decode = settings.from_dict(DecodeConfig, config["decode"], "decode")
         arguments = {**config, "backbone": backbone, "decode": decode}
@@ -281,19 +298,9 @@ def _outputs(
     return top_down.heatmaps(image, backbone, num_classes, **common, **more)
 
 
-def _open_keras(path: Path) -> UnitBox:
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        raise ValueError(f"{path}: expected a Keras file of a UnitBox model: {error}") from error
-    if not isinstance(model, UnitBox):
-        raise ValueError(
-            f"{path}: expected a UnitBox model. Received: {type(model).__name__} {model.name!r}"
-        )
-    return model
-
-
-def publish(run: str | Path, folder: str | Path, *, last: bool = False, **decode: Any) -> runs.Run:
+def publish(
+    run: str | os.PathLike[str], folder: str | Path, *, last: bool = False, **decode: Any
+) -> runs.Run:
     """Publishes a run as a detector: its weights in half precision, their checksum and its configuration.
 
     People write the model card, `README.md` in the folder, themselves: data and their licence, metrics, and
@@ -302,7 +309,7 @@ def publish(run: str | Path, folder: str | Path, *, last: bool = False, **decode
     Args:
         run: the folder of the run.
         folder: the folder to write. Its name becomes the name of the detector.
-        last: takes the weights of the last epoch, not of the best one.
+        last: takes the weights of the newest checkpoint, not those of the best epoch.
         decode: fields of `DecodeConfig` to change.
 
     Raises:

@@ -16,13 +16,13 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import cv2
 import numpy as np
 
-from unitbox_tf import inputs
+from unitbox_tf import files, inputs
 
 DEFAULT_RATE = 25.0  # frames a second, if a file states no plausible rate
 LIVE_RATE = 10.0  # the last frame of a webcam is shown for the time of one frame at this rate
@@ -151,9 +151,9 @@ class File(Source):
     def __init__(self, path: Path) -> None:
         """Raises `OSError` if there is no such file, and `ValueError` if it is no video."""
         self.name = path.as_posix()
-        path.open("rb").close()  # so that the error is Python's
+        files.open_regular(path).close()  # FFmpeg would wait for a pipe
         try:
-            self._container = _container(str(path))
+            self._container = _container(local_name(path))
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ValueError(f"{path}: expected a video that FFmpeg can read: {reason}") from error
@@ -248,7 +248,16 @@ class File(Source):
         self._container.close()
 
 
-def _container(name: str, **options: Any) -> Any:
+def local_name(path: Path) -> str | BinaryIO:
+    """The name by which PyAV opens a file, or the open file if the name is no text, which FFmpeg refuses."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return files.open_regular(path)
+    return str(path)
+
+
+def _container(name: str | BinaryIO, **options: Any) -> Any:
     return av.open(name, metadata_errors="replace", **options)
 
 

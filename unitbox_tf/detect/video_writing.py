@@ -16,6 +16,8 @@ import av
 import cv2
 import numpy as np
 
+from unitbox_tf.detect import video_reading
+
 CODEC = "h264"  # nearly every player and browser shows it
 # Quick, and so good that the eye sees no loss. Without frames that refer to later ones, stamps need no shift.
 OPTIONS = {"preset": "veryfast", "crf": "20", "bf": "0"}
@@ -135,7 +137,7 @@ class Sound:
     def __init__(self, path: Path, begin: Fraction, output: Any) -> None:
         """Adds a stream to `output` for each stream of sound in the file."""
         self._name, self._begin, self._output = path.as_posix(), begin, output
-        self._input: Any = av.open(str(path), metadata_errors="replace")
+        self._input: Any = av.open(video_reading.local_name(path), metadata_errors="replace")
         self._outputs: dict[int, Any] = {}
         self._encoders: dict[int, Encoder] = {}
         self._last: dict[int, int] = {}

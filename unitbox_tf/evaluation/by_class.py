@@ -151,7 +151,7 @@ class ClassMetrics:
 
 @dataclasses.dataclass(frozen=True)
 class ByClass:
-    """What `judge` finds.
+    """The findings of `judge`.
 
     Attributes:
         best_f1: the best score threshold for all classes together; None if no object is found.

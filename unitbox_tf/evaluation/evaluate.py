@@ -49,14 +49,16 @@ def evaluate(
     present: bool = False,
     output: str | Path | None = None,
     problems: Problems | None = None,
+    trust: bool = False,
     **decode: Any,
 ) -> Evaluation:
     """Judges a detector on annotated images.
 
     Args:
-        detector: a run's folder, an exported detector, the name of a published one, a `UnitBox`, or a
-            `Detector`. Detections of any detector are judged, too: a file or folder (see
-            `evaluation.results`), or a list of `Detections`, one for each annotation.
+        detector: the name of a published detector, the path of a run's folder or of an exported detector, a
+            `UnitBox`, or a `Detector`. Detections of any detector are judged, too: the path of a file or folder
+            (see `evaluation.results`), or a list of `Detections`, one for each annotation. A text without a slash
+            and without a suffix is a name, see `load`.
         sources: the annotated images: texts `FORMAT:PATH#SPLIT`, opened sources, or annotations.
         classes: judges only objects and detections of these classes; None judges all.
         rename: new names of classes in the sources: texts `old=new`, or a mapping. Classes are matched by
@@ -68,6 +70,7 @@ def evaluate(
         present: with detections: judges only by the images that are there, as with a detector.
         output: a new or empty folder for the files of `Evaluation.save`.
         problems: unusable items are added here.
+        trust: opens a SavedModel whoever made it, see `load`.
         decode: fields of `DecodeConfig` to change, such as `max_side=640`. Without `score_threshold`, a
             low one is used, because curves need low scores. A `UnitBox` or `Detector` keeps its own settings.
 
@@ -88,7 +91,7 @@ def evaluate(
         raise ValueError(f"decoders: expected names of decoders. Received: {decoders!r:.200}")
     named = [decoders] if isinstance(decoders, str) else list(decoders or ())
     named += [decode.pop("decoder")] if "decoder" in decode else []
-    evaluation = _judge(job, detector, named, decode, present)
+    evaluation = _judge(job, detector, named, decode, present, trust)
     problems.log_counts()
     if output is not None:
         evaluation.save(output)
@@ -96,11 +99,16 @@ def evaluate(
 
 
 def _judge(
-    job: _Job, detector: Any, decoders: Sequence[str], decode: Mapping[str, Any], present: bool
+    job: _Job,
+    detector: Any,
+    decoders: Sequence[str],
+    decode: Mapping[str, Any],
+    present: bool,
+    trust: bool,
 ) -> Evaluation:
     """Judges a detector or detections, whatever form they are in."""
     if isinstance(detector, str | os.PathLike):
-        path = runs.find(Path(detector))
+        path = runs.find(detector)
         if not path.exists():
             raise ValueError(
                 f"{path}: no such file or folder. Expected a run, a SavedModel, the name of a "
@@ -109,7 +117,7 @@ def _judge(
         if is_model(path):
             for source in job.sources:  # a wrong source is reported before anything that takes long
                 source.class_names()
-            return _judge_models(job, str(path), _models(path, decoders, decode))
+            return _judge_models(job, str(path), _models(path, decoders, decode, trust))
         _check_no_decoding(str(path), decoders, decode)
         return _judge_file(job, path, present)
     if isinstance(detector, Sequence):
@@ -303,7 +311,9 @@ def _check_no_decoding(what: str, decoders: Sequence[str], decode: Mapping[str, 
         )
 
 
-def _models(path: Path, decoders: Sequence[str], decode: Mapping[str, Any]) -> dict[str, Any]:
+def _models(
+    path: Path, decoders: Sequence[str], decode: Mapping[str, Any], trust: bool
+) -> dict[str, Any]:
     """The detector in `path` with each decoder that is to be judged."""
     unknown = [name for name in decoders if name not in registry.DECODERS]
     if unknown:
@@ -312,7 +322,7 @@ def _models(path: Path, decoders: Sequence[str], decode: Mapping[str, Any]) -> d
         )
     changes = {"score_threshold": matching.EVALUATED_SCORE, **decode}
     if path.suffix in formats.suffixes():  # a file, in which the decoder is fixed
-        one = loading.load(path, **changes)
+        one = loading.load(path, trust=trust, **changes)
         if set(decoders) - {one.decode.decoder}:
             raise ValueError(
                 f"Expected the decoder {one.decode.decoder!r}, which {path} has alone. "
@@ -320,7 +330,7 @@ def _models(path: Path, decoders: Sequence[str], decode: Mapping[str, Any]) -> d
             )
         return {one.decode.decoder: one}
     return {
-        decoder: loading.load(path, decoder=decoder, **changes)
+        decoder: loading.load(path, trust=trust, decoder=decoder, **changes)
         for decoder in decoders or registry.DECODERS
     }
 
@@ -382,6 +392,7 @@ def _decoding(decode: DecodeConfig) -> dict[str, Any]:
         "largest_object": decode.largest_object,
         "nms_iou": decode.nms_iou,
         "max_detections": decode.max_detections,
+        "max_pixels": decode.max_pixels,
         "lowest_score": decode.score_threshold,
     }
 

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,8 +37,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from unitbox_tf import files, images, optional
-from unitbox_tf.datasets import checks, lists
+from unitbox_tf import files, images, limits, optional
+from unitbox_tf.datasets import checks, json_files, lists
 from unitbox_tf.datasets.fddb import NUM_FOLDS
 from unitbox_tf.problems import Problems
 
@@ -227,21 +226,15 @@ def read_sizes(path: Path) -> dict[str, Size]:
 
     The file replaces the images. Raises `ValueError`, which names the image, for any other content.
     """
-    if path.stat().st_size > MAX_SIZES_BYTES:
-        raise ValueError(
-            f"{path}: expected at most {MAX_SIZES_BYTES} bytes of image sizes. "
-            f"Received: {path.stat().st_size}"
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected json: {error}") from error
+    content = json_files.parse(files.read(path, MAX_SIZES_BYTES), str(path))
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a json object of name: [width, height]")
     sizes = {}
     for name, size in content.items():
         if not (isinstance(size, list) and len(size) == 2):
-            raise ValueError(f"{path}: {name!r}: expected [width, height]. Received: {size!r}")
+            raise ValueError(
+                f"{path}: {name!r}: expected [width, height]. Received: {checks.shown(size)}"
+            )
         sizes[name] = _checked_size((size[1], size[0]), f"{path}: {name!r}")
     return sizes
 
@@ -621,7 +614,8 @@ def read_curve(path: Path) -> np.ndarray:
         ValueError: the file has no rows, rows of different lengths, or something that is not a number.
     """
     rows: list[list[float]] = []
-    for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1):
+    content = files.read(path, limits.MAX_IMAGE_FILE_BYTES).decode("utf-8", "replace")
+    for number, line in enumerate(content.splitlines(), 1):
         words = line.split()
         if not words:
             continue

@@ -115,7 +115,8 @@ class Evaluation:
             if label in self.by_class:
                 draw_confusion(self.by_class[label], part / CONFUSION_FILE)
             if row.detections is not None and "model" in self.facts:  # it has read the images
-                _draw_worst_and_best(row.detections, row.annotations, self.class_names, part)
+                most = self.facts["model"]["max_pixels"]
+                _draw_worst_and_best(row.detections, row.annotations, self.class_names, part, most)
         if self.problems.found:
             self.problems.save(folder / PROBLEMS_FILE)
 
@@ -240,6 +241,7 @@ def _draw_worst_and_best(
     annotations: Sequence[Annotation],
     class_names: Sequence[str],
     folder: Path,
+    max_pixels: int,
 ) -> None:
     """Draws the worst and the best images, and all their boxes once more without the images.
 
@@ -257,7 +259,7 @@ def _draw_worst_and_best(
     blank = []
     for kind, rank, index in chosen:
         annotation, found = annotations[index], detections[index]
-        image = images.decode_with_pillow(annotation.encoded())
+        image = images.decode_with_pillow(annotation.encoded(max_pixels), max_pixels)
         boxes = (annotation.boxes, annotation.ignore, found, class_names)
         picture = visualize.draw_truth(image, *boxes)
         images.save_image(picture, folder / f"{kind}-{rank + 1}.jpg")

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import logging
+import os
 import posixpath
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unitbox_tf import boxes as box_ops
-from unitbox_tf import runs, spelling
-from unitbox_tf.datasets import Ids, Source, checks
+from unitbox_tf import files, runs, spelling
+from unitbox_tf.datasets import Ids, Source, checks, json_files
 from unitbox_tf.evaluation import fddb, wider_face
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
@@ -41,6 +41,7 @@ NOT_ANNOTATED = "detections of an image that is not annotated"
 WITHOUT_RESULT = "image without result"
 MALFORMED = "malformed detection"
 FAR = 1.05  # a box ends beyond its image if it does by this multiple of the image's side
+MOST_FOLDERS = 100  # in the name of an image
 MANY_BEYOND = 0.2  # share of the boxes of which this is no chance
 
 
@@ -116,8 +117,8 @@ def form_of(path: Path) -> str:
     Raises:
         ValueError: it has none of the forms.
     """
-    if path.is_file():
-        with path.open("rb") as file:
+    if os.path.lexists(path) and not path.is_dir():
+        with files.open_regular(path) as file:
             if b"\0" in file.read(1 << 12):
                 raise ValueError(f"{path}: expected text: COCO's json, or FDDB's result file")
         return "coco" if path.suffix.lower() == ".json" else "fddb"
@@ -344,16 +345,14 @@ class _Names:
         self.sizes = [annotation.size for annotation in annotations]
         self._files = [annotation.where.replace("\\", "/") for annotation in annotations]
         self._index: dict[str, int] = {}
-        self._by_last_part: dict[str, list[int]] = {}
+        self._by_stem: dict[str, list[int]] = {}
         for index, name in enumerate(self.all):
             if name in self._index:
                 raise ValueError(
                     f"Expected images of different names, to which results refer. Received twice: {name!r}"
                 )
             self._index[name] = index
-            self._by_last_part.setdefault(
-                checks.without_suffix(name).rpartition("/")[2], []
-            ).append(index)
+            self._by_stem.setdefault(checks.without_suffix(name), []).append(index)
 
     def find(self, name: str) -> int | None:
         """The index of the image `name`, which may lack its suffix, or have folders before it.
@@ -363,15 +362,15 @@ class _Names:
         name = name.replace("\\", "/")
         if name in self._index:
             return self._index[name]
-        stem = checks.without_suffix(name)
-        fitting: dict[int, list[int]] = {}  # by length of what fits
-        for index in self._by_last_part.get(stem.rpartition("/")[2], []):
-            known = checks.without_suffix(self.all[index])
-            if f"/{stem}".endswith(f"/{known}"):
-                fitting.setdefault(len(known), []).append(index)
-        # The longest path that fits decides.
-        longest = fitting[max(fitting)] if fitting else []
-        return longest[0] if len(longest) == 1 else None
+        end = checks.without_suffix(name)
+        if end.count("/") > MOST_FOLDERS:
+            return None
+        while end not in self._by_stem:  # the longest path that fits decides
+            _, slash, end = end.partition("/")
+            if not slash:
+                return None
+        fitting = self._by_stem[end]
+        return fitting[0] if len(fitting) == 1 else None
 
     def others(self, names: Iterable[str]) -> dict[str, str]:
         """The names that end like the name of an annotated image, but are not this image, each with the name that is.
@@ -458,7 +457,7 @@ def _read_coco(
         if not isinstance(row, _Row):
             message = (
                 "expected image_id or file_name, category_name or category_id, a score, and a bbox of 4 "
-                f"numbers up to {LARGEST:g}: {row!r:.200}"
+                f"numbers up to {LARGEST:g}: {checks.shown(row)}"
             )
             problems.add(MALFORMED, where, message)
             continue
@@ -512,19 +511,14 @@ def _report_beyond(path: Path, found: _Found, names: _Names, problems: Problems)
 
 def _coco_rows(path: Path) -> list[Any]:
     """The rows of COCO's results, a `_Row` for each usable detection."""
-    try:
-        # Rows are made small while they are read.
-        rows = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_row)
-    except json.JSONDecodeError as error:
-        where = f"{path}:{error.lineno}"
-        raise ValueError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    rows = json_files.read(path, _row)  # rows are made small while they are read
     if isinstance(rows, dict) and isinstance(rows.get("annotations"), list):
         return _rows_of_object(path, rows)
     if not isinstance(rows, list):
         received = (
-            f"an object with {sorted(rows)[:9]}" if isinstance(rows, dict) else f"{rows!r:.80}"
+            f"an object with {checks.some_of(rows)}"
+            if isinstance(rows, dict)
+            else checks.shown(rows)
         )
         raise ValueError(f"{path}: expected COCO's results, a list of objects, received {received}")
     return rows
@@ -536,7 +530,7 @@ def _rows_of_object(path: Path, content: Mapping[str, Any]) -> list[Any]:
     if rows and not any(isinstance(row, _Row) for row in rows):
         raise ValueError(
             f"{path}: expected detections: a score in each of its annotations. Received annotations such as "
-            f"{rows[0]!r:.200}"
+            f"{checks.shown(rows[0])}"
         )
     try:
         labels = {item["id"]: item["name"] for item in content.get("categories", ())}

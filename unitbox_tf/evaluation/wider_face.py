@@ -21,9 +21,11 @@ Rows of detections are `x y w h score` `[K, 5]` in pixels of the image, images a
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import logging
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +33,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from unitbox_tf import files, optional
+from unitbox_tf import files, limits, optional
+from unitbox_tf.evaluation import mat_files
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Detections
 
@@ -171,24 +174,15 @@ def read_ground_truth(folder: Path) -> GroundTruth:
 
 def _load(path: Path, variables: Sequence[str]) -> list[np.ndarray]:
     """Variables of a .mat file, all of which must be cell arrays."""
-    content = _load_mat(path, variables)
+    if not os.path.lexists(path):
+        raise ValueError(f"{path}: expected a .mat file, found none")
+    content = mat_files.load(path, variables)
     for name in variables:
         if name not in content:
             raise ValueError(f"{path}: expected a variable {name}, found none")
         if not _is_cell(content[name]):
             raise ValueError(f"{path}: expected {name} to be a cell array of events")
     return [content[name].ravel() for name in variables]
-
-
-def _load_mat(path: Path, variables: Sequence[str]) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a .mat file, found none")
-    scipy = optional.load("scipy.io", "wider_face", "reading MATLAB's files")
-    try:
-        return scipy.loadmat(path, appendmat=False, variable_names=list(variables))
-    except Exception as error:  # damaged files raise anything from KeyError to zlib.error
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path}: expected a MATLAB file (version 5 to 7), {reason}") from error
 
 
 def _is_cell(value: object) -> bool:
@@ -325,7 +319,8 @@ def _read_rows(path: Path, problems: Problems) -> np.ndarray | None:
     """Rows `[K, 5]` of one file; None, and a problem, if the original finds its format invalid."""
     kind = "malformed result file"
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
+        raw = files.read(path, limits.MAX_IMAGE_FILE_BYTES)
+        with io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8", errors="replace") as file:
             # MATLAB's textscan skips blank lines.
             lines = ((n, line.strip()) for n, line in enumerate(file, 1) if line.strip())
             _, title = next(lines, (1, ""))
@@ -355,7 +350,7 @@ def _read_rows(path: Path, problems: Problems) -> np.ndarray | None:
             if line:
                 message = f"expected the end after {len(rows)} detections, received {text[:80]!r}"
                 problems.add("lines after the last detection", f"{path}:{line}", message)
-    except OSError as error:
+    except (OSError, limits.TooLarge) as error:
         problems.add("result file cannot be read", str(path), str(error))
         return None
     # Other tools write the image with or without event and suffix.
@@ -646,14 +641,11 @@ def read_curves(folder: Path) -> dict[str, Curve]:
 def _read_curve(path: Path) -> np.ndarray:
     try:
         if path.suffix == ".txt":
-            return np.loadtxt(path, ndmin=2)
-        with path.open("rb") as file:
-            is_hdf5 = b"MATLAB 7.3" in file.read(128)
-        if is_hdf5:
-            h5py = optional.load("h5py", "wider_face", "reading files of MATLAB 7.3")
-            with h5py.File(path, "r") as content:
-                return np.asarray(content["pr_cruve"][()], np.float64).T
-        return np.asarray(_load_mat(path, ["pr_cruve"])["pr_cruve"], np.float64)
+            text = files.read(path, limits.MAX_IMAGE_FILE_BYTES).decode("utf-8", "replace")
+            if not text.strip():
+                raise ValueError("received an empty file")
+            return np.loadtxt(io.StringIO(text), ndmin=2)
+        return mat_files.load_curve(path)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected a precision-recall curve, {error}") from error
 

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unitbox_tf import images, inputs, registry, runs, settings
-from unitbox_tf.config import Config, DecodeConfig
+from unitbox_tf import config as configs
+from unitbox_tf import files, images, inputs, registry, runs, settings
+from unitbox_tf.archives import Unusable
+from unitbox_tf.config import DecodeConfig, ModelConfig
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Detections
 
@@ -40,8 +42,9 @@ class Format:
         save: a function `(model, path, card, *, decode)` that writes a detector. `model` is a Keras model
             with the attributes `class_names`, `decode` and `backbone`, `card` is the text of a model card,
             and `decode` replaces the model's settings of decoding.
-        open: opens a path, and returns `Exported`. Raises `ValueError` if this package did not write the
-            file, and `ImportError` if a library is not installed.
+        open: a function `(path, *, trust)` that opens a path, and returns `Exported`. Raises `ValueError` if this
+            package did not write the file, and `ImportError` if a library is not installed. `trust` is True if the
+            user trusts whoever made the file; a format whose files are no programs does without it.
         engine: the library, a name in `Decoder.engines`, that runs the decoder of the files.
         marker: the name of a file in each folder of this format.
         calibrated: True if `save` also takes `calibration`: RGB images uint8 `[H, W, 3]`.
@@ -50,7 +53,7 @@ class Format:
     name: str
     suffix: str
     save: Callable[..., None]
-    open: Callable[[Path], Exported]
+    open: Callable[..., Exported]
     engine: str = "tensorflow"
     marker: str = ""
     calibrated: bool = False
@@ -71,14 +74,14 @@ class Exported:
         class_names: the names of the classes in `Detections.classes`.
         decode: the settings with which it was exported.
         options: fields of `decode` that `detect` uses. The other fields are fixed in the file.
-        decode_image: decodes bytes to an RGB image, see `Detector`.
+        decode_image: decodes bytes to an RGB image of at most a number of pixels, see `Detector`.
     """
 
     detect: Callable[[np.ndarray, DecodeConfig], Detections]
     class_names: tuple[str, ...]
     decode: DecodeConfig
     options: tuple[str, ...]
-    decode_image: Callable[[bytes], Any]
+    decode_image: Callable[[bytes, int], Any]
 
 
 def export(
@@ -119,7 +122,8 @@ def export(
     options: dict[str, Any] = {"decode": settings.changed(opened.decode, decode)}
     check_decoder(options["decode"], chosen)
     if pictures:
-        options["calibration"] = _read(pictures, problems)
+        options["calibration"] = _read(pictures, options["decode"].max_pixels, problems)
+    files.remove_abandoned(path)
     chosen.save(opened, path, card, **options)
     return path
 
@@ -158,7 +162,7 @@ def _opened(model: Any) -> tuple[UnitBox, str]:
     from unitbox_tf.detect.model import UnitBox
 
     if isinstance(model, str | os.PathLike):
-        run = runs.Run.find(Path(model))
+        run = runs.Run.find(model)
         model = UnitBox.from_preset(run.folder)
         if run.exists:
             return model, run.card()
@@ -170,22 +174,26 @@ def _opened(model: Any) -> tuple[UnitBox, str]:
     return model, f"# UnitBox detector: {', '.join(model.class_names)}\n"
 
 
-def _read(pictures: Sequence[inputs.Picture], problems: Problems | None) -> Iterator[np.ndarray]:
+def _read(
+    pictures: Sequence[inputs.Picture], max_pixels: int, problems: Problems | None
+) -> Iterator[np.ndarray]:
     """Images for calibration, evenly spread over `pictures`."""
     count = min(len(pictures), CALIBRATION_IMAGES)
     for index in np.linspace(0, len(pictures) - 1, count).round().astype(int):
         name, image = pictures[index]
         try:
-            yield inputs.read_image(image)
-        except (OSError, ValueError) as error:
+            yield inputs.read_image(image, max_pixels=max_pixels)
+        except images.UNREADABLE as error:
             if problems is None:
                 raise
             message = f"left out of calibration: {str(error).removeprefix(f'{name}: ')}"
             problems.add(images.UNDECODABLE, name, message)
 
 
-def open_exported(path: Path) -> Exported | None:
+def open_exported(path: Path, *, trust: bool = False) -> Exported | None:
     """The exported detector in `path`, a file or a folder of any format; None if it is neither.
+
+    `trust` is that of `loading.load`.
 
     Raises:
         ValueError: `path` has such a format, but this package did not write it.
@@ -194,7 +202,7 @@ def open_exported(path: Path) -> Exported | None:
     for name in registry.FORMATS:
         format: Format = registry.FORMATS[name]
         if format.is_at(path):
-            return format.open(path)
+            return format.open(path, trust=trust)
     return None
 
 
@@ -229,11 +237,24 @@ def description(class_names: Sequence[str], decode: DecodeConfig, card: str) -> 
 def described(
     path: Path, class_names: str | bytes, decode: str | bytes
 ) -> tuple[tuple[str, ...], DecodeConfig]:
-    """Class names and settings from the texts that `description` made for the file `path`."""
-    inside = json.dumps({"decode": json.loads(decode)})
-    return tuple(json.loads(class_names)), Config.from_json(inside, str(path)).decode
+    """Class names and settings from the texts that `description` made for the file `path`.
+
+    Raises:
+        ValueError: a text is not what `description` writes. The message begins with `path`.
+    """
+    names = configs.parse(_text(class_names, path), f"{path}: {CLASS_NAMES}")
+    values = configs.parse(_text(decode, path), f"{path}: {DECODE_CONFIG}")
+    checked: ModelConfig = settings.from_dict(ModelConfig, {"class_names": names}, str(path))
+    if not checked.class_names:
+        raise ValueError(f"{path}: {CLASS_NAMES}: expected the name of each class. Received: none")
+    return checked.class_names, settings.from_dict(DecodeConfig, values, f"{path}: decode")
 
 
-def foreign(path: Path, kind: str, error: Exception) -> ValueError:
+def _text(content: str | bytes, path: Path) -> str:
+    return content if isinstance(content, str) else configs.decoded(content, str(path))
+
+
+def foreign(path: Path, kind: str, why: object) -> ValueError:
     """The error for a file that has the format but was not written by this package."""
-    return ValueError(f"{path}: {kind}, but not exported by unitbox_tf: {error}")
+    reason = str(why).removeprefix(f"{path}: ")
+    return Unusable(f"{path}: {kind}, but not exported by unitbox_tf: {reason}")

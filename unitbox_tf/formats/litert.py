@@ -22,9 +22,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from unitbox_tf import files, formats, images, optional
+from unitbox_tf import archives, files, formats, images, optional
+from unitbox_tf import config as configs
+from unitbox_tf.archives import Unusable
 from unitbox_tf.config import DecodeConfig
-from unitbox_tf.formats import CLASS_NAMES, DECODE_CONFIG, Exported, numpy_decoder
+from unitbox_tf.formats import (
+    CLASS_NAMES,
+    DECODE_CONFIG,
+    MODEL_CARD,
+    Exported,
+    litert_check,
+    numpy_decoder,
+)
+from unitbox_tf.limits import MAX_SIDE, MAX_WEIGHTS_BYTES
 from unitbox_tf.records import Detections
 
 if TYPE_CHECKING:
@@ -143,17 +153,19 @@ def _with_files(model: bytes, inside: dict[str, str]) -> bytes:
     return content.getvalue()
 
 
-def open(path: Path) -> Exported:
-    """Opens a file that `save` wrote; see `formats.open_exported` for errors."""
-    try:
-        with zipfile.ZipFile(path) as content:
-            names, decode = formats.described(
-                path, content.read(CLASS_NAMES), content.read(DECODE_CONFIG)
-            )
-            preprocessing = json.loads(content.read(PREPROCESSING))
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise formats.foreign(path, "a LiteRT file", error) from error
-    run = network(interpreter(path))
+def open(path: Path, *, trust: bool = False) -> Exported:
+    """Opens a file that `save` wrote; see `formats.open_exported` for errors. `litert_check` checks it."""
+    content = files.read(path, MAX_WEIGHTS_BYTES)
+    inside = _files(path, content)
+    names, decode = formats.described(path, inside[CLASS_NAMES], inside[DECODE_CONFIG])
+    preprocessing = _preprocessing(path, inside[PREPROCESSING])
+    opened = interpreter(path, content)
+    with archives.reading(path, "a LiteRT file"):
+        shapes = sorted(int(each["shape"][-1]) for each in opened.get_output_details())
+    if shapes != sorted([len(names), 4]):
+        why = f"its outputs have {shapes} channels for {len(names)} classes"
+        raise formats.foreign(path, "a LiteRT file", why)
+    run = network(opened)
 
     def detect(image: np.ndarray, decode: DecodeConfig) -> Detections:
         found = numpy_decoder.detect(run, image, dataclasses.asdict(decode), preprocessing)
@@ -167,14 +179,49 @@ def open(path: Path) -> Exported:
     return Exported(detect, names, decode, OPTIONS, images.decode_with_pillow)
 
 
-def interpreter(path: Path) -> Any:
-    """LiteRT's interpreter of a file; see `formats.open_exported` for errors."""
-    litert = optional.load("ai_edge_litert.interpreter", "litert", f"{path}: opening it")
+def _files(path: Path, content: bytes) -> dict[str, bytes]:
+    """The files at the end of the model."""
+    known = {CLASS_NAMES, DECODE_CONFIG, MODEL_CARD, PREPROCESSING}
     try:
-        opened = litert.Interpreter(str(path), num_threads=os.cpu_count())
+        inside = archives.members(path, content, known.__contains__)
+    except Unusable as error:
+        raise formats.foreign(path, "a LiteRT file", error) from error
+    if absent := known - {MODEL_CARD} - set(inside):
+        raise formats.foreign(path, "a LiteRT file", f"it has no {min(absent)}")
+    return inside
+
+
+def _preprocessing(path: Path, content: bytes) -> dict[str, Any]:
+    """The input that the network expects, as `numpy_decoder.preprocess` takes it."""
+    where = f"{path}: {PREPROCESSING}"
+    values = configs.parse(configs.decoded(content, where), where)
+    try:
+        stride, channels = values["stride"], values["channels"]
+        numbers = [*values["mean"], values["scale"]]
+        usable = type(stride) is int and 1 <= stride <= MAX_SIDE and channels in ("rgb", "bgr")
+        usable = usable and len(numbers) == 4 and bool(np.isfinite(numbers).all())
+    except (KeyError, TypeError, ValueError, OverflowError):
+        usable = False
+    if not usable:
+        raise ValueError(
+            f"{where}: expected stride, channels, mean and scale. Received: {values!r:.200}"
+        )
+    return {"stride": stride, "channels": channels, "mean": numbers[:3], "scale": numbers[3]}
+
+
+def interpreter(path: Path, content: bytes | None = None) -> Any:
+    """LiteRT's interpreter of a file; see `formats.open_exported` for errors.
+
+    Args:
+        path: the file.
+        content: its bytes, if they were read.
+    """
+    litert = optional.load("ai_edge_litert.interpreter", "litert", f"{path}: opening it")
+    content = files.read(path, MAX_WEIGHTS_BYTES) if content is None else content
+    litert_check.check(path, content)
+    with archives.reading(path, "a LiteRT file"):
+        opened = litert.Interpreter(model_content=content, num_threads=os.cpu_count())
         opened.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: expected a LiteRT file: {error}") from error
     return opened
 
 

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unitbox_tf import files, formats, images, optional
+from unitbox_tf import archives, files, formats, images, optional
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import padding
-from unitbox_tf.formats import CLASS_NAMES, DECODE_CONFIG, Exported
+from unitbox_tf.formats import CLASS_NAMES, DECODE_CONFIG, Exported, onnx_check
+from unitbox_tf.limits import MAX_DETECTIONS, MAX_WEIGHTS_BYTES
 from unitbox_tf.records import Detections
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 OPSET = 18
+OUTPUTS = {"boxes", "scores", "classes", "num_detections"}
 # Settings that are optional inputs of the file, and their types.
 OPTIONS = {"score_threshold": np.float32, "nms_iou": np.float32, "max_detections": np.int32}
 
@@ -61,7 +63,9 @@ def save(
     def detect(
         images: tf.Tensor, score_threshold: tf.Tensor, nms_iou: tf.Tensor, max_detections: tf.Tensor
     ) -> graph.Outputs:
-        given = dict(zip(OPTIONS, (score_threshold, nms_iou, max_detections), strict=True))
+        # ONNX has no operator that refuses a value.
+        most = tf.clip_by_value(max_detections, 1, MAX_DETECTIONS)
+        given = dict(zip(OPTIONS, (score_threshold, nms_iou, most), strict=True))
         return module.decoded(images, decoders.with_tensors(decode, **given))
 
     specs = [graph.IMAGES, *(tf.TensorSpec([], dtype, name) for name, dtype in OPTIONS.items())]
@@ -125,20 +129,34 @@ def _weights(new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
     return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
 
 
-def open(path: Path) -> Exported:
-    """Opens a file that `save` wrote; see `formats.open_exported` for errors."""
+def open(path: Path, *, trust: bool = False) -> Exported:
+    """Opens a file that `save` wrote; see `formats.open_exported` for errors and `onnx_check` for what it may hold."""
     onnxruntime = optional.load("onnxruntime", "onnx", f"{path}: opening it")
-    try:
+    content = files.read(path, MAX_WEIGHTS_BYTES)
+    onnx_check.check(path, content)
+    with archives.reading(path, "an ONNX file"):
         quiet = onnxruntime.SessionOptions()
-        quiet.log_severity_level = 3  # no warning about inputs with defaults, which are intended
-        session = onnxruntime.InferenceSession(path, quiet, providers=["CPUExecutionProvider"])
+        quiet.log_severity_level = 4  # no warning about inputs with defaults, which are intended
+        quiet.add_session_config_entry("session.load_model_format", "ONNX")
+        session = onnxruntime.InferenceSession(
+            content,
+            quiet,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # it would print errors, and try again
+            read_config_from_model=0,
+        )
         metadata = session.get_modelmeta().custom_metadata_map
-        names, decode = formats.described(path, metadata[CLASS_NAMES], metadata[DECODE_CONFIG])
-    except KeyError as error:
-        raise formats.foreign(path, "an ONNX file", error) from error
-    except Exception as error:  # onnxruntime has no public class of errors
-        raise ValueError(f"{path}: expected an ONNX file: {error}") from error
-    outputs = [output.name for output in session.get_outputs()]
+        try:
+            texts = metadata[CLASS_NAMES], metadata[DECODE_CONFIG]
+        except KeyError as error:
+            raise formats.foreign(path, "an ONNX file", error) from error
+        names, decode = formats.described(path, *texts)
+        outputs = [output.name for output in session.get_outputs()]
+        given = [each.name for each in session.get_inputs()]
+        optional_ = [each.name for each in session.get_overridable_initializers()]
+        if given != ["images"] or set(OPTIONS) - set(optional_) or set(outputs) != OUTPUTS:
+            why = f"it has the inputs {[*given, *optional_]!r:.200}, or other outputs"
+            raise formats.foreign(path, "an ONNX file", why)
 
     def detect(image: np.ndarray, decode: DecodeConfig) -> Detections:
         options = {name: np.array(getattr(decode, name), dtype) for name, dtype in OPTIONS.items()}

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unitbox_tf import files, formats, images
+from unitbox_tf import archives, files, formats, images
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import padding
-from unitbox_tf.formats import MODEL_CARD, Exported
+from unitbox_tf.formats import MODEL_CARD, Exported, saved_graph
 from unitbox_tf.records import Detections
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-MARKER = "saved_model.pb"  # the file that each SavedModel has
+MARKER = saved_graph.GRAPH_FILE  # the file that each SavedModel has
 WARM_UP_FILE = "tf_serving_warmup_requests"  # in `assets.extra`, where TensorFlow Serving looks
 WARM_UP_SIZES = ((480, 640), (640, 480))  # heights and widths of the images in warm-up records
 
@@ -36,7 +36,8 @@ def save(
     `detect_encoded` are the same for Python, where TensorFlow fills in defaults of functions only.
 
     The functions `class_names`, `decode_config` (JSON) and `model_card` describe the model.
-    `assets.extra` has warm-up requests for TensorFlow Serving, and the model card as a file.
+    `assets.extra` has warm-up requests for TensorFlow Serving, the model card as a file, and the SHA-256 of all
+    files, `saved_graph.DIGESTS`.
 
     The folder appears complete or not at all. An earlier export is replaced when the new one is complete.
 
@@ -80,14 +81,19 @@ def save(
         "encoded_with_options": module.detect_encoded,
         "heatmaps": module.heatmaps,
     }
-    with files.replacing(path) as partial:
-        tf.saved_model.save(module, str(partial), signatures=signatures)
-        extra = partial / "assets.extra"
-        extra.mkdir()
-        (extra / MODEL_CARD).write_text(card, encoding="utf-8")
-        with tf.io.TFRecordWriter(str(extra / WARM_UP_FILE)) as writer:
-            for record in warm_up_records():
-                writer.write(record)
+    try:
+        with files.replacing(path) as partial:
+            tf.saved_model.save(module, str(partial), signatures=signatures)
+            extra = partial / "assets.extra"
+            extra.mkdir()
+            (extra / MODEL_CARD).write_text(card, encoding="utf-8")
+            with tf.io.TFRecordWriter(str(extra / WARM_UP_FILE)) as writer:
+                for record in warm_up_records():
+                    writer.write(record)
+            saved_graph.write_digests(partial)
+    except tf.errors.OpError as error:  # "PATH; No space left on device [Op:SaveV2]"
+        reason = error.message.rpartition("; ")[2].partition(" [Op:")[0]
+        raise OSError(f"{path}: the SavedModel cannot be written: {reason}") from error
 
 
 def _constant(value: str | list[str]) -> Any:
@@ -141,17 +147,28 @@ def _varint(value: int) -> bytes:
     return bytes([*groups, value])
 
 
-def open(path: Path) -> Exported:
-    """Opens a folder that `save` wrote; see `formats.open_exported` for errors."""
+def open(path: Path, *, trust: bool = False) -> Exported:
+    """Opens a folder that `save` wrote; see `formats.open_exported` for errors.
+
+    Args:
+        path: the folder.
+        trust: opens it without `saved_graph.check`, which says what a graph may contain. The digests of the files
+            are compared if there are any.
+    """
+    if trust:
+        saved_graph.check_digests(path, needed=False)
+    else:
+        saved_graph.check(path)
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(path))
-    try:
-        stored_names = json.dumps([name.decode() for name in loaded.class_names().numpy()])
-        stored_decode = loaded.decode_config().numpy()
-        detect_with = loaded.signatures["images_with_options"]
-    except (KeyError, AttributeError) as error:
-        raise formats.foreign(path, "a SavedModel", error) from error
+    with archives.reading(path, "a SavedModel"):
+        loaded = tf.saved_model.load(str(path))
+        try:
+            stored_names = json.dumps([name.decode() for name in loaded.class_names().numpy()])
+            stored_decode = loaded.decode_config().numpy()
+            detect_with = loaded.signatures["images_with_options"]
+        except (KeyError, AttributeError) as error:
+            raise formats.foreign(path, "a SavedModel", error) from error
     names, decode = formats.described(path, stored_names, stored_decode)
     _, inputs = detect_with.structured_input_signature
     fields = (field.name for field in dataclasses.fields(DecodeConfig))

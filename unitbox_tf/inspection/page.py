@@ -20,7 +20,7 @@ from unitbox_tf.datasets import words
 from unitbox_tf.datasets.duplicates import Repeat
 from unitbox_tf.datasets.inspection import Inspection
 from unitbox_tf.inspection import pictures
-from unitbox_tf.problems import PROBLEMS_FILE
+from unitbox_tf.problems import PROBLEMS_FILE, printable
 from unitbox_tf.records import Annotation
 
 PAGE, FACTS = "index.html", "facts.json"
@@ -53,6 +53,7 @@ def write(found: Inspection, folder: Path) -> None:
         pictures.drawable(
             pictures.chosen(found.training_images, len(found.class_names), NUM_ANNOTATED),
             found.class_names,
+            found.config.decode.max_pixels,
         )
     )
     shown: list[pictures.Shown] = []
@@ -121,7 +122,7 @@ _SIZES = f"<p>Sizes are in pixels: {words.QUARTILES}.</p>"
 
 def _safe(text: str) -> str:
     """Text from the data: printable, and without any sign that html gives a meaning."""
-    return html.escape(words.printable(text))
+    return html.escape(printable(text))
 
 
 def _section(title: str, *parts: str) -> str:
@@ -184,7 +185,8 @@ def _duplicates(found: Inspection) -> str:
 
 def _pair(found: Inspection, repeat: Repeat) -> str:
     both = [found.annotations[index] for index in (repeat.other, repeat.image)]
-    drawn = [image for _, image in pictures.drawable(both, found.class_names)]
+    most = found.config.decode.max_pixels
+    drawn = [image for _, image in pictures.drawable(both, found.class_names, most)]
     how = "the same bytes" if repeat.distance is None else f"{repeat.distance} of 256 bits differ"
     caption = f"{both[0].where} and {both[1].where}: {how}"
     if not drawn:

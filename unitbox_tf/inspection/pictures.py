@@ -16,6 +16,7 @@ from unitbox_tf import boxes as box_ops
 from unitbox_tf import images as image_ops
 from unitbox_tf import registry, visualize
 from unitbox_tf.config import Config
+from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 from unitbox_tf.train import pipeline, reading
@@ -57,14 +58,17 @@ def _spread(items: Sequence[int], count: int) -> list[int]:
     return [items[place] for place in places]
 
 
-def annotated(annotation: Annotation, class_names: Sequence[str]) -> np.ndarray:
+def annotated(
+    annotation: Annotation, class_names: Sequence[str], max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """The image with its boxes in the colours of their classes, ignored ones in grey.
 
     Raises:
+        TooLarge: it has more than `max_pixels`.
         OSError: the file cannot be read.
         ValueError: the image cannot be decoded.
     """
-    image = image_ops.decode_photo(annotation.encoded()).numpy()
+    image = image_ops.decode_photo(annotation.encoded(max_pixels), max_pixels).numpy()
     image, scale = shrunk(image, LONGEST)
     boxes = annotation.boxes * scale
     image = visualize.draw_boxes(image, boxes[annotation.ignore], visualize.IGNORED_COLOUR)
@@ -117,14 +121,16 @@ def batch(
     Raises:
         ValueError: no image can be decoded.
     """
-    reading.readable(annotations, enough=1, problems=problems)
+    most = config.decode.max_pixels
+    reading.readable(annotations, enough=1, max_pixels=most, problems=problems)
     examples = pipeline.training_dataset(
         annotations,
         config.data,
-        num_classes=num_classes,
+        labels=pipeline.Labels(num_classes),
         padding=_padding(config),
         batch_size=count,
         seed=config.train.seed,
+        max_pixels=most,
         problems=problems,
     )
     images, targets, weights = next(iter(examples))
@@ -214,11 +220,11 @@ def _draw_distances(image: np.ndarray, point: np.ndarray, box: np.ndarray) -> No
 
 
 def drawable(
-    annotations: Iterable[Annotation], class_names: Sequence[str]
+    annotations: Iterable[Annotation], class_names: Sequence[str], max_pixels: int = MAX_PIXELS
 ) -> Iterator[tuple[Annotation, np.ndarray]]:
     """Each annotation with its picture. Images that cannot be decoded are left out: they are among the problems."""
     for annotation in annotations:
         try:
-            yield annotation, annotated(annotation, class_names)
-        except (OSError, ValueError):
+            yield annotation, annotated(annotation, class_names, max_pixels)
+        except image_ops.UNREADABLE:
             continue

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import keras
 
 from unitbox_tf.config import ModelConfig
+from unitbox_tf.network import weights as network_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Backbone:
         """The arguments are the attributes. Without `preprocessing`, `model` gets RGB from 0 to 255.
 
         Raises:
-            ValueError: `model` has no layer of this name, `stride` is below 1, or the strides of `pyramid` do not double.
+            ValueError: `model` has no layer of this name, `stride` is below 1, or strides of `pyramid` do not double.
         """
         pyramid = {int(stride): name for stride, name in (pyramid or {}).items()}
         for name in (confidence, distances, *pyramid.values()):
@@ -89,9 +89,7 @@ class Backbone:
         self.stride = stride
         strides = list(pyramid)
         if any(b != 2 * a for a, b in zip(strides, strides[1:], strict=False)):
-            raise ValueError(
-                f"Expected a pyramid whose strides double. Received: {strides}"
-            )
+            raise ValueError(f"Expected a pyramid whose strides double. Received: {strides}")
         self.preprocessing = preprocessing or Preprocessing()
         self.pyramid = pyramid
 
@@ -155,7 +153,7 @@ def vgg16(config: ModelConfig, seed: int = 0) -> Backbone:
         model = _narrow_vgg16(config.width)
     else:
         raise ValueError(
-            f"weights={config.weights!r}: expected None with a width of {config.width}: the weights are those of width 1"
+            f"weights={config.weights!r}: expected None with the width {config.width}: these weights have width 1"
         )
     if config.weights is None:
         # Keras uses Glorot's initialisation for VGG-16, with which 13 layers do not train.
@@ -198,20 +196,16 @@ def application(name: str, weights: str | None, **options: Any) -> keras.Model:
     Raises:
         ValueError: the weights are not available or do not fit.
     """
-    if weights not in (None, "imagenet") and not Path(str(weights)).is_file():
-        raise ValueError(
-            f"weights={weights!r}: no such file. Expected None, 'imagenet' or a weights file of "
-            f"keras.applications.{name} without its top{_FILES.get(name, '')}."
-        )
     build = getattr(keras.applications, name)
+    own = "imagenet" if weights == "imagenet" else None
     try:
-        return build(include_top=False, weights=weights, input_shape=(None, None, 3), **options)
+        model = build(include_top=False, weights=own, input_shape=(None, None, 3), **options)
     except Exception as error:  # Keras raises a bare Exception when a download fails
-        if weights == "imagenet":
-            raise ValueError(
-                f"The ImageNet weights of {name} could not be downloaded ({error}). Without network, get the file"
-                f"{_FILES.get(name, '')} elsewhere and name it as weights (--weights)."
-            ) from error
         raise ValueError(
-            f"weights={weights!r}: expected the weights of keras.applications.{name} without its top: {error}"
+            f"The ImageNet weights of {name} could not be downloaded ({error}). Without network, get the file"
+            f"{_FILES.get(name, '')} elsewhere and name it as weights (--weights)."
         ) from error
+    if weights not in (None, "imagenet"):
+        kind = f"the weights of keras.applications.{name} without its top"
+        network_weights.load(model, str(weights), kind)
+    return model

@@ -18,6 +18,7 @@ from unitbox_tf.network import backbones, layers
 from unitbox_tf.network.heatmaps import HEADS, PREPROCESS
 from unitbox_tf.network.light import convolution
 
+TOWERS = (1, 2)
 PRIOR = 0.01  # confidence before training, which keeps a focal loss from exploding (RetinaNet, 4.1)
 
 
@@ -64,7 +65,7 @@ def heatmaps(
             larger = layers.Enlarge(name=f"enlarge{stride}")([x, lateral])
             lateral = keras.layers.Add(name=f"merge{stride}")([lateral, larger])
         x = keras.layers.ReLU(name=f"merged{stride}")(lateral)
-    for number in (1, 2):
+    for number in TOWERS:
         x = convolution(x, channels, 3, 1, f"tower{number}", seeds)
         x = keras.layers.ReLU(name=f"tower{number}_relu")(x)
 

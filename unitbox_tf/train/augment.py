@@ -209,9 +209,7 @@ def random_blur(
     return image, {**objects, "ignore": objects["ignore"] | tiny}
 
 
-def mosaic(
-    images: tf.Tensor, objects: list[Objects], rows: int
-) -> tuple[tf.Tensor, Objects]:
+def mosaic(images: tf.Tensor, objects: list[Objects], rows: int) -> tuple[tf.Tensor, Objects]:
     """Square images `[rows * rows, S, S, 3]` side by side in one `[rows * S, rows * S, 3]`, with the objects of all."""
     size = tf.shape(images)[1]
     lines = [tf.concat(tf.unstack(images[r * rows : (r + 1) * rows]), axis=1) for r in range(rows)]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import io
 import json
+import logging
 import math
-from collections.abc import Sequence
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +29,13 @@ from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
 from unitbox_tf.train import class_board
 from unitbox_tf.train.examples import Validation
-from unitbox_tf.train.freezing import FreezeBackbone
 from unitbox_tf.train.optimizers import inner_optimizer
+from unitbox_tf.train.state import Diverged, State
+from unitbox_tf.train.steps import first_names
+
+logger = logging.getLogger(__name__)
 
 PICTURES = 4  # validation images shown in TensorBoard
-
-
-class Diverged(ValueError):
-    """The loss is not a number any more."""
 
 
 class WeighByImages(keras.callbacks.Callback):
@@ -77,15 +81,17 @@ class ValidateDetections(keras.callbacks.Callback):
         validation: Validation,
         config: Config,
         log_dir: Path,
+        average: JudgeAverage,
         *,
         problems: Problems | None = None,
     ) -> None:
-        """`validation.watched` is judged. `log_dir` is the folder of TensorBoard's logs."""
+        """`validation.watched` is judged, by `average`. `log_dir` is the folder of TensorBoard's logs."""
         super().__init__()
         self.annotations = validation.watched
         self._validation = validation
         self._config = config
         self._log_dir = log_dir
+        self._average = average
         self._problems = Problems.of(problems)
         self._judge = self._make_judge()
 
@@ -103,6 +109,10 @@ class ValidateDetections(keras.callbacks.Callback):
         self._module = graph.InferenceModule(model, self._config.decode)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        with self._average.shown():
+            self._judge_weights(epoch, logs)
+
+    def _judge_weights(self, epoch: int, logs: dict[str, Any] | None) -> None:
         detections, annotations = detectors.detect_annotated(
             self._detector, self.annotations, problems=self._problems
         )
@@ -141,7 +151,8 @@ class ValidateDetections(keras.callbacks.Callback):
         writer.close()
 
     def _panel(self, annotation: Annotation, found: Detections) -> np.ndarray:
-        image = inputs.read_image(annotation.encoded())
+        most = self._config.decode.max_pixels
+        image = inputs.read_image(annotation.encoded(most), max_pixels=most)
         maps = self._module.heatmaps(image[None])
         names = self._config.model.class_names
         drawn = visualize.draw_truth(image, annotation.boxes, annotation.ignore, found, names)
@@ -151,72 +162,113 @@ class ValidateDetections(keras.callbacks.Callback):
 
 
 class StoreRun(keras.callbacks.Callback):
-    """Stores the run after each epoch: `history.json`, `best.weights.h5` and `last.keras` (weights and optimizer).
+    """Stores the run: checkpoints, and after each epoch also `best.weights.h5` and `history.json`.
 
-    Each file is written under another name and then renamed, so that a run that is stopped at any
-    moment leaves whole files. The best epoch is the one with the highest `score`.
+    A checkpoint is stored after each epoch, and within an epoch when the last one is old. Each file is written
+    under another name and then renamed, so that a run that is stopped at any moment leaves whole files. The
+    best epoch is the one with the highest `score`. This callback must come after those that fill the logs.
     """
 
     def __init__(
         self,
         run: Path,
-        history: list[dict[str, Any]],
+        state: State,
         protocol: str,
-        freeze: FreezeBackbone | None = None,
+        minutes: float,
+        average: JudgeAverage,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`history` has the logs of earlier epochs; new logs are added. `protocol` chooses the best epoch.
+        """`state` is stored, and gets the logs of epochs. `protocol` chooses the best epoch.
 
-        What `freeze` freezes is stored as not frozen.
+        A checkpoint is old after so many minutes. The best weights are those of `average`. `clock` gives the time in
+        seconds.
         """
         super().__init__()
-        self.freeze = freeze or FreezeBackbone(0)
-        self.run = run
+        self.state = state
         self._files = runs.Run(run)
         self._protocol = protocol
-        self.history = history
+        self._seconds = 60 * minutes
+        self._average = average
+        self._clock = clock
+        self._stored = clock()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._stored = self._clock()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._clock() - self._stored >= self._seconds:
+            self._store()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        iterations = int(inner_optimizer(self.model.optimizer).iterations)
-        row: dict[str, Any] = {"epoch": epoch, "iterations": iterations}
+        history = self.state.history
+        if not self.state.is_stored:  # the best weights alone could not be gone on from
+            self._store()
+        row: dict[str, Any] = {"epoch": epoch, "iterations": self.state.steps}
         row |= {name: float(value) for name, value in (logs or {}).items()}
-        best = max((score(old, self._protocol) for old in self.history), default=-1.0)
-        self.history.append(row)
-        files.write(self._files.history_file, json.dumps(self.history, indent=1))
         # The last of equally good epochs counts. While nothing is found yet, it has learned the most.
-        if score(row, self._protocol) >= best:
-            # A compiled model stores its optimizer with its weights, which doubles the file.
-            plain = keras.Model(self.model.inputs, self.model.outputs, name=self.model.name)
-            with files.replacing(self._files.best) as partial:
-                plain.save_weights(partial)
-        self.store_last()
+        if score(row, self._protocol) >= self._best():
+            with self._average.shown():
+                self._store_best()
+        # From here on, the epoch is finished: an interruption stores what comes after it.
+        history.append(row)
+        self._store()
+        self.store_history()
 
-    def store_last(self) -> None:
-        """Stores weights and optimizer as they are now."""
-        with files.replacing(self._files.last) as partial, self.freeze.lifted():
-            self.model.save(partial)
+    def _best(self) -> float:
+        """The score of the best epoch whose weights are stored."""
+        history = self.state.history if self._files.best.is_file() else []
+        return max((score(row, self._protocol) for row in history), default=-1.0)
+
+    def _store(self) -> None:
+        self.state.store()
+        self._stored = self._clock()
+
+    def store_history(self) -> None:
+        """Writes the logs of the finished epochs."""
+        files.write(self._files.history_file, json.dumps(self.state.history, indent=1))
+
+    def _store_best(self) -> None:
+        # A compiled model stores its optimizer with its weights, which doubles the file.
+        plain = keras.Model(self.model.inputs, self.model.outputs, name=self.model.name)
+        # HDF5 ends the program where a disk is full, so it writes into memory.
+        memory = _Memory()
+        plain.save(memory)
+        with zipfile.ZipFile(memory) as archive:
+            files.write(self._files.best, archive.read("model.weights.h5"), durable=True)
+
+
+class _Memory(io.BytesIO):
+    """A file in memory whose name has the suffix that Keras asks for."""
+
+    def __str__(self) -> str:
+        return f"memory{runs.KERAS_SUFFIX}"
 
 
 class JudgeAverage(keras.callbacks.Callback):
-    """Puts the moving average of the weights in their place while an epoch is judged and stored.
+    """Puts the moving average of the weights in their place while they are validated, judged and stored as the best.
 
-    It must come before the callbacks that do this. The optimizer then has the weights themselves.
+    Without `TrainConfig.ema_momentum`, there is no average, and the weights stay.
     """
 
-    def __init__(self, *, resumed: bool) -> None:
-        """`resumed` is True if the model has the weights of a stored run, which are the average."""
-        super().__init__()
-        self._shown = resumed
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._shown:
-            self._exchange()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._exchange()
 
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._exchange()
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """The average is in the model within this context."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
     def _exchange(self) -> None:
-        self._shown = not self._shown
         inner = inner_optimizer(self.model.optimizer)
+        if not inner.use_ema:
+            return
         averages = inner._model_variables_moving_average
         for variable, average in zip(self.model.trainable_variables, averages, strict=True):
             value = variable.numpy()
@@ -267,17 +319,64 @@ def epochs_waited(history: Sequence[dict[str, Any]], protocol: str, frozen: int 
     return len(scores) - 1 - max(best, min(frozen, len(scores)) - 1)
 
 
-class StopOnNaN(keras.callbacks.Callback):
-    """Ends training with `Diverged` as soon as the loss is not a number, before the weights are stored."""
+class WatchSteps(keras.callbacks.Callback):
+    """Reports steps whose loss or gradient is not finite, and ends training with `Diverged` at one too many.
+
+    Such a step changes nothing (`CheckedStep`). The folder `bad_batches/step-N` of the run gets `report.json`, with
+    the names of the images and what was not finite, and `state.npz`, the checkpoint before the step. This
+    callback must come before the one that stores the run.
+    """
+
+    def __init__(
+        self, run: Path, state: State, allowed: int, names: Callable[[range], list[list[str]]]
+    ) -> None:
+        """The step after `allowed` bad ones in all ends training. `names` gives the names of the images at places."""
+        super().__init__()
+        self._folder = runs.Run(run).bad_batches
+        self._state = state
+        self._allowed = allowed
+        self._names = names
+        self._images = 0  # before the step
+        self._known = 0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._known = int(self._state.step.bad)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._images = self._state.images
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
+        bad = int(self._state.step.bad)
+        if bad == self._known:
+            return
+        self._known = bad
+        wrong = self._state.step.not_finite()
+        where = self._report(wrong)
+        parts = first_names(
+            [*wrong["loss"], *(f"gradient of {name}" for name in wrong["gradients"])]
+        )
+        what = f"not finite at step {batch + 1} of epoch {self._state.epoch + 1}: {parts}"
+        if bad > self._allowed:
             raise Diverged(
-                f"the loss became {loss} at step {batch + 1} of the epoch: training diverged. Lower "
-                "learning_rate (--learning-rate), or limit the gradient with clip_norm (--clip-norm). "
-                "Earlier epochs are stored."
+                f"training diverged: {what}. Lower learning_rate (--learning-rate), or limit the gradient with "
+                "clip_norm (--clip-norm). If single images are to blame, skip them (--skip-bad-batches). "
+                f"{where} names the images of this step. Earlier checkpoints are kept"
             )
+        logger.warning("Skipped a batch (%d of %d): %s. See %s", bad, self._allowed, what, where)
+
+    def _report(self, wrong: dict[str, list[str]]) -> Path:
+        state = self._state
+        folder = self._folder / f"step-{state.steps}"
+        report = {
+            "epoch": state.epoch + 1,
+            "step_of_epoch": state.steps_of_epoch,
+            "steps": state.steps,
+            "not_finite": wrong,
+            "images": self._names(range(self._images, state.images)),
+        }
+        files.write(folder / "report.json", json.dumps(report, indent=1) + "\n")
+        state.write(folder / "state.npz")
+        return folder
 
 
 def score(row: dict[str, Any], protocol: str) -> float:

@@ -191,7 +191,7 @@ def training(given: Given | None, config: Config, *, problems: Problems | None =
         _not_empty(reading.annotations_of(given, 1, num_classes), "train", given)
         return Training(given, (STREAM,))
     found, _, origin = _annotations(given, config, _counted(config, given), problems=problems)
-    reading.readable(found, enough=1, problems=problems)
+    reading.readable(found, enough=1, max_pixels=config.decode.max_pixels, problems=problems)
     logger.info("%d training images", len(found))
     return Training(found, origin)
 
@@ -224,7 +224,9 @@ def validation(
         counted = _counted(config, opened(train, "train", config))
         found, sources, origin = _annotations(given, config, counted, problems=problems)
     chosen = np.linspace(0, len(found) - 1, min(len(found), count)).round().astype(int)
-    watched = reading.readable([found[index] for index in chosen], problems=problems)
+    watched = reading.readable(
+        [found[index] for index in chosen], max_pixels=config.decode.max_pixels, problems=problems
+    )
     made = Validation(found, watched, sources, origin)
     made.judge(found, config.train.validation_protocol, problems=problems)  # says what it lacks
     logger.info("%d validation images, of which %d judge each epoch", len(found), len(watched))

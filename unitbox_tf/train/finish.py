@@ -145,7 +145,9 @@ def _pictures(
     """The images with their true boxes and detections."""
     return [
         visualize.draw_truth(
-            inputs.read_image(annotation.encoded()),
+            inputs.read_image(
+                annotation.encoded(model.decode.max_pixels), max_pixels=model.decode.max_pixels
+            ),
             annotation.boxes,
             annotation.ignore,
             found.above(model.decode.score_threshold),

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import logging
+import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
 
-from unitbox_tf import files, losses, progress, registry, runs
+from unitbox_tf import checkpoints, files, losses, registry, runs
 from unitbox_tf.config import Config, LossConfig, TrainConfig
 from unitbox_tf.datasets import readiness
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.detect.transfer import Taken
 from unitbox_tf.problems import Problems
-from unitbox_tf.train import examples, pipeline, threshold
+from unitbox_tf.train import examples, loop, order, pipeline, threshold
 from unitbox_tf.train.callbacks import (
     JudgeAverage,
     StopEarly,
-    StopOnNaN,
     StoreRun,
     ValidateDetections,
+    WatchSteps,
     WeighByImages,
     chosen_by,
 )
@@ -34,10 +36,23 @@ from unitbox_tf.train.examples import Given, Training, Validation
 from unitbox_tf.train.finish import finish
 from unitbox_tf.train.freezing import FreezeBackbone
 from unitbox_tf.train.hardware import _hardware
-from unitbox_tf.train.optimizers import inner_optimizer, optimizer
-from unitbox_tf.train.watching import ProgressLine, ShowTraining, no_retracing_warnings
+from unitbox_tf.train.optimizers import optimizer
+from unitbox_tf.train.state import State
+from unitbox_tf.train.watching import (
+    ProgressLine,
+    ShowEpochs,
+    ShowTraining,
+    no_retracing_warnings,
+)
 
 logger = logging.getLogger(__name__)
+
+TRAINS = "trains in"  # what the lock of a run's folder is for
+STARTS_ANEW = "%s: the run was stopped before its first checkpoint. It starts anew"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+Names: TypeAlias = Callable[
+    [range], list[list[str]]
+]  # of the images at places in the order of training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +60,7 @@ class Trained:
     """A run that has ended.
 
     Attributes:
-        folder: holds `config.json`, `history.json` and `.png`, `best.weights.h5`, `last.keras`,
+        folder: holds `config.json`, `history.json` and `.png`, `best.weights.h5`, `checkpoints/`,
             `saved_model/` (if the decoder can be exported), `results.json`, `confusion_matrix.png`,
             `detections.jpg`, `problems.txt` and `tensorboard/`.
         model: the network with the best weights.
@@ -86,8 +101,8 @@ def fit(
     The run is stored with the score threshold that has the best F1 in the validation images, unless you set
     `decode.score_threshold`; see `train.choose_threshold`.
 
-    Ctrl-C ends training early. The weights are then stored, judged and exported as at the end. If
-    training fails before it has stored anything, none of the folders that it made remains.
+    Ctrl-C ends training early. A checkpoint is then stored, and the best weights are judged and exported as at the
+    end. If training fails before it has stored anything, none of the folders that it made remains.
 
     Args:
         config: the settings. If they do not name the classes, the classes of the training data are taken.
@@ -98,36 +113,39 @@ def fit(
         callbacks: your own Keras callbacks. They are called after the callbacks of this package, which
             fill the logs (`val_ap50`).
         name: start of the folder's name if the configuration gives no name.
-        resume: the folder of an earlier run to continue, with its weights, optimizer and epoch.
+        resume: the folder of an earlier run. Training goes on at the step of its newest checkpoint, as if it had
+            never stopped; a run that has none starts anew. The settings are those of `config`.
         problems: unusable items are added here.
 
     Raises:
         ValueError: an argument is of another kind, settings or data cannot be used, or `datasets.readiness`
             refuses the data: a class without objects, or validation images among the training images.
-        Diverged: the loss is not a number any more. This is a `ValueError`, too.
+        ValueError: another process trains in the folder, or no checkpoint of the resumed run is whole.
+        Diverged: the loss, a gradient or a weight is not finite. This is a `ValueError`, too.
+        OSError: the disk is full. Earlier checkpoints are whole.
     """
     problems = Problems.of(problems)
     callbacks = _checked_arguments(config, callbacks)
     config = threshold.settled(config)
     _check_alpha(config.loss)
-    run = _folder(config.train, name) if resume is None else Path(resume)
+    run = _folder(config.train, name) if resume is None else _resumed(Path(resume))
     train = examples.opened(train, "train", config)
     validation = examples.opened(validation, "validation", config)
     config = examples.with_class_names(config, train, validation, resume)
-    with _hardware(config.train) as jit:
-        shown = examples.training(train, config, problems=problems)
-        judged = examples.validation(validation, config, train=train, problems=problems)
-        readiness.check(
-            None if isinstance(shown.examples, tf.data.Dataset) else shown.examples,
-            judged.annotations,
-            config,
-        )
-        model, history, taken = _model(config, jit, None if resume is None else run)
-        freeze = FreezeBackbone(config.train.freeze_epochs)
-        store = StoreRun(run, history, config.train.validation_protocol, freeze)
-        with _kept_if_stored(run):
-            whole = _learn(model, config, shown, judged, store, callbacks, problems)
-    best, results = finish(config, run, judged, history, problems=problems)
+    with contextlib.ExitStack() as held:
+        with _hardware(config.train) as jit:
+            shown = examples.training(train, config, problems=problems)
+            judged = examples.validation(validation, config, train=train, problems=problems)
+            readiness.check(
+                None if isinstance(shown.examples, tf.data.Dataset) else shown.examples,
+                judged.annotations,
+                config,
+            )
+            held.enter_context(_locked(run, new=resume is None))
+            model, state, taken = _model(config, jit, run)
+            whole = _learn(model, config, shown, judged, state, run, callbacks, problems)
+        history = state.history
+        best, results = finish(config, run, judged, history, problems=problems)
     early = whole and len(history) < config.train.epochs
     return Trained(
         run, best, results, history, problems, not whole, stopped_early=early, taken=taken
@@ -160,42 +178,95 @@ def _check_alpha(settings: LossConfig) -> None:
 
 
 def _folder(settings: TrainConfig, name: str) -> Path:
-    """The folder of a new run, which is not made yet."""
+    """The folder of a new run, which need not be made yet."""
     folder = Path(settings.output) / (settings.run or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if folder.exists():
+    _check_new(folder)
+    if runs.Run(folder).exists:
+        logger.info(STARTS_ANEW, folder)
+    return folder
+
+
+def _check_new(folder: Path) -> None:
+    """Raises `ValueError` if a new run would spoil what is in the folder.
+
+    A folder may be there if it is empty, or if a run was stopped in it before it stored anything.
+    """
+    if not folder.exists():
+        return
+    found = runs.Run(folder)
+    if found.has_weights:
         go_on = (
             "go on with it: name it as resume (--resume)"
-            if runs.Run(folder).last.is_file()
+            if checkpoints.stored(found.checkpoints)
             else "delete it: it holds no checkpoint"
         )
         raise ValueError(f"{folder} exists already. Choose another run (--run), or {go_on}")
+    empty = folder.is_dir() and all(path.name == files.LOCK_FILE for path in folder.iterdir())
+    if not (found.exists or empty):
+        raise ValueError(f"{folder} exists already, and is no run. Choose another run (--run)")
+
+
+def _resumed(folder: Path) -> Path:
+    """The folder of a run to go on with.
+
+    Raises:
+        ValueError: it is no run, or its checkpoints are gone.
+    """
+    found = runs.Run(folder)
+    if not found.exists:
+        raise ValueError(
+            f"{found.config_file}: no such file. Expected the folder of a run to resume."
+        )
+    if found.has_weights and not checkpoints.stored(found.checkpoints):
+        raise ValueError(
+            f"{found.checkpoints}: expected a checkpoint to resume from. There is none. To train further from the "
+            f"best weights, start a new run with init={str(folder)!r} (--init)"
+        )
+    if not found.has_weights:
+        logger.info(STARTS_ANEW, folder)
     return folder
 
 
 @contextlib.contextmanager
-def _kept_if_stored(run: Path) -> Iterator[None]:
-    """Makes the folder `run`. An error that leaves it without a checkpoint deletes the folders that were made."""
+def _locked(run: Path, new: bool) -> Iterator[None]:
+    """Makes the folder `run`, and lets no other process train in it.
+
+    What a killed program has left half written is deleted. An error that leaves the folder without a checkpoint
+    and without a report deletes the folders that were made.
+    """
     made = [folder for folder in (run, *run.parents) if not folder.exists()]
     run.mkdir(parents=True, exist_ok=True)
+    stored = runs.Run(run)
     try:
-        yield
-    except BaseException:
-        if made and not runs.Run(run).last.is_file():
-            shutil.rmtree(run, ignore_errors=True)
+        with files.locked(run, TRAINS):
+            if new:
+                _check_new(run)  # another process may have been quicker
+            for folder in (run, stored.checkpoints):
+                if folder.is_dir():
+                    files.remove_partial(folder)
+            try:
+                yield
+            except BaseException:
+                if made and not (stored.has_weights or stored.bad_batches.exists()):
+                    shutil.rmtree(run, ignore_errors=True)
+                raise
+    finally:
+        if not run.exists():
             with contextlib.suppress(OSError):  # another run is in it
                 for folder in made[1:]:
                     folder.rmdir()
-        raise
 
 
-def _model(
-    config: Config, jit: bool | str, resume: Path | None
-) -> tuple[UnitBox, list[dict[str, Any]], Taken | None]:
-    """The compiled network with the weights that training starts from, the logs of earlier epochs, and `taken`."""
+def _model(config: Config, jit: bool | str, run: Path) -> tuple[UnitBox, State, Taken | None]:
+    """The compiled network and the state that training goes on from, and `taken`.
+
+    The state is that of the newest checkpoint of `run`, if there is one.
+    """
+    resumed = bool(checkpoints.stored(runs.Run(run).checkpoints))
     # A resumed run takes its weights from its checkpoint, and a run with `init` takes them from that run.
-    init = config.train.init if resume is None else None
-    weights = config.model.weights if resume is None and init is None else None
-    if config.train.freeze_epochs and weights is None and init is None and resume is None:
+    init = None if resumed else config.train.init
+    weights = None if resumed or init else config.model.weights
+    if config.train.freeze_epochs and weights is None and init is None and not resumed:
         logger.warning(
             "The backbone is frozen in the first epochs, but starts from random weights. Name weights (--weights) or "
             "a detector to start from (--init), or set freeze_epochs to 0 (--freeze-epochs 0)"
@@ -206,7 +277,23 @@ def _model(
     if taken:
         logger.info("%s", taken)
     _compile(model, config, jit)
-    return model, [] if resume is None else _restore(model, resume), taken
+    state = State(run, model, config.train)
+    if state.restore():
+        _check_length(config, state)
+    return model, state, taken
+
+
+def _check_length(config: Config, state: State) -> None:
+    """Says where training goes on. Raises `ValueError` if more epochs are finished than are asked for."""
+    done, epochs = state.epoch, config.train.epochs
+    if done > epochs:
+        raise ValueError(
+            f"epochs (--epochs): expected at least {done}, the number of epochs that are finished. Received: {epochs}"
+        )
+    if done == epochs:
+        logger.info("All %d epochs are finished. To train further, raise epochs (--epochs)", done)
+    else:
+        logger.info("Going on at step %d of epoch %d", state.steps_of_epoch + 1, done + 1)
 
 
 def _compile(model: keras.Model, config: Config, jit: bool | str) -> None:
@@ -233,72 +320,59 @@ def _compile(model: keras.Model, config: Config, jit: bool | str) -> None:
     )
 
 
-def _restore(model: keras.Model, run: Path) -> list[dict[str, Any]]:
-    """Restores the weights and the optimizer of `run`, and returns the logs of its finished epochs."""
-    path = runs.Run(run).last
-    if not path.is_file():
-        raise ValueError(
-            f"{path}: no such file. Expected the folder of a run that has stored a checkpoint."
-        )
-    stored = keras.saving.load_model(path)
-    model.optimizer.build(model.trainable_variables)
-    for what, into, values in (
-        ("model", model.variables, stored.variables),
-        ("optimizer", model.optimizer.variables, stored.optimizer.variables),
-    ):
-        if [v.shape for v in into] != [v.shape for v in values]:
-            raise ValueError(
-                f"{path}: was trained with another {what}. Resume with the configuration of the run."
-            )
-        for variable, value in zip(into, values, strict=True):
-            variable.assign(value)
-    history = runs.Run(run).history()
-    # A run that was interrupted within an epoch repeats this epoch, with its learning rates.
-    iterations = inner_optimizer(model.optimizer).iterations
-    history = [row for row in history if row["iterations"] <= int(iterations)]
-    iterations.assign(history[-1]["iterations"] if history else 0)
-    return history
-
-
 def _learn(
     model: UnitBox,
     config: Config,
     shown: Training,
     judged: Validation,
-    store: StoreRun,
+    state: State,
+    run: Path,
     callbacks: Sequence[keras.callbacks.Callback],
     problems: Problems,
 ) -> bool:
-    """Trains `model`, and stores it in the folder of `store` after each epoch. False if Ctrl-C ended it early."""
-    settings, epochs_done = config.train, len(store.history)
+    """Trains `model`, and stores it in the folder `run` as it goes on. False if Ctrl-C ended it early."""
+    settings = config.train
     stored = _with_origins(config, shown, judged)
-    files.write(runs.Run(store.run).config_file, stored.to_json())
-    batches, validation = _batches(model, config, shown, judged, epochs_done, problems)
-    # A data set of its own: each pass over one has another order, and pictures must not change that of training.
-    pictured, _ = _batches(model, config, shown, judged, epochs_done, problems)
+    files.write(runs.Run(run).config_file, stored.to_json())
+    average = JudgeAverage()
+    store = StoreRun(run, state, settings.validation_protocol, settings.checkpoint_minutes, average)
+    if state.is_restored:
+        store.store_history()  # the file may be absent or of another time
+    batches, validation, names = _batches(model, config, shown, judged, state, problems)
     stop = StopEarly(
-        settings.patience, store.history, settings.validation_protocol, settings.freeze_epochs
+        settings.patience, state.history, settings.validation_protocol, settings.freeze_epochs
     )
-    ours = [*_callbacks(config, pictured, judged, store, problems), stop]
+    watch = WatchSteps(run, state, settings.skip_bad_batches, names)
+    shows = _callbacks(config, batches(), judged, run, state, average, problems)
+    ours = [average, *shows, watch, store, stop]
     last = ProgressLine(settings.batch_size, settings.epochs)
     problems.log_counts()
     try:
-        model.fit(
+        loop.train(
+            model,
+            state,
             batches,
-            validation_data=validation,
-            shuffle=False,  # data sets shuffle themselves; Keras would warn
-            initial_epoch=epochs_done,
-            epochs=epochs_done if stop.reached else settings.epochs,
-            steps_per_epoch=settings.steps_per_epoch,
-            callbacks=[*ours, *callbacks, last],
-            verbose=progress.verbosity(),
+            validation,
+            epochs=state.epoch if stop.reached else settings.epochs,
+            steps=settings.steps_per_epoch,
+            callbacks=[FreezeBackbone(settings.freeze_epochs), *ours, *callbacks, last],
         )
     except KeyboardInterrupt:
         logger.warning(
-            "Interrupted: storing the weights. To go on, name %s as resume (--resume)", store.run
+            "Interrupted: storing a checkpoint. To go on, name %s as resume (--resume)", run
         )
-        store.store_last()
+        state.store_if_trained()
+        if not runs.Run(run).has_weights:  # it has learned nothing yet
+            raise
         return False
+    except (OSError, tf.errors.OpError) as error:
+        if not _is_full(error):
+            raise
+        raise OSError(
+            getattr(error, "errno", None) or errno.ENOSPC,
+            f"no space left: training has ended, and earlier checkpoints are whole. Make space, then name {run} as "
+            f"resume (--resume): {error}",
+        ) from error
     if stop.reached:
         logger.info(
             "Stopped early: no better %s in the last %d epochs. To go on, resume with more patience (--patience)",
@@ -321,10 +395,10 @@ def _batches(
     config: Config,
     shown: Training,
     judged: Validation,
-    epochs_done: int,
+    state: State,
     problems: Problems,
-) -> tuple[tf.data.Dataset, tf.data.Dataset]:
-    """The batches for training, and the batches for the validation loss."""
+) -> tuple[Callable[[], tf.data.Dataset], tf.data.Dataset, Names]:
+    """A maker of batches for training from `state` on, the batches for the validation loss, and names of images."""
     common: dict[str, Any] = {
         "labels": pipeline.Labels(
             len(config.model.class_names),
@@ -334,40 +408,62 @@ def _batches(
         ),
         "padding": model.backbone.preprocessing.mean_colour,
         "batch_size": config.train.batch_size,
+        "max_pixels": config.decode.max_pixels,
     }
-    start = epochs_done * config.train.steps_per_epoch * config.train.batch_size
-    training = pipeline.training_dataset(
-        shown.examples,
-        config.data,
-        seed=config.train.seed,
-        start=start,
-        problems=problems,
-        **common,
-    )
+    known = None
+    if isinstance(shown.examples, tf.data.Dataset):
+        state.take_images(None)
+    else:
+        state.take_images(len(shown.examples))
+        known = order.orders(len(shown.examples), config.train.seed, config.data.mosaic_rows)
+
+    def training() -> tf.data.Dataset:
+        return pipeline.training_dataset(
+            shown.examples,
+            config.data,
+            seed=config.train.seed,
+            start=state.images,
+            known=known,
+            elements=state.elements,
+            problems=problems,
+            **common,
+        )
+
     size = config.decode.max_side
     validation = pipeline.validation_dataset(
         judged.watched, config.data, size=size, problems=problems, **common
     )
-    return training, validation
+
+    def names(places: range) -> list[list[str]]:
+        if known is None:  # elements of a data set have no names
+            return [[f"element {place} of all that were shown"] for place in places]
+        mosaics = order.Mosaics(config.data.mosaic, config.data.mosaic_rows)
+        return order.names(shown.examples, known, mosaics, places)
+
+    return training, validation, names
 
 
 def _callbacks(
     config: Config,
-    pictured: tf.data.Dataset,
+    batches: tf.data.Dataset,
     judged: Validation,
-    store: StoreRun,
+    run: Path,
+    state: State,
+    average: JudgeAverage,
     problems: Problems,
 ) -> list[keras.callbacks.Callback]:
-    """The callbacks of this package. Callbacks that fill the logs come before those that read them."""
-    logs = runs.Run(store.run).tensorboard
-    average = config.train.ema_momentum is not None
+    """The callbacks that fill the logs and show training. They come before those that read the logs."""
+    logs = runs.Run(run).tensorboard
     return [
-        *([JudgeAverage(resumed=bool(store.history))] if average else []),
-        store.freeze,
-        ShowTraining(config, pictured, logs / "settings", epoch=len(store.history)),
+        ShowTraining(config, batches, logs / "settings", epoch=state.epoch),
         WeighByImages(len(judged.watched), config.train.batch_size),
-        ValidateDetections(judged, config, logs, problems=problems),
-        keras.callbacks.TensorBoard(logs, write_graph=False, write_steps_per_second=True),
-        StopOnNaN(),
-        store,
+        ValidateDetections(judged, config, logs, average, problems=problems),
+        ShowEpochs(logs),
     ]
+
+
+def _is_full(error: Exception) -> bool:
+    """True if a file could not be written because there is no space. TensorFlow says so in words alone."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return any(os.strerror(number) in str(error) for number in _FULL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -40,17 +39,6 @@ class FreezeBackbone(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._thaw()
-
-    @contextlib.contextmanager
-    def lifted(self) -> Iterator[None]:
-        """While in the context, the backbone is not frozen. Keras stores a model with what is frozen in it."""
-        frozen = bool(self._frozen)
-        self._thaw()
-        try:
-            yield
-        finally:
-            if frozen:
-                self._freeze()
 
     def _freeze(self) -> None:
         if not self.model.optimizer.built:

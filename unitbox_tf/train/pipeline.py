@@ -8,15 +8,17 @@ Images are resized before heatmaps are painted, so that these are exact at the s
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from unitbox_tf.config import DataConfig
+from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
-from unitbox_tf.train import augment, reading, targets
+from unitbox_tf.train import augment, order, reading, targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +40,12 @@ def training_dataset(
     batch_size: int,
     seed: int,
     start: int = 0,
+    known: Sequence[order.Order] | None = None,
+    elements: reading.Elements | None = None,
+    max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
-    """Endless batches for training.
+    """Endless batches for training. They depend on the arguments alone, wherever they start.
 
     Args:
         examples: annotations, drawn in a random order that depends on `seed`; or a data set of elements
@@ -50,8 +55,11 @@ def training_dataset(
         padding: the colour beyond the border of an image: the `mean_colour` of the backbone.
         batch_size: the number of images in a batch.
         seed: the seed of order and augmentation.
-        start: the number of images that earlier runs have used, so that a resumed run sees others.
-        problems: images that cannot be decoded are added here and left out.
+        start: the number of images that training has used before.
+        known: the orders of annotations, which learn here what cannot be decoded; None makes them.
+        elements: learns how many elements a data set in `examples` has.
+        max_pixels: larger images are refused like images that cannot be decoded.
+        problems: images that cannot be decoded are added here, and others take their place.
 
     Returns:
         Batches of images float32 `[B, S, S, 3]` from 0 to 255, and dicts of targets and weights as
@@ -59,21 +67,40 @@ def training_dataset(
     """
     size = data.image_size
     problems = Problems.of(problems)
+    if not isinstance(examples, tf.data.Dataset):
+        known = known or order.orders(len(examples), seed, data.mosaic_rows)
+    mosaics = order.Mosaics(data.mosaic, data.mosaic_rows)
 
-    def changed(side: int, seed: int) -> tf.data.Dataset:
-        if isinstance(examples, tf.data.Dataset):
-            images = reading.from_elements(examples, labels.num_classes, problems=problems)
+    def changed(number: int, side: int, start: int) -> tf.data.Dataset:
+        if known is None:
+            images = reading.from_elements(
+                examples, labels.num_classes, start, elements, problems=problems
+            )
         else:
-            images = reading.from_annotations(examples, shuffle=seed + start, problems=problems)
-        return _changed(images.repeat(), data, side, padding, seed, start)
+            images = reading.in_order(
+                examples, known[number], start, max_pixels=max_pixels, problems=problems
+            )
+        return _changed(images, data, side, padding, seed + number, start)
 
-    shown = changed(size, seed)
+    earlier = mosaics.before(start)
+    shown = changed(0, size, start - earlier)
     if data.mosaic:
-        rows = data.mosaic_rows
-        mosaics = [_mosaics(changed(-(-size // n), seed + n - 1), size, n) for n in rows]
-        shares = [1 - data.mosaic, *[data.mosaic / len(rows)] * len(rows)]
-        shown = tf.data.Dataset.sample_from_datasets([shown, *mosaics], shares, seed=seed + start)
+        parts = []
+        for kind, row in enumerate(data.mosaic_rows):
+            first = row**2 * mosaics.of_kind_before(kind, start)
+            parts.append(_mosaics(changed(1 + kind, -(-size // row), first), size, row))
+        kinds = functools.partial(_kind, share=data.mosaic, count=len(parts))
+        choices = tf.data.Dataset.counter(start).map(kinds)
+        shown = tf.data.Dataset.choose_from_datasets([shown, *parts], choices)
     return _batches(shown, data, size, labels, batch_size)
+
+
+def _kind(place: tf.Tensor, share: float, count: int) -> tf.Tensor:
+    """0 for a whole image, else one more than `order.Mosaics.at`, in a graph."""
+    before, after = (
+        tf.cast(tf.cast(number, tf.float64) * share, tf.int64) for number in (place, place + 1)
+    )
+    return tf.where(after > before, 1 + before % count, 0)
 
 
 def validation_dataset(
@@ -84,6 +111,7 @@ def validation_dataset(
     labels: Labels,
     padding: augment.Colour = augment.BLACK,
     batch_size: int,
+    max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
     """Batches like those of `training_dataset`, but of each image once, in order, shrunk to `size` x `size` pixels.
@@ -92,7 +120,7 @@ def validation_dataset(
     If the length is unknown, Keras counts a batch too many in the means of the parts of the loss.
     """
     problems = Problems.of(problems)
-    images = reading.from_annotations(annotations, same_count=True, problems=problems)
+    images = reading.from_annotations(annotations, max_pixels=max_pixels, problems=problems)
     shown = images.map(
         lambda image, objects: augment.fit(image, objects, size, padding=padding), tf.data.AUTOTUNE
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ import tensorflow as tf
 
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import images as image_ops
+from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
-from unitbox_tf.train import augment
+from unitbox_tf.train import augment, order
 
 # The parts of an element in a user's data set: kind of numbers and shape. The first two are required.
 ELEMENT = {
@@ -33,67 +34,149 @@ _OBJECT_TYPES = (tf.float32, tf.int32, tf.bool)  # of boxes, classes, ignore
 def from_annotations(
     annotations: Sequence[Annotation],
     *,
-    shuffle: int | None = None,
-    same_count: bool = False,
+    max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
-    """Each image once, with its objects. Images that cannot be decoded are reported once each.
+    """Each image once, in order, with its objects. One that cannot be decoded is reported, and is one black pixel."""
+    reader = Reader(annotations, max_pixels, problems)
+
+    def load(index: tf.Tensor) -> tuple[Any, ...]:
+        return reader.read(int(index)) or reader.black(int(index))
+
+    return tf.data.Dataset.range(len(annotations)).map(_in_graph(load), tf.data.AUTOTUNE)
+
+
+def in_order(
+    annotations: Sequence[Annotation],
+    shown: order.Order,
+    start: int = 0,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    problems: Problems | None = None,
+) -> tf.data.Dataset:
+    """Images without end, with their objects, as `shown` orders them.
+
+    An image that cannot be decoded is reported once, and another one takes its place, so that the place of an
+    image depends on nothing but `shown`.
 
     Args:
         annotations: the annotations to read.
-        shuffle: seed of a random order, which differs each time; None keeps the order of `annotations`.
-        same_count: True makes an image that cannot be decoded one black pixel; False leaves it out.
+        shown: their order.
+        start: the place in this order of the first image.
+        max_pixels: larger images are refused like images that cannot be decoded.
         problems: images that cannot be decoded are added here.
     """
-    known = Problems.of(problems)
-    broken: set[int] = set()
+    reader = Reader(annotations, max_pixels, problems, shown.broken)
 
-    def load(index: tf.Tensor) -> tuple[Any, ...]:
-        annotation = annotations[int(index)]
+    def load(place: tf.Tensor) -> tuple[Any, ...]:
+        while True:
+            found = reader.read(shown.at(int(place)))
+            if found is not None:
+                return found
+
+    return tf.data.Dataset.counter(start).map(_in_graph(load), tf.data.AUTOTUNE)
+
+
+class Reader:
+    """Decodes the images of annotations. Images that cannot be decoded are reported once each."""
+
+    def __init__(
+        self,
+        annotations: Sequence[Annotation],
+        max_pixels: int,
+        problems: Problems | None = None,
+        broken: set[int] | None = None,
+    ) -> None:
+        """Images of more pixels cannot be decoded. `broken` gets the indices of all that cannot."""
+        self._annotations = annotations
+        self._max_pixels = max_pixels
+        self._problems = Problems.of(problems)
+        self._broken = set() if broken is None else broken
+
+    def read(self, index: int) -> tuple[Any, ...] | None:
+        """Image, boxes, classes and ignore of an annotation; None if its image cannot be decoded.
+
+        Raises:
+            ValueError: no image can be decoded.
+        """
+        annotation, most = self._annotations[index], self._max_pixels
         try:
-            image = image_ops.decode_photo(annotation.encoded())
-        except (OSError, ValueError) as error:
-            image = tf.zeros([1, 1, 3] if same_count else [0, 0, 3], tf.uint8)
-            annotation = annotation.select([])
-            broken.add(int(index))
-            known.add(image_ops.UNDECODABLE, annotation.where, str(error))
-            if len(broken) == len(annotations):
-                raise ValueError(f"none of the {len(broken)} images can be decoded") from error
-        annotation = within(annotation, image.shape[0], image.shape[1], problems=known)
+            image = image_ops.decode_photo(annotation.encoded(most), most)
+        except image_ops.UNREADABLE as error:
+            self._problems.add(image_ops.UNDECODABLE, annotation.where, str(error))
+            self._broken.add(index)
+            if len(self._broken) == len(self._annotations):
+                raise ValueError(
+                    f"none of the {len(self._broken)} images can be decoded"
+                ) from error
+            return None
+        annotation = within(annotation, image.shape[0], image.shape[1], problems=self._problems)
         return image, annotation.boxes, annotation.classes, annotation.ignore
 
-    def load_in_graph(index: tf.Tensor) -> tuple[tf.Tensor, augment.Objects]:
-        # Python, because only Python can catch the error of an image that is broken.
-        image, *objects = tf.py_function(load, [index], [tf.uint8, *_OBJECT_TYPES])
+    def black(self, index: int) -> tuple[Any, ...]:
+        """One black pixel without objects."""
+        empty = self._annotations[index].select([])
+        return tf.zeros([1, 1, 3], tf.uint8), empty.boxes, empty.classes, empty.ignore
+
+
+def _in_graph(load: Callable[[tf.Tensor], tuple[Any, ...]]) -> Callable[..., Any]:
+    """`load` as a function in a graph. It is Python, because only Python can catch the error of a broken image."""
+
+    def load_in_graph(number: tf.Tensor) -> tuple[tf.Tensor, augment.Objects]:
+        image, *objects = tf.py_function(load, [number], [tf.uint8, *_OBJECT_TYPES])
         image.set_shape([None, None, 3])
         return image, _objects(*objects)
 
-    indices = tf.data.Dataset.range(len(annotations))
-    if shuffle is not None:
-        indices = indices.shuffle(len(annotations), seed=shuffle)
-    images = indices.map(load_in_graph, tf.data.AUTOTUNE)
-    return images if same_count else images.filter(lambda image, objects: tf.size(image) > 0)
+    return load_in_graph
+
+
+class Elements:
+    """The number of elements in a user's data set, which is known as soon as more elements than that were used."""
+
+    def __init__(self, count: int | None = None) -> None:
+        """`count` is the number if it is known."""
+        self._count = count
+        self.seen: set[int] = set()  # the numbers of elements that were read, from 0 in each pass
+
+    def count(self, used: int) -> int | None:
+        """The number of elements when `used` were used in all; None if it is not known."""
+        if self._count is None and used > (most := max(self.seen, default=used) + 1):
+            self._count = most
+        return self._count
 
 
 def from_elements(
-    elements: tf.data.Dataset, num_classes: int, *, problems: Problems | None = None
+    elements: tf.data.Dataset,
+    num_classes: int,
+    start: int = 0,
+    known: Elements | None = None,
+    *,
+    problems: Problems | None = None,
 ) -> tf.data.Dataset:
-    """The images of a user's data set, in its order, with their objects. `check_elements` has passed the data set.
+    """The images of a user's data set without end, in its order, with their objects.
 
-    `within` cuts boxes to their images. An element that `checked_element` refuses raises
-    `tf.errors.InvalidArgumentError` where it is read.
+    `check_elements` has passed the data set. `within` cuts boxes to their images. An element that
+    `checked_element` refuses raises `tf.errors.InvalidArgumentError` where it is read.
+
+    Args:
+        elements: the data set.
+        num_classes: the number of classes.
+        start: the number of elements that were used before. Elements of whole passes are not read again if `known`
+            tells how many a pass has.
+        known: learns the number of elements.
+        problems: boxes outside their images are added here.
     """
-    known = Problems.of(problems)
-    reported: set[int] = set()
+    problems = Problems.of(problems)
+    known = Elements() if known is None else known
 
     def examine(number: tf.Tensor, *parts: tf.Tensor) -> tuple[Any, ...]:
         index, (height, width, _) = int(number), parts[0].numpy()
         annotation = checked_element(index, parts[0].numpy(), *parts[1:], num_classes=num_classes)
-        if index in reported:  # elements have no names, and shuffling changes their order
+        if index in known.seen:  # elements have no names, and shuffling changes their order
             annotation, _ = _cut(annotation, height, width)
         else:
-            annotation = within(annotation, height, width, problems=known)
-        reported.add(index)
+            annotation = within(annotation, height, width, problems=problems)
+        known.seen.add(index)
         return annotation.boxes, annotation.classes, annotation.ignore
 
     def examine_in_graph(number: tf.Tensor, element: Mapping[str, tf.Tensor]) -> tuple[Any, ...]:
@@ -103,7 +186,9 @@ def from_elements(
         )
         return tf.ensure_shape(image, [None, None, 3]), _objects(*found)
 
-    return elements.enumerate().map(examine_in_graph, tf.data.AUTOTUNE)
+    count = known.count(start)
+    used = start if count is None else start % count
+    return elements.enumerate().repeat().skip(used).map(examine_in_graph, tf.data.AUTOTUNE)
 
 
 def _objects(boxes: tf.Tensor, classes: tf.Tensor, ignore: tf.Tensor) -> augment.Objects:
@@ -232,9 +317,12 @@ def readable(
     annotations: Sequence[Annotation],
     *,
     enough: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> list[Annotation]:
     """The annotations whose images can be decoded, at most `enough`. The others are reported.
+
+    Images with more than `max_pixels` are refused.
 
     Raises:
         ValueError: no image can be decoded.
@@ -246,8 +334,8 @@ def readable(
         if len(found) == enough:
             break
         try:
-            image_ops.decode_photo(annotation.encoded())
-        except (OSError, ValueError) as error:
+            image_ops.decode_photo(annotation.encoded(max_pixels), max_pixels)
+        except image_ops.UNREADABLE as error:
             first_error = first_error or f"{annotation.where}: {error}"
             problems.add(image_ops.UNDECODABLE, annotation.where, str(error))
         else:

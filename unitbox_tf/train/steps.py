@@ -1,0 +1,124 @@
+"""A step of training that changes nothing where its loss or a gradient is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class CheckedStep:
+    """The training step of a compiled model, in place of Keras' own.
+
+    It computes what Keras' step computes. If the loss or a gradient is not finite, no variable changes: neither
+    weights, nor the optimizer, nor running means. The graph itself decides this, so the step is not slower.
+
+    With mixed float16, `keras.optimizers.LossScaleOptimizer` lowers the scale of the loss where gradients overflow,
+    and leaves out the step by itself. Such steps are not bad, unless the scale cannot be lowered any further.
+
+    Attributes:
+        steps: the number of steps, bad ones included.
+        bad: the number of bad steps.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        """Makes this the step of `model`, and builds its optimizer and its metrics."""
+        model.optimizer.build(model.trainable_variables)
+        _build_metrics(model)
+        self.metrics = [variable for metric in model.metrics for variable in metric.variables]
+        self.steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.bad = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._model = model
+        self._weights = list(model.trainable_variables)
+        self._logs = list(model.get_metrics_result())
+        flags = [True] * (len(self._logs) + len(self._weights))
+        self._finite = tf.Variable(flags, trainable=False)  # in the last bad step
+        model.train_step = self._run
+
+    def not_finite(self) -> dict[str, list[str]]:
+        """Parts of the loss, and gradients by the names of their weights, that were not finite in the last bad step."""
+        finite = self._finite.numpy()
+        names = [*self._logs, *(weight.path for weight in self._weights)]
+        wrong = [name for name, fine in zip(names, finite, strict=True) if not fine]
+        return {
+            "loss": [name for name in wrong if name in self._logs],
+            "gradients": [name for name in wrong if name not in self._logs],
+        }
+
+    def _run(self, data: Any) -> dict[str, tf.Tensor]:
+        """One step. Returns the running means of the epoch."""
+        model, optimizer = self._model, self._model.optimizer
+        images, truth, weights = keras.utils.unpack_x_y_sample_weight(data)
+        kept = [variable.value for variable in (*self.metrics, *model.non_trainable_variables)]
+        before = [tf.identity(value) for value in kept]
+        with tf.GradientTape() as tape:
+            predicted = model(images, training=True)
+            loss = model.compute_loss(
+                x=images, y=truth, y_pred=predicted, sample_weight=weights, training=True
+            )
+            scaled = optimizer.scale_loss(loss)
+        learning = model.trainable_weights
+        gradients = tape.gradient(scaled, learning)
+        model.metrics[0].update_state(loss, sample_weight=tf.shape(images)[0])
+        logs = model.compute_metrics(images, truth, predicted, weights)
+        finite = self._flags(logs, dict(zip(map(id, learning), gradients, strict=True)))
+        fine = self._is_fine(loss, finite[len(self._logs) :])
+
+        def learn() -> None:
+            optimizer.apply_gradients(zip(gradients, learning, strict=True))
+
+        def undo() -> None:
+            for variable, value in zip(kept, before, strict=True):
+                variable.assign(value)
+            self._finite.assign(finite)
+            self.bad.assign_add(1)
+
+        if _scales(optimizer):  # leaves out what is not finite by itself
+            learn()
+            tf.cond(fine, lambda: None, undo)
+        else:
+            tf.cond(fine, learn, undo)
+        self.steps.assign_add(1)
+        result: dict[str, tf.Tensor] = model.get_metrics_result()
+        return result
+
+    def _flags(self, logs: Mapping[str, tf.Tensor], gradients: Mapping[int, Any]) -> tf.Tensor:
+        """True for each log, and for the gradient of each weight, that is finite or missing."""
+        values = [logs[name] for name in self._logs]
+        values += [gradients.get(id(weight)) for weight in self._weights]
+        true = tf.constant(True)
+        return tf.stack(
+            [true if value is None else tf.reduce_all(tf.math.is_finite(value)) for value in values]
+        )
+
+    def _is_fine(self, loss: tf.Tensor, finite: tf.Tensor) -> tf.Tensor:
+        """True if the step may be taken; `finite` has a truth value for each gradient."""
+        gradients = tf.reduce_all(finite)
+        if _scales(self._model.optimizer):
+            gradients |= tf.convert_to_tensor(self._model.optimizer.dynamic_scale) > 1
+        return tf.math.is_finite(loss) & gradients
+
+
+def _scales(optimizer: keras.optimizers.Optimizer) -> bool:
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def _build_metrics(model: keras.Model) -> None:
+    """Makes the variables of the metrics, which Keras otherwise makes in the first step."""
+    outputs: Mapping[str, Any] = model.output
+    maps = {
+        name: tf.zeros([1, 1, 1, output.shape[-1]], output.dtype)
+        for name, output in outputs.items()
+    }
+    weights = {name: tf.ones([1, 1, 1]) for name in maps}
+    model.compute_loss(x=None, y=maps, y_pred=maps, sample_weight=weights)
+    model.compute_metrics(None, maps, maps, weights)
+    model.reset_metrics()
+
+
+def first_names(names: Sequence[str], count: int = 5) -> str:
+    """Names for a message, not too many."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
