@@ -65,7 +65,7 @@ def test_the_header_states_at_least_the_size_that_pillow_decodes(name):
     try:
         stated = image_headers.size(io.BytesIO(encoded), kind)
         image = images.PLUGINS[kind](io.BytesIO(encoded))
-    except (TooLarge, OSError):
+    except (ValueError, OSError):
         assert name in ("claims_all.webp", "claims_text.png", "far_entries.tif", "skips_rows.bmp")
         return
     width, height = image.size
