@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 
-from unitbox_tf import datasets, runs
+from unitbox_tf import checkpoints, datasets, runs
 from unitbox_tf.cli import signals
 
 # Runs `unitbox`, or the module of a script. Says "working" when a function, MODULE:NAME, is called first.
@@ -179,10 +179,10 @@ def test_a_training_of_an_experiment_ends_with_it_and_is_stored(tiny_config, pla
     process = start(
         places, str(places / "script.py"), str(places / "config.json"), str(places / "OUT")
     )
-    last = runs.Run(places / "OUT" / "one").last
-    wait_for(last.exists, process)
+    folder = runs.Run(places / "OUT" / "one").checkpoints
+    wait_for(lambda: checkpoints.stored(folder), process)
     assert end(process, signal.SIGTERM, places)[0] == 143
-    assert zipfile.is_zipfile(last)
+    assert all(map(zipfile.is_zipfile, checkpoints.stored(folder)))
 
 
 @pytest.mark.slow
