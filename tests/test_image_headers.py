@@ -141,3 +141,12 @@ def test_a_text_that_states_more_bytes_than_there_are_is_a_png_that_is_cut_off()
     for decode in (images.decode_photo, images.decode_with_pillow):
         with pytest.raises(ValueError, match="the file is cut off: this PNG image"):
             decode(hostile.png_claims_a_text())
+
+
+def test_a_png_without_the_palette_that_it_names_cannot_be_decoded():
+    whole = SEEDS["palette.png"]
+    at = whole.index(b"PLTE") - 4
+    without = whole[:at] + whole[at + 12 + int.from_bytes(whole[at : at + 4], "big") :]
+    for decode in (images.decode_photo, images.decode_with_pillow):
+        with pytest.raises(ValueError, match="image"):
+            decode(without)

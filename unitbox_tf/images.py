@@ -258,7 +258,7 @@ def _colours(image: Image.Image) -> np.ndarray:
     try:
         # A conversion of RGB to RGB would be a copy.
         return np.asarray(image if mode == "RGB" else image.convert("RGB"))
-    except ValueError as error:
+    except (ValueError, AssertionError) as error:  # the latter without a palette
         raise ValueError(
             f"Expected a PIL image that Pillow converts to RGB. Received: mode {mode}"
         ) from error
