@@ -76,7 +76,7 @@ def places(tmp_path):
 
 @pytest.fixture(scope="module")
 def names(untrained_run, tmp_path_factory):
-    """What stands for itself in `COMMANDS`."""
+    """The names in `COMMANDS`, each as the path that it stands for."""
     folder = tmp_path_factory.mktemp("given") / "faces"
     datasets.convert("synthetic:#0-300", f"csv:{folder}", rename=["object=face"])
     return {"RUN": str(untrained_run), "PHOTOS": str(folder), "csv:FACES": f"csv:{folder}"}
