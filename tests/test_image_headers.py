@@ -65,8 +65,8 @@ def test_the_header_states_at_least_the_size_that_pillow_decodes(name):
     try:
         stated = image_headers.size(io.BytesIO(encoded), kind)
         image = images.PLUGINS[kind](io.BytesIO(encoded))
-    except (TooLarge, OSError):
-        assert name in ("claims_all.webp", "skips_rows.bmp")
+    except (ValueError, OSError):
+        assert name in ("claims_all.webp", "claims_text.png", "far_entries.tif", "skips_rows.bmp")
         return
     width, height = image.size
     assert stated.height * stated.width >= height * width
@@ -128,3 +128,25 @@ def test_a_pillow_image_whose_file_asks_for_too_much_is_refused():
     encoded = hostile.bmp(10**6, 1, 1, b"\0\2\xff\xff")
     with pytest.raises(TooLarge, match="1000000 x 257"):
         images.from_pillow(Image.open(io.BytesIO(encoded)))
+
+
+def test_an_entry_beyond_what_a_file_can_hold_is_not_looked_for():
+    """A BigTIFF with the place of its entries at the end of what 64 bits count."""
+    encoded = b"II+\0\x08\0\0\0" + b"\xff" * 8
+    with pytest.raises(ValueError, match="TIFF image"):
+        images.decode_photo(encoded)
+
+
+def test_a_text_that_states_more_bytes_than_there_are_is_a_png_that_is_cut_off():
+    for decode in (images.decode_photo, images.decode_with_pillow):
+        with pytest.raises(ValueError, match="the file is cut off: this PNG image"):
+            decode(hostile.png_claims_a_text())
+
+
+def test_a_png_without_the_palette_that_it_names_cannot_be_decoded():
+    whole = SEEDS["palette.png"]
+    at = whole.index(b"PLTE") - 4
+    without = whole[:at] + whole[at + 12 + int.from_bytes(whole[at : at + 4], "big") :]
+    for decode in (images.decode_photo, images.decode_with_pillow):
+        with pytest.raises(ValueError, match="image"):
+            decode(without)

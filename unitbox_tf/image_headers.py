@@ -103,7 +103,9 @@ def size(file: BinaryIO, kind: str) -> Size:
 
 
 def _at(file: BinaryIO, position: int, length: int) -> bytes:
-    file.seek(position)
+    """The bytes at a position, which may be any number that a file states; fewer at the end of the file."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(min(position, end))
     return file.read(length)
 
 

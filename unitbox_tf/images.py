@@ -104,6 +104,7 @@ def decode_photo(encoded: bytes, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
 
     kind = _checked_kind(encoded)
     image_headers.check(io.BytesIO(encoded), kind, max_pixels)
+    _check_whole(encoded, kind)
     if kind in ("JPEG", "PNG"):
         header = _header(io.BytesIO(encoded), kind)
         if header.height * header.width <= TENSORFLOW_PIXELS:
@@ -155,10 +156,18 @@ def decode_with_pillow(
     """
     kind = _checked_kind(encoded)
     image_headers.check(io.BytesIO(encoded), kind, max_pixels)
-    if kind == "PNG" and _is_cut_off(encoded, kind):  # Pillow would read it all the same
-        raise ValueError(_undecodable(encoded, kind, ""))
+    _check_whole(encoded, kind)
     with _memory_named():
         return _to_array(_loaded(encoded, kind, max_pixels, smallest))
+
+
+def _check_whole(encoded: bytes, kind: str) -> None:
+    """Raises `ValueError` if a PNG lacks its end, or a chunk of it states more bytes than there are.
+
+    Pillow reads such a file all the same. TensorFlow takes the memory that the chunk states, up to 2 GB.
+    """
+    if kind == "PNG" and _is_cut_off(encoded, kind):
+        raise ValueError(_undecodable(encoded, kind, ""))
 
 
 def _loaded(encoded: bytes, kind: str, max_pixels: int, smallest: int | None) -> Image.Image:
@@ -249,7 +258,7 @@ def _colours(image: Image.Image) -> np.ndarray:
     try:
         # A conversion of RGB to RGB would be a copy.
         return np.asarray(image if mode == "RGB" else image.convert("RGB"))
-    except ValueError as error:
+    except (ValueError, AssertionError) as error:  # the latter without a palette
         raise ValueError(
             f"Expected a PIL image that Pillow converts to RGB. Received: mode {mode}"
         ) from error

@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 
-from unitbox_tf import datasets, runs
+from unitbox_tf import checkpoints, datasets, runs
 from unitbox_tf.cli import signals
 
 # Runs `unitbox`, or the module of a script. Says "working" when a function, MODULE:NAME, is called first.
@@ -76,7 +76,7 @@ def places(tmp_path):
 
 @pytest.fixture(scope="module")
 def names(untrained_run, tmp_path_factory):
-    """What stands for itself in `COMMANDS`."""
+    """The names in `COMMANDS`, each as the path that it stands for."""
     folder = tmp_path_factory.mktemp("given") / "faces"
     datasets.convert("synthetic:#0-300", f"csv:{folder}", rename=["object=face"])
     return {"RUN": str(untrained_run), "PHOTOS": str(folder), "csv:FACES": f"csv:{folder}"}
@@ -179,10 +179,10 @@ def test_a_training_of_an_experiment_ends_with_it_and_is_stored(tiny_config, pla
     process = start(
         places, str(places / "script.py"), str(places / "config.json"), str(places / "OUT")
     )
-    last = runs.Run(places / "OUT" / "one").last
-    wait_for(last.exists, process)
+    folder = runs.Run(places / "OUT" / "one").checkpoints
+    wait_for(lambda: checkpoints.stored(folder), process)
     assert end(process, signal.SIGTERM, places)[0] == 143
-    assert zipfile.is_zipfile(last)
+    assert all(map(zipfile.is_zipfile, checkpoints.stored(folder)))
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ class Site:
         return self.ask("POST", "/gradio_api/queue/join", json.dumps(body), **kind)
 
     def visit(self, content):
-        """What a visitor gets to see: "served", "full" or an error."""
+        """The answer that a visitor sees: "served", "full" or an error."""
         session = os.urandom(6).hex()
         status, answer = self.upload(content)
         if status == 503:

@@ -68,6 +68,7 @@ SLOW = [
     ("README.md", "unitbox fit faces", "trains"),
     ("README.md", "faces.onnx", "converts, half a minute"),
     ("README.md", 'PRESETS["smoke"]', "trains"),
+    ("README.md", 'model.save("faces.keras")', "stores VGG-16, and opens it twice"),
     ("docs/data.md", "tfrecord:shards#train", "trains"),
     ("docs/export.md", "detector.onnx       #", "converts, a minute"),
     ("docs/export.md", "--format litert-int8", "converts, half a minute"),

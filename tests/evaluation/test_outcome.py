@@ -1,4 +1,4 @@
-"""What an evaluation says about itself. `test_evaluate.py` has what is stored and printed of whole evaluations."""
+"""The facts of an evaluation. `test_evaluate.py` tests the files and the output of whole evaluations."""
 
 import types
 

@@ -182,7 +182,7 @@ def ways(max_pixels=MAX_PIXELS):
 
 
 def wrong(found) -> str:
-    """What is wrong with detections; empty if nothing is."""
+    """The fault of detections; empty if they have none."""
     import numpy as np
 
     height, width = found.image_size

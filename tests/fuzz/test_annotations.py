@@ -18,4 +18,6 @@ def folder(tmp_path_factory):
 def test_mutated_files_are_read_or_refused_with_their_name(name, data, folder):
     root = folder / name.replace(" ", "_")
     target = annotations.TARGETS[name] if root.exists() else annotations.prepared(name, root)
-    annotations.example(target, root, annotations.Shrinking(data))
+    annotations.example(
+        target, root, annotations.Shrinking(data)
+    )  # asserts what was read, or the message

@@ -109,6 +109,13 @@ def scans(count):
     return encoded[:last] + encoded[last:-2] * count + encoded[-2:]
 
 
+def png_claims_a_text():
+    """A PNG with a text that states 1.9 GB and has 4 bytes."""
+    whole = flat_png(16)
+    at = whole.index(b"IDAT") - 4
+    return whole[:at] + struct.pack(">I", 1_900_000_000) + b"tEXtabcd" + whole[at:]
+
+
 def packed_text(megabytes):
     """A PNG whose compressed metadata become so many megabytes."""
     packer = zlib.compressobj(9)

@@ -58,7 +58,7 @@ def killed(output: Path, run: str, kills: int, seed: int) -> list[str]:
     """Runs `train` in processes, of which the first `kills` are killed at random moments.
 
     Returns:
-        What each of them last said before it was killed.
+        The last words of each before it was killed.
     """
     chance, last = random.Random(seed), []
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -59,7 +59,7 @@ class Mutants:
         return "".join([*head, *texts, *foot])
 
     def changed_lines(self, mutant: Mutant) -> str:
-        """What differs, as a diff without its head."""
+        """The lines that differ, as a diff without its head."""
         texts = (self.source.splitlines(), self.mutated(mutant).splitlines())
         diff = list(difflib.unified_diff(*texts, n=0, lineterm=""))[3:]
         return "\n".join(line for line in diff if not line.startswith("@@"))

@@ -45,7 +45,7 @@ def eager(monkeypatch):
 
 
 def make_eager(monkeypatch):
-    """What the fixture `eager` does."""
+    """The content of the fixture `eager`."""
     compiled = fit._compile
 
     def compile_eagerly(model, *settings):

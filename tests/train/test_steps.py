@@ -99,7 +99,7 @@ def test_gradients_that_are_not_finite_are_named_where_the_loss_is_finite():
         image,
         {
             "confidence": keras.layers.Conv2D(1, 1, name="confidence_head")(
-                keras.layers.Lambda(spoiled)(x)
+                keras.layers.Lambda(spoiled, output_shape=(None, None, 2))(x)
             ),
         },
     )

@@ -231,7 +231,7 @@ def _resumed(folder: Path) -> Path:
 def _locked(run: Path, new: bool) -> Iterator[None]:
     """Makes the folder `run`, and lets no other process train in it.
 
-    What a killed program has left half written is deleted. An error that leaves the folder without a checkpoint
+    Files that a killed program has left half written are deleted. An error that leaves the folder without a checkpoint
     and without a report deletes the folders that were made.
     """
     made = [folder for folder in (run, *run.parents) if not folder.exists()]
