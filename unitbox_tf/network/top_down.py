@@ -1,8 +1,8 @@
 """A top-down path and heads at one fine map: features of all strides in one map, one box at each of its points.
 
     strides 4 │ 8 │ 16 │ 32 of the backbone ─ 1x1 conv each
-    32 ─ up ─ + 16 ─ up ─ + 8 ─ up ─ + 4 ─ 3x3 convs ─┬─ conv ─ Crop ─▶ confidence [B, h, w, C], logits
-                                                       └─ conv ─ ExpDistances ─ Crop ─▶ distances [B, h, w, 4], pixels
+    32 ─ up ─ + 16 ─ up ─ + 8 ─ up ─ + 4 ─ 3x3 convs ─┬─ 1x1 conv ─ Crop ─▶ confidence [B, h, w, C], logits
+                                                       └─ 1x1 conv ─ ExpDistances ─ Crop ─▶ distances [B, h, w, 4], pixels
 
 There is one map, so objects of all sizes have one place. This is still UnitBox: no levels and no anchors.
 Source of the path: Lin et al., Feature Pyramid Networks, CVPR 2017; here only its finest map has heads.
@@ -72,8 +72,7 @@ def heatmaps(
     initializer = keras.initializers.RandomNormal(stddev=head_stddev, seed=seed)
     confidence = keras.layers.Conv2D(
         num_classes,
-        3,
-        padding="same",
+        1,
         kernel_initializer=initializer,
         bias_initializer=keras.initializers.Constant(-math.log(1 / PRIOR - 1)),
         name=HEADS[0],
@@ -82,8 +81,7 @@ def heatmaps(
     confidence = layers.Crop(map_stride, name="confidence", dtype="float32")([confidence, image])
     y = keras.layers.Conv2D(
         4,
-        3,
-        padding="same",
+        1,
         kernel_initializer=initializer.clone(),
         name=HEADS[1],
         dtype="float32",
