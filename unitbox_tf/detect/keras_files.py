@@ -46,6 +46,11 @@ _OTHERS = {
     ("keras.models", "Sequential"),
     ("keras.src.models.functional", "Functional"),
     ("keras.src.models.sequential", "Sequential"),
+    # Sums, differences and products of maps, as keras.applications have them, and a layer of ConvNeXt.
+    ("keras.src.ops.numpy", "Add"),
+    ("keras.src.ops.numpy", "Multiply"),
+    ("keras.src.ops.numpy", "Subtract"),
+    ("keras.src.applications.convnext", "LayerScale"),
 }
 # Their classes only compute numbers.
 _HARMLESS = ("keras.initializers", "keras.regularizers", "keras.constraints")

@@ -189,8 +189,8 @@ class UnitBox(keras.Model):
     def start_from(self, detector: UnitBox | str | os.PathLike[str]) -> transfer.Taken:
         """Takes the weights that fit from another detector, which may have other classes.
 
-        These are the backbone, the confidence head of each class that has the same name there, and the
-        distances head. Heads that read another layer stay as they are.
+        These are the backbone, the neck, the confidence head of each class that has the same name there, and the
+        distances head. A neck that is another one and heads that read other features stay as they are.
 
         Args:
             detector: a model, a run's folder, a `.keras` file, or the name of a published detector.
@@ -211,9 +211,14 @@ class UnitBox(keras.Model):
         return [self.get_layer(name) for name in heatmaps.BACKBONES[self._own["unshared"]]]
 
     @property
+    def neck(self) -> str:
+        """The neck between backbone and heads: `"none"` or `"top_down"`."""
+        return str(self._own["neck"])
+
+    @property
     def map_stride(self) -> int:
         """Pixels of the image from one point of the heatmaps to the next: 1 without a neck."""
-        return 1 if self._own["neck"] == "none" else int(self._own["map_stride"])
+        return 1 if self.neck == "none" else int(self._own["map_stride"])
 
     @property
     def stage4_scale(self) -> float:

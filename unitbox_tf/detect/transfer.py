@@ -23,7 +23,10 @@ class Taken:
 
     Attributes:
         source: the other detector.
-        backbone: the number of weights of the backbone, which are always taken.
+        backbone: the number of weights of the backbone that were taken: all that both networks use.
+        new_backbone: the number of weights of the backbone that are new, because the other network has another neck,
+            which reads fewer layers.
+        neck: True if the neck was taken, False if it is new, None if there is none.
         classes: the classes whose confidence head was taken.
         new_classes: the classes whose confidence head is new.
         distances: True if the distances head was taken, which all classes share; False if it is new.
@@ -31,13 +34,20 @@ class Taken:
 
     source: str
     backbone: int
+    new_backbone: int
+    neck: bool | None
     classes: tuple[str, ...]
     new_classes: tuple[str, ...]
     distances: bool
 
     def __str__(self) -> str:
         """One line, such as "taken from faces: backbone (26 weights), distances head; new: confidence head (cat)"."""
-        taken, new = [f"backbone ({self.backbone} weights)"], list[str]()
+        taken, new = list[str](), list[str]()
+        for number, into in ((self.backbone, taken), (self.new_backbone, new)):
+            if number:
+                into.append(f"backbone ({number} weights)")
+        if self.neck is not None:
+            (taken if self.neck else new).append("neck")
         for names, into in ((self.classes, taken), (self.new_classes, new)):
             if names:
                 into.append(f"confidence head ({', '.join(names)})")
@@ -48,25 +58,67 @@ class Taken:
 def take(model: UnitBox, other: UnitBox, source: str) -> Taken:
     """Gives `model` the weights of `other` that mean the same in it. `source` is the name of `other` in messages.
 
-    The backbones must be the same. The confidence head is taken class by class, by the names. A head that reads
-    other features than in `other` stays as it is.
+    The backbones must be the same; the necks may differ. Of the backbone, the weights that both networks use are
+    taken. The neck is taken if it is the same: one of other channels, or at another stride, computes something else.
+    The confidence head is taken class by class, by the names. A head that reads other features than in `other` stays
+    as it is.
 
     Raises:
         ValueError: the backbones differ.
     """
     _check_backbones(model, other, source)
-    weights = _backbone(model)
-    for ours, theirs in zip(weights, _backbone(other), strict=True):
+    backbone = _used(model)
+    both = zip(backbone, _used(other), strict=True)
+    pairs = [(ours, theirs) for ours, theirs in both if ours is not None and theirs is not None]
+    for ours, theirs in pairs:
         ours.assign(theirs)
+    new = sum(weight is not None for weight in backbone) - len(pairs)
+    neck = _take_neck(model, other)
+    same_confidence, same_distances = _same_taps(model, other) if neck is None else (neck, neck)
+    classes = _take_classes(model, other) if same_confidence else ()
+    if same_distances:
+        _take_distances(model, other)
+    new_classes = tuple(name for name in model.class_names if name not in classes)
+    return Taken(source, len(pairs), new, neck, classes, new_classes, same_distances)
+
+
+def _same_taps(model: UnitBox, other: UnitBox) -> tuple[bool, bool]:
+    """Whether the confidence head and the distances head of networks without a neck read the same layers."""
     ours, theirs = model.backbone, other.backbone
-    classes: tuple[str, ...] = ()
-    if ours.confidence == theirs.confidence:
-        classes = _take_classes(model, other)
-    distances = ours.distances == theirs.distances
-    if distances:
-        model.get_layer(_DISTANCES).set_weights(other.get_layer(_DISTANCES).get_weights())
-    new = tuple(name for name in model.class_names if name not in classes)
-    return Taken(source, len(weights), classes, new, distances)
+    both = other.neck == "none"
+    return (
+        both and ours.confidence == theirs.confidence,
+        both and ours.distances == theirs.distances,
+    )
+
+
+def _take_neck(model: UnitBox, other: UnitBox) -> bool | None:
+    """Takes the neck if both have the same. Returns True if it was taken, None if `model` has none."""
+    if model.neck == "none":
+        return None
+    parts = [_neck(each) for each in (model, other)]
+    facts = [[(layer.name, [w.shape for w in layer.weights]) for layer in part] for part in parts]
+    same = (model.neck, model.map_stride) == (other.neck, other.map_stride)
+    if not same or facts[0] != facts[1] or model.backbone.pyramid != other.backbone.pyramid:
+        return False
+    for ours, theirs in zip(*parts, strict=True):
+        ours.set_weights(theirs.get_weights())
+    return True
+
+
+def _neck(model: UnitBox) -> list[keras.layers.Layer]:
+    """The layers between the backbone and the heads that have weights."""
+    others = [*model.backbone_layers, *(model.get_layer(name) for name in HEADS)]
+    return [layer for layer in model.layers if layer.weights and layer not in others]
+
+
+def _take_distances(model: UnitBox, other: UnitBox) -> None:
+    """Takes the distances head. With a neck, it predicts logarithms of distances in units of each network."""
+    kernel, bias = (np.array(values) for values in other.get_layer(_DISTANCES).get_weights())
+    if model.neck != "none":
+        units = [each.get_layer("distances").unit for each in (other, model)]
+        bias += np.log(units[0] / units[1])
+    model.get_layer(_DISTANCES).set_weights([kernel, bias])
 
 
 def _take_classes(model: UnitBox, other: UnitBox) -> tuple[str, ...]:
@@ -85,9 +137,13 @@ def _take_classes(model: UnitBox, other: UnitBox) -> tuple[str, ...]:
     return common
 
 
-def _backbone(model: UnitBox) -> list[keras.Variable]:
-    """The weights of the backbone, or of both backbones."""
-    return [weight for part in model.backbone_layers for weight in part.weights]
+def _used(model: UnitBox) -> list[keras.Variable | None]:
+    """The weights of the backbone, or of both backbones. None stands for one that the network does not use."""
+    parts = model.backbone_layers
+    if len(parts) > 1:
+        return [weight for part in parts for weight in part.weights]
+    used = {id(weight) for weight in parts[0].weights}
+    return [weight if id(weight) in used else None for weight in model.backbone.model.weights]
 
 
 def _check_backbones(model: UnitBox, other: UnitBox, source: str) -> None:
@@ -98,16 +154,18 @@ def _check_backbones(model: UnitBox, other: UnitBox, source: str) -> None:
     if unlike:
         raise ValueError(
             f"{source}: expected the backbone of the network that takes its weights: {unlike[0]}. Received: "
-            f"{unlike[1]}. Train with the backbone of {source} (--backbone, --unshared), or without init"
+            f"{unlike[1]}. Train with the backbone of {source} (--backbone, --width, --unshared), or without init"
         )
 
 
 def _facts(model: UnitBox) -> list[str]:
     """Texts that are equal for equal backbones."""
     backbone, number = model.backbone, len(model.backbone_layers)
+    # Two backbones end at the layers that their heads read.
+    weights = backbone.model.weights if number == 1 else _used(model)
     return [
         "one backbone for both branches" if number == 1 else "a backbone for each branch",
         f"stride {backbone.stride}",
         str(backbone.preprocessing),
-        *(f"{n}: a weight of shape {tuple(w.shape)}" for n, w in enumerate(_backbone(model), 1)),
+        *(f"{n}: a weight of shape {tuple(weight.shape)}" for n, weight in enumerate(weights, 1)),
     ]

@@ -4,9 +4,9 @@
 
 * no other files and no links, and each file as its digest says;
 * the signatures of `saved_model.save`;
-* a graph, and functions in it, with no operations but `OPERATIONS` and `OF_BACKBONES`. They compute. None of them reads or writes
-  files, calls Python, uses the network or loads code. Functions that save and restore weights are in each SavedModel
-  and do use files: nothing else may call them, and opening does not run them;
+* a graph, and functions in it, with no operations but `OPERATIONS` and `OF_BACKBONES`. They compute. None of them
+  reads or writes files, calls Python, uses the network or loads code. Functions that save and restore weights are in
+  each SavedModel and do use files: nothing else may call them, and opening does not run them;
 * objects that are functions, weights and constants. The weights have the sizes that the files of weights hold.
 
 So a SavedModel that passes can give wrong detections, but cannot touch anything else. Three things remain. A graph can
