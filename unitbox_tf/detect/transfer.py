@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from unitbox_tf.network.heatmaps import HEADS
+from unitbox_tf.network import heatmaps
 
 if TYPE_CHECKING:
     from unitbox_tf.detect.model import UnitBox
-
-_CONFIDENCE, _DISTANCES = HEADS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,24 +106,24 @@ def _take_neck(model: UnitBox, other: UnitBox) -> bool | None:
 
 def _neck(model: UnitBox) -> list[keras.layers.Layer]:
     """The layers between the backbone and the heads that have weights."""
-    others = [*model.backbone_layers, *(model.get_layer(name) for name in HEADS)]
+    others = [*model.backbone_layers, *(model.get_layer(name) for name in heatmaps.HEADS)]
     return [layer for layer in model.layers if layer.weights and layer not in others]
 
 
 def _take_distances(model: UnitBox, other: UnitBox) -> None:
     """Takes the distances head. With a neck, it predicts logarithms of distances in units of each network."""
-    kernel, bias = (np.array(values) for values in other.get_layer(_DISTANCES).get_weights())
+    kernel, bias = (np.array(values) for values in other.get_layer(heatmaps.HEADS[1]).get_weights())
     if model.neck != "none":
         units = [each.get_layer("distances").unit for each in (other, model)]
         bias += np.log(units[0] / units[1])
-    model.get_layer(_DISTANCES).set_weights([kernel, bias])
+    model.get_layer(heatmaps.HEADS[1]).set_weights([kernel, bias])
 
 
 def _take_classes(model: UnitBox, other: UnitBox) -> tuple[str, ...]:
     """Takes the confidence head of each class that `other` has, too, and returns these classes."""
-    head = model.get_layer(_CONFIDENCE)
+    head = model.get_layer(heatmaps.HEADS[0])
     kernel, bias = (np.array(values) for values in head.get_weights())
-    their_kernel, their_bias = other.get_layer(_CONFIDENCE).get_weights()
+    their_kernel, their_bias = other.get_layer(heatmaps.HEADS[0]).get_weights()
     # The head reads features that were multiplied by this factor.
     scale = other.stage4_scale / model.stage4_scale
     common = tuple(name for name in model.class_names if name in other.class_names)

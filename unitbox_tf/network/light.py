@@ -11,20 +11,20 @@ from collections.abc import Iterator
 import keras
 
 from unitbox_tf.config import ModelConfig
-from unitbox_tf.network.backbones import Backbone, check_settings
+from unitbox_tf.network import backbones
 
 # Runtimes for CPUs compute channels in blocks of 16, so other numbers of channels cost as much as the next multiple.
 STEM = 16  # channels at stride 2
 STAGES = ((32, 1), (48, 2), (96, 2), (128, 3))  # channels and blocks, at strides 4, 8, 16 and 32
 
 
-def light(config: ModelConfig, seed: int = 0) -> Backbone:
+def light(config: ModelConfig, seed: int = 0) -> backbones.Backbone:
     """The backbone with random weights. `config.width` is a factor of all numbers of channels.
 
     Raises:
         ValueError: `config` names weights, of which there are none, or other taps.
     """
-    check_settings(config, "weights", "confidence_tap", "distances_tap")
+    backbones.check_settings(config, "weights", "confidence_tap", "distances_tap")
     seeds = itertools.count(seed)
 
     def convolve(x: keras.KerasTensor, channels: int, stride: int, name: str) -> keras.KerasTensor:
@@ -43,7 +43,7 @@ def light(config: ModelConfig, seed: int = 0) -> Backbone:
             x = keras.layers.Add(name=f"{name}_add")([x, y])
             x = keras.layers.ReLU(name=name)(x)
     ends = {2 ** (n + 1): f"stage{n}_block{blocks}" for n, (_, blocks) in enumerate(STAGES, 1)}
-    return Backbone(
+    return backbones.Backbone(
         keras.Model(image, x, name="light"),
         confidence=ends[8],
         distances=ends[16],

@@ -15,9 +15,8 @@ import math
 
 import keras
 
-from unitbox_tf.network import backbones, layers
-from unitbox_tf.network.heatmaps import HEADS, preprocess
-from unitbox_tf.network.light import convolution
+from unitbox_tf.network import backbones, layers, light
+from unitbox_tf.network import heatmaps as branches
 
 TOWERS = (1, 2)
 PRIOR = 0.01  # confidence before training, which keeps a focal loss from exploding (RetinaNet, 4.1)
@@ -51,20 +50,20 @@ def heatmaps(
             f"map_stride: expected a stride of the pyramid of the backbone, {list(backbone.pyramid)}. Received: "
             f"{map_stride}"
         )
-    padded = preprocess(image, backbone)
+    padded = branches.preprocess(image, backbone)
     strides = [stride for stride in backbone.pyramid if stride >= map_stride]
     taps = [backbone.pyramid[stride] for stride in strides]
     features = backbone.features(taps, "backbone")(padded)
     seeds = itertools.count(seed)
     x = None
     for stride, feature in zip(reversed(strides), reversed(features), strict=True):
-        lateral = convolution(feature, channels, 1, 1, f"lateral{stride}", seeds)
+        lateral = light.convolution(feature, channels, 1, 1, f"lateral{stride}", seeds)
         if x is not None:
             larger = layers.Enlarge(name=f"enlarge{stride}")([x, lateral])
             lateral = keras.layers.Add(name=f"merge{stride}")([lateral, larger])
         x = keras.layers.ReLU(name=f"merged{stride}")(lateral)
     for number in TOWERS:
-        x = convolution(x, channels, 3, 1, f"tower{number}", seeds)
+        x = light.convolution(x, channels, 3, 1, f"tower{number}", seeds)
         x = keras.layers.ReLU(name=f"tower{number}_relu")(x)
 
     initializer = keras.initializers.RandomNormal(stddev=head_stddev, seed=seed)
@@ -73,7 +72,7 @@ def heatmaps(
         1,
         kernel_initializer=initializer,
         bias_initializer=keras.initializers.Constant(-math.log(1 / PRIOR - 1)),
-        name=HEADS[0],
+        name=branches.HEADS[0],
         dtype="float32",
     )(x)
     confidence = layers.Crop(map_stride, name="confidence", dtype="float32")([confidence, image])
@@ -81,7 +80,7 @@ def heatmaps(
         4,
         1,
         kernel_initializer=initializer.clone(),
-        name=HEADS[1],
+        name=branches.HEADS[1],
         dtype="float32",
     )(x)
     y = layers.Crop(map_stride, name="distances_crop", dtype="float32")([y, image])
