@@ -19,6 +19,7 @@ COMMANDS = [
     f"training.paper figure6 --runs a=b --curves CURVES {SHARED}",
     f"training.paper ablations --rows base --seeds 0 1 --weights imagenet {SHARED}",
     "training.benchmarks losses --jit --json FILE",
+    "training.benchmarks backbones light vgg16 --counts --json FILE",
     "training.benchmarks reading coco:x --data DATA",
     "training.benchmarks fddb DETECTIONS ANNOTATIONS SIZES",
     "training.benchmarks wider_face TRUTH RESULTS MORE",
@@ -62,6 +63,7 @@ def test_options_are_what_the_function_takes(text, monkeypatch):
     [
         (COMMANDS[0].replace("letter", "all"), 2, "invalid choice: 'all'"),
         (
+            "training.benchmarks backbones light vgg16 --counts --json FILE",
             "training.benchmarks reading coco:x --rounds 0",
             2,
             "expected --rounds from 1, received 0",

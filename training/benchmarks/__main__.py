@@ -7,6 +7,7 @@
     python -m training.benchmarks shards [FORMAT:PATH#SPLIT] [--data FOLDER]
     python -m training.benchmarks serving SAVED_MODEL IMAGE
     python -m training.benchmarks parity MODEL FORMAT:PATH#SPLIT --calibration IMAGES --output FOLDER
+    python -m training.benchmarks backbones [NAME ...] [--counts]
     python -m training.benchmarks endurance [MODEL] [--calls N]
     python -m training.benchmarks long_training [--steps 10000]
     python -m training.benchmarks plot_losses [--output FOLDER]
@@ -32,6 +33,8 @@ serving: first call and later calls of an exported SavedModel, with and without 
 see serving.py.
 
 parity: boxes, scores, size and time of each export format beside the detector in Python; see parity.py.
+
+backbones: multiply-adds, parameters and time of each backbone with each neck; see backbones.py.
 
 endurance: memory, traced functions and threads in thousands of detections; see endurance.py.
 
@@ -92,7 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     shards.add_argument("--count", type=int, default=1000, help="files of random bytes")
     shards.add_argument("--kilobytes", type=int, default=300, help="of each of these files")
 
-    for each in (losses, shards, *_add_data(add)):
+    text = "multiply-adds, parameters and time of each backbone"
+    backbones = add("backbones", "backbones:benchmark", 9, text)
+    backbones.add_argument("names", nargs="*", metavar="NAME", help="default: all backbones")
+    backbones.add_argument("--counts", action="store_true", help="leave the times out")
+
+    for each in (losses, shards, backbones, *_add_data(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
     _add_endurance(commands)
