@@ -60,6 +60,11 @@ SMALLER = [
         "--count 2 --kilobytes 1",
         "300 MB of random bytes otherwise",
     ),
+    (
+        "python -m training.benchmarks backbones",
+        "light --counts",
+        "makes and converts fourteen networks, minutes",
+    ),
 ]
 
 # A page, a text that one of its blocks has, and why it is run only by `pytest -m slow`. By default it is

@@ -209,7 +209,15 @@ _VGG_PYRAMID = {
     32: "block5_pool",
 }
 _VGG_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions
-_FILES = {"VGG16": "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"}
+# Files with the ImageNet weights of networks of `keras.applications`.
+_FILES = {
+    "VGG16": "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    "MobileNetV3Small": "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
+    "MobileNetV3Large": "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
+    "EfficientNetV2B0": "efficientnetv2-b0_notop.h5",
+    "ConvNeXtTiny": "convnext_tiny_notop.h5",
+    "ResNet50": "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+}
 # The ImageNet weights of VGG and ResNet expect BGR, from which this mean is subtracted, as Caffe had it.
 CAFFE = Preprocessing("bgr", (103.939, 116.779, 123.68))
 
@@ -272,7 +280,7 @@ def application(name: str, weights: str | None) -> keras.Model:
     build = functools.partial(
         getattr(keras.applications, name), include_top=False, input_shape=(None, None, 3)
     )
-    file = f" ({_FILES[name]})" if name in _FILES else ""
+    file = f" ({_FILES[name]})"
     if weights == "imagenet":
         try:
             return build(weights=weights)
