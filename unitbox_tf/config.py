@@ -169,7 +169,7 @@ class DataConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Settings):
-    """The network (section 3 of the paper)."""
+    """The network: the paper's (section 3), or another backbone and neck."""
 
     class_names: tuple[str, ...] = setting(
         (),
@@ -177,7 +177,11 @@ class ModelConfig(Settings):
         "the classes of the training data",
         each(one_line(MAX_CLASS_NAME), different=True, most=MAX_CLASSES),
     )
-    backbone: str = setting("vgg16", "network that the heads stand on", names=registry.BACKBONES)
+    backbone: str = setting(
+        "vgg16",
+        "network that the heads stand on; docs/backbones.md compares them",
+        names=registry.BACKBONES,
+    )
     weights: str | None = setting(
         None,
         "weights that the backbone starts from: imagenet (downloaded), a file, or None for random "

@@ -63,7 +63,6 @@ def test_options_are_what_the_function_takes(text, monkeypatch):
     [
         (COMMANDS[0].replace("letter", "all"), 2, "invalid choice: 'all'"),
         (
-            "training.benchmarks backbones light vgg16 --counts --json FILE",
             "training.benchmarks reading coco:x --rounds 0",
             2,
             "expected --rounds from 1, received 0",

@@ -81,13 +81,11 @@ def take(model: UnitBox, other: UnitBox, source: str) -> Taken:
 
 
 def _same_taps(model: UnitBox, other: UnitBox) -> tuple[bool, bool]:
-    """Whether the confidence head and the distances head of networks without a neck read the same layers."""
+    """For each head of a network without a neck: True if it reads the same layer of the backbone in `other`."""
+    if other.neck != "none":
+        return False, False
     ours, theirs = model.backbone, other.backbone
-    both = other.neck == "none"
-    return (
-        both and ours.confidence == theirs.confidence,
-        both and ours.distances == theirs.distances,
-    )
+    return ours.confidence == theirs.confidence, ours.distances == theirs.distances
 
 
 def _take_neck(model: UnitBox, other: UnitBox) -> bool | None:

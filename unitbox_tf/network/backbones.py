@@ -173,9 +173,10 @@ def _check_map(
         side: height and width of the image, a multiple of `largest`.
         shape: height, width and channels of the map.
     """
-    expected = [stated] if stated else range(1, largest + 1)
-    sizes = [(side // stride,) * 2 for stride in expected if largest % stride == 0]
-    if shape[:2] not in sizes:
+    actual = None
+    if len(shape) == 3 and shape[0] == shape[1] and shape[0] and side % shape[0] == 0:
+        actual = side // shape[0]
+    if actual is None or largest % actual or stated not in (None, actual):
         what = f"{stated}" if stated else f"{largest}, or of a divisor of it,"
         raise ValueError(
             f"Expected a map of stride {what} from the layer {name!r} of a backbone of stride {largest}. Received: "
