@@ -7,6 +7,7 @@ NumPy decoder take them from here.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -88,7 +89,7 @@ class Backbone:
         self.distances = distances
         self.stride = stride
         strides = list(pyramid)
-        if any(b != 2 * a for a, b in zip(strides, strides[1:], strict=False)):
+        if any(b != 2 * a for a, b in itertools.pairwise(strides)):
             raise ValueError(f"Expected a pyramid whose strides double. Received: {strides}")
         self.preprocessing = preprocessing or Preprocessing()
         self.pyramid = pyramid

@@ -2,7 +2,7 @@
 
     strides 4 │ 8 │ 16 │ 32 of the backbone ─ 1x1 conv each
     32 ─ up ─ + 16 ─ up ─ + 8 ─ up ─ + 4 ─ 3x3 convs ─┬─ 1x1 conv ─ Crop ─▶ confidence [B, h, w, C], logits
-                                                       └─ 1x1 conv ─ ExpDistances ─ Crop ─▶ distances [B, h, w, 4], pixels
+                                                       └─ 1x1 conv ─ ExpDistances ─ Crop ─▶ distances [B, h, w, 4], px
 
 There is one map, so objects of all sizes have one place. This is still UnitBox: no levels and no anchors.
 Source of the path: Lin et al., Feature Pyramid Networks, CVPR 2017; here only its finest map has heads.

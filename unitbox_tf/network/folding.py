@@ -1,0 +1,99 @@
+"""Folds batch normalisation into the convolution before it, which takes its time away at inference."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def folded(model: keras.Model) -> keras.Model:
+    """A copy of a functional model for inference, with the same inputs and outputs.
+
+    A convolution y = k * x + b with the normalisation g (y - m) / sqrt(v + e) + c after it becomes one convolution,
+    with the kernel k s and the bias (b - m) s + c, where s is g / sqrt(v + e). This is exact except for rounding.
+    `Conv2D` and `DepthwiseConv2D` are folded, also in models within the model, where nothing else reads their
+    output. All other layers are in the copy as they are, with their names.
+
+    The copy has its own weights. A model without such a pair of layers is returned as it is, not as a copy.
+    """
+    pairs = dict(_pairs(model))
+    if not pairs:
+        return model
+    normalisations = set(pairs.values())
+    copies = list[tuple[keras.layers.Layer, keras.layers.Layer]]()
+    skipped = list[keras.layers.Layer]()
+
+    def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if layer in normalisations:
+            skipped.append(keras.layers.Identity())  # Keras wants a layer
+            return skipped[-1]
+        more = {"use_bias": True} if layer in pairs else {}
+        copy = layer.__class__.from_config({**layer.get_config(), **more})
+        copies.append((layer, copy))
+        return copy
+
+    def called(layer: keras.layers.Layer, x: keras.KerasTensor, *args: Any, **kwargs: Any) -> Any:
+        return x if layer in skipped else layer(x, *args, **kwargs)
+
+    # Keras would compile the copy of a compiled model; this one has the same layers and is not compiled.
+    plain = keras.Model(model.input, model.output, name=model.name)
+    result = keras.models.clone_model(
+        plain, clone_function=copied, call_function=called, recursive=True
+    )
+    for layer, copy in copies:
+        folds = layer in pairs
+        copy.set_weights(_weights(layer, pairs[layer]) if folds else layer.get_weights())
+    return result
+
+
+def _pairs(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, keras.layers.Layer]]:
+    """Each convolution that can be folded, with the normalisation after it."""
+    makers = {id(layer.output): layer for layer in model.operations if _is_convolution(layer)}
+    readers = collections.Counter(id(tensor) for tensor in model.outputs)
+    for layer in model.operations:
+        for node in layer._inbound_nodes:
+            readers.update(id(tensor) for tensor in node.input_tensors)
+    for layer in model.operations:
+        if hasattr(layer, "operations"):
+            yield from _pairs(layer)
+        if type(layer) is keras.layers.BatchNormalization and _is_called_once(layer):
+            maker = makers.get(id(layer.input))
+            if maker is not None and readers[id(layer.input)] == 1 and layer.axis in (-1, 3):
+                yield maker, layer
+
+
+def _is_convolution(layer: keras.layers.Layer) -> bool:
+    """True for a convolution without an activation, which is used at one place."""
+    return (
+        type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+        and layer.activation is keras.activations.linear
+        and layer.data_format == "channels_last"
+        and _is_called_once(layer)
+    )
+
+
+def _is_called_once(layer: keras.layers.Layer) -> bool:
+    return len(layer._inbound_nodes) == 1
+
+
+def _weights(
+    convolution: keras.layers.Layer, normalisation: keras.layers.BatchNormalization
+) -> list[np.ndarray]:
+    """Kernel and bias of both layers together. They are computed in float64, since the variance can be tiny."""
+    kernel, *bias = (np.float64(values) for values in convolution.get_weights())
+    statistics = (normalisation.moving_mean, normalisation.moving_variance)
+    mean, variance = (np.float64(values) for values in statistics)
+    scale = 1 / np.sqrt(variance + normalisation.epsilon)
+    if normalisation.scale:
+        scale *= np.float64(normalisation.gamma)
+    shift = (sum(bias) - mean) * scale
+    if normalisation.center:
+        shift += np.float64(normalisation.beta)
+    depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
+    # The last two lengths of a depthwise kernel are the channels of the input and their multiplier.
+    kernel *= scale.reshape(kernel.shape[-2:]) if depthwise else scale
+    return [kernel.astype(np.float32), shift.astype(np.float32)]
