@@ -27,7 +27,7 @@ TILT_PERIOD = 16  # px
 SCORE_PATCH = (
     4  # px; side of the patch around an ellipse's centre whose mean confidence is the score
 )
-NO_PEAK = -1e3  # logit of points that are no peaks; its softplus is 0 in float32
+NEVER = 1e9  # is subtracted from the logit of a point that is no peak; its evidence is 0 then
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,9 +127,9 @@ def find_peaks(
     # In float32, sigmoids of large objects reach 1 over wide areas. Logits still have one maximum.
     smooth = tf.nn.avg_pool2d(confidence, SMOOTHING, 1, "SAME") if stride == 1 else confidence
     smooth -= _tilt(shape[1], shape[2])
-    peak = smooth >= tf.nn.max_pool2d(smooth, 3, 1, "SAME")
-    # Only the best peaks get evidence and a box: most points are none.
-    logits = tf.reshape(tf.where(peak, smooth, NO_PEAK), [shape[0], num_points * num_classes])
+    # Only the best peaks get evidence and a box, because most points are none.
+    no_peak = tf.cast(smooth < tf.nn.max_pool2d(smooth, 3, 1, "SAME"), tf.float32)
+    logits = tf.reshape(smooth - NEVER * no_peak, [shape[0], num_points * num_classes])
     most = num_points * num_classes
     count = tf.minimum(CANDIDATES * tf.minimum(config.max_detections, most), most)
     logits, index = tf.math.top_k(logits, count)  # [B, N]

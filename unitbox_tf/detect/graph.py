@@ -102,10 +102,19 @@ class InferenceModule(tf.Module):
         model: Callable[..., Outputs],
         decode: DecodeConfig,
         resize: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = resize,
+        network: Callable[..., Outputs] | None = None,
     ) -> None:
-        """`model` maps images `[B, H, W, 3]`, RGB from 0 to 255, to heatmaps `confidence` and `distances`."""
+        """A module around a model.
+
+        Args:
+            model: maps images `[B, H, W, 3]`, RGB from 0 to 255, to heatmaps `confidence` and `distances`. Its
+                `map_stride` is the number of pixels from one point of the heatmaps to the next; without it, 1.
+            decode: the settings of decoding.
+            resize: see the function of this name.
+            network: computes the heatmaps in place of `model`, such as `network.folding.folded(model)`.
+        """
         super().__init__(name="unitbox")
-        self.model = model
+        self.model = network or model
         self.map_stride = getattr(model, "map_stride", 1)
         self._decode = decode
         self._resize = resize
@@ -114,7 +123,7 @@ class InferenceModule(tf.Module):
 
     @tf.function(input_signature=[IMAGES])
     def heatmaps(self, images: tf.Tensor) -> Outputs:
-        """`confidence` logits and `distances`, at the size at which the network is shown `images`."""
+        """`confidence` logits and `distances` of the images as the network is shown them, a point each `map_stride`."""
         return self.heatmaps_at(self._checked(images), 1.0)
 
     @tf.function(input_signature=[IMAGES, SCALE])

@@ -64,8 +64,9 @@ def save(
     import tensorflow as tf
 
     from unitbox_tf.detect.graph import ENCODED, InferenceModule
+    from unitbox_tf.network import folding
 
-    module = InferenceModule(model, decode)
+    module = InferenceModule(model, decode, network=folding.folded(model))
     module.class_names = _constant(list(model.class_names))
     module.decode_config = _constant(json.dumps(dataclasses.asdict(decode)))
     module.model_card = _constant(card)
