@@ -55,12 +55,14 @@ class Spec(NamedTuple):
 
     @classmethod
     def of(cls, variable: Any) -> Spec:
-        """The facts of a variable of Keras.
-
-        Numbers that Keras adds to the names of layers are left out: they depend on what the process made before.
-        """
-        name = re.sub(r"_\d+(?=/|_|$)", "", getattr(variable, "path", variable.name))
+        """The facts of a variable of Keras, with its `plain_name`."""
+        name = plain_name(getattr(variable, "path", variable.name))
         return cls(name, tuple(variable.shape), np.dtype(variable.dtype).name)
+
+
+def plain_name(name: str) -> str:
+    """The path of a variable of Keras, without the numbers that depend on what the process made before."""
+    return re.sub(r"_\d+(?=/|_|$)", "", name)
 
 
 class Checkpoint(NamedTuple):

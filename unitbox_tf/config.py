@@ -231,6 +231,14 @@ class ModelConfig(Settings):
         above(0),
     )
 
+    def together(self) -> Held:
+        """Conditions between fields: a setting that the neck does not heed keeps its default."""
+        unused = ("unshared", "confidence_tap", "distances_tap", "stage4_scale")
+        for name in unused if self.neck == "top_down" else ("neck_channels", "map_stride"):
+            default, received = getattr(ModelConfig, name), getattr(self, name)
+            words = f"{name} of {default} with the neck {self.neck}, which does not heed it"
+            yield received == default, words, received
+
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig(Settings):

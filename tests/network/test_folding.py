@@ -88,6 +88,15 @@ def of_another_kind(x):
     return layers.BatchNormalization()(layers.Conv2DTranspose(4, 3)(x))
 
 
+def test_operations_that_are_no_layers_stay_in_the_copy(image):
+    x = keras.Input((None, None, 3))
+    y = layers.BatchNormalization()(layers.Conv2D(3, 3, padding="same")(x)) + 2 * x
+    model = with_random_weights(keras.Model(x, layers.LayerNormalization()(y)))
+    result = folded(model)
+    same(model, result, image)
+    assert kinds(result) == {"Conv2D": 1, "LayerNormalization": 1}
+
+
 @pytest.mark.parametrize(
     "build",
     [read_twice, given_out, after_an_activation, after_another_layer, along_another_axis,

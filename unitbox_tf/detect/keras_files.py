@@ -145,11 +145,25 @@ def _check_size(path: Path, config: Any, shapes: Iterable[tuple[int, ...]]) -> N
     facts = config["backbone"]["config"]
     with keras.StatelessScope(initialize_variables=False):  # variables without values
         backbone = keras.saving.deserialize_keras_object(facts["model"])
-    classes, heads = len(config["class_names"]), ("confidence", "distances")
-    channels = max(int(backbone.get_layer(facts[tap]).output.shape[-1]) for tap in heads)
-    wanted = sum(math.prod(weight.shape) for weight in backbone.weights)
-    wanted += 9 * channels * min(classes, MAX_CLASSES)  # the smaller part of the heads
+    wanted = _least_weights(config, facts, backbone)
     if wanted > stored:
         raise Unusable(
             f"{path}: expected a network with at most {stored} weights, which the file holds. Received: {wanted}"
         )
+
+
+def _least_weights(config: Any, facts: Any, backbone: keras.Model) -> int:
+    """The number of weights of a network, without the smaller ones of the neck and the heads."""
+    classes = min(len(config["class_names"]), MAX_CLASSES)
+    if config["neck"] == "none":
+        taps = [facts["confidence"], facts["distances"]]
+    else:
+        pyramid = facts["pyramid"].items()
+        taps = [name for stride, name in pyramid if int(stride) >= config["map_stride"]]
+    outputs = [backbone.get_layer(name).output for name in taps]
+    channels = [int(output.shape[-1]) for output in outputs]
+    used = sum(math.prod(weight.shape) for weight in keras.Model(backbone.input, outputs).weights)
+    if config["neck"] == "none":
+        return used + 9 * (channels[0] * classes + channels[1] * 4)
+    merged = config["neck_channels"]
+    return int(used + merged * (sum(channels) + 18 * merged + classes))

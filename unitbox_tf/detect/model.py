@@ -28,8 +28,9 @@ class UnitBox(keras.Model):
     """The network of the paper (section 3), as a functional Keras model.
 
     It maps RGB images `[B, H, W, 3]`, uint8 or float from 0 to 255, of any height and width, to a dict:
-    `"confidence"` `[B, H, W, C]`, a logit a class, and `"distances"` `[B, H, W, 4]`, `tblr` in pixels, not
-    negative. `detect` gives boxes instead. `save` and `keras.saving.load_model` keep all of it.
+    `"confidence"` `[B, h, w, C]`, a logit a class, and `"distances"` `[B, h, w, 4]`, `tblr` in pixels of the image,
+    not negative. h is H / `map_stride`, rounded up; w likewise. `detect` gives boxes instead. `save` and
+    `keras.saving.load_model` keep all of it.
 
     Attributes:
         backbone: the network that the heads stand on.
@@ -76,13 +77,6 @@ class UnitBox(keras.Model):
         """
         if not isinstance(backbone, backbones.Backbone):
             raise ValueError(f"Expected a Backbone. Received: {backbone!r}")
-        names = ModelConfig(class_names=class_names).class_names  # type: ignore[arg-type]  # checked
-        if not names:
-            raise ValueError(
-                "class_names: expected the name of each class, such as ModelConfig(class_names=('cat', 'dog')). "
-                "Received none"
-            )
-        image = keras.Input((None, None, 3), name="image")
         own: dict[str, Any] = {
             "unshared": unshared,
             "stage4_scale": stage4_scale,
@@ -91,8 +85,16 @@ class UnitBox(keras.Model):
             "neck": neck,
             "neck_channels": neck_channels,
             "map_stride": map_stride,
-            "seed": seed,
         }
+        checked = ModelConfig(class_names=class_names, **own)  # type: ignore[arg-type]  # checked
+        names = checked.class_names
+        if not names:
+            raise ValueError(
+                "class_names: expected the name of each class, such as ModelConfig(class_names=('cat', 'dog')). "
+                "Received none"
+            )
+        image = keras.Input((None, None, 3), name="image")
+        own["seed"] = seed
         outputs = _outputs(image, backbone, len(names), own)
         super().__init__(inputs=image, outputs=outputs, name=name, **kwargs)
         self.__dict__["_process"] = os.getpid()  # not by setattr, as in `detector`
@@ -220,8 +222,10 @@ class UnitBox(keras.Model):
 
     def _set_weights(self, run: runs.Run) -> None:
         stored = run.read_weights(weights_files.largest(weight.shape for weight in self.weights))
-        expected = [(weight.path, tuple(weight.shape)) for weight in self.weights]
-        received = [(name, values.shape) for name, values in stored.items()]
+        expected = [
+            (checkpoints.plain_name(weight.path), tuple(weight.shape)) for weight in self.weights
+        ]
+        received = [(checkpoints.plain_name(name), each.shape) for name, each in stored.items()]
         if received != expected:
             unlike = next((a, b) for a, b in itertools.zip_longest(expected, received) if a != b)
             raise ValueError(

@@ -4,7 +4,7 @@
 
 * no other files and no links, and each file as its digest says;
 * the signatures of `saved_model.save`;
-* a graph, and functions in it, with no operations but `OPERATIONS`. They compute. None of them reads or writes
+* a graph, and functions in it, with no operations but `OPERATIONS` and `OF_BACKBONES`. They compute. None of them reads or writes
   files, calls Python, uses the network or loads code. Functions that save and restore weights are in each SavedModel
   and do use files: nothing else may call them, and opening does not run them;
 * objects that are functions, weights and constants. The weights have the sizes that the files of weights hold.
@@ -53,6 +53,12 @@ OPERATIONS = frozenset(
     StatelessCase StatelessIf StatelessWhile StaticRegexReplace StridedSlice StringJoin StringLength StringSplitV2 Sub
     Substr Sum TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem TensorListStack Tile TopKV2
     Transpose Unpack UnsortedSegmentSum Where While
+    """.split()
+)
+# Operations that the exports of other backbones and of the neck `top_down` have besides. They compute, too.
+OF_BACKBONES = frozenset(
+    """
+    DepthwiseConv2dNative Erfc MatMul Mean Relu6 ResizeNearestNeighbor Rsqrt Sqrt SquaredDifference StopGradient
     """.split()
 )
 # Only the two functions that save and restore weights contain these, besides `_AROUND_SAVING`.
@@ -264,12 +270,12 @@ def _check_operations(folder: Path, graph: Any) -> None:
     bodies = {function.signature.name: function.node_def for function in library.function}
     savers = {name for name, nodes in bodies.items() if SAVING & {node.op for node in nodes}}
     # A function with the name of an operation would run in its place.
-    for name in (OPERATIONS | SAVING | OUTSIDE) & set(bodies):
+    for name in (OPERATIONS | OF_BACKBONES | SAVING | OUTSIDE) & set(bodies):
         raise _foreign(folder, f"it has a function with the name {name}")
     if len(bodies) != len(library.function) or library.gradient or len(savers) > 2:
         raise _foreign(folder, "it has functions that do not belong there")
     for name, nodes in bodies.items():
-        allowed = SAVING | _AROUND_SAVING if name in savers else OPERATIONS
+        allowed = SAVING | _AROUND_SAVING if name in savers else OPERATIONS | OF_BACKBONES
         _check_nodes(folder, nodes, allowed, set(bodies) - savers)
     _check_nodes(folder, graph.graph_def.node, OUTSIDE, set(bodies))
     used = {*graph.object_graph_def.concrete_functions, *_object_functions(graph)}

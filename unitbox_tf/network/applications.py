@@ -4,64 +4,98 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
 
 import keras
 
 from unitbox_tf.config import ModelConfig
-from unitbox_tf.network.backbones import CAFFE, Backbone, Preprocessing, application
+from unitbox_tf.network import backbones
+from unitbox_tf.network.backbones import Backbone, Preprocessing
 
 STRIDES = (4, 8, 16, 32)
-_SIDE = 256  # px; of the image for which the strides of layers are computed
 
 
 @dataclasses.dataclass(frozen=True)
 class _Application:
-    """A network of `keras.applications`: its class, the preprocessing that it lacks, and further arguments."""
+    """A network of `keras.applications`.
+
+    Attributes:
+        name: its class.
+        ends: the layers that end its strides 4, 8 and 16. Its output has stride 32.
+        read: True if these layers read the ends, which are outputs of no layer.
+        preprocessing: what the network expects. Most of them take RGB from 0 to 255, and preprocess it themselves.
+    """
 
     name: str
+    ends: tuple[str, str, str]
+    read: bool = False
     preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def _build(source: _Application, config: ModelConfig, seed: int = 0) -> Backbone:
-    """The backbone. Its pyramid are the last layers at strides 4 to 32; the branches read those at 8 and 16.
+    """The backbone. The branches read strides 8 and 16. `stride4` to `stride32` are the names of its layers to read.
 
     Raises:
-        ValueError: `config.weights` are not available or do not fit, or `config.width` is not 1.
+        ValueError: `config.weights` are not available or do not fit, or the settings ask for what only VGG-16 has.
     """
-    if config.width != 1:
-        raise ValueError(
-            f"width: expected 1 with the backbone {config.backbone}. Received: {config.width}"
-        )
-    keras.utils.set_random_seed(seed)
-    model = application(source.name, config.weights, **source.options)
-    fixed = getattr(keras.applications, source.name)(
-        include_top=False, weights=None, input_shape=(_SIDE, _SIDE, 3), **source.options
-    )
-    ends = {}
-    for layer, same in zip(model.layers, fixed.layers, strict=True):
-        shape = same.output.shape
-        if len(shape) == 4 and shape[1] in [_SIDE // stride for stride in STRIDES]:
-            ends[_SIDE // shape[1]] = layer.name
-    pyramid = {stride: ends[stride] for stride in STRIDES}
+    backbones.check_settings(config, "width", "confidence_tap", "distances_tap")
+    model = backbones.application(source.name, config.weights)
+    if config.weights is None:
+        _initialise(model, seed)
+    layers = [model.get_layer(name) for name in source.ends]
+    ends = [*(layer.input if source.read else layer.output for layer in layers), model.output]
+    # The names of many layers of `keras.applications` depend on what a program made before.
+    names = [f"stride{stride}" for stride in STRIDES]
+    named = [
+        keras.layers.Activation("linear", name=name)(end)
+        for name, end in zip(names, ends, strict=True)
+    ]
     return Backbone(
-        model,
-        confidence=pyramid[8],
-        distances=pyramid[16],
-        stride=32,
+        keras.Model(model.input, named, name=config.backbone),
+        confidence=names[1],
+        distances=names[2],
+        stride=STRIDES[-1],
         preprocessing=source.preprocessing,
-        pyramid=pyramid,
+        pyramid=dict(zip(STRIDES, names, strict=True)),
     )
 
 
-def _entry(name: str, *options: Any, **more: Any) -> functools.partial[Backbone]:
-    return functools.partial(_build, _Application(name, *options, **more))
+def _initialise(model: keras.Model, seed: int) -> None:
+    """Draws the kernels anew, each with a seed of its own, as Keras draws them without one."""
+    for number, layer in enumerate(model._flatten_layers(include_self=False)):
+        kind = "depthwise" if isinstance(layer, keras.layers.DepthwiseConv2D) else "kernel"
+        initializer = getattr(layer, f"{kind}_initializer", None)
+        if initializer is not None:
+            settings = {**initializer.get_config(), "seed": seed + number}
+            layer.kernel.assign(type(initializer).from_config(settings)(layer.kernel.shape))
 
 
-# Except for ResNet, they preprocess images themselves.
-MOBILENET_V3_SMALL = _entry("MobileNetV3Small")
-MOBILENET_V3_LARGE = _entry("MobileNetV3Large")
-EFFICIENTNET_V2_B0 = _entry("EfficientNetV2B0")
-CONVNEXT_TINY = _entry("ConvNeXtTiny")
-RESNET50 = _entry("ResNet50", CAFFE)
+def _entry(source: _Application) -> functools.partial[Backbone]:
+    return functools.partial(_build, source)
+
+
+MOBILENET_V3_SMALL = _entry(
+    _Application(
+        "MobileNetV3Small",
+        ("expanded_conv_project_bn", "expanded_conv_2_add", "expanded_conv_7_add"),
+    )
+)
+MOBILENET_V3_LARGE = _entry(
+    _Application(
+        "MobileNetV3Large", ("expanded_conv_2_add", "expanded_conv_5_add", "expanded_conv_11_add")
+    )
+)
+EFFICIENTNET_V2_B0 = _entry(
+    _Application("EfficientNetV2B0", ("block2b_add", "block3b_add", "block5e_add"))
+)
+# Its residual sums are no layers.
+_DOWN = "convnext_tiny_downsampling_block"
+CONVNEXT_TINY = _entry(
+    _Application("ConvNeXtTiny", (f"{_DOWN}_0", f"{_DOWN}_1", f"{_DOWN}_2"), read=True)
+)
+RESNET50 = _entry(
+    _Application(
+        "ResNet50",
+        ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out"),
+        preprocessing=backbones.CAFFE,
+    )
+)

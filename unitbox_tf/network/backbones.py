@@ -7,8 +7,10 @@ NumPy decoder take them from here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -51,21 +53,22 @@ class Backbone:
 
     Attributes:
         model: a Keras model of images `[B, H, W, 3]` of any height and width that are multiples of `stride`.
-        confidence: name of the layer of `model` that the confidence branch reads.
+        confidence: name of the layer of `model` that the confidence branch reads; None if the backbone serves
+            the neck `top_down` alone.
         distances: name of the layer that the distances branch reads; it may be the same.
-        stride: the largest factor by which `model` shrinks a map on the way to both layers. Heights and
-            widths of images are padded to multiples of it.
+        stride: the largest factor by which `model` shrinks a map on the way to the layers that are named. Heights
+            and widths of images are padded to multiples of it.
         preprocessing: turns images into the input of `model`.
-        pyramid: names of layers by the stride of their maps, for `network.top_down`, such as
-            `{4: "stage1", 8: "stage2"}`. Each stride is twice the one before.
+        pyramid: names of layers by the stride of their maps, for the neck `top_down`, such as
+            `{4: "stage1", 8: "stage2"}`. Each stride is twice the one before. Empty if there is none.
     """
 
     def __init__(
         self,
         model: keras.Model,
         *,
-        confidence: str,
-        distances: str,
+        confidence: str | None = None,
+        distances: str | None = None,
         stride: int,
         preprocessing: Preprocessing | None = None,
         pyramid: Mapping[int, str] | None = None,
@@ -73,26 +76,59 @@ class Backbone:
         """The arguments are the attributes. Without `preprocessing`, `model` gets RGB from 0 to 255.
 
         Raises:
-            ValueError: `model` has no layer of this name, `stride` is below 1, or strides of `pyramid` do not double.
+            ValueError: a fact is unusable, or the maps of `model` contradict it: `model` has no layer of this name,
+                its images have one size only, or the maps of a layer do not have the stride that is stated.
         """
-        pyramid = {int(stride): name for stride, name in (pyramid or {}).items()}
-        for name in (confidence, distances, *pyramid.values()):
-            if name not in [layer.name for layer in model.layers]:
-                raise ValueError(
-                    f"Expected the name of a layer of {model.name!r}. Received: {name!r}. It has "
-                    f"{[layer.name for layer in model.layers]}"
-                )
         if not isinstance(stride, int) or stride < 1:
             raise ValueError(f"Expected a whole stride of at least 1. Received: {stride}")
+        if (confidence is None) != (distances is None):
+            raise ValueError(
+                "Expected the layers that both branches read, confidence and distances, or none. Received: "
+                f"{confidence!r} and {distances!r}"
+            )
         self.model = model
         self.confidence = confidence
         self.distances = distances
         self.stride = stride
-        strides = list(pyramid)
+        self.preprocessing = preprocessing or Preprocessing()
+        # The keys are texts in the json of a Keras file.
+        self.pyramid = dict(sorted((int(key), name) for key, name in (pyramid or {}).items()))
+        self._check_names()
+        self._check_maps()
+
+    def _check_names(self) -> None:
+        taps = [name for name in (self.confidence, self.distances) if name is not None]
+        names = [layer.name for layer in self.model.layers]
+        for name in (*taps, *self.pyramid.values()):
+            if name not in names:
+                raise ValueError(
+                    f"Expected the name of a layer of {self.model.name!r}. Received: {name!r}. It has {names}"
+                )
+        if not taps and not self.pyramid:
+            raise ValueError(
+                "Expected layers that the network reads: confidence and distances, pyramid, or all. Received: none"
+            )
+        strides = list(self.pyramid)
         if any(b != 2 * a for a, b in itertools.pairwise(strides)):
             raise ValueError(f"Expected a pyramid whose strides double. Received: {strides}")
-        self.preprocessing = preprocessing or Preprocessing()
-        self.pyramid = pyramid
+
+    def _check_maps(self) -> None:
+        """Compares the strides that are stated with the sizes of the maps of a small image, which is not computed."""
+        if tuple(self.model.input_shape[1:]) != (None, None, 3):
+            raise ValueError(
+                "Expected a model of images of any size, with the input keras.Input((None, None, 3)). Received: "
+                f"{self.model.name!r} with an input of the shape {self.model.input_shape}"
+            )
+        taps = [name for name in (self.confidence, self.distances) if name is not None]
+        # Three strides, because a convolution without padding then loses a part of the map that shows.
+        side = 3 * self.stride
+        image = keras.KerasTensor((1, side, side, 3))
+        names = [*taps, *self.pyramid.values()]
+        maps = self.features(names, "features").compute_output_spec(image)
+        for name, stride, spec in zip(
+            names, [*(None for _ in taps), *self.pyramid], keras.tree.flatten(maps), strict=True
+        ):
+            _check_map(name, stride, self.stride, side, tuple(spec.shape[1:]))
 
     def features(self, taps: Sequence[str], name: str) -> keras.Model:
         """The part of the network up to the layers `taps`, as a model called `name`. Weights are shared."""
@@ -125,6 +161,44 @@ class Backbone:
         return {name: getattr(self, name) for name in names}
 
 
+def _check_map(
+    name: str, stated: int | None, largest: int, side: int, shape: tuple[int, ...]
+) -> None:
+    """Raises `ValueError` if a layer makes a map of an image of `side` pixels that does not have the stride stated.
+
+    Args:
+        name: the name of the layer.
+        stated: the stride of its map; None for any that divides `largest`.
+        largest: the stride of the backbone.
+        side: height and width of the image, a multiple of `largest`.
+        shape: height, width and channels of the map.
+    """
+    expected = [stated] if stated else range(1, largest + 1)
+    sizes = [(side // stride,) * 2 for stride in expected if largest % stride == 0]
+    if shape[:2] not in sizes:
+        what = f"{stated}" if stated else f"{largest}, or of a divisor of it,"
+        raise ValueError(
+            f"Expected a map of stride {what} from the layer {name!r} of a backbone of stride {largest}. Received: "
+            f"a map of the shape {shape} of an image of {side} x {side} px"
+        )
+
+
+def check_settings(config: ModelConfig, *unused: str) -> None:
+    """Raises `ValueError` if settings ask for something that the backbone of `config` does not have.
+
+    Args:
+        config: the settings.
+        unused: names of the fields that the backbone does not heed, which must have their defaults.
+    """
+    for name in unused:
+        default, received = getattr(ModelConfig, name), getattr(config, name)
+        if received != default:
+            raise ValueError(
+                f"{name}: expected {default!r} with the backbone {config.backbone}, which has no other. Received: "
+                f"{received!r}"
+            )
+
+
 # Layers of VGG-16 at "the end of stage" 4 and 5, which the paper leaves open.
 _VGG_CONFIDENCE = {"before_pool": "block4_conv3", "after_pool": "block4_pool"}
 _VGG_DISTANCES = {"before_pool": "block5_conv3", "after_pool": "block5_pool"}
@@ -135,7 +209,7 @@ _VGG_PYRAMID = {
     32: "block5_pool",
 }
 _VGG_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions
-_FILES = {"VGG16": " (vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5)"}
+_FILES = {"VGG16": "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"}
 # The ImageNet weights of VGG and ResNet expect BGR, from which this mean is subtracted, as Caffe had it.
 CAFFE = Preprocessing("bgr", (103.939, 116.779, 123.68))
 
@@ -148,14 +222,12 @@ def vgg16(config: ModelConfig, seed: int = 0) -> Backbone:
     Raises:
         ValueError: `config.weights` are not available or do not fit.
     """
-    if config.width == 1:
-        model = application("VGG16", config.weights)
-    elif config.weights is None:
-        model = _narrow_vgg16(config.width)
-    else:
+    if config.width != 1 and config.weights is not None:
         raise ValueError(
-            f"weights={config.weights!r}: expected None with the width {config.width}: these weights have width 1"
+            f"weights: expected None with the width {config.width}, because the weights of VGG-16 have the width 1. "
+            f"Received: {config.weights!r}"
         )
+    model = application("VGG16", config.weights) if config.width == 1 else _narrow(config.width)
     if config.weights is None:
         # Keras uses Glorot's initialisation for VGG-16, with which 13 layers do not train.
         convolutions = [layer for layer in model.layers if layer.weights]
@@ -171,7 +243,8 @@ def vgg16(config: ModelConfig, seed: int = 0) -> Backbone:
     )
 
 
-def _narrow_vgg16(width: float) -> keras.Model:
+def _narrow(width: float) -> keras.Model:
+    """VGG-16 without its top, whose numbers of channels are multiplied by `width`, with random weights."""
     image = x = keras.Input((None, None, 3))
     for block, (channels, convolutions) in enumerate(_VGG_BLOCKS, 1):
         for number in range(1, convolutions + 1):
@@ -186,27 +259,34 @@ def _narrow_vgg16(width: float) -> keras.Model:
     return keras.Model(image, x, name="vgg16")
 
 
-def application(name: str, weights: str | None, **options: Any) -> keras.Model:
+def application(name: str, weights: str | None) -> keras.Model:
     """A network of `keras.applications` without its top, for images of any size.
 
     Args:
         name: its class, such as "VGG16".
         weights: None for random ones, "imagenet" to download them, or the path of a weights file.
-        options: further arguments of the class.
 
     Raises:
         ValueError: the weights are not available or do not fit.
     """
-    build = getattr(keras.applications, name)
-    own = "imagenet" if weights == "imagenet" else None
-    try:
-        model = build(include_top=False, weights=own, input_shape=(None, None, 3), **options)
-    except Exception as error:  # Keras raises a bare Exception when a download fails
+    build = functools.partial(
+        getattr(keras.applications, name), include_top=False, input_shape=(None, None, 3)
+    )
+    file = f" ({_FILES[name]})" if name in _FILES else ""
+    if weights == "imagenet":
+        try:
+            return build(weights=weights)
+        except Exception as error:  # Keras raises a bare Exception when a download fails
+            raise ValueError(
+                f"The ImageNet weights of {name} could not be downloaded ({error}). Without network, get the file"
+                f"{file} elsewhere and name it as weights (--weights)."
+            ) from error
+    kind = f"the weights of keras.applications.{name} without its top"
+    if weights is not None and not Path(weights).is_file():
         raise ValueError(
-            f"The ImageNet weights of {name} could not be downloaded ({error}). Without network, get the file"
-            f"{_FILES.get(name, '')} elsewhere and name it as weights (--weights)."
-        ) from error
-    if weights not in (None, "imagenet"):
-        kind = f"the weights of keras.applications.{name} without its top"
-        network_weights.load(model, str(weights), kind)
+            f"weights={weights!r}: no such file. Expected None, 'imagenet' or a file of {kind}{file}"
+        )
+    model = build(weights=None)
+    if weights is not None:
+        network_weights.load(model, weights, kind)
     return model

@@ -33,7 +33,10 @@ def folded(model: keras.Model) -> keras.Model:
             return skipped[-1]
         more = {"use_bias": True} if layer in pairs else {}
         copy = layer.__class__.from_config({**layer.get_config(), **more})
-        copies.append((layer, copy))
+        if isinstance(
+            layer, keras.layers.Layer
+        ):  # other operations, such as a plain +, have no weights
+            copies.append((layer, copy))
         return copy
 
     def called(layer: keras.layers.Layer, x: keras.KerasTensor, *args: Any, **kwargs: Any) -> Any:

@@ -23,6 +23,20 @@ BACKBONES = {
 PREPROCESS = "preprocess"  # the layer whose output is the backbone's input
 
 
+def preprocess(image: keras.KerasTensor, backbone: backbones.Backbone) -> keras.KerasTensor:
+    """The input of the backbone, `[B, h, w, 3]`, where h and w are H and W rounded up to multiples of its stride."""
+    given = backbone.preprocessing
+    layer = layers.Preprocess(
+        stride=backbone.stride,
+        channels=given.channels,
+        mean=given.mean,
+        scale=given.scale,
+        name=PREPROCESS,
+        dtype="float32",
+    )
+    return layer(image)
+
+
 def heatmaps(
     image: keras.KerasTensor,
     backbone: backbones.Backbone,
@@ -37,23 +51,23 @@ def heatmaps(
     """`confidence` `[B, H, W, C]`, logits, and `distances` `[B, H, W, 4]`, `tblr` in pixels, of `image` `[B, H, W, 3]`.
 
     `config.ModelConfig` explains the settings. `seed` decides the random weights of the heads.
+
+    Raises:
+        ValueError: the backbone does not name the layers that both branches read.
     """
-    given = backbone.preprocessing
-    padded = layers.Preprocess(
-        stride=backbone.stride,
-        channels=given.channels,
-        mean=given.mean,
-        scale=given.scale,
-        name=PREPROCESS,
-        dtype="float32",
-    )(image)
+    confidence_tap, distances_tap = backbone.confidence, backbone.distances
+    if confidence_tap is None or distances_tap is None:
+        raise ValueError(
+            "Expected a backbone that names the layers confidence and distances with the neck none. Received: one with "
+            f"the pyramid of strides {list(backbone.pyramid)} alone, which the neck top_down reads"
+        )
+    padded = preprocess(image, backbone)
     names = BACKBONES[unshared]
     if unshared:
-        [stage4] = backbone.features([backbone.confidence], names[0])(padded)
-        [stage5] = backbone.copy().features([backbone.distances], names[1])(padded)
+        [stage4] = backbone.features([confidence_tap], names[0])(padded)
+        [stage5] = backbone.copy().features([distances_tap], names[1])(padded)
     else:
-        taps = [backbone.confidence, backbone.distances]
-        stage4, stage5 = backbone.features(taps, names[0])(padded)
+        stage4, stage5 = backbone.features([confidence_tap, distances_tap], names[0])(padded)
 
     # The heads always compute in float32: bfloat16 would round a distance of 200 px to whole pixels, and
     # the heads are small.

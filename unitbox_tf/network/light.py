@@ -1,14 +1,17 @@
 """A light backbone for CPUs: residual stages of plain 3x3 convolutions with few channels.
 
-Depthwise convolutions need fewer multiply-adds, but on CPUs, at these sizes, more time: see docs/performance.md.
+Depthwise convolutions need fewer multiply-adds, but on CPUs, at these sizes, more time: see docs/backbones.md.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import keras
 
 from unitbox_tf.config import ModelConfig
-from unitbox_tf.network.backbones import Backbone
+from unitbox_tf.network.backbones import Backbone, check_settings
 
 # Runtimes for CPUs compute channels in blocks of 16, so other numbers of channels cost as much as the next multiple.
 STEM = 16  # channels at stride 2
@@ -19,13 +22,10 @@ def light(config: ModelConfig, seed: int = 0) -> Backbone:
     """The backbone with random weights. `config.width` is a factor of all numbers of channels.
 
     Raises:
-        ValueError: `config.weights` names weights; there are none.
+        ValueError: `config` names weights, of which there are none, or other taps.
     """
-    if config.weights is not None:
-        raise ValueError(
-            f"weights={config.weights!r}: expected None with the backbone light, which starts from random weights"
-        )
-    seeds = keras.random.SeedGenerator(seed)
+    check_settings(config, "weights", "confidence_tap", "distances_tap")
+    seeds = itertools.count(seed)
 
     def convolve(x: keras.KerasTensor, channels: int, stride: int, name: str) -> keras.KerasTensor:
         return convolution(x, channels, 3, stride, name, seeds)
@@ -62,7 +62,7 @@ def convolution(
     size: int,
     stride: int,
     name: str,
-    seed: keras.random.SeedGenerator,
+    seeds: Iterator[int],
 ) -> keras.KerasTensor:
     """A convolution without bias and the batch normalisation after it, which exports fold into one convolution."""
     x = keras.layers.Conv2D(
@@ -71,7 +71,7 @@ def convolution(
         stride,
         padding="same",
         use_bias=False,
-        kernel_initializer=keras.initializers.HeNormal(seed=seed),
+        kernel_initializer=keras.initializers.HeNormal(seed=next(seeds)),
         name=name,
     )(x)
     return keras.layers.BatchNormalization(momentum=0.99, epsilon=1e-3, name=f"{name}_bn")(x)

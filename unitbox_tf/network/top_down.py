@@ -10,12 +10,13 @@ Source of the path: Lin et al., Feature Pyramid Networks, CVPR 2017; here only i
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import keras
 
 from unitbox_tf.network import backbones, layers
-from unitbox_tf.network.heatmaps import HEADS, PREPROCESS
+from unitbox_tf.network.heatmaps import HEADS, preprocess
 from unitbox_tf.network.light import convolution
 
 TOWERS = (1, 2)
@@ -39,25 +40,22 @@ def heatmaps(
     (i + .5) * map_stride)` in the image. `config.ModelConfig` explains the settings.
 
     Raises:
-        ValueError: the backbone has no map of this stride.
+        ValueError: the backbone has no pyramid, or no map of this stride.
     """
+    if not backbone.pyramid:
+        raise ValueError(
+            "Expected a backbone that names a pyramid of layers with the neck top_down. Received: one without"
+        )
     if map_stride not in backbone.pyramid:
         raise ValueError(
-            f"map_stride: expected one of {list(backbone.pyramid)}, strides of the backbone. Received: {map_stride}"
+            f"map_stride: expected a stride of the pyramid of the backbone, {list(backbone.pyramid)}. Received: "
+            f"{map_stride}"
         )
-    given = backbone.preprocessing
-    padded = layers.Preprocess(
-        stride=backbone.stride,
-        channels=given.channels,
-        mean=given.mean,
-        scale=given.scale,
-        name=PREPROCESS,
-        dtype="float32",
-    )(image)
+    padded = preprocess(image, backbone)
     strides = [stride for stride in backbone.pyramid if stride >= map_stride]
     taps = [backbone.pyramid[stride] for stride in strides]
     features = backbone.features(taps, "backbone")(padded)
-    seeds = keras.random.SeedGenerator(seed)
+    seeds = itertools.count(seed)
     x = None
     for stride, feature in zip(reversed(strides), reversed(features), strict=True):
         lateral = convolution(feature, channels, 1, 1, f"lateral{stride}", seeds)
