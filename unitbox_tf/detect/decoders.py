@@ -137,7 +137,9 @@ def find_peaks(
 
     places = tf.stack([point % shape[2], point // shape[2]], axis=-1)  # x, y
     sides = tf.gather(tf.reshape(distances, [shape[0], num_points, 4]), point, batch_dims=1)
-    boxes = box_ops.distances_to_boxes(sides, (tf.cast(places, tf.float32) + 0.5) * stride)  # [B, N, 4]
+    boxes = box_ops.distances_to_boxes(
+        sides, (tf.cast(places, tf.float32) + 0.5) * stride
+    )  # [B, N, 4]
     return boxes, evidence[..., None] * tf.one_hot(index % num_classes, num_classes)
 
 

@@ -66,10 +66,10 @@ def save(
     """Writes the network of `model` as a LiteRT file, and beside it `numpy_decoder.py`, which decodes.
 
     Input: an image float32 `[1, H, W, 3]` from `numpy_decoder.preprocess`, where H and W are multiples of
-    the backbone's stride. Outputs: the confidence logits and the distances of the heads, before
-    up-sampling, or before the exponential where the maps have a stride. The file is also a zip archive, which holds class names, settings and model card under the
-    names `CLASS_NAMES`, `DECODE_CONFIG` and `MODEL_CARD` of `formats`, the preprocessing as `PREPROCESSING`, and the
-    stride of the maps as `HEATMAPS`; `numpy_decoder.detect` explains both.
+    the backbone's stride. Outputs: the confidence logits and the distances of the heads, before up-sampling, or
+    before the exponential where the maps have a stride. The file is also a zip archive, which holds class names,
+    settings and model card under the names `CLASS_NAMES`, `DECODE_CONFIG` and `MODEL_CARD` of `formats`, the
+    preprocessing as `PREPROCESSING`, and the stride of the maps as `HEATMAPS`; `numpy_decoder.detect` explains both.
 
     Args:
         model: see `formats.Format`.

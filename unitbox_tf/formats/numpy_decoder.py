@@ -6,7 +6,7 @@ unitbox_tf, so this file can be copied into an application, beside the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,9 +53,9 @@ def detect(
         shrink = np.float32(min(1.0, settings["max_side"] / max(height, width))) * np.float32(scale)
         h, w = (max(1, int(np.rint(np.float32(side) * shrink))) for side in (height, width))
         padded = preprocess(resize(image, h, w), preprocessing)
-        maps = network(padded)
+        maps: Iterable[np.ndarray] = network(padded)
         if stride == 1:
-            maps = tuple(upsample(each, *padded.shape[:2]) for each in maps)
+            maps = (upsample(each, *padded.shape[:2]) for each in maps)
         confidence, distances = (each[: -(-h // stride), : -(-w // stride)] for each in maps)
         boxes, logits, classes = find_peaks(confidence, distances, settings, heatmaps)
         if settings["largest_object"] is not None and scale != min(settings["scales"]):

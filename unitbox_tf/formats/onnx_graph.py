@@ -117,7 +117,7 @@ def simplify(proto: Any) -> None:
             before = makers.get(node.input[0])
             if before is not None and before.op_type == "Transpose":
                 _read_interleaved(proto, before, node, constants[node.input[1]])
-    proto.initializer.append(_array(np.float32([1, 1, 2, 2]), _TWICE))
+    proto.initializer.append(_array(np.array([1, 1, 2, 2], np.float32), _TWICE))
     _remove_unused(proto)
 
 
@@ -151,18 +151,22 @@ def _read_interleaved(proto: Any, transpose: Any, node: Any, kernel: Any) -> Non
 
     Its kernel and step are C times as wide. So the image is not transposed, which takes as long as this convolution.
     """
-    helper, arrays = (importlib.import_module(f"onnx.{name}") for name in ("helper", "numpy_helper"))
+    helper, arrays = (
+        importlib.import_module(f"onnx.{name}") for name in ("helper", "numpy_helper")
+    )
     values, old = arrays.to_array(kernel), _attributes(node)
     filters, channels, height, width = values.shape
     steps, groups = old.get("strides", [1, 1]), old.get("group", 1)
-    plain = groups == 1 and set(old.get("dilations", [1])) == {1} and b"SAME_UPPER" == old["auto_pad"]
+    plain = (
+        groups == 1 and set(old.get("dilations", [1])) == {1} and b"SAME_UPPER" == old["auto_pad"]
+    )
     if not plain or _attributes(transpose)["perm"] != [0, 3, 1, 2]:
         return
     name = f"{kernel.name}_interleaved"
     wide = values.transpose(0, 2, 3, 1).reshape(filters, 1, height, width * channels)
     proto.initializer.append(_array(wide, name))
-    proto.initializer.append(_array(np.int64([0, 0, -1]), f"{name}_shape"))
-    proto.initializer.append(_array(np.int64([1]), f"{name}_axis"))
+    proto.initializer.append(_array(np.array([0, 0, -1], np.int64), f"{name}_shape"))
+    proto.initializer.append(_array(np.array([1], np.int64), f"{name}_axis"))
     rows = helper.make_node("Reshape", [transpose.input[0], f"{name}_shape"], [f"{name}_rows"])
     image = helper.make_node("Unsqueeze", [rows.output[0], f"{name}_axis"], [f"{name}_image"])
     place = list(proto.node).index(node)

@@ -4,9 +4,9 @@
 
 * no other files and no links, and each file as its digest says;
 * the signatures of `saved_model.save`;
-* a graph, and functions in it, with no operations but `OPERATIONS` and `OF_BACKBONES`. They compute. None of them reads or writes
-  files, calls Python, uses the network or loads code. Functions that save and restore weights are in each SavedModel
-  and do use files: nothing else may call them, and opening does not run them;
+* a graph, and functions in it, with no operations but `OPERATIONS` and `OF_BACKBONES`. They compute. None of them
+  reads or writes files, calls Python, uses the network or loads code. Functions that save and restore weights are in
+  each SavedModel and do use files: nothing else may call them, and opening does not run them;
 * objects that are functions, weights and constants. The weights have the sizes that the files of weights hold.
 
 So a SavedModel that passes can give wrong detections, but cannot touch anything else. Three things remain. A graph can
@@ -48,11 +48,11 @@ OPERATIONS = frozenset(
     Const Conv2D Cumprod Cumsum DecodeCompressed DecodeImage DecodeRaw DenseBincount EnsureShape Equal Exp Fill FloorDiv
     FloorMod GatherNd GatherV2 Greater GreaterEqual Identity IdentityN If LeftShift Less LessEqual Log Log1p LogicalAnd
     LogicalNot LogicalOr Max MaxPool Maximum Minimum Mul Neg NoOp NotEqual OneHot Pack Pad PadV2 Prod
-    RaggedTensorToTensor Range ReadVariableOp RealDiv ReduceJoin Relu Reshape ResizeBilinear ResizeNearestNeighbor
-    ReverseV2 RightShift Round ScaleAndTranslate SelectV2 Shape Sigmoid Size Softplus Squeeze StatefulPartitionedCall
-    StatelessCase StatelessIf StatelessWhile StaticRegexReplace StridedSlice StringJoin StringLength StringSplitV2 Sub
-    Substr Sum TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem TensorListStack Tile TopKV2
-    Transpose Unpack UnsortedSegmentSum Where While
+    RaggedTensorToTensor Range ReadVariableOp RealDiv ReduceJoin Relu Reshape ResizeBilinear ReverseV2 RightShift Round
+    ScaleAndTranslate SelectV2 Shape Sigmoid Size Softplus Squeeze StatefulPartitionedCall StatelessCase StatelessIf
+    StatelessWhile StaticRegexReplace StridedSlice StringJoin StringLength StringSplitV2 Sub Substr Sum
+    TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem TensorListStack Tile TopKV2 Transpose
+    Unpack UnsortedSegmentSum Where While
     """.split()
 )
 # Operations that the exports of other backbones and of the neck `top_down` have besides. They compute, too.
