@@ -91,7 +91,7 @@ class Viewer:
             fit(image, IMAGE_SIDE),
             maps,
             tuple(self._shown(size, scale) for scale in self.decode.scales),
-            self._module.map_stride,
+            self._module.stride,
             1e3 * (read - start),
             1e3 * (predicted - read),
         )

@@ -115,7 +115,7 @@ class InferenceModule(tf.Module):
         """
         super().__init__(name="unitbox")
         self.model = network or model
-        self.map_stride = getattr(model, "map_stride", 1)
+        self.stride = getattr(model, "map_stride", 1)
         self._decode = decode
         self._resize = resize
         self.detect = self._with_options(self._detect, IMAGES)
@@ -123,7 +123,7 @@ class InferenceModule(tf.Module):
 
     @tf.function(input_signature=[IMAGES])
     def heatmaps(self, images: tf.Tensor) -> Outputs:
-        """`confidence` logits and `distances` of the images as the network is shown them, a point each `map_stride`."""
+        """`confidence` logits and `distances` of the images as shown to the network, a point each `stride` pixels."""
         return self.heatmaps_at(self._checked(images), 1.0)
 
     @tf.function(input_signature=[IMAGES, SCALE])
@@ -141,7 +141,7 @@ class InferenceModule(tf.Module):
     def decoded(self, images: tf.Tensor, decode: DecodeConfig) -> Outputs:
         """`detect_images` with the settings of `decode` that are in `options()`. The decoder is a plain string."""
         maps = self._all_heatmaps(images)
-        return decoders.decode_scales(maps, tf.shape(images)[1:3], decode, self.map_stride)
+        return decoders.decode_scales(maps, tf.shape(images)[1:3], decode, self.stride)
 
     def _with_options(self, function: Callable[..., Outputs], data: tf.TensorSpec) -> Any:
         """A `tf.function` of `data` and of `options()`, which may be left out."""
@@ -193,7 +193,7 @@ class InferenceModule(tf.Module):
                 maps,
                 size,
                 decoders.with_tensors(decode, decoder=name),
-                self.map_stride,
+                self.stride,
             )
             for name in names
         ]

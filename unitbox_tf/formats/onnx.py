@@ -74,7 +74,7 @@ def save(
         proto, _ = tf2onnx.convert.from_function(
             tf.function(detect, input_signature=specs), input_signature=specs, opset=OPSET
         )
-    if module.map_stride > 1:
+    if module.stride > 1:
         onnx_graph.simplify(proto.graph)
     _give_defaults(proto, decode)
     for key, text in formats.description(model.class_names, decode, card).items():

@@ -77,10 +77,12 @@ class _AtStride(graph.InferenceModule):
         self._bias = np.concatenate([head.bias.numpy() for head in heads])
 
     def heatmaps_at(self, images: tf.Tensor, scale: float | tf.Tensor) -> graph.Outputs:
-        shape, stride = tf.shape(images), self.map_stride
+        shape, stride = tf.shape(images), self.stride
         size = decoders.shown_size(shape[1], shape[2], self._decode.max_side, scale)
         maps = tf.nn.conv2d(self._features(self._seen(images, size)), self._kernel, 1, "VALID")
-        maps = (maps + self._bias)[:, : -(-size[0] // stride), : -(-size[1] // stride)]
+        # All numbers are positive, because ONNX rounds quotients of negative numbers in another way.
+        height, width = ((size[i] + stride - 1) // stride for i in (0, 1))
+        maps = (maps + self._bias)[:, :height, :width]
         return {"confidence": maps[..., :-4], "distances": self._to_distances(maps[..., -4:])}
 
     def _seen(self, images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
@@ -162,7 +164,7 @@ def _read_interleaved(proto: Any, transpose: Any, node: Any, kernel: Any) -> Non
     )
     if not plain or _attributes(transpose)["perm"] != [0, 3, 1, 2]:
         return
-    name = f"{kernel.name}_interleaved"
+    name = f"{node.output[0]}_interleaved"  # the kernel may be used at several scales
     wide = values.transpose(0, 2, 3, 1).reshape(filters, 1, height, width * channels)
     proto.initializer.append(_array(wide, name))
     proto.initializer.append(_array(np.array([0, 0, -1], np.int64), f"{name}_shape"))

@@ -162,7 +162,7 @@ class ValidateDetections(keras.callbacks.Callback):
             drawn,
             maps["confidence"][0].numpy(),
             maps["distances"][0].numpy(),
-            self._module.map_stride,
+            self._module.stride,
             (int(height), int(width)),
         )
 
