@@ -6,6 +6,7 @@ unitbox_tf, so this file can be copied into an application, beside the model.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -85,11 +86,11 @@ def preprocess(image: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarra
             `stride`, with zeros at the bottom and at the right.
     """
     ordered = image[..., ::-1] if preprocessing["channels"] == "bgr" else image
-    seen = ordered.astype(np.float32)
+    seen = ordered.astype(np.float32, copy=False)
     if any(preprocessing["mean"]):
-        seen -= np.array(preprocessing["mean"], np.float32)
+        seen = seen - np.array(preprocessing["mean"], np.float32)
     if preprocessing["scale"] != 1:
-        seen *= np.float32(preprocessing["scale"])
+        seen = seen * np.float32(preprocessing["scale"])
     bottom, right = (-side % preprocessing["stride"] for side in image.shape[:2])
     return np.pad(seen, [(0, bottom), (0, right), (0, 0)]) if bottom or right else seen
 
@@ -173,7 +174,10 @@ def _over_windows(values: np.ndarray, side: int, combine: np.ufunc, outside: flo
         around = [(side // 2, side // 2) if a == axis else (0, 0) for a in range(3)]
         padded = np.pad(values, around, constant_values=outside)
         size = values.shape[axis]
-        values = combine.reduce([padded.take(range(i, i + size), axis) for i in range(side)])
+        shifted = (
+            padded[i : i + size] if axis == 0 else padded[:, i : i + size] for i in range(side)
+        )
+        values = functools.reduce(combine, shifted)
     return values
 
 
@@ -182,14 +186,13 @@ def suppress(
 ) -> list[int]:
     """Indices, best first, of boxes that overlap no better one of their class by more than `nms_iou`."""
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    kept: list[int] = []
-    for i in np.argsort(-logits, kind="stable"):
-        same = [j for j in kept if classes[j] == classes[i]]
-        low = np.maximum(boxes[same, :2], boxes[i, :2])
-        high = np.minimum(boxes[same, 2:], boxes[i, 2:])
+    left, kept = np.argsort(-logits, kind="stable"), list[int]()
+    while len(left) and len(kept) < settings["max_detections"]:
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        low = np.maximum(boxes[left, :2], boxes[best, :2])
+        high = np.minimum(boxes[left, 2:], boxes[best, 2:])
         shared = np.maximum(high - low, 0).prod(axis=1)
-        if (shared <= settings["nms_iou"] * (areas[same] + areas[i] - shared)).all():
-            kept.append(int(i))
-        if len(kept) == settings["max_detections"]:
-            break
+        apart = shared <= settings["nms_iou"] * (areas[left] + areas[best] - shared)
+        left = left[apart | (classes[left] != classes[best])]
     return kept

@@ -116,12 +116,15 @@ def open(path: Path, *, trust: bool = False) -> Exported:
     content = files.read(path, MAX_WEIGHTS_BYTES)
     onnx_check.check(path, content)
     with archives.reading(path, "an ONNX file"):
-        quiet = onnxruntime.SessionOptions()
-        quiet.log_severity_level = 4  # no warning about inputs with defaults, which are intended
-        quiet.add_session_config_entry("session.load_model_format", "ONNX")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # no warning about inputs with defaults, which are intended
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        # Threads wait for work by spinning, which is fast within an image. Between images it would take the
+        # processors from whatever reads the next one, and from other detectors.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         session = onnxruntime.InferenceSession(
             content,
-            quiet,
+            options,
             providers=["CPUExecutionProvider"],
             enable_fallback=0,  # it would print errors, and try again
             read_config_from_model=0,
