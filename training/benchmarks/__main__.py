@@ -7,6 +7,7 @@
     python -m training.benchmarks shards [FORMAT:PATH#SPLIT] [--data FOLDER]
     python -m training.benchmarks serving SAVED_MODEL IMAGE
     python -m training.benchmarks parity MODEL FORMAT:PATH#SPLIT --calibration IMAGES --output FOLDER
+    python -m training.benchmarks inference MODEL [MODEL ...] [--yunet FILE] [--operators]
     python -m training.benchmarks endurance [MODEL] [--calls N]
     python -m training.benchmarks long_training [--steps 10000]
     python -m training.benchmarks plot_losses [--output FOLDER]
@@ -32,6 +33,9 @@ serving: first call and later calls of an exported SavedModel, with and without 
 see serving.py.
 
 parity: boxes, scores, size and time of each export format beside the detector in Python; see parity.py.
+
+inference: an image in memory to its boxes, in turns with OpenCV's YuNet, and the time of operators; see
+inference.py.
 
 endurance: memory, traced functions and threads in thousands of detections; see endurance.py.
 
@@ -92,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     shards.add_argument("--count", type=int, default=1000, help="files of random bytes")
     shards.add_argument("--kilobytes", type=int, default=300, help="of each of these files")
 
-    for each in (losses, shards, *_add_data(add)):
+    for each in (losses, shards, _add_inference(add), *_add_data(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
     _add_endurance(commands)
@@ -118,6 +122,17 @@ def _add_data(add: Callable[..., argparse.ArgumentParser]) -> list[argparse.Argu
     wider.add_argument("ground_truth", type=Path, help="folder of the official .mat files")
     wider.add_argument("results", type=Path, nargs="+", help="folders, or .txt.gz")
     return [reading, fddb, wider]
+
+
+def _add_inference(add: Callable[..., argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    text = "from an image in memory to its boxes"
+    inference = add("inference", "inference:benchmark", 60, text)
+    inference.add_argument("models", nargs="+", metavar="MODEL", help="names or paths of detectors")
+    inference.add_argument("--yunet", type=Path, help="the ONNX file of OpenCV's FaceDetectorYN")
+    inference.add_argument("--photo", type=Path, help="an image; default: noise")
+    inference.add_argument("--threads", type=int, default=2, help="of OpenCV; default: %(default)s")
+    inference.add_argument("--operators", action="store_true", help="times of operators in .onnx")
+    return inference
 
 
 def _add_exports(add: Callable[..., argparse.ArgumentParser]) -> None:
