@@ -33,6 +33,7 @@ with zipfile.ZipFile(path) as inside:
     names = json.loads(inside.read("class_names.json"))
     settings = json.loads(inside.read("decode_config.json"))
     preprocessing = json.loads(inside.read("preprocessing.json"))
+    heatmaps = json.loads(inside.read("heatmaps.json"))
 interpreter = Interpreter(path)
 index = interpreter.get_input_details()[0]["index"]
 
@@ -47,6 +48,6 @@ def network(image):
     return [interpreter.get_tensor(output["index"])[0] for output in outputs]
 
 
-found = numpy_decoder.detect(network, read_ppm(photo), settings, preprocessing)
+found = numpy_decoder.detect(network, read_ppm(photo), settings, preprocessing, heatmaps)
 for i, box in enumerate(found["boxes"]):
     print(names[found["classes"][i]], f"{found['scores'][i]:.3f}", *(f"{side:.1f}" for side in box))

@@ -141,20 +141,41 @@ def heatmap(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return cv2.applyColorMap(scaled.astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
 
 
-def heatmap_panel(image: np.ndarray, confidence: np.ndarray, distances: np.ndarray) -> np.ndarray:
+def at_pixels(values: np.ndarray, stride: int, size: tuple[int, int]) -> np.ndarray:
+    """A map `[h, w, ...]` at each pixel of an image of `size` (height, width): each point fills a square of `stride`.
+
+    Point (i, j) is the middle of its square. Squares that reach beyond the image are cut.
+    """
+    if stride == 1:
+        return values
+    return values.repeat(stride, axis=0).repeat(stride, axis=1)[: size[0], : size[1]]
+
+
+def heatmap_panel(
+    image: np.ndarray,
+    confidence: np.ndarray,
+    distances: np.ndarray,
+    stride: int = 1,
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Side by side: `image`, its confidence (sigmoid of the best class' logit), and the long side of each pixel's box.
 
     Args:
-        image: an image of any size; it is shown at the size of the maps.
-        confidence: logits `[H, W, C]`.
-        distances: `tblr` `[H, W, 4]`.
+        image: an image of any size; it is shown at the size at which the network saw it.
+        confidence: logits `[h, w, C]`.
+        distances: `tblr` `[h, w, 4]`.
+        stride: pixels of the image that the network saw from one point of the maps to the next.
+        size: height and width of this image; without it, those of the maps times `stride`.
     """
-    height, width = confidence.shape[:2]
+    height, width = size or (stride * confidence.shape[0], stride * confidence.shape[1])
+    confidence, distances = (
+        at_pixels(each, stride, (height, width)) for each in (confidence, distances)
+    )
     probability = 0.5 * (1 + np.tanh(0.5 * confidence.max(axis=-1)))
-    size = np.maximum(distances[..., 0] + distances[..., 1], distances[..., 2] + distances[..., 3])
+    sides = np.maximum(distances[..., 0] + distances[..., 1], distances[..., 2] + distances[..., 3])
     shown = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     # Without an object, the predicted box means nothing: it is dimmed.
-    sizes = heatmap(size, 0, max(height, width)) * (0.25 + 0.75 * probability[..., None])
+    sizes = heatmap(sides, 0, max(height, width)) * (0.25 + 0.75 * probability[..., None])
     return np.hstack([shown, heatmap(probability, 0, 1), sizes.astype(np.uint8)])
 
 

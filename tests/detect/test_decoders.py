@@ -299,7 +299,7 @@ def by_hand(*scales, once, **settings):
     """
     found = iter(scales)
 
-    def find(confidence, distances, config):
+    def find(confidence, distances, config, stride):
         rows = next(found)
         evidence = [-np.log(1 - score) * np.eye(2)[label] for *_, score, label in rows]
         return tf.constant([[row[:4] for row in rows]], tf.float32), tf.constant(
@@ -413,3 +413,112 @@ def test_the_candidates_of_blobs_are_the_best(random):
     for some, every in zip(few, many, strict=True):
         assert len(some) == 20 < len(every)
         assert some == every.select(np.arange(20))
+
+
+# Maps of a stride
+
+
+def at_stride(decoder, stride, size, points, num_classes=1, **settings):
+    """The detections in an image of `size` where the network finds boxes at `points`: (i, j, class, logit, tblr)."""
+    shape = [-(-side // stride) for side in size]
+    confidence = np.full((1, *shape, num_classes), -9, np.float32)
+    distances = np.full((1, *shape, 4), 0.5, np.float32)
+    for i, j, label, logit, sides in points:
+        confidence[0, i, j, label] = logit
+        distances[0, i, j] = sides
+    config = dataclasses.replace(CONFIG, decoder=decoder, **settings)
+    maps = {"confidence": tf.constant(confidence), "distances": tf.constant(distances)}
+    padded = decoders.decode_scales([maps], tf.constant(size), config, stride)
+    [found] = padding.unpad(padded, [size])
+    return found
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("stride", [4, 8])
+def test_point_i_j_of_a_map_is_in_the_middle_of_its_square(decoder, stride):
+    points = [(2, 5, 0, 3.0, (10, 11, 12, 13)), (6, 1, 0, 2.0, (5, 7, 3, 9))]
+    found = at_stride(decoder, stride, (9 * stride, 11 * stride), points)
+    x, y = 5.5 * stride, 2.5 * stride
+    first = [x - 12, max(y - 10, 0), x + 13, y + 11]
+    x, y = 1.5 * stride, 6.5 * stride
+    second = [x - 3, y - 5, x + 9, y + 7]
+    np.testing.assert_allclose(found.boxes, [first, second], atol=1e-4)
+    np.testing.assert_allclose(found.scores, 1 / (1 + np.exp([-3.0, -2.0])), atol=1e-4)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_last_points_of_an_image_may_lie_beyond_it(decoder):
+    """An image of 33 x 41 px has 9 x 11 points of stride 4; the last are at 42 and 34."""
+    sides = (8.0, 8.0, 8.0, 8.0)
+    found = at_stride(decoder, 4, (33, 41), [(8, 10, 0, 3.0, sides)])
+    np.testing.assert_allclose(found.boxes, [[34, 26, 41, 33]], atol=1e-4)
+    for beyond in ((8, 8, 0.9, 8), (0.9, 8, 8, 8)):
+        assert not len(at_stride(decoder, 4, (33, 41), [(8, 10, 0, 3.0, beyond)]))
+
+
+def test_boxes_of_a_stride_are_in_pixels_of_the_image_that_was_shrunk():
+    """An image of 100 x 60 px is shown with 50 x 30 px, on which a stride of 8 makes 7 x 4 points."""
+    maps = {"confidence": np.full((1, 7, 4, 1), -9.0), "distances": np.full((1, 7, 4, 4), 6.0)}
+    maps["confidence"][0, 3, 2] = 4.0
+    config = dataclasses.replace(CONFIG, max_side=50)
+    maps = {name: tf.constant(values, tf.float32) for name, values in maps.items()}
+    padded = decoders.decode_scales([maps], tf.constant([100, 60]), config, 8)
+    [found] = padding.unpad(padded, [(100, 60)])
+    np.testing.assert_allclose(found.boxes, [[28, 44, 52, 68]], atol=1e-4)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("size", [(120, 160), (117, 158)])
+@given(scenes())
+def test_decoding_inverts_encoding_at_a_stride(decoder, size, scene):
+    boxes, _, _ = scene
+    boxes = boxes + np.float32([0, 0, 4, 4])  # no object between the points
+    maps, _ = targets.encode(
+        boxes,
+        np.zeros(len(boxes), np.int32),
+        np.zeros(len(boxes), bool),
+        *size,
+        num_classes=1,
+        stride=4,
+    )
+    sides = maps["distances"].numpy()
+    with np.errstate(all="ignore"):
+        middle = np.nan_to_num(
+            np.minimum(sides[..., 0::2], sides[..., 1::2]).min(axis=-1) / sides.max(axis=-1)
+        )
+    logits = np.where(maps["confidence"].numpy() > 0, 2 + 6 * middle[..., None], -8)
+    values = {"confidence": logits[None].astype(np.float32), "distances": sides[None]}
+    config = dataclasses.replace(CONFIG, decoder=decoder)
+    padded = decoders.decode_scales([values], tf.constant(size), config, 4)
+    [found] = padding.unpad(padded, [size])
+    inside = box_ops.clip(boxes, *size)
+    inside = inside[(inside[:, 2:] - inside[:, :2] > 8).all(axis=1)]
+    if len(inside):
+        iou = box_ops.pairwise_iou(inside, found.boxes)
+        assert iou.max(axis=1).min() > 0.999
+
+
+def test_maps_of_a_stride_are_not_smoothed():
+    """Two points with one between them are two peaks, which smoothing over 5 points would join."""
+    sides = (3.0, 3.0, 3.0, 3.0)
+    points = [(3, 3, 0, 4.0, sides), (3, 5, 0, 3.0, sides), (7, 7, 1, 1.0, sides)]
+    found = at_stride("peaks", 4, (40, 40), points, num_classes=2)
+    np.testing.assert_allclose(
+        found.boxes, [[11, 11, 17, 17], [19, 11, 25, 17], [27, 27, 33, 33]], atol=1e-4
+    )
+    assert found.classes.tolist() == [0, 0, 1]
+    tilt = decoders.TILT * np.array([6, 8, 14])
+    np.testing.assert_allclose(
+        found.scores, 1 / (1 + np.exp(-(np.array([4.0, 3.0, 1.0]) - tilt))), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("stride", "side"), [(1, 4), (2, 2), (4, 1), (8, 1)])
+def test_the_score_of_an_ellipse_is_of_a_patch_of_pixels(stride, side):
+    confidence = np.full((1, 20, 20, 1), -9, np.float32)
+    confidence[0, 5:14, 5:14] = 1.0
+    confidence[0, 9 - side // 2 : 9 - side // 2 + side, 9 - side // 2 : 9 - side // 2 + side] = 3.0
+    _, evidence = decoders.find_blobs(
+        tf.constant(confidence), tf.ones([1, 20, 20, 4]), CONFIG, stride
+    )
+    assert 1 - np.exp(-evidence.numpy().max()) == pytest.approx(1 / (1 + np.exp(-3.0)), abs=1e-5)

@@ -7,13 +7,14 @@ import tensorflow as tf
 
 from tests.helpers.peaks import peaks as peaks_by_definition
 from unitbox_tf.config import DecodeConfig, ModelConfig
-from unitbox_tf.detect import decoders, graph
+from unitbox_tf.detect import decoders
 from unitbox_tf.formats import numpy_decoder
 from unitbox_tf.network import backbones
 from unitbox_tf.network.layers import Preprocess
 
 VGG16 = backbones.vgg16(ModelConfig())
 PREPROCESSING = {"stride": VGG16.stride, **dataclasses.asdict(VGG16.preprocessing)}
+ENLARGED = {"stride": 1, "unit": 1.0}
 CONFIG = DecodeConfig(score_threshold=0.3, max_detections=200)
 
 
@@ -45,8 +46,8 @@ def test_photos_are_shown_at_the_size_of_the_graph(size, scale):
 
     settings = dataclasses.asdict(dataclasses.replace(CONFIG, scales=(scale,)))
     white = np.full((*size, 3), 255, np.uint8)
-    numpy_decoder.detect(network, white, settings, PREPROCESSING)
-    shown = graph.shown_size(*map(tf.constant, size), CONFIG.max_side, scale).numpy()
+    numpy_decoder.detect(network, white, settings, PREPROCESSING, ENLARGED)
+    shown = decoders.shown_size(*map(tf.constant, size), CONFIG.max_side, scale).numpy()
     inside = (seen[0] > 50).all(axis=-1)  # white, less the mean
     assert [inside.any(axis=1).sum(), inside.any(axis=0).sum()] == shown.tolist()
 
@@ -70,7 +71,7 @@ def test_peaks_and_suppression_are_those_of_the_graph(random):
         maps = {"confidence": confidence[None], "distances": distances[None]}
         padded = decoders.decode_scales([maps], tf.constant([40, 48]), CONFIG)
         settings = dataclasses.asdict(CONFIG)
-        boxes, logits, classes = numpy_decoder.find_peaks(confidence, distances, settings)
+        boxes, logits, classes = numpy_decoder.find_peaks(confidence, distances, settings, ENLARGED)
         kept = numpy_decoder.suppress(boxes, logits, classes, settings)
         count = int(padded["num_detections"][0])
         assert len(kept) == count > 3
@@ -84,11 +85,12 @@ def test_peaks_and_suppression_are_those_of_the_graph(random):
 def test_peaks_are_those_of_the_plain_formula(random):
     confidence = random.normal(0, 3, (37, 23, 3)).astype(np.float32)
     distances = random.uniform(-1, 30, (37, 23, 4)).astype(np.float32)
+    distances[::4] = -1  # no area
     settings = {"max_detections": 30, "score_threshold": 0.7}
-    boxes, logits, classes = numpy_decoder.find_peaks(confidence, distances, settings)
+    boxes, logits, classes = numpy_decoder.find_peaks(confidence, distances, settings, ENLARGED)
     wanted = peaks_by_definition(confidence)
     y, x, label = np.unravel_index(np.argsort(-wanted, axis=None)[:120], wanted.shape)
-    t, b, l, r = distances[y, x].T  # noqa: E741
+    t, b, l, r = np.maximum(distances[y, x], 0).T  # noqa: E741
     has_area, sure = (l + r > 0) & (t + b > 0), wanted[y, x, label] > np.log(0.7 / 0.3)
     assert 0 < (sure & has_area).sum() < sure.sum() < 120
     kept = sure & has_area
@@ -96,7 +98,8 @@ def test_peaks_are_those_of_the_plain_formula(random):
     np.testing.assert_allclose(boxes, expected, atol=1e-4)
     np.testing.assert_allclose(logits, wanted[y, x, label][kept], atol=1e-5)
     np.testing.assert_array_equal(classes, label[kept])
-    few = numpy_decoder.find_peaks(confidence, distances, settings | {"max_detections": 2})
+    settings["max_detections"] = 2
+    few = numpy_decoder.find_peaks(confidence, distances, settings, ENLARGED)
     np.testing.assert_array_equal(few[0], boxes[: kept[:8].sum()])
 
 
@@ -106,7 +109,7 @@ def test_thresholds_of_0_and_1_take_all_or_nothing(threshold, count):
     maps = np.full((1, 1, 1), -50, np.float32), np.ones((1, 1, 4), np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(numpy_decoder.find_peaks(*maps, settings)[0]) == count
+        assert len(numpy_decoder.find_peaks(*maps, settings, ENLARGED)[0]) == count
 
 
 def test_suppression_by_hand():
@@ -156,7 +159,7 @@ def test_an_image_is_searched_at_each_scale_by_hand():
     settings |= {"score_threshold": 0.3, "max_detections": 9}
     image = np.full((40, 80, 3), 100, np.uint8)
     preprocessing = {"stride": 8, "channels": "rgb", "mean": [60, 60, 60], "scale": 0.5}
-    found = numpy_decoder.detect(network, image, settings, preprocessing)
+    found = numpy_decoder.detect(network, image, settings, preprocessing, ENLARGED)
     assert [each.shape for each in seen] == [(24, 40, 3), (16, 24, 3)]
     for each, (height, width) in zip(seen, ((20, 40), (10, 20)), strict=True):
         np.testing.assert_allclose(each[:height, :width], 20, atol=1e-3)
@@ -186,7 +189,8 @@ def test_the_smallest_scale_and_detectors_without_a_bound_find_large_objects():
         ((1.0, 2.0), 12.5, 2),
     ):
         own = settings | {"scales": scales, "largest_object": bound}
-        assert len(numpy_decoder.detect(network, image, own, preprocessing)["boxes"]) == count
+        found = numpy_decoder.detect(network, image, own, preprocessing, ENLARGED)
+        assert len(found["boxes"]) == count
 
 
 @pytest.mark.parametrize("size", [(33, 5), (64, 32), (1, 1)])

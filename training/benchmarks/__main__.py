@@ -8,6 +8,7 @@
     python -m training.benchmarks serving SAVED_MODEL IMAGE
     python -m training.benchmarks parity MODEL FORMAT:PATH#SPLIT --calibration IMAGES --output FOLDER
     python -m training.benchmarks backbones [NAME ...] [--counts]
+    python -m training.benchmarks inference MODEL [MODEL ...] [--yunet FILE] [--operators]
     python -m training.benchmarks endurance [MODEL] [--calls N]
     python -m training.benchmarks long_training [--steps 10000]
     python -m training.benchmarks plot_losses [--output FOLDER]
@@ -35,6 +36,9 @@ see serving.py.
 parity: boxes, scores, size and time of each export format beside the detector in Python; see parity.py.
 
 backbones: multiply-adds, parameters and time of each backbone with each neck; see backbones.py.
+
+inference: an image in memory to its boxes, in turns with OpenCV's YuNet, and the time of operators; see
+inference.py.
 
 endurance: memory, traced functions and threads in thousands of detections; see endurance.py.
 
@@ -100,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     backbones.add_argument("names", nargs="*", metavar="NAME", help="default: all backbones")
     backbones.add_argument("--counts", action="store_true", help="leave the times out")
 
-    for each in (losses, shards, backbones, *_add_data(add)):
+    for each in (losses, shards, backbones, _add_inference(add), *_add_data(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
     _add_endurance(commands)
@@ -126,6 +130,17 @@ def _add_data(add: Callable[..., argparse.ArgumentParser]) -> list[argparse.Argu
     wider.add_argument("ground_truth", type=Path, help="folder of the official .mat files")
     wider.add_argument("results", type=Path, nargs="+", help="folders, or .txt.gz")
     return [reading, fddb, wider]
+
+
+def _add_inference(add: Callable[..., argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    text = "from an image in memory to its boxes"
+    inference = add("inference", "inference:benchmark", 60, text)
+    inference.add_argument("models", nargs="+", metavar="MODEL", help="names or paths of detectors")
+    inference.add_argument("--yunet", type=Path, help="the ONNX file of OpenCV's FaceDetectorYN")
+    inference.add_argument("--photo", type=Path, help="an image; default: noise")
+    inference.add_argument("--threads", type=int, default=2, help="of OpenCV; default: %(default)s")
+    inference.add_argument("--operators", action="store_true", help="times of operators in .onnx")
+    return inference
 
 
 def _add_exports(add: Callable[..., argparse.ArgumentParser]) -> None:

@@ -143,7 +143,8 @@ def error_html(message: str) -> Html:
 
 def maps_html(seen: Seen, index: int, everywhere: bool = False) -> Html:
     """Confidence and the four distances at scale number `index`, each with its scale of colours."""
-    height, width = seen.maps[index]["confidence"].shape[1:3]
+    height, width = seen.shown[index]
+    points = f" The maps have a point each {seen.stride} px." if seen.stride > 1 else ""
     pictures, highest = draw_distances(seen, index, everywhere)
     sides = "".join(
         f"<figure>{_image(picture, f'Distances to the {side} side')}<figcaption>{side}</figcaption></figure>"
@@ -156,7 +157,7 @@ def maps_html(seen: Seen, index: int, everywhere: bool = False) -> Html:
         bar = f'<p class="note">No pixel has a confidence of {FOUND:g} or more at this scale.</p>'
     confidence = _image(draw_confidence(seen, index), "Map of confidence")
     return (
-        f'<p class="note">Shown to the network with {width} x {height} px.</p><div class="maps">'
+        f'<p class="note">Shown to the network with {width} x {height} px.{points}</p><div class="maps">'
         '<section><h3>Confidence</h3><p class="note">that the pixel lies in an object</p>'
         f"{confidence}{_colour_bar(['0', '0.25', '0.5', '0.75', '1'])}</section>"
         "<section><h3>Distances</h3>"

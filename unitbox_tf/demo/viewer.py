@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from unitbox_tf import images
+from unitbox_tf import images, visualize
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import decoders, graph, padding
 from unitbox_tf.detect.model import UnitBox
@@ -28,7 +28,9 @@ class Seen:
         size: height and width of the image, in pixels.
         image: RGB uint8 `[H, W, 3]`, shrunk to `IMAGE_SIDE`.
         maps: the heatmaps at each scale: `confidence` logits `[1, h, w, C]`, `distances`
-            `[1, h, w, 4]` in pixels of these maps.
+            `[1, h, w, 4]` in pixels of the image as shown to the network.
+        shown: height and width at which the network was shown the image, at each scale.
+        stride: pixels of the image as shown from one point of the maps to the next.
         reading: the time to decode the image, in ms.
         network: the time of the network, in ms.
     """
@@ -36,6 +38,8 @@ class Seen:
     size: tuple[int, int]
     image: np.ndarray
     maps: tuple[dict[str, np.ndarray], ...]
+    shown: tuple[tuple[int, int], ...]
+    stride: int
     reading: float
     network: float
 
@@ -83,12 +87,22 @@ class Viewer:
         predicted = time.perf_counter()
         size = (image.shape[0], image.shape[1])
         return Seen(
-            size, fit(image, IMAGE_SIDE), maps, 1e3 * (read - start), 1e3 * (predicted - read)
+            size,
+            fit(image, IMAGE_SIDE),
+            maps,
+            tuple(self._shown(size, scale) for scale in self.decode.scales),
+            self._module.stride,
+            1e3 * (read - start),
+            1e3 * (predicted - read),
         )
+
+    def _shown(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
+        height, width = decoders.shown_size(*size, self.decode.max_side, scale).numpy().tolist()
+        return height, width
 
     def find(self, seen: Seen, decode: DecodeConfig) -> Detections:
         """The detections that `Detector` finds in the image with these settings, at the scales of `self.decode`."""
-        found = decoders.decode_scales(seen.maps, tf.constant(seen.size), decode)
+        found = decoders.decode_scales(seen.maps, tf.constant(seen.size), decode, seen.stride)
         return padding.unpad(found, [seen.size])[0]
 
 
@@ -100,14 +114,14 @@ def fit(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def confidence_map(seen: Seen, index: int) -> np.ndarray:
-    """Probabilities `[h, w]` of the best class, at scale number `index`."""
+    """Probabilities `[H, W]` of the best class at the pixels that the network was shown at scale number `index`."""
     logits = seen.maps[index]["confidence"][0].max(axis=-1)
-    return 0.5 * (1 + np.tanh(0.5 * logits))
+    return visualize.at_pixels(0.5 * (1 + np.tanh(0.5 * logits)), seen.stride, seen.shown[index])
 
 
 def distance_maps(seen: Seen, index: int) -> np.ndarray:
-    """Distances `tblr` `[h, w, 4]` in pixels of the image, at scale number `index`."""
-    distances = seen.maps[index]["distances"][0]
-    (height, width), shown = seen.size, distances.shape
+    """Distances `tblr` `[H, W, 4]`, in pixels of the image, at the pixels of `confidence_map`."""
+    (height, width), shown = seen.size, seen.shown[index]
+    distances = visualize.at_pixels(seen.maps[index]["distances"][0], seen.stride, shown)
     rows, columns = height / shown[0], width / shown[1]
     return distances * np.array([rows, rows, columns, columns], np.float32)

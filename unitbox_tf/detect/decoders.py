@@ -1,8 +1,9 @@
 """From heatmaps to detections: the paper's decoder, and one that separates objects whose blobs touch.
 
-Both take a batch of the model's predictions, `confidence` `[B, H, W, C]` logits and `distances`
-`[B, H, W, 4]` pixels, and return boxes in pixels of these maps. Both run in graphs, where the settings
-`score_threshold`, `nms_iou`, `blob_threshold` and `max_detections` may be tensors.
+Both take a batch of the model's predictions, `confidence` `[B, h, w, C]` logits and `distances` `[B, h, w, 4]` in
+pixels of the image as shown. Point (i, j) of the maps is at ((j + .5) * stride, (i + .5) * stride) in this image, in
+whose pixels boxes are returned. Maps are read as they are, and never enlarged. Both decoders run in graphs, where the
+settings `score_threshold`, `nms_iou`, `blob_threshold` and `max_detections` may be tensors.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ TILT_PERIOD = 16  # px
 SCORE_PATCH = (
     4  # px; side of the patch around an ellipse's centre whose mean confidence is the score
 )
+NEVER = 1e9  # is subtracted from the logit of a point that is no peak; its evidence is 0 then
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +87,15 @@ def decode_scales(
         ratio = tf.tile(tf.reverse(size / shown, [0]), [2])  # x, y, x, y
         parts.append((boxes * ratio, evidence))
     boxes, evidence = (tf.concat(part, axis=1) for part in zip(*parts, strict=True))
+    limits = tf.tile(tf.reverse(size, [0]), [2])
+    if stride > 1:
+        # The last points of a row and column may lie beyond the image, and so may all of their boxes.
+        inside = box_ops.areas(tf.clip_by_value(boxes, 0.0, limits)) > 0
+        evidence = tf.where(inside[..., None], evidence, 0.0)
     if decoder.once and len(config.scales) == 1:
         # Only another scale could repeat a box.
         config = with_tensors(config, nms_iou=1.0)
     found = suppress(boxes, evidence, config)
-    limits = tf.tile(tf.reverse(size, [0]), [2])
     return {**found, "boxes": tf.clip_by_value(found["boxes"], 0.0, limits)}
 
 
@@ -112,26 +118,28 @@ def find_peaks(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Boxes `xyxy` `[B, N, 4]` at the local maxima of each class' confidence, and their evidence `[B, N, C]`.
 
-    Maps that were up-sampled (stride 1) are smoothed first; the points of others are far apart.
+    A maximum is no smaller than the eight points around it. Maps of stride 1, which were enlarged, are smoothed first.
     Evidence is -ln(1 - score), see `suppress`. Each box has evidence in one class, and 0 in the others. N
     is at most `CANDIDATES * config.max_detections`.
     """
     shape = tf.shape(confidence)
-    num_pixels, num_classes = shape[1] * shape[2], confidence.shape[-1]
+    num_points, num_classes = shape[1] * shape[2], confidence.shape[-1]
     # In float32, sigmoids of large objects reach 1 over wide areas. Logits still have one maximum.
     smooth = tf.nn.avg_pool2d(confidence, SMOOTHING, 1, "SAME") if stride == 1 else confidence
     smooth -= _tilt(shape[1], shape[2])
-    peak = smooth >= tf.nn.max_pool2d(smooth, 3, 1, "SAME")
-    evidence = tf.where(peak, tf.nn.softplus(smooth), 0)  # [B, H, W, C]
-    evidence = tf.reshape(evidence, [shape[0], num_pixels * num_classes])
-    most = num_pixels * num_classes
+    # Only the best peaks get evidence and a box, because most points are none.
+    no_peak = tf.cast(smooth < tf.nn.max_pool2d(smooth, 3, 1, "SAME"), tf.float32)
+    logits = tf.reshape(smooth - NEVER * no_peak, [shape[0], num_points * num_classes])
+    most = num_points * num_classes
     count = tf.minimum(CANDIDATES * tf.minimum(config.max_detections, most), most)
-    evidence, index = tf.math.top_k(evidence, count)  # [B, N]
-    pixel = index // num_classes
+    logits, index = tf.math.top_k(logits, count)  # [B, N]
+    evidence, point = tf.nn.softplus(logits), index // num_classes
 
-    centres = tf.reshape(box_ops.pixel_centres(shape[1], shape[2]), [num_pixels, 2]) * stride
-    sides = tf.gather(tf.reshape(distances, [shape[0], num_pixels, 4]), pixel, batch_dims=1)
-    boxes = box_ops.distances_to_boxes(sides, tf.gather(centres, pixel))  # [B, N, 4]
+    places = tf.stack([point % shape[2], point // shape[2]], axis=-1)  # x, y
+    sides = tf.gather(tf.reshape(distances, [shape[0], num_points, 4]), point, batch_dims=1)
+    boxes = box_ops.distances_to_boxes(
+        sides, (tf.cast(places, tf.float32) + 0.5) * stride
+    )  # [B, N, 4]
     return boxes, evidence[..., None] * tf.one_hot(index % num_classes, num_classes)
 
 
@@ -219,7 +227,8 @@ def find_blobs(
     row, column = ((tf.cast(value, tf.float32) + 0.5) * stride for value in (y, x))
     boxes = tf.stack([column - left, row - top, column + right, row + bottom], axis=-1)
 
-    offset = tf.range(SCORE_PATCH) - SCORE_PATCH // 2
+    side = max(1, SCORE_PATCH // stride)
+    offset = tf.range(side) - side // 2
     rows, columns = y[:, None, None] + offset[:, None], x[:, None, None] + offset
     exists = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     patch = tf.clip_by_value(rows, 0, height - 1) * width + tf.clip_by_value(columns, 0, width - 1)

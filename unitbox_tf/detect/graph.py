@@ -102,11 +102,20 @@ class InferenceModule(tf.Module):
         model: Callable[..., Outputs],
         decode: DecodeConfig,
         resize: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = resize,
+        network: Callable[..., Outputs] | None = None,
     ) -> None:
-        """`model` maps images `[B, H, W, 3]`, RGB from 0 to 255, to heatmaps `confidence` and `distances`."""
+        """A module around a model.
+
+        Args:
+            model: maps images `[B, H, W, 3]`, RGB from 0 to 255, to heatmaps `confidence` and `distances`. Its
+                `map_stride` is the number of pixels from one point of the heatmaps to the next; without it, 1.
+            decode: the settings of decoding.
+            resize: see the function of this name.
+            network: computes the heatmaps in place of `model`, such as `network.folding.folded(model)`.
+        """
         super().__init__(name="unitbox")
-        self.model = model
-        self.map_stride = getattr(model, "map_stride", 1)
+        self.model = network or model
+        self.stride = getattr(model, "map_stride", 1)
         self._decode = decode
         self._resize = resize
         self.detect = self._with_options(self._detect, IMAGES)
@@ -114,7 +123,7 @@ class InferenceModule(tf.Module):
 
     @tf.function(input_signature=[IMAGES])
     def heatmaps(self, images: tf.Tensor) -> Outputs:
-        """`confidence` logits and `distances`, at the size at which the network is shown `images`."""
+        """`confidence` logits and `distances` of the images as shown to the network, a point each `stride` pixels."""
         return self.heatmaps_at(self._checked(images), 1.0)
 
     @tf.function(input_signature=[IMAGES, SCALE])
@@ -132,7 +141,7 @@ class InferenceModule(tf.Module):
     def decoded(self, images: tf.Tensor, decode: DecodeConfig) -> Outputs:
         """`detect_images` with the settings of `decode` that are in `options()`. The decoder is a plain string."""
         maps = self._all_heatmaps(images)
-        return decoders.decode_scales(maps, tf.shape(images)[1:3], decode, self.map_stride)
+        return decoders.decode_scales(maps, tf.shape(images)[1:3], decode, self.stride)
 
     def _with_options(self, function: Callable[..., Outputs], data: tf.TensorSpec) -> Any:
         """A `tf.function` of `data` and of `options()`, which may be left out."""
@@ -184,7 +193,7 @@ class InferenceModule(tf.Module):
                 maps,
                 size,
                 decoders.with_tensors(decode, decoder=name),
-                self.map_stride,
+                self.stride,
             )
             for name in names
         ]

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 Precision = Literal["float16", "int8"]
 
 PREPROCESSING = "preprocessing.json"  # in the file: the input that the network expects
+HEATMAPS = "heatmaps.json"  # in the file: the meaning of its outputs
 OPTIONS = (
     "max_side",
     "scales",
@@ -65,9 +66,10 @@ def save(
     """Writes the network of `model` as a LiteRT file, and beside it `numpy_decoder.py`, which decodes.
 
     Input: an image float32 `[1, H, W, 3]` from `numpy_decoder.preprocess`, where H and W are multiples of
-    the backbone's stride. Outputs: the confidence logits and the distances of the heads, before
-    up-sampling. The file is also a zip archive, which holds class names, settings and model card under the
-    names `CLASS_NAMES`, `DECODE_CONFIG` and `MODEL_CARD` of `formats`, and the preprocessing as `PREPROCESSING`.
+    the backbone's stride. Outputs: the confidence logits and the distances of the heads, before up-sampling, or
+    before the exponential where the maps have a stride. The file is also a zip archive, which holds class names,
+    settings and model card under the names `CLASS_NAMES`, `DECODE_CONFIG` and `MODEL_CARD` of `formats`, the
+    preprocessing as `PREPROCESSING`, and the stride of the maps as `HEATMAPS`; `numpy_decoder.detect` explains both.
 
     Args:
         model: see `formats.Format`.
@@ -93,6 +95,7 @@ def save(
         raise ValueError("Expected images for calibration with int8. Received: none")
     inside = formats.description(model.class_names, decode, card)
     inside[PREPROCESSING] = json.dumps(preprocessing)
+    inside[HEATMAPS] = json.dumps(meaning(model))
     content = _with_files(_converted(heads(model), side, precision, shown), inside)
     decoder = Path(numpy_decoder.__file__)
     files.write(path.parent / decoder.name, decoder.read_bytes())
@@ -106,10 +109,22 @@ def heads(model: keras.Model) -> keras.Model:
     """
     import keras
 
-    from unitbox_tf.network import heatmaps
+    from unitbox_tf.network import folding, heatmaps, layers
 
+    model = folding.folded(model)
     outputs = [model.get_layer(name).output for name in heatmaps.HEADS]
-    return keras.Model(model.get_layer(heatmaps.PREPROCESS).output, outputs)
+    network = keras.Model(model.get_layer(heatmaps.PREPROCESS).output, outputs)
+
+    def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return layers.Double(name=layer.name) if isinstance(layer, layers.Enlarge) else layer
+
+    return keras.models.clone_model(network, clone_function=copied)
+
+
+def meaning(model: Any) -> dict[str, Any]:
+    """What the outputs of `heads` mean, as `numpy_decoder.detect` takes it."""
+    stride = getattr(model, "map_stride", 1)
+    return {"stride": stride, "unit": model.get_layer("distances").unit if stride > 1 else 1.0}
 
 
 def _converted(
@@ -159,6 +174,7 @@ def open(path: Path, *, trust: bool = False) -> Exported:
     inside = _files(path, content)
     names, decode = formats.described(path, inside[CLASS_NAMES], inside[DECODE_CONFIG])
     preprocessing = _preprocessing(path, inside[PREPROCESSING])
+    heatmaps = _heatmaps(path, inside[HEATMAPS])
     opened = interpreter(path, content)
     with archives.reading(path, "a LiteRT file"):
         shapes = sorted(int(each["shape"][-1]) for each in opened.get_output_details())
@@ -168,7 +184,8 @@ def open(path: Path, *, trust: bool = False) -> Exported:
     run = network(opened)
 
     def detect(image: np.ndarray, decode: DecodeConfig) -> Detections:
-        found = numpy_decoder.detect(run, image, dataclasses.asdict(decode), preprocessing)
+        settings = dataclasses.asdict(decode)
+        found = numpy_decoder.detect(run, image, settings, preprocessing, heatmaps)
         return Detections(
             found["boxes"],
             found["scores"].astype(np.float32),
@@ -181,7 +198,7 @@ def open(path: Path, *, trust: bool = False) -> Exported:
 
 def _files(path: Path, content: bytes) -> dict[str, bytes]:
     """The files at the end of the model."""
-    known = {CLASS_NAMES, DECODE_CONFIG, MODEL_CARD, PREPROCESSING}
+    known = {CLASS_NAMES, DECODE_CONFIG, MODEL_CARD, PREPROCESSING, HEATMAPS}
     try:
         inside = archives.members(path, content, known.__contains__)
     except Unusable as error:
@@ -207,6 +224,20 @@ def _preprocessing(path: Path, content: bytes) -> dict[str, Any]:
             f"{where}: expected stride, channels, mean and scale. Received: {values!r:.200}"
         )
     return {"stride": stride, "channels": channels, "mean": numbers[:3], "scale": numbers[3]}
+
+
+def _heatmaps(path: Path, content: bytes) -> dict[str, Any]:
+    """The meaning of the outputs, as `numpy_decoder.detect` takes it."""
+    where = f"{path}: {HEATMAPS}"
+    values = configs.parse(configs.decoded(content, where), where)
+    try:
+        stride, unit = values["stride"], float(values["unit"])
+        usable = type(stride) is int and 1 <= stride <= MAX_SIDE and 0 < unit <= MAX_SIDE
+    except (KeyError, TypeError, ValueError, OverflowError):
+        usable = False
+    if not usable:
+        raise ValueError(f"{where}: expected stride and unit. Received: {values!r:.200}")
+    return {"stride": stride, "unit": unit}
 
 
 def interpreter(path: Path, content: bytes | None = None) -> Any:

@@ -6,13 +6,15 @@ unitbox_tf, so this file can be copied into an application, beside the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 SMOOTHING = 5  # px; side of the square over which confidence is averaged before peaks are sought
 TILT, TILT_PERIOD = 2e-5, 16  # logit for each pixel, px; a tilt gives flat tops one maximum
+LARGEST = 8.0  # exponents of distances beyond it count as it
 CANDIDATES = 4  # times max_detections: the number of peaks that non-maximum suppression is given
 
 Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -23,32 +25,40 @@ def detect(
     image: np.ndarray,
     settings: Mapping[str, Any],
     preprocessing: Mapping[str, Any],
+    heatmaps: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Objects in one image, found as the decoder `peaks` of unitbox_tf finds them.
 
     Args:
         network: maps an image float32 `[H, W, 3]` from `preprocess` to confidence logits `[h, w, C]` and
-            distances `[h, w, 4]` in pixels. The two maps may have different sizes; both are up-sampled.
+            distances `[h, w, 4]`, see `heatmaps`.
         image: RGB uint8 `[H, W, 3]`, of any size.
         settings: `max_side`, `scales`, `largest_object`, `score_threshold`, `nms_iou` and
             `max_detections`, as `unitbox_tf.config.DecodeConfig` explains them. The exported file has
             them in `decode_config.json`.
         preprocessing: the input that the network expects, see `preprocess`. The exported file has it in
             `preprocessing.json`.
+        heatmaps: the maps of the network. The exported file has it in `heatmaps.json`. `stride` is the number of
+            pixels from one point of the maps to the next. With 1, the two maps may have any sizes: both are
+            up-sampled to the image, and distances are in pixels. With more, they are read as they are, and a
+            distance is `unit` pixels times e to the number in the map.
 
     Returns:
         `boxes` `xyxy` `[K, 4]` in pixels of `image` and cut to it, `scores` `[K]`, `classes` `[K]`, best
         first.
     """
     height, width = image.shape[:2]
-    parts = []
+    stride, parts = heatmaps["stride"], []
     for scale in settings["scales"]:
         # In single precision, like the graph, so that halves are rounded alike.
         shrink = np.float32(min(1.0, settings["max_side"] / max(height, width))) * np.float32(scale)
         h, w = (max(1, int(np.rint(np.float32(side) * shrink))) for side in (height, width))
         padded = preprocess(resize(image, h, w), preprocessing)
-        confidence, distances = (upsample(m, *padded.shape[:2])[:h, :w] for m in network(padded))
-        boxes, logits, classes = find_peaks(confidence, np.maximum(distances, 0), settings)
+        maps: Iterable[np.ndarray] = network(padded)
+        if stride == 1:
+            maps = (upsample(each, *padded.shape[:2]) for each in maps)
+        confidence, distances = (each[: -(-h // stride), : -(-w // stride)] for each in maps)
+        boxes, logits, classes = find_peaks(confidence, distances, settings, heatmaps)
         if settings["largest_object"] is not None and scale != min(settings["scales"]):
             kept = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) <= settings[
                 "largest_object"
@@ -56,6 +66,10 @@ def detect(
             boxes, logits, classes = boxes[kept], logits[kept], classes[kept]
         parts.append((boxes * ([width / w, height / h] * 2), logits, classes))
     boxes, logits, classes = (np.concatenate(part) for part in zip(*parts, strict=True))
+    # The last points of a row and column may lie beyond the image, and so may all of their boxes.
+    cut = np.clip(boxes, 0, [width, height] * 2)
+    inside = (cut[:, 2:] > cut[:, :2]).all(axis=1)
+    boxes, logits, classes = boxes[inside], logits[inside], classes[inside]
     kept = suppress(boxes, logits, classes, settings)
     scores = 0.5 * (1 + np.tanh(0.5 * logits[kept]))  # the sigmoid, without overflow
     boxes = np.clip(boxes[kept], 0, [width, height] * 2).astype(np.float32)
@@ -72,13 +86,19 @@ def preprocess(image: np.ndarray, preprocessing: Mapping[str, Any]) -> np.ndarra
             `stride`, with zeros at the bottom and at the right.
     """
     ordered = image[..., ::-1] if preprocessing["channels"] == "bgr" else image
-    seen = ordered.astype(np.float32) - np.array(preprocessing["mean"], np.float32)
+    seen = ordered.astype(np.float32, copy=False)
+    if any(preprocessing["mean"]):
+        seen = seen - np.array(preprocessing["mean"], np.float32)
+    if preprocessing["scale"] != 1:
+        seen = seen * np.float32(preprocessing["scale"])
     bottom, right = (-side % preprocessing["stride"] for side in image.shape[:2])
-    return np.pad(seen * np.float32(preprocessing["scale"]), [(0, bottom), (0, right), (0, 0)])
+    return np.pad(seen, [(0, bottom), (0, right), (0, 0)]) if bottom or right else seen
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes bilinearly to float32. When it shrinks, a new pixel is the weighted mean of those it covers."""
+    if image.shape[:2] == (height, width):
+        return image.astype(np.float32)
     rows, columns = _weights(height, image.shape[0]), _weights(width, image.shape[1])
     shrunk = np.tensordot(rows, image.astype(np.float32), axes=(1, 0))  # [height, W, 3]
     return np.tensordot(shrunk, columns, axes=(1, 1)).transpose(0, 2, 1)
@@ -108,19 +128,24 @@ def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def find_peaks(
-    confidence: np.ndarray, distances: np.ndarray, settings: Mapping[str, Any]
+    confidence: np.ndarray,
+    distances: np.ndarray,
+    settings: Mapping[str, Any],
+    heatmaps: Mapping[str, Any],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes `[N, 4]`, logits and classes `[N]` at the local maxima of the smoothed logits, best first."""
-    count = _over_windows(np.ones_like(confidence), SMOOTHING, np.add, 0)
+    """Boxes `[N, 4]` in pixels, logits and classes `[N]` at the local maxima of the logits, best first.
+
+    `heatmaps` is that of `detect`. Maps of stride 1 are smoothed before.
+    """
     y, x = (np.arange(size, dtype=np.float32) % TILT_PERIOD for size in confidence.shape[:2])
-    tilt = np.float32(TILT) * (y[:, None] + x)[..., None]
-    smooth = _over_windows(confidence, SMOOTHING, np.add, 0) / count - tilt
+    smooth = _smoothed(confidence) if heatmaps["stride"] == 1 else confidence
+    smooth = smooth - np.float32(TILT) * (y[:, None] + x)[..., None]
     rows, columns, classes = np.nonzero(smooth >= _over_windows(smooth, 3, np.maximum, -np.inf))
     logits = smooth[rows, columns, classes]
     order = np.argsort(-logits, kind="stable")[: CANDIDATES * settings["max_detections"]]
     rows, columns, classes, logits = rows[order], columns[order], classes[order], logits[order]
-    x, y = columns + 0.5, rows + 0.5
-    top, bottom, left, right = distances[rows, columns].T
+    x, y = ((places + 0.5) * heatmaps["stride"] for places in (columns, rows))
+    top, bottom, left, right = _pixels(distances[rows, columns], heatmaps).T
     boxes = np.stack([x - left, y - top, x + right, y + bottom], axis=1)
     with np.errstate(divide="ignore"):  # 0 and 1 are allowed
         lowest = np.subtract(
@@ -130,13 +155,29 @@ def find_peaks(
     return boxes[found], logits[found], classes[found]
 
 
+def _smoothed(confidence: np.ndarray) -> np.ndarray:
+    """The mean over the square around each pixel, as far as it lies in the map."""
+    count = _over_windows(np.ones_like(confidence), SMOOTHING, np.add, 0)
+    return _over_windows(confidence, SMOOTHING, np.add, 0) / count
+
+
+def _pixels(distances: np.ndarray, heatmaps: Mapping[str, Any]) -> np.ndarray:
+    """Distances in pixels from the numbers of the network."""
+    if heatmaps["stride"] == 1:
+        return np.maximum(distances, 0)
+    return heatmaps["unit"] * np.exp(np.minimum(distances, LARGEST))
+
+
 def _over_windows(values: np.ndarray, side: int, combine: np.ufunc, outside: float) -> np.ndarray:
     """`combine` over the square around each pixel of a map `[H, W, C]`, with `outside` beyond its border."""
     for axis in (0, 1):
         around = [(side // 2, side // 2) if a == axis else (0, 0) for a in range(3)]
         padded = np.pad(values, around, constant_values=outside)
         size = values.shape[axis]
-        values = combine.reduce([padded.take(range(i, i + size), axis) for i in range(side)])
+        shifted = (
+            padded[i : i + size] if axis == 0 else padded[:, i : i + size] for i in range(side)
+        )
+        values = functools.reduce(combine, shifted)
     return values
 
 
@@ -145,14 +186,13 @@ def suppress(
 ) -> list[int]:
     """Indices, best first, of boxes that overlap no better one of their class by more than `nms_iou`."""
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    kept: list[int] = []
-    for i in np.argsort(-logits, kind="stable"):
-        same = [j for j in kept if classes[j] == classes[i]]
-        low = np.maximum(boxes[same, :2], boxes[i, :2])
-        high = np.minimum(boxes[same, 2:], boxes[i, 2:])
+    left, kept = np.argsort(-logits, kind="stable"), list[int]()
+    while len(left) and len(kept) < settings["max_detections"]:
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        low = np.maximum(boxes[left, :2], boxes[best, :2])
+        high = np.minimum(boxes[left, 2:], boxes[best, 2:])
         shared = np.maximum(high - low, 0).prod(axis=1)
-        if (shared <= settings["nms_iou"] * (areas[same] + areas[i] - shared)).all():
-            kept.append(int(i))
-        if len(kept) == settings["max_detections"]:
-            break
+        apart = shared <= settings["nms_iou"] * (areas[left] + areas[best] - shared)
+        left = left[apart | (classes[left] != classes[best])]
     return kept

@@ -45,12 +45,12 @@ _FOLDERS = ("variables", "assets", _EXTRA)
 OPERATIONS = frozenset(
     """
     Abs AddN AddV2 All Any ArgMax Assert AvgPool BiasAdd BitwiseAnd BitwiseOr Cast CombinedNonMaxSuppression ConcatV2
-    Const Conv2D Cumprod Cumsum DecodeCompressed DecodeImage DecodeRaw DenseBincount EnsureShape Equal Exp Fill
-    FloorDiv FloorMod GatherNd GatherV2 Greater GreaterEqual Identity IdentityN If LeftShift Less LessEqual Log Log1p
-    LogicalAnd LogicalNot LogicalOr Max MaxPool Maximum Minimum Mul Neg NoOp NotEqual OneHot Pack Pad PadV2 Prod
-    RaggedTensorToTensor Range ReadVariableOp RealDiv ReduceJoin Relu Reshape ResizeBilinear ReverseV2 RightShift
-    Round ScaleAndTranslate SelectV2 Shape Sigmoid Size Softplus Squeeze StatefulPartitionedCall StatelessCase
-    StatelessIf StatelessWhile StaticRegexReplace StridedSlice StringJoin StringLength StringSplitV2 Sub Substr Sum
+    Const Conv2D Cumprod Cumsum DecodeCompressed DecodeImage DecodeRaw DenseBincount EnsureShape Equal Exp Fill FloorDiv
+    FloorMod GatherNd GatherV2 Greater GreaterEqual Identity IdentityN If LeftShift Less LessEqual Log Log1p LogicalAnd
+    LogicalNot LogicalOr Max MaxPool Maximum Minimum Mul Neg NoOp NotEqual OneHot Pack Pad PadV2 Prod
+    RaggedTensorToTensor Range ReadVariableOp RealDiv ReduceJoin Relu Reshape ResizeBilinear ReverseV2 RightShift Round
+    ScaleAndTranslate SelectV2 Shape Sigmoid Size Softplus Squeeze StatefulPartitionedCall StatelessCase StatelessIf
+    StatelessWhile StaticRegexReplace StridedSlice StringJoin StringLength StringSplitV2 Sub Substr Sum
     TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem TensorListStack Tile TopKV2 Transpose
     Unpack UnsortedSegmentSum Where While
     """.split()

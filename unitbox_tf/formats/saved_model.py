@@ -35,7 +35,8 @@ def save(
     the signature. `heatmaps` returns the heatmaps of the network. The functions `detect` and
     `detect_encoded` are the same for Python, where TensorFlow fills in defaults of functions only.
 
-    The functions `class_names`, `decode_config` (JSON) and `model_card` describe the model.
+    The functions `class_names`, `decode_config` (JSON) and `model_card` describe the model, and `map_stride` gives the
+    number of pixels of the image as shown from one point of the heatmaps to the next.
     `assets.extra` has warm-up requests for TensorFlow Serving, the model card as a file, and the SHA-256 of all
     files, `saved_graph.DIGESTS`.
 
@@ -64,11 +65,13 @@ def save(
     import tensorflow as tf
 
     from unitbox_tf.detect.graph import ENCODED, InferenceModule
+    from unitbox_tf.network import folding
 
-    module = InferenceModule(model, decode)
+    module = InferenceModule(model, decode, network=folding.folded(model))
     module.class_names = _constant(list(model.class_names))
     module.decode_config = _constant(json.dumps(dataclasses.asdict(decode)))
     module.model_card = _constant(card)
+    module.map_stride = _constant(module.stride)
 
     def encoded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         return module.detect_encoded(encoded)
@@ -96,8 +99,8 @@ def save(
         raise OSError(f"{path}: the SavedModel cannot be written: {reason}") from error
 
 
-def _constant(value: str | list[str]) -> Any:
-    """A function without arguments that returns `value`. In this way a SavedModel keeps text."""
+def _constant(value: str | list[str] | int) -> Any:
+    """A function without arguments that returns `value`. In this way a SavedModel keeps text and numbers."""
     import tensorflow as tf
 
     return tf.function(lambda: tf.constant(value), input_signature=[])

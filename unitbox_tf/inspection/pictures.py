@@ -15,7 +15,7 @@ import tensorflow as tf
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import images as image_ops
 from unitbox_tf import registry, visualize
-from unitbox_tf.config import Config
+from unitbox_tf.config import Config, ModelConfig
 from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
@@ -98,9 +98,9 @@ class Shown:
     Attributes:
         image: with all random changes.
         confidence: the target of the confidence on the dimmed image, in the colours of the classes; pixels
-            that do not count are hatched.
-        distances: the boxes to which the distances at the objects' pixels lead, and the four distances at one
-            pixel of each.
+            that do not count are hatched. Each point of the map fills a square of its stride.
+        distances: the boxes to which the distances at the objects' points lead, and the four distances at one
+            point of each.
     """
 
     image: np.ndarray
@@ -121,12 +121,12 @@ def batch(
     Raises:
         ValueError: no image can be decoded.
     """
-    most = config.decode.max_pixels
+    most, stride = config.decode.max_pixels, _map_stride(config.model)
     reading.readable(annotations, enough=1, max_pixels=most, problems=problems)
     examples = pipeline.training_dataset(
         annotations,
         config.data,
-        labels=pipeline.Labels(num_classes),
+        labels=pipeline.Labels(num_classes, stride=stride),
         padding=_padding(config),
         batch_size=count,
         seed=config.train.seed,
@@ -135,7 +135,7 @@ def batch(
     )
     images, targets, weights = next(iter(examples))
     return [
-        _drawn(image.numpy(), *(each.numpy() for each in maps))
+        _drawn(image.numpy(), stride, *(each.numpy() for each in maps))
         for image, *maps in zip(
             images,
             targets["confidence"],
@@ -145,6 +145,11 @@ def batch(
             strict=True,
         )
     ]
+
+
+def _map_stride(model: ModelConfig) -> int:
+    """Pixels of the image from one point of the network's maps to the next."""
+    return 1 if model.neck == "none" else model.map_stride
 
 
 def _padding(config: Config) -> tuple[float, float, float]:
@@ -157,19 +162,26 @@ def _padding(config: Config) -> tuple[float, float, float]:
 
 def _drawn(
     image: np.ndarray,
+    stride: int,
     confidence: np.ndarray,
     distances: np.ndarray,
     confidence_weights: np.ndarray,
     distance_weights: np.ndarray,
 ) -> Shown:
-    """Pictures of an image `[S, S, 3]` and its maps `[S, S, C]`, `[S, S, 4]`, `[S, S]` and `[S, S]`."""
+    """Pictures of an image `[S, S, 3]` and its maps `[s, s, C]`, `[s, s, 4]`, `[s, s]` and `[s, s]` of a stride."""
+    size = (image.shape[0], image.shape[1])
     pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
     zoom = max(1, -(-SMALLEST // len(image)))
     large = np.repeat(np.repeat(pixels, zoom, axis=0), zoom, axis=1)
     return Shown(
         large,
-        _confidence(pixels, confidence, confidence_weights, zoom),
-        _distances(large, confidence, distances, distance_weights, zoom),
+        _confidence(
+            pixels,
+            visualize.at_pixels(confidence, stride, size),
+            visualize.at_pixels(confidence_weights, stride, size),
+            zoom,
+        ),
+        _distances(large, confidence, distances, distance_weights, zoom, stride),
     )
 
 
@@ -187,11 +199,16 @@ def _confidence(
 
 
 def _distances(
-    image: np.ndarray, confidence: np.ndarray, distances: np.ndarray, weights: np.ndarray, zoom: int
+    image: np.ndarray,
+    confidence: np.ndarray,
+    distances: np.ndarray,
+    weights: np.ndarray,
+    zoom: int,
+    stride: int,
 ) -> np.ndarray:
     image = image.copy()
     rows, columns = np.nonzero(weights > 0)
-    points = np.stack([columns, rows], axis=-1) + 0.5
+    points = (np.stack([columns, rows], axis=-1) + 0.5) * stride
     boxes = box_ops.distances_to_boxes(
         tf.constant(distances[rows, columns]), tf.constant(points, tf.float32)
     ).numpy()

@@ -119,6 +119,21 @@ class Enlarge(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
+class Double(keras.layers.Layer):
+    """Does what `Enlarge` does to twice the height and width, with operations that know no size.
+
+    LiteRT stores the size to which it resizes, so a file with `Enlarge` would take images of one size only.
+    """
+
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        return tf.nn.depth_to_space(tf.concat([inputs[0]] * 4, axis=-1), 2)
+
+    def compute_output_shape(self, shapes: Any) -> tuple[int | None, ...]:
+        x, reference = shapes
+        return (x[0], reference[1], reference[2], x[3])
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
 class ExpDistances(keras.layers.Layer):
     """Distances in pixels from any numbers: `unit` times e to the number. An error of the number is a relative one.
 

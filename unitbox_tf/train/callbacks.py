@@ -21,8 +21,8 @@ import tensorflow as tf
 
 from unitbox_tf import files, inputs, runs, visualize
 from unitbox_tf.config import Config, DecodeConfig
+from unitbox_tf.detect import decoders, graph
 from unitbox_tf.detect import detector as detectors
-from unitbox_tf.detect import graph
 from unitbox_tf.evaluation import by_class, coco, matching, protocols
 from unitbox_tf.evaluation.results import Results
 from unitbox_tf.problems import Problems
@@ -156,8 +156,14 @@ class ValidateDetections(keras.callbacks.Callback):
         maps = self._module.heatmaps(image[None])
         names = self._config.model.class_names
         drawn = visualize.draw_truth(image, annotation.boxes, annotation.ignore, found, names)
+        longest = self._config.decode.max_side
+        height, width = decoders.shown_size(image.shape[0], image.shape[1], longest, 1.0)
         return visualize.heatmap_panel(
-            drawn, maps["confidence"][0].numpy(), maps["distances"][0].numpy()
+            drawn,
+            maps["confidence"][0].numpy(),
+            maps["distances"][0].numpy(),
+            self._module.stride,
+            (int(height), int(width)),
         )
 
 

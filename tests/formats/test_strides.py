@@ -1,0 +1,210 @@
+"""Detectors whose maps have a stride, in every format."""
+
+import dataclasses
+import json
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import unitbox_tf
+from tests.helpers import light_models
+from unitbox_tf import config, formats
+from unitbox_tf.detect import graph, padding
+from unitbox_tf.formats import litert, numpy_decoder, onnx_graph, saved_graph
+from unitbox_tf.network import folding, layers
+
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "saved_model": "", "keras": ".keras"}
+LIBRARIES = {"onnx": "tf2onnx", "litert": "ai_edge_litert"}
+
+
+@pytest.fixture(scope="module")
+def light():
+    return light_models.model()
+
+
+@pytest.fixture(scope="module")
+def wanted(light, photos):
+    found = [light.detector()(photo) for photo in photos]
+    assert sum(len(each) for each in found) > 5 * len(found)
+    assert sum(photo.shape[0] % 4 and photo.shape[1] % 4 for photo in photos) > 10
+    return found
+
+
+@pytest.fixture(scope="module")
+def in_half_precision(light):
+    """The detector in Python with the weights that a LiteRT file has: folded, then rounded."""
+    network = folding.folded(light)
+    network.set_weights([w.astype(np.float16).astype(np.float32) for w in network.get_weights()])
+    return graph.InferenceModule(light, light.decode, network=network)
+
+
+@pytest.fixture(scope="module")
+def exported(light, tmp_path_factory):
+    """The path of the detector in a format, which is written once."""
+    folder, known = tmp_path_factory.mktemp("strides"), {}
+
+    def export(name):
+        if name in LIBRARIES:
+            pytest.importorskip(LIBRARIES[name])
+        if name not in known:
+            known[name] = folder / f"light{SUFFIXES[name]}"
+            if name == "keras":
+                light.save(known[name])
+            else:
+                formats.export(light, known[name])
+        return known[name]
+
+    return export
+
+
+def assert_partners(found, expected, *, pixels, scores):
+    """Each detection has one of the same class with nearly the same box and score, in any order."""
+    assert found.image_size == expected.image_size
+    assert len(found) == len(expected)
+    left = list(range(len(found)))
+    for box, score, label in zip(expected.boxes, expected.scores, expected.classes, strict=True):
+        errors = [
+            np.abs(found.boxes[i] - box).max() + 100 * (found.classes[i] != label) for i in left
+        ]
+        best = left.pop(int(np.argmin(errors)))
+        assert min(errors) < pixels
+        assert abs(found.scores[best] - score) < scores
+
+
+@pytest.mark.parametrize("name", SUFFIXES)
+def test_each_format_finds_what_python_finds_at_any_size(
+    name, exported, photos, wanted, in_half_precision
+):
+    find = unitbox_tf.load(exported(name))
+    for photo, expected in zip(photos, wanted, strict=True):
+        if name == "litert":
+            padded = in_half_precision.detect_images(photo[None])
+            [expected] = padding.unpad(padded, [photo.shape[:2]])
+        assert_partners(find(photo), expected, pixels=0.01, scores=1e-4)
+
+
+def test_nothing_is_normalised_in_an_exported_graph(exported):
+    onnx = pytest.importorskip("onnx")
+    written = onnx.load(exported("onnx")).graph
+    kinds = [node.op_type for node in written.node]
+    assert "BatchNormalization" not in kinds
+    assert "Pad" not in {node.op_type for node in written.node if "functional" in node.name}
+    convolutions = [node for node in written.node if node.op_type == "Conv"]
+    assert all(len(node.input) == 3 for node in convolutions)  # each has a bias
+    functions = saved_graph._read_graph(exported("saved_model")).graph_def.library.function
+    operations = {node.op for function in functions for node in function.node_def}
+    assert not operations & {"Rsqrt", "FusedBatchNormV3"}
+
+
+def test_a_graph_for_onnx_is_read_as_it_lies_in_memory_and_doubles_maps(exported):
+    onnx = pytest.importorskip("onnx")
+    written = onnx.load(exported("onnx")).graph
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in written.initializer}
+    first = next(node for node in written.node if node.op_type == "Conv")
+    assert constants[first.input[1]].shape == (4, 1, 3, 9)
+    doubled = [node for node in written.node if node.op_type == "Resize"]
+    assert len(doubled) == 3 * 2  # for each scale
+    assert all(constants[node.input[2]].tolist() == [1, 1, 2, 2] for node in doubled)
+    used = {name for node in written.node for name in onnx_graph._inputs(node)}
+    assert not set(constants) - used - set(formats.onnx.OPTIONS)
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+def test_the_module_for_onnx_has_the_heatmaps_of_the_network(stride, photos):
+    model = light_models.model(stride)
+    ours = onnx_graph.module(model, model.decode)
+    theirs = graph.InferenceModule(model, model.decode)
+    for photo in photos[1:12]:
+        for scale in (0.5, 1.0):
+            expected = theirs.heatmaps_at(photo[None], scale)
+            for name, values in ours.heatmaps_at(tf.constant(photo[None]), scale).items():
+                np.testing.assert_allclose(values, expected[name], rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(("mean", "channels"), [((10.0, 20.0, 30.0), "bgr"), ((0.0,) * 3, "bgr")])
+def test_the_module_for_onnx_preprocesses_like_the_network(mean, channels, photos):
+    model = light_models.model()
+    layer = model.get_layer("preprocess")
+    layer.mean, layer.channels, layer.scale = mean, channels, 0.5
+    ours = onnx_graph._AtStride(model, model.decode, model)
+    for photo in photos[6:9]:
+        height, width = photo.shape[:2]
+        for size in ((height, width), (height // 2 + 1, width // 2 + 1)):
+            expected = layer(graph.resize(photo[None], size))
+            seen = ours._seen(tf.constant(photo[None]), tf.constant(size))
+            np.testing.assert_allclose(seen, expected, atol=1e-2)
+
+
+def test_doubling_without_sizes_is_the_enlargement(random):
+    x = random.normal(size=(2, 3, 5, 7)).astype(np.float32)
+    reference = np.zeros((2, 6, 10, 1), np.float32)
+    expected = x.repeat(2, axis=1).repeat(2, axis=2)
+    for layer in (layers.Enlarge(), layers.Double()):
+        np.testing.assert_array_equal(layer([x, reference]), expected)
+        assert layer.compute_output_shape([x.shape, reference.shape]) == (2, 6, 10, 7)
+
+
+def test_a_litert_file_says_what_its_maps_are(light, exported):
+    with zipfile.ZipFile(exported("litert")) as inside:
+        assert json.loads(inside.read(litert.HEATMAPS)) == {"stride": 4, "unit": 8.0}
+    network = litert.network(litert.interpreter(exported("litert")))
+    for height, width in ((64, 64), (32, 96)):
+        confidence, distances = network(np.zeros((height, width, 3), np.float32))
+        assert confidence.shape == (height // 4, width // 4, 2)
+        assert distances.shape == (height // 4, width // 4, 4)
+
+
+def test_the_signature_of_heatmaps_has_a_point_each_stride(light, exported):
+    opened = tf.saved_model.load(str(exported("saved_model")))
+    assert opened.map_stride().numpy() == 4
+    image = np.random.default_rng(1).integers(0, 256, (1, 41, 30, 3), np.uint8)
+    maps = opened.signatures["heatmaps"](images=tf.constant(image))
+    expected = light(image)
+    for name in ("confidence", "distances"):
+        assert maps[name].shape[1:3] == (11, 8)
+        np.testing.assert_allclose(maps[name], expected[name], rtol=1e-3, atol=2e-3)
+
+
+def test_tiles_and_batches_and_a_smaller_side(light, exported, photos, in_half_precision):
+    large = cv2.resize(photos[20], (150, 110))
+    options = {"max_side": 50}
+    find = unitbox_tf.load(exported("litert"), **options)
+    decode = dataclasses.replace(light.decode, **options)
+    module = graph.InferenceModule(light, decode, network=in_half_precision.model)
+    [expected] = padding.unpad(module.detect_images(large[None]), [large.shape[:2]])
+    assert_partners(find(large), expected, pixels=0.05, scores=1e-3)
+    tiled = unitbox_tf.load(exported("onnx")).tiled(64)
+    assert_partners(tiled(large), light.detector().tiled(64)(large), pixels=0.01, scores=1e-4)
+    module = graph.InferenceModule(light, light.decode)
+    batch = np.stack([large, large[::-1]])
+    found = module.detect_images(batch)
+    for index, image in enumerate(batch):
+        single = module.detect_images(image[None])
+        np.testing.assert_allclose(found["boxes"][index], single["boxes"][0], atol=1e-2)
+
+
+def test_the_numpy_decoder_is_given_points_of_a_stride_by_hand():
+    """An image of 9 x 13 px has 3 x 4 points at stride 4. The last ones lie beyond it."""
+    confidence = np.full((8, 8, 1), -9, np.float32)
+    distances = np.log(np.full((8, 8, 4), 3 / 2, np.float32))  # 3 px
+    confidence[1, 0], confidence[2, 3] = 2.0, 3.0
+    confidence[4, 4] = 9.0  # in the padding
+    distances[1, 0] = np.log(np.float32([1, 2, 3, 4]) / 2)
+    settings = dataclasses.asdict(
+        config.DecodeConfig(max_side=64, score_threshold=0.5, max_detections=5)
+    )
+    preprocessing = {"stride": 32, "channels": "rgb", "mean": [0, 0, 0], "scale": 1}
+    arguments = (np.zeros((9, 13, 3), np.uint8), settings, preprocessing)
+    found = numpy_decoder.detect(
+        lambda image: (confidence, distances), *arguments, {"stride": 4, "unit": 2.0}
+    )
+    # Points (14, 10) and (2, 6): y, x are ((i + .5) * 4, (j + .5) * 4).
+    np.testing.assert_allclose(found["boxes"], [[11, 7, 13, 9], [0, 5, 6, 8]], atol=1e-5)
+    distances[2, 3, [0, 2]] = np.log(0.9 / 2)  # the box lies beyond the image
+    found = numpy_decoder.detect(
+        lambda image: (confidence, distances), *arguments, {"stride": 4, "unit": 2.0}
+    )
+    np.testing.assert_allclose(found["boxes"], [[0, 5, 6, 8]], atol=1e-5)

@@ -1,0 +1,210 @@
+"""The graph that `formats.onnx` writes: resizing that ONNX can do, and less work for runtimes on CPUs.
+
+A network whose maps have a stride is light, and what is around it counts. So `module` does the same as
+`graph.InferenceModule` with fewer operations, and `simplify` replaces what the converter writes by operators that
+ONNX Runtime computes faster. Neither changes a result by more than rounding.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from unitbox_tf.config import DecodeConfig
+from unitbox_tf.detect import decoders, graph
+from unitbox_tf.network import folding, heatmaps
+
+_TWICE = "twice"  # the constant with the factors of enlarging
+
+
+def module(model: Any, decode: DecodeConfig) -> graph.InferenceModule:
+    """The detector `model` as a module to convert."""
+    network = folding.folded(model)
+    if getattr(model, "map_stride", 1) > 1:
+        return _AtStride(model, decode, network)
+    return graph.InferenceModule(model, decode, resize_by_matrices, network)
+
+
+def resize_by_matrices(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """`graph.resize` as two products of matrices: ONNX has no operator that averages all covered pixels.
+
+    Images that have this size are taken as they are, in less time.
+    """
+    return _shown(images, size, lambda x: tf.cast(x, tf.float32), lambda x: x)
+
+
+def _shown(images: tf.Tensor, size: tf.Tensor, unchanged: Any, resized: Any) -> tf.Tensor:
+    """`unchanged(images)` if they have this size, else `resized` of the images at this size."""
+    same = tf.reduce_all(tf.equal(size, tf.shape(images)[1:3]))
+    return tf.cond(same, lambda: unchanged(images), lambda: resized(_multiplied(images, size)))
+
+
+def _multiplied(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    shape = tf.shape(images)
+    rows, columns = _weights(size[0], shape[1]), _weights(size[1], shape[2])
+    x = tf.reshape(tf.cast(images, tf.float32), [shape[0], shape[1], shape[2] * 3])
+    x = tf.reshape(tf.matmul(rows, x), [shape[0], size[0], shape[2], 3])
+    # Products with only three columns would take several times as long.
+    x = tf.reshape(tf.transpose(x, [0, 1, 3, 2]), [shape[0] * size[0] * 3, shape[2]])
+    x = tf.matmul(x, columns, transpose_b=True)
+    return tf.transpose(tf.reshape(x, [shape[0], size[0], 3, size[1]]), [0, 1, 3, 2])
+
+
+def _weights(new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
+    """The share of each of `old` pixels in each of `new` ones: triangles, `[new, old]`."""
+    new, old = tf.cast(new, tf.float32), tf.cast(old, tf.float32)
+    ratio = old / new
+    offsets = (tf.range(new)[:, None] + 0.5) * ratio - (tf.range(old) + 0.5)
+    weights = tf.maximum(1.0 - tf.abs(offsets) / tf.maximum(ratio, 1.0), 0.0)
+    return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
+
+
+class _AtStride(graph.InferenceModule):
+    """A detector whose maps have a stride. Images are padded as bytes, and both heads are one convolution."""
+
+    def __init__(self, model: Any, decode: DecodeConfig, network: keras.Model) -> None:
+        super().__init__(model, decode)
+        preprocess = network.get_layer(heatmaps.PREPROCESS)
+        heads = [network.get_layer(name) for name in heatmaps.HEADS]
+        self._preprocess, self._to_distances = preprocess, network.get_layer("distances")
+        self._features = keras.Model(preprocess.output, heads[0].input)
+        self._kernel = np.concatenate([head.kernel.numpy() for head in heads], axis=-1)
+        self._bias = np.concatenate([head.bias.numpy() for head in heads])
+
+    def heatmaps_at(self, images: tf.Tensor, scale: float | tf.Tensor) -> graph.Outputs:
+        shape, stride = tf.shape(images), self.stride
+        size = decoders.shown_size(shape[1], shape[2], self._decode.max_side, scale)
+        maps = tf.nn.conv2d(self._features(self._seen(images, size)), self._kernel, 1, "VALID")
+        # All numbers are positive, because ONNX rounds quotients of negative numbers in another way.
+        height, width = ((size[i] + stride - 1) // stride for i in (0, 1))
+        maps = (maps + self._bias)[:, :height, :width]
+        return {"confidence": maps[..., :-4], "distances": self._to_distances(maps[..., -4:])}
+
+    def _seen(self, images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        """The images as the network gets them: resized, preprocessed and padded."""
+        layer = self._preprocess
+        if any(layer.mean):
+            return layer(resize_by_matrices(images, size))
+        bottom, right = ((layer.stride - size[i] % layer.stride) % layer.stride for i in (0, 1))
+
+        def padded(x: tf.Tensor) -> tf.Tensor:
+            # The converter cannot pad bytes, but join them.
+            below = tf.zeros([tf.shape(x)[0], bottom, size[1], 3], x.dtype)
+            beside = tf.zeros([tf.shape(x)[0], size[0] + bottom, right, 3], x.dtype)
+            return tf.concat([tf.concat([x, below], 1), beside], 2)
+
+        same = tf.reduce_all(tf.equal(size, tf.shape(images)[1:3]))
+        x = tf.cond(
+            same & (bottom + right == 0),
+            lambda: tf.cast(images, tf.float32),
+            lambda: _shown(images, size, lambda x: tf.cast(padded(x), tf.float32), padded),
+        )
+        x = x[..., ::-1] if layer.channels == "bgr" else x
+        return x if layer.scale == 1 else x * layer.scale
+
+
+def simplify(proto: Any) -> None:
+    """Changes a converted ONNX graph of a network whose maps have a stride, in place; see the module."""
+    makers = {name: node for node in proto.node for name in node.output}
+    constants = {each.name: each for each in proto.initializer}
+    for node in list(proto.node):
+        if node.op_type == "Resize" and _attributes(node)["mode"] == b"nearest":
+            _double(node)
+        if node.op_type == "Conv" and node.input[1] in constants:
+            before = makers.get(node.input[0])
+            if before is not None and before.op_type == "Transpose":
+                _read_interleaved(proto, before, node, constants[node.input[1]])
+    proto.initializer.append(_array(np.array([1, 1, 2, 2], np.float32), _TWICE))
+    _remove_unused(proto)
+
+
+def _attributes(node: Any) -> dict[str, Any]:
+    helper = importlib.import_module("onnx.helper")
+    return {each.name: helper.get_attribute_value(each) for each in node.attribute}
+
+
+def _set(node: Any, **attributes: Any) -> None:
+    helper = importlib.import_module("onnx.helper")
+    del node.attribute[:]
+    node.attribute.extend(helper.make_attribute(name, attributes[name]) for name in attributes)
+
+
+def _array(values: np.ndarray, name: str) -> Any:
+    return importlib.import_module("onnx.numpy_helper").from_array(values, name)
+
+
+def _double(node: Any) -> None:
+    """Makes an enlargement (`layers.Enlarge`) a repetition by 2, which needs no sizes.
+
+    ONNX Runtime does it without changing the layout of the map, and adds the other map in the convolution.
+    """
+    node.input[:] = [node.input[0], "", _TWICE]
+    modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    _set(node, mode="nearest", **modes)
+
+
+def _read_interleaved(proto: Any, transpose: Any, node: Any, kernel: Any) -> None:
+    """Makes the first convolution read pixels as they lie in memory, as an image of one channel and width W * C.
+
+    Its kernel and step are C times as wide. So the image is not transposed, which takes as long as this convolution.
+    """
+    helper, arrays = (
+        importlib.import_module(f"onnx.{name}") for name in ("helper", "numpy_helper")
+    )
+    values, old = arrays.to_array(kernel), _attributes(node)
+    filters, channels, height, width = values.shape
+    steps, groups = old.get("strides", [1, 1]), old.get("group", 1)
+    plain = (
+        groups == 1 and set(old.get("dilations", [1])) == {1} and b"SAME_UPPER" == old["auto_pad"]
+    )
+    if not plain or _attributes(transpose)["perm"] != [0, 3, 1, 2]:
+        return
+    name = f"{node.output[0]}_interleaved"  # the kernel may be used at several scales
+    wide = values.transpose(0, 2, 3, 1).reshape(filters, 1, height, width * channels)
+    proto.initializer.append(_array(wide, name))
+    proto.initializer.append(_array(np.array([0, 0, -1], np.int64), f"{name}_shape"))
+    proto.initializer.append(_array(np.array([1], np.int64), f"{name}_axis"))
+    rows = helper.make_node("Reshape", [transpose.input[0], f"{name}_shape"], [f"{name}_rows"])
+    image = helper.make_node("Unsqueeze", [rows.output[0], f"{name}_axis"], [f"{name}_image"])
+    place = list(proto.node).index(node)
+    proto.node.insert(place, image)
+    proto.node.insert(place, rows)
+    # Heights and widths are multiples of the steps, so the padding of "same" is known.
+    around = [max(size - step, 0) for size, step in zip((height, width), steps, strict=True)]
+    top, left = (total // 2 for total in around)
+    bottom, right = around[0] - top, around[1] - left
+    node.input[0], node.input[1] = image.output[0], name
+    _set(
+        node,
+        kernel_shape=[height, width * channels],
+        strides=[steps[0], steps[1] * channels],
+        pads=[top, left * channels, bottom, right * channels],
+    )
+
+
+def _remove_unused(proto: Any) -> None:
+    """Removes nodes and constants that nothing reads."""
+    used = {each.name for each in proto.output}
+    for node in reversed(list(proto.node)):
+        if used.isdisjoint(node.output):
+            proto.node.remove(node)
+        else:
+            used |= set(_inputs(node))
+    for constant in list(proto.initializer):
+        if constant.name not in used:
+            proto.initializer.remove(constant)
+
+
+def _inputs(node: Any) -> Iterator[str]:
+    """Names that a node reads, also in its branches."""
+    yield from node.input
+    for each in node.attribute:
+        for inner in (*([each.g] if each.HasField("g") else []), *each.graphs):
+            for part in inner.node:
+                yield from _inputs(part)
+            yield from (output.name for output in inner.output)
