@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 from training import outputs
 from training.paper import experiments
 from unitbox_tf import boxes as box_ops
-from unitbox_tf import datasets, files
+from unitbox_tf import datasets, files, inputs
 from unitbox_tf.config import (
     Config,
     DataConfig,
@@ -263,7 +263,7 @@ def _detect(
     from unitbox_tf.detect import detector
 
     if not experiments.is_trained(run):
-        sizes = [annotation.size or (1, 1) for annotation in truth]
+        sizes = [a.size or inputs.read_image(a.encoded()).shape[:2] for a in truth]
         empty = np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)
         return [Detections(*empty, size) for size in sizes], list(truth)
     model = loading.load(run, score_threshold=matching.EVALUATED_SCORE)

@@ -195,7 +195,7 @@ def write(facts: Mapping[str, Any], folder: Path) -> None:
 
 def file_name(label: str) -> str:
     """`label` as the name of a folder."""
-    return re.sub(r"[^\w.+=,-]+", "_", label).strip("_")
+    return re.sub(r"[^\w.+=,-]+", "_", label).strip("_.")
 
 
 def described(rival: Rival) -> dict[str, Any]:
