@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from training.paper import experiments, scales
 from unitbox_tf.records import Annotation, Detections
@@ -104,9 +105,12 @@ def test_metrics_by_size_are_those_counted_by_hand():
     annotations = [truth([0, 0, 10, 10], [20, 0, 40, 20], [60, 60, 160, 160])] * 10
     boxes = [[20, 0, 40, 12], [60, 60, 160, 160]]
     detections = [found(boxes, [0.9, 0.8])] * 9
-    # A false positive of 20 px with the lowest score: at .1 of them an image, all scores count.
-    detections += [found([*boxes, [180, 180, 200, 200]], [0.9, 0.8, 0.3])]
-    judged = scales.by_size(detections, annotations, 200)
+    # False positives of 20 px with the lowest scores: at one of them an image, all scores but the last count.
+    wrong = [[180, y, 200, y + 20] for y in range(0, 200, 16)]
+    scores = [0.3, *np.linspace(0.29, 0.2, 12)]
+    detections += [found([*boxes, *wrong], [0.9, 0.8, *scores])]
+    overlaps = [np.array([0.1, 0.2, 0.9])] * 10
+    judged = scales.by_size(detections, annotations, overlaps, 200)
     assert {size: row["objects"] for size, row in judged.items()} == {
         "all": 30,
         "8-16": 10,
@@ -120,6 +124,7 @@ def test_metrics_by_size_are_those_counted_by_hand():
         "recall50": 0,
         "recall75": 0,
         "mean_iou": None,
+        "centre_iou": pytest.approx(0.1),
         "ap50": 0,
         "ap75": 0,
     }
@@ -130,9 +135,32 @@ def test_metrics_by_size_are_those_counted_by_hand():
     assert judged["64-128"]["ap75"] == 1  # detections of 20 px do not count there
     assert judged["all"]["recall50"] == pytest.approx(2 / 3)
     assert judged["all"]["mean_iou"] == pytest.approx(0.8)
-    assert judged["32-64"]["recall50"] is None
+    assert judged["all"]["centre_iou"] == pytest.approx(0.4)
+    assert judged["32-64"]["recall50"] is judged["32-64"]["centre_iou"] is None
     # Shown at half of the size, the largest object has 50 px.
-    assert scales.by_size(detections, annotations, 100)["32-64"]["objects"] == 10
+    assert scales.by_size(detections, annotations, overlaps, 100)["32-64"]["objects"] == 10
+
+
+class Constant:
+    """Stands for a network of stride 4 that predicts a box of 16 px around each point."""
+
+    map_stride = 4
+
+    def __call__(self, images, training=False):
+        height, width = (-(-side // 4) for side in images.shape[1:3])
+        return {"distances": tf.fill([1, height, width, 4], 8.0)}
+
+
+def test_boxes_are_read_at_the_centres_of_objects():
+    image = np.zeros((80, 160, 3), np.uint8)
+    # At half of the size, the first one is exactly the box at the point (10, 14), and the second is four times it.
+    boxes = [[4, 12, 36, 44], [60, 4, 124, 68]]
+    [found] = scales.centre_overlaps(Constant(), [Annotation("a", image, boxes)], 80)
+    assert found == pytest.approx([1, 1 / 4])
+    [found] = scales.centre_overlaps(Constant(), [Annotation("a", image, boxes)], 160)
+    assert found[0] == pytest.approx(1 / 4)
+    [none] = scales.centre_overlaps(Constant(), [Annotation("a", image, np.zeros((0, 4)))], 80)
+    assert len(none) == 0
 
 
 def test_intervals_are_students():
@@ -195,12 +223,15 @@ def test_an_experiment_ends_with_tables_and_a_plot(runs, tmp_path, monkeypatch, 
 
 @pytest.mark.slow
 def test_a_tiny_experiment_trains_and_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(scales, "neighbours", lambda cell: [(0, 0)])
-    options = {"losses": ["l2"], "seeds": [0], "output": tmp_path, "steps": 16, "side": 64}
-    options |= {"images": 8, "batch_size": 2, "width": 0.25}
+    for stage in ("search", "halve"):  # each of their runs is as any other
+        monkeypatch.setattr(scales, stage, lambda setting, loss, *given: {(0, 0): 0.5})
+    options = {"losses": ["l2"], "seeds": [0], "output": tmp_path, "steps": 4, "side": 32}
+    options |= {"images": 4, "batch_size": 2, "width": 0.25}
+    monkeypatch.setattr(scales.Setting, "tested", ("multiscale:#50-54/32",))
     scales.make(**options)
-    names = {path.name for path in tmp_path.iterdir() if path.is_dir()}
-    assert names == {"search-l2-0.0015-0.001", "half-l2-0.0015-0.001", "final-l2-0"}
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["final-l2-0"]
+    judged = json.loads((tmp_path / "scales.json").read_text())["by_size"]
+    assert judged["all"]["centre_iou"]["l2"]["mean"] > 0
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*/*")}
     scales.make(**options)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*/*")} == before

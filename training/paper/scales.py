@@ -28,11 +28,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
 from training import outputs
-from training.paper import experiments
+from training.paper import experiments, figure5
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import datasets, files, inputs
 from unitbox_tf.config import (
@@ -57,13 +58,15 @@ RATE = 1.5e-3  # the middle of the search
 # A side of 40 px that is a tenth wrong costs about .1 in -ln IoU and, with all four sides, 64 in l2.
 WEIGHTS = {"l2": 1e-3, "smooth_l1": 3e-2}  # 1 for all others
 ROUNDS = 4  # of the search at most
+FALSE_POSITIVES = 1.0  # an image, at which recall is taken; an image has some five objects
 KEPT = 3  # runs of the search that are trained longer
 EPOCHS = 4  # of each run
 EDGES = (8.0, 16.0, 32.0, 64.0, 128.0, math.inf)  # long sides, at which objects are divided; px
 METRICS = {
     "recall50": "recall at IoU .5",
     "recall75": "recall at IoU .75",
-    "mean_iou": "mean IoU",
+    "mean_iou": "mean IoU of objects found",
+    "centre_iou": "mean IoU of the box at the centre of each object",
     "ap50": "AP .5",
     "ap75": "AP .75",
 }
@@ -251,7 +254,11 @@ def judge(run: Path, setting: Setting) -> dict[str, dict[str, Any]]:
     )
     detections, seen = _detect(run, truth, problems)
     problems.log_counts()
-    found = by_size(detections, seen, setting.side)
+    if experiments.is_trained(run):
+        overlaps = centre_overlaps(figure5.network(run), seen, setting.side)
+    else:
+        overlaps = [np.zeros(len(annotation.boxes)) for annotation in seen]
+    found = by_size(detections, seen, overlaps, setting.side)
     outputs.write_json(file, found)
     return found
 
@@ -270,24 +277,58 @@ def _detect(
     return detector.detect_annotated(model, truth, problems=problems)
 
 
+def centre_overlaps(
+    model: Any, annotations: Sequence[Annotation], max_side: int
+) -> list[np.ndarray]:
+    """IoU `[N]` of each object with the box that the network predicts at its centre, whatever its confidence is there.
+
+    Args:
+        model: the network.
+        annotations: the images.
+        max_side: to which larger images are shrunk first; px.
+    """
+    stride = getattr(model, "map_stride", 1)
+    found = []
+    for annotation in annotations:
+        image = inputs.read_image(annotation.encoded())
+        scale = min(1.0, max_side / max(image.shape[:2]))
+        if scale < 1:
+            shape = [max(1, round(length * scale)) for length in image.shape[1::-1]]
+            image = cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
+        height, width = image.shape[:2]
+        truth = box_ops.clip(annotation.boxes * scale, height, width)
+        centres = (truth[:, :2] + truth[:, 2:]) / 2
+        cells = np.minimum(centres, [width - 1, height - 1]).astype(int) // stride  # x, y
+        distances = model(image[None], training=False)["distances"][0].numpy()
+        boxes = box_ops.distances_to_boxes(
+            distances[cells[:, 1], cells[:, 0]], ((cells + 0.5) * stride).astype(np.float32)
+        )
+        found.append(np.diag(box_ops.pairwise_iou(np.asarray(boxes), truth)))
+    return found
+
+
 def by_size(
-    detections: Sequence[Detections], annotations: Sequence[Annotation], max_side: int
+    detections: Sequence[Detections],
+    annotations: Sequence[Annotation],
+    overlaps: Sequence[np.ndarray],
+    max_side: int,
 ) -> dict[str, dict[str, Any]]:
     """Metrics of all objects and by their long side, in pixels as the network sees it.
 
-    Recall and the mean IoU of the objects found are those at the score with 0.1 false positives an image. For
+    Recall and the mean IoU of the objects found are those at the score with one false positive an image. For
     objects of one size, those of other sizes are ignored, and so are unmatched detections of other sizes, as COCO
     does with areas.
 
     Args:
         detections: of each image.
         annotations: the images.
+        overlaps: of `centre_overlaps`.
         max_side: to which larger images are shrunk before the network sees them; px.
 
     Returns:
         by size, `all` first: `objects`, and the metrics of `METRICS`, None where they are not defined.
     """
-    threshold = matching.match(detections, annotations).threshold_at(matching.FALSE_POSITIVES)
+    threshold = matching.match(detections, annotations).threshold_at(FALSE_POSITIVES)
     bins = {"all": (0.0, math.inf)}
     for low, high in itertools.pairwise(EDGES):
         bins[f"{low:g}+" if high == math.inf else f"{low:g}-{high:g}"] = (low, high)
@@ -304,12 +345,20 @@ def by_size(
             "recall50": at50.recall(threshold),
             "recall75": at75.recall(threshold),
             "mean_iou": at50.mean_iou(threshold),
+            "centre_iou": _mean(
+                each[~one.ignore] for each, one in zip(overlaps, chosen, strict=True)
+            ),
             "ap50": at50.average_precision(),
             "ap75": at75.average_precision(),
         }
         defined = {key: None if math.isnan(each) else each for key, each in metrics.items()}
         found[name] = {"objects": at50.num_objects, **defined}
     return found
+
+
+def _mean(parts: Iterable[np.ndarray]) -> float:
+    values = np.concatenate([np.zeros(0), *parts])
+    return float(values.mean()) if len(values) else math.nan
 
 
 def _of_size(
@@ -396,7 +445,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         f"{setting['kind']} images, network {setting['network']} of width {setting['width']:g}, images of "
         f"{setting['side']} px, {setting['steps']} steps of {setting['batch_size']}, seeds {content['seeds']}. "
         f"Tested on {', '.join(f'`{s}`' for s in content['tested'])}, by the long side of objects as the network sees "
-        "them. Recall and mean IoU of objects found: at the score with 0.1 false positives an image. ±: interval of "
+        "them. Recall and mean IoU of objects found: at the score with one false positive an image. ±: interval of "
         "95 % over seeds (Student's t); differences are taken seed by seed.",
         "",
     ]
@@ -414,16 +463,17 @@ def _range(values: Sequence[float]) -> str:
 
 def plot(content: Mapping[str, Any], path: Path) -> None:
     """Each metric by size of object, with its interval over seeds; a line for each loss."""
-    figure = Figure(figsize=(4 * len(METRICS), 3.8), layout="constrained")
+    figure = Figure(figsize=(11, 7), layout="constrained")
     rows = {size: row for size, row in content["by_size"].items() if size != "all"}
     for number, (metric, title) in enumerate(METRICS.items(), 1):
-        axes = figure.add_subplot(1, len(METRICS), number)
+        axes = figure.add_subplot(2, 3, number)
         for loss in content["chosen"]:
             means = [row[metric][loss]["mean"] for row in rows.values()]
             errors = [row[metric][loss]["error"] or 0 for row in rows.values()]
             axes.errorbar(range(len(rows)), means, errors, marker="o", capsize=3, label=loss)
         axes.set_xticks(range(len(rows)), rows)
-        axes.set(title=title, xlabel="long side of the object (px)", ylim=(0, 1.02))
+        axes.set_title(title, fontsize="medium")
+        axes.set(xlabel="long side of the object (px)", ylim=(0, 1.02))
         axes.grid(alpha=0.3)
         axes.legend()
     outputs.write_figure(path, figure)
