@@ -113,6 +113,7 @@ DATASETS = Registry(
         "coco": "unitbox_tf.datasets.coco:FORMAT",
         "csv": "unitbox_tf.datasets.csv_table:FORMAT",
         "fddb": "unitbox_tf.datasets.fddb:FORMAT",
+        "multiscale": "unitbox_tf.datasets.multiscale:FORMAT",
         "negatives": "unitbox_tf.datasets.negatives:FORMAT",
         "synthetic": "unitbox_tf.datasets.synthetic:FORMAT",
         "tfrecord": "unitbox_tf.datasets.tfrecord:FORMAT",

@@ -402,3 +402,17 @@ def test_two_images_whose_names_differ_in_capital_letters_are_not_one(root, prob
     assert [each.name for each in read("coco", root, "", problems)] == ["b.png"]
     assert where(problems) == [(checks.TWICE, "a.png")]
     assert "each of ['A.png', 'a.png']: the image is left out" in str(problems.found[0])
+
+
+def test_the_path_of_a_source_may_lead_through_the_folder_above(root, problems, monkeypatch):
+    """`--data ../data` is a usual way to name data, and images may lie in `images/`."""
+    save(root / "set" / "x.json", content({}))
+    (root / "set" / "images").mkdir()
+    (root / "a.png").rename(root / "set" / "images" / "a.png")
+    (root / "code").mkdir()
+    monkeypatch.chdir(root / "code")
+    [found] = read("coco", "../set", problems=problems)
+    assert found.boxes.tolist() == BOX
+    (root / "outside").mkdir()
+    (root / "set" / "images" / "a.png").rename(root / "outside" / "a.png")
+    assert not read("coco", "../set", "../outside", problems=problems)

@@ -298,7 +298,8 @@ def named(untrained_run, tmp_path_factory):
     make_splits(folder / "masks", "with_mask", "without_mask", "mask_weared_incorrect")
     convert("synthetic:#0-4", f"voc:{folder / 'my_data/masks'}#train")
     (folder / "DATA").mkdir()
-    (folder / "VGG16").touch()
+    for name in ("VGG16", "YUNET"):
+        (folder / name).touch()
     for name in ("other/multiface", "facemask", "flickr", "cmu"):
         convert("synthetic:#0-4", f"coco:{folder / 'DATA' / name}", "--rename", "object=face")
     pictures(folder / "DATA/other/nonface_scenes", "1.jpg", "2.jpg")

@@ -16,6 +16,9 @@ SHARED = "--data DATA --output OUT"
 COMMANDS = [
     f"training.paper figure4 letter search final --weights imagenet {SHARED}",
     f"training.paper figure5 train measure --weights imagenet --pixel 0.5 0.4 {SHARED}",
+    f"training.paper figure5 measure --runs a=b {SHARED}",
+    "training.paper scales --output OUT",
+    f"training.paper scales --set faces --losses iou giou l2 --network vgg --steps 9 {SHARED}",
     f"training.paper figure6 --runs a=b --curves CURVES {SHARED}",
     f"training.paper ablations --rows base --seeds 0 1 --weights imagenet {SHARED}",
     "training.benchmarks losses --jit --json FILE",
@@ -29,7 +32,8 @@ COMMANDS = [
     f"training.benchmarks parity faces coco:x --calibration a.jpg b.jpg {SHARED}",
     "training.benchmarks long_training --steps 100 --epochs 2 --folder FOLDER",
     "training.benchmarks plot_losses",
-    f"training.rivals coco:x --ours faces --rivals haar {SHARED}",
+    f"training.rivals coco:x fddb:y#8 --ours faces --rivals haar --yunet FILE {SHARED}",
+    f"training.rivals.sizes --faces a:b --scenes c:d --ours faces x.onnx --sizes 12 24 {SHARED}",
     "training.publish RUN FOLDER --last --max-side 416 --scales 0.5 1",
 ]
 
@@ -73,6 +77,11 @@ def test_options_are_what_the_function_takes(text, monkeypatch):
             "training.rivals coco:x --ours faces --output OUT --min-size -1",
             2,
             "expected a --min-size",
+        ),
+        (
+            "training.rivals.sizes --faces a:b --scenes c:d --ours faces --output OUT --count 0",
+            2,
+            "expected --count from 1",
         ),
         (
             "training.rivals coco:x --ours gone --output OUT",

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from training.paper import ablations, experiments, figure4, figure5, figure6, recipes
 from unitbox_tf import registry
+from unitbox_tf.config import ModelConfig
+from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.evaluation import fddb
 from unitbox_tf.records import Annotation
 
@@ -199,6 +201,44 @@ def test_one_pixel_is_probed_at_all_sizes():
     assert "NaN" not in json.dumps(figure5.summarize(0 * sizes[None]))
 
 
+class Coarse(Proportional):
+    """The same network with maps of stride 4, whose points read the box from where they are."""
+
+    map_stride = 4
+
+    def __call__(self, images, training=False):
+        height, width = images.shape[1:3]
+        x = (np.arange(-(-width // 4)) + 0.5) * 4
+        y = (np.arange(-(-height // 4))[:, None] + 0.5) * 4
+        x0, y0, x1, y1 = self.box * ([width, height] * 2)
+        near = np.hypot(x / width - 0.4, y / height - 0.6) < 0.1
+        sides = np.broadcast_arrays(y - y0 + 99 * ~near, y1 - y, x - x0, x1 - x)
+        return {"distances": tf.constant(np.stack(sides, axis=-1)[None], tf.float32)}
+
+
+def test_a_map_with_a_stride_is_probed_at_its_own_point():
+    boxes = figure5.probe(Coarse(), np.zeros((90, 120, 3), np.uint8), (0.4, 0.6))
+    np.testing.assert_allclose(boxes, [Coarse.box] * 6, atol=1e-5)
+
+
+def test_a_network_with_a_stride_is_probed_in_its_last_cell():
+    model = UnitBox.from_settings(
+        ModelConfig(class_names=("face",), backbone="light", neck="top_down", width=0.25)
+    )
+    boxes = figure5.probe(model, np.zeros((83, 119, 3), np.uint8), (0.999, 0.999))
+    assert boxes.shape == (6, 4)
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+def test_the_table_of_figure5_has_the_paper_and_each_network():
+    widths = np.array([0.5, 0.5, 0.5, 0.5, 0.5, 1.0])[:, None].repeat(2, axis=1)
+    summary = {"even": figure5.summarize(np.stack([widths, 0 * widths + 0.5]))}
+    lines = figure5.markdown(summary).splitlines()
+    assert lines[2].startswith("| the paper's portrait, -ln IoU | 1 | 0.03")
+    # Five equal widths and one twice as large have .319; its mean with 0 is .160, its standard deviation as much.
+    assert lines[4] == "| even | 2 | 0.160 (0.160) | 0.160 (0.160) | 0.000 | 0.50 |"
+
+
 def test_portraits_are_the_photos_with_the_largest_faces():
     def photo(name, *boxes):
         image = cv2.imencode(".png", np.zeros((50, 100, 3), np.uint8))[1].tobytes()
@@ -229,8 +269,9 @@ def test_figure5_starts_from_what_figure4_trained(tmp_path):
 def test_figure5_keeps_the_names_of_its_own_runs(tmp_path):
     with pytest.raises(ValueError, match=r"other names than .* Received: final-l2-0"):
         figure5.measured_runs(tmp_path, ["final-l2-0=faces"])
-    with pytest.raises(ValueError, match=r"none of .* is trained"):
+    with pytest.raises(ValueError, match=r"none of .* is trained. Name detectors \(--runs\)"):
         figure5.measured_runs(tmp_path, [])
+    assert figure5.measured_runs(tmp_path, ["mine=./run"]) == {"mine": Path("run")}
 
 
 def test_figure5_is_drawn(tmp_path):

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import cv2
@@ -16,20 +17,24 @@ from training import command
 from training.rivals import catalogue, comparison, judging, on_own_data, workers
 from training.rivals.catalogue import Rival
 from training.rivals.workers import RivalError, Worker
+from unitbox_tf import boxes as box_ops
+from unitbox_tf.config import DecodeConfig
 from unitbox_tf.records import Annotation, Detections
 
 FAKE = f"""
 import runpy
 import numpy as np
 
-def fake(calls, score=0.5, smallest=0):
+def fake(calls, score=0.5, smallest=0, blind=0):
     print("loaded")
     def detect(image):
         print("called")  # into the log, not between the answers
         open(calls, "a").write("x")
         if len(image) < smallest:
             raise ValueError("photo too small")
-        y, x = np.nonzero(image[..., 0] > 200)  # what is red
+        y, x = np.nonzero((image[..., 0] > 150) & (image[..., 1] < 80))  # what is red
+        if max(np.ptp(x), np.ptp(y)) < blind:
+            return []
         return [(x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1, np.float32(score))]
     return detect
 
@@ -38,6 +43,7 @@ rival_worker["DETECTORS"]["fake"] = fake
 rival_worker["main"]()
 """
 BOX = [8, 6, 20, 30]  # x, y, width, height
+YUNET = Path(__file__).parents[3] / "shared" / "rivals" / "yunet_n_640_640.onnx"
 
 
 @pytest.fixture
@@ -174,7 +180,7 @@ def test_our_detectors_are_runs_with_fields_of_their_decoding(tiny_config, tmp_p
     model = dataclasses.replace(tiny_config.model, class_names=("face",))
     (run / "config.json").write_text(dataclasses.replace(tiny_config, model=model).to_json())
     plain = catalogue.ours(str(run))
-    assert plain.settings == {"path": str(run), "max_side": 64, "score_threshold": 0.05}
+    assert plain.settings == {"path": str(run), "score_threshold": 0.05, "max_side": 64}
     assert plain.timed == {"score_threshold": 0.5}
     other = catalogue.ours(f"{run}:max_side=96:decoder=ellipse:score_threshold=0.3")
     assert other.label == "UnitBox run max_side=96 decoder=ellipse score_threshold=0.3"
@@ -183,6 +189,42 @@ def test_our_detectors_are_runs_with_fields_of_their_decoding(tiny_config, tmp_p
     assert other.timed == {}
     with pytest.raises(ValueError, match=r"expected a field of .*Received: 'side'"):
         catalogue.ours(f"{run}:side=96")
+
+
+def test_our_detectors_may_be_exported_files_with_a_size_of_their_own(tmp_path, monkeypatch):
+    opened = types.SimpleNamespace(class_names=("face",), decode=DecodeConfig(score_threshold=0.3))
+    monkeypatch.setattr(catalogue.unitbox_tf, "load", lambda path: opened)
+    file = tmp_path / "detector.onnx"
+    file.write_bytes(b"weights")
+    found = catalogue.ours(f"{file}:nms_iou=0.5")
+    assert found.settings == {"path": str(file), "score_threshold": 0.05, "nms_iou": 0.5}
+    assert found.timed == {"score_threshold": 0.3}
+    photos = comparison.Photos([], [], [], [])
+    before = comparison.identity(found, photos)
+    file.write_bytes(b"other weights")
+    assert comparison.identity(found, photos) != before
+
+
+def test_yunet_comes_from_a_file_that_an_option_names(tmp_path):
+    with pytest.raises(ValueError, match=r"expected the ONNX file of YuNet \(--yunet\)"):
+        comparison.chosen([], [], tmp_path / "gone.onnx")
+    file = tmp_path / "yunet.onnx"
+    file.write_bytes(b"")
+    [found] = comparison.chosen([], [], file)
+    assert found.base
+    assert f"\ndef {found.detector}(" in catalogue.SCRIPT.read_text()
+
+
+@pytest.mark.skipif(not YUNET.is_file(), reason=f"needs {YUNET.name}")
+def test_yunet_finds_faces(tmp_path):
+    photo = Path(__file__).parents[2] / "unitbox_tf" / "demo_example.jpg"
+    rival = catalogue.yunet(YUNET)
+    with Worker([sys.executable], rival, rival.settings, tmp_path / "log") as worker:
+        rows, _ = worker.detect(photo)
+    x, y, width, height, score = max(rows, key=lambda row: row[4])
+    assert score > 0.8
+    truth = [[177, 110, 357, 337]]  # read off the portrait
+    assert box_ops.pairwise_iou([[x, y, x + width, y + height]], truth)[0, 0] > 0.7
 
 
 @pytest.fixture
@@ -202,6 +244,7 @@ def arguments(tmp_path):
         data=tmp_path,
         ours=["ours"],
         others=["fake", "gone"],
+        yunet=None,
         output=tmp_path / "out",
         environments=None,
         min_size=16,
@@ -224,27 +267,56 @@ def test_detectors_are_compared_and_those_that_fail_are_absent(fake, arguments, 
     monkeypatch.setattr(catalogue, "ours", lambda text: ours)
     comparison.compare(**arguments)
     content = json.loads((arguments["output"] / "table.json").read_text())
-    assert (content["photos"], content["cores"] >= 1) == (2, True)
+    assert content["cores"] >= 1
     rows = content["detectors"]
     assert list(rows) == ["Ours", "Stops", "Other", "Gone"]
+    assert content["sources"]["coco:."]["photos"] == 2
+    metrics = content["sources"]["coco:."]["detectors"]
     for label in ("Ours", "Stops", "Other"):
-        assert (rows[label]["ap50"], rows[label]["recall"], rows[label]["objects"]) == (1, 1, 2)
-        assert rows[label]["recall_by_size"]["16-24"] == {"objects": 2, "recall": 1}
-        assert rows[label]["recall_by_size"]["24-32"] == {"objects": 0, "recall": None}
-    assert rows["Ours"]["ratio_quartiles"] == [1, 1, 1]
+        row = metrics[label]
+        assert (row["ap50"], row["ap75"], row["mean_iou"], row["objects"]) == (1, 1, 1, 2)
+        assert row["recall_by_size"]["16-24"] == {"objects": 2, "recall": 1}
+        assert row["recall_by_size"]["24-32"] == {"objects": 0, "recall": None}
+    assert "Gone" not in metrics
+    assert rows["Ours"]["ratio_quartiles"] == {"Ours": [1, 1, 1]}  # none of the others is a base
     assert len(rows["Other"]["seconds"]) == 3
     assert "photo too small" in rows["Stops"]["untimed"]
     assert "milliseconds" not in rows["Stops"]
     assert "no gone" in rows["Gone"]["absent"]
     text = (arguments["output"] / "table.md").read_text()
-    assert (arguments["output"] / "curves.png").stat().st_size > 0
+    assert (arguments["output"] / "coco" / "curves.png").stat().st_size > 0
+    for table in text.split("\n\n"):
+        lines = [line for line in table.splitlines() if line.startswith("|")]
+        assert len({line.replace("\\|", "").count("|") for line in lines}) <= 1
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
-    assert lines[2].startswith("| faces | 2 | 2 | 2 | 0 | 0 | 0 | 0 |")
-    assert lines[3].startswith("| Ours | 1.000 | 1.000 | 1.000 | - | - | - | - | ")
-    assert "1.00 [1.00, 1.00] |" in lines[3]
-    assert lines[4].endswith(" | - | - |")
+    assert lines[2].startswith("| faces | 2 | 2 |  | 2 | 2 | 0 | 0 | 0 |")
+    assert lines[3] == "| Ours | 1.000 | 1.000 | 1.000 | 1.000 | 1.000 | - | - | - |"
     assert "absent: cannot be installed: no gone \\| here" in lines[6]
+    assert lines[7] == "| detector | ms | time / Ours [quartiles] |"
+    assert lines[9].endswith("| 1.00 [1.00, 1.00] |")
+    assert lines[10] == "| Stops | - | - |"
+
+
+def test_each_source_has_its_own_table_and_times_are_ratios_to_the_bases(
+    fake, arguments, monkeypatch, tmp_path
+):
+    base = dataclasses.replace(fake, label="Base", base=True)
+    monkeypatch.setattr(catalogue, "RIVALS", (base,))
+    monkeypatch.setattr(catalogue, "ours", lambda text: fake)
+    (tmp_path / "more").mkdir()
+    for name in ("1.png", "2.png", "instances.json"):
+        (tmp_path / "more" / name).write_bytes((tmp_path / name).read_bytes())
+    comparison.compare(**{**arguments, "sources": ["coco:.", "coco:more"], "others": ["fake"]})
+    content = json.loads((arguments["output"] / "table.json").read_text())
+    assert list(content["sources"]) == ["coco:.", "coco:more"]
+    for found in content["sources"].values():
+        assert {label: row["ap50"] for label, row in found["detectors"].items()} == {
+            "Fake": 1,
+            "Base": 1,
+        }
+    assert content["detectors"]["Base"]["ratio_quartiles"] == {"Base": [1, 1, 1]}
+    assert list(content["detectors"]["Fake"]["ratio_quartiles"]) == ["Base"]
+    assert (arguments["output"] / "coco_more" / "Fake" / "detections.json").is_file()
 
 
 def test_detections_that_are_there_are_not_made_again(fake, arguments, tmp_path, monkeypatch):
@@ -262,7 +334,7 @@ def test_detections_that_are_there_are_not_made_again(fake, arguments, tmp_path,
     )
     comparison.compare(**arguments)
     assert len(calls.read_text()) == 4
-    (arguments["output"] / "Fake" / "detections.json").unlink()
+    (arguments["output"] / "coco" / "Fake" / "detections.json").unlink()
     comparison.compare(**arguments)
     assert len(calls.read_text()) == 6
     arguments["photos"] = 1

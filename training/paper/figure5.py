@@ -1,7 +1,8 @@
 """Figure 5 of the paper: one portrait at six sizes, its box read at one fixed pixel.
 
-`train` continues the training of each loss's winner in figure 4 with faces of all sizes. `measure` then shows
-validation images to these networks and to those of figure 4, which have seen faces of few sizes.
+`train` continues the training of each loss's winner in figure 4 with faces of all sizes. `measure` shows
+validation images to these networks and to those of figure 4, which have seen faces of few sizes, where they are
+trained, and to any other run or published detector.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 from training import outputs
 from training.paper import experiments, figure4, recipes
 from unitbox_tf import boxes as box_ops
-from unitbox_tf import datasets, inputs
+from unitbox_tf import datasets, files, inputs
 from unitbox_tf.config import Config
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
@@ -79,20 +80,24 @@ def configs(winners: Mapping[str, Config], folder: Path, epochs: int) -> dict[st
 def probe(model: Any, image: np.ndarray, point: tuple[float, float]) -> np.ndarray:
     """Boxes `xyxy` `[6, 4]`, as shares of the image, that one pixel predicts at each of `SIDES`.
 
+    With maps of a stride, the point of the map whose cell holds the pixel predicts the box.
+
     Args:
         model: a network.
         image: RGB uint8 `[H, W, 3]`.
         point: of the pixel, x and y as shares of the image.
     """
+    stride = getattr(model, "map_stride", 1)
     boxes = []
     for side in SIDES:
         scale = side / max(image.shape[:2])
         height, width = (max(1, round(length * scale)) for length in image.shape[:2])
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         shown = cv2.resize(image, (width, height), interpolation=method)
-        x, y = int(point[0] * width), int(point[1] * height)
-        distances = model(shown[None], training=False)["distances"][0, y, x].numpy()
-        box = box_ops.distances_to_boxes(distances[None], [[x + 0.5, y + 0.5]])
+        column, row = int(point[0] * width) // stride, int(point[1] * height) // stride
+        distances = model(shown[None], training=False)["distances"][0, row, column].numpy()
+        centre = [[(column + 0.5) * stride, (row + 0.5) * stride]]
+        box = box_ops.distances_to_boxes(distances[None], centre)
         boxes.append(np.asarray(box)[0] / ([width, height] * 2))
     return np.array(boxes)
 
@@ -189,6 +194,7 @@ def plot(
         for kind, title in KINDS.items()
     }
     own = {name for names in panels.values() for name in names}
+    panels = {title: names for title, names in panels.items() if names.keys() & values.keys()}
     if others := {name: name for name in values if name not in own}:
         panels["other networks"] = others
     rows = 1 + bool(pictures)
@@ -254,7 +260,7 @@ def make(
     stages: Sequence[str],
     *,
     data: str,
-    weights: str,
+    weights: str | None,
     output: Path,
     epochs: int,
     search_epochs: int,
@@ -262,12 +268,12 @@ def make(
     picture: Path | None,
     pixel: tuple[float, float],
 ) -> None:
-    """Trains, or measures and writes figure5.csv, figure5.json and figure5.png.
+    """Trains, or measures and writes figure5.csv, figure5.json, figure5.md and figure5.png.
 
     Args:
         stages: "train", "measure" or both.
         data: folder of the data sets.
-        weights: "imagenet", or a file of VGG-16's weights.
+        weights: "imagenet", or a file of VGG-16's weights; "train" needs it.
         output: folder of figure 4's runs and of these.
         epochs: of each run.
         search_epochs: of the runs of figure 4's search.
@@ -275,6 +281,8 @@ def make(
         picture: file of a portrait to draw the boxes in.
         pixel: where its boxes are read, x and y as shares of the image.
     """
+    if "train" in stages and weights is None:
+        raise ValueError("expected --weights to train, 'imagenet' or a file. Received none")
     shared = recipes.base(data, weights)
     if "train" in stages:
         winners = figure4.winners(output, shared, search_epochs)
@@ -314,15 +322,16 @@ def measured_runs(folder: Path, others: Sequence[str]) -> dict[str, Path]:
         runs[name] = run
     if not runs:
         raise ValueError(
-            f"{folder}: none of {names} is trained. Run `python -m training.paper figure4` first"
+            f"{folder}: none of {names} is trained. Name detectors (--runs), or run `python -m training.paper "
+            "figure4` first"
         )
     for name in sorted(set(names) - runs.keys()):
-        logger.warning("%s: is not trained, and left out", folder / name)
+        logger.info("%s: is not trained, and left out", folder / name)
     return runs
 
 
 def write(values: Mapping[str, np.ndarray], photos: Sequence[str], folder: Path) -> None:
-    """Writes figure5.csv, with the widths and heights of `measure`, and figure5.json, which sums them up."""
+    """Writes figure5.csv, with the widths and heights of `measure`, and figure5.json and .md, which sum them up."""
     lines = [
         [name, photo, side, f"{width:.5f}", f"{height:.5f}"]
         for name, rows in values.items()
@@ -333,3 +342,37 @@ def write(values: Mapping[str, np.ndarray], photos: Sequence[str], folder: Path)
     outputs.write_csv(folder / "figure5.csv", head, lines)
     summary = {name: summarize(rows) for name, rows in values.items()}
     outputs.write_json(folder / "figure5.json", summary)
+    text = markdown(summary)
+    files.write(folder / "figure5.md", text)
+    print(text)
+
+
+def markdown(summary: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table of coefficients of variation, with those of the paper's portrait."""
+    lines = [
+        "| coefficient of variation, mean over images (standard deviation) | images | width | height | width, 60 to "
+        f"{WITHIN_FIELD} px alone | share of images with a width of at most .06 |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for loss, widths in PAPER.items():
+        known = np.array([[width] for width in widths if width is not None])
+        lines.append(
+            f"| the paper's portrait, {figure4.NAMES[loss]} | 1 | {variation(known)[0]:.3f} | | | |"
+        )
+    for name, row in summary.items():
+        width, height = row["width"], row["height"]
+        cells = [
+            str(row["photos"]),
+            *(
+                f"{_number(each['mean'])} ({_number(each['standard_deviation'])})"
+                for each in (width, height)
+            ),
+            _number(width[f"mean_up_to_{WITHIN_FIELD}_px"]),
+            f"{width['share_up_to_6_percent']:.2f}",
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

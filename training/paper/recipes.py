@@ -13,7 +13,7 @@ IMAGE_SIZE = 128
 SEEDS = (0, 1, 2)
 
 
-def base(data: str, weights: str) -> Config:
+def base(data: str, weights: str | None) -> Config:
     """Settings of all runs: whole images of 128 px without augmentation, shared branches, batches of 10.
 
     Branches tap the stages before they are pooled: at this size, pooled maps have 8 and 4 pixels a side.

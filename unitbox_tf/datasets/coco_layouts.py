@@ -113,7 +113,7 @@ def photo_folders(path: Path, root: Path, split: str) -> Places:
     top = root if root.is_dir() and home.is_relative_to(root) else home
     splits = [name for name in dict.fromkeys([split, split_of(path)]) if name]
     named = [f"{folder}{name}" for name in splits for folder in ("images/", "")]
-    candidates = [home / name for name in [*named, *PHOTOS]]
     # `split` is the source's text: it must not lead out of the folder.
-    folders = [folder for folder in candidates if folder.is_dir() and ".." not in folder.parts]
+    inside = [name for name in [*named, *PHOTOS] if ".." not in Path(name).parts]
+    folders = [home / name for name in inside if (home / name).is_dir()]
     return Places(list(dict.fromkeys([*folders, home, beside])), top)

@@ -38,20 +38,25 @@ class Synthetic(DataSet):
 
     def __init__(self, root: Path, split: str) -> None:
         """Raises `ValueError` if the split is no range."""
-        first, dash, last = split.partition("-")
-        usable = dash and first.isdecimal() and last.isdecimal() and len(split) <= LONGEST_RANGE
-        if not usable or not 0 < int(last) - int(first) <= MOST_IMAGES:
-            raise ValueError(
-                f"Expected a range of synthetic images like '0-1000', at most {MOST_IMAGES:,} images. Received: "
-                f"{split!r:.200}"
-            )
-        self._numbers = range(int(first), int(last))
+        self._numbers = numbers_of(split)
 
     def annotations(
         self, *, photos: bool = True, problems: Problems | None = None
     ) -> Iterator[Annotation]:
         """The images, drawn as they are asked for."""
         return map(draw, self._numbers)
+
+
+def numbers_of(split: str) -> range:
+    """The numbers of a split that is written `first-last`; raises `ValueError` if it is no range."""
+    first, dash, last = split.partition("-")
+    usable = dash and first.isdecimal() and last.isdecimal() and len(split) <= LONGEST_RANGE
+    if not usable or not 0 < int(last) - int(first) <= MOST_IMAGES:
+        raise ValueError(
+            f"Expected a range of synthetic images like '0-1000', at most {MOST_IMAGES:,} images. Received: "
+            f"{split!r:.200}"
+        )
+    return range(int(first), int(last))
 
 
 def draw(number: int) -> Annotation:
