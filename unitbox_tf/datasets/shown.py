@@ -51,8 +51,8 @@ _VGG_FIELD = {"before_pool": 228, "after_pool": 276}
 
 
 def limits(model: ModelConfig) -> Limits | None:
-    """The sizes that the network of these settings can see; None for a backbone other than VGG-16."""
-    if model.backbone != "vgg16":
+    """The sizes that the network of these settings can see; None for one that is not VGG-16 without a neck."""
+    if model.backbone != "vgg16" or model.neck != "none":
         return None
     return Limits(_VGG_STRIDE[model.confidence_tap], _VGG_FIELD[model.distances_tap])
 
