@@ -7,6 +7,7 @@ import pytest
 
 from unitbox_tf import config as configs
 from unitbox_tf.config import Config
+from unitbox_tf.datasets.shown import MAX_SHARE
 from unitbox_tf.presets import PRESETS
 
 
@@ -36,6 +37,17 @@ def test_the_paper_presets_differ_as_the_paper_says():
     assert (l2.data, l2.model, l2.decode) == (paper.data, paper.model, paper.decode)
 
 
+def test_the_light_preset_learns_the_sizes_that_its_map_has_points_for():
+    light = PRESETS["faces_light"]
+    assert (light.model.backbone, light.model.neck) == ("light", "top_down")
+    assert light.model.map_stride < light.data.min_object <= light.data.object_size[0]
+    assert light.data.object_size[1] <= MAX_SHARE * light.data.image_size
+    assert light.train.optimizer == "adamw"
+    assert light.train.ema_momentum is not None
+    averaged = 1 / (1 - light.train.ema_momentum)
+    assert averaged < 0.1 * light.train.epochs * light.train.steps_per_epoch
+
+
 def test_field_names_are_unique_so_that_each_can_be_an_option():
     groups = [field.type for field in dataclasses.fields(Config)]
     names = [f.name for g in groups for f in dataclasses.fields(getattr(configs, g))]
@@ -51,13 +63,20 @@ UNUSABLE = [
     ("train", "seed", 2**31, "seed: expected a whole number from 0 to 2147483647. Received: 2147483648"),
     ("train", "run", "../x", "run: expected None or text that names a folder, without slashes. Received: '../x'"),
     ("train", "run", "..", "run: expected None or text that names a folder, without slashes. Received: '..'"),
-    ("train", "optimizer", "adamw", "optimizer: expected one of ['sgd', 'adam']. Received: 'adamw'"),
+    ("train", "optimizer", "lion", "optimizer: expected one of ['sgd', 'adam', 'adamw']. Received: 'lion'"),
     ("train", "schedule", "linear", "schedule: expected one of ['constant', 'cosine']"),
     ("train", "clip_norm", "x", "clip_norm: expected None or a number above 0. Received: 'x'"),
     ("train", "clip_norm", 0, "clip_norm: expected None or a number above 0. Received: 0"),
     ("train", "learning_rate", float("nan"), "learning_rate: expected a number above 0. Received: nan"),
     ("train", "warmup", 0.1, "expected schedule 'cosine' where there is a warmup. Received: 'constant'"),
-    ("train", "weight_decay", 0.1, "expected optimizer 'sgd' where there is a weight_decay"),
+    ("train", "weight_decay", 0.1, "expected optimizer 'sgd' or 'adamw' where there is a weight_decay"),
+    ("train", "ema_momentum", 1.0, "ema_momentum: expected None or a number"),
+    ("data", "mosaic_rows", [], "mosaic_rows: expected a list of whole numbers with at least one item"),
+    ("data", "mosaic_rows", [1], "mosaic_rows: expected a list of whole numbers"),
+    ("data", "mosaic_rows", [3, 3], "all different. Received: [3, 3]"),
+    ("loss", "confidence_loss", "l2", "confidence_loss: expected one of ['cross_entropy', 'focal']"),
+    ("loss", "confidence_target", "box", "confidence_target: expected one of ['region', 'iou']"),
+    ("loss", "confidence_shares", "object", "confidence_shares: expected one of ['pixel', 'root']"),
     ("data", "object_size", [1.0], "object_size: expected 2 numbers. Received: [1.0]"),
     ("data", "object_size", [9.0, 1.0], "expected object_size as two growing numbers above 0"),
     ("data", "region", "circle", "region: expected one of ['ellipse', 'box']. Received: 'circle'"),

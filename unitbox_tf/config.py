@@ -255,8 +255,13 @@ class LossConfig(Settings):
     )
     confidence_loss: Literal["cross_entropy", "focal"] = setting(
         "cross_entropy",
-        "cross_entropy is the paper's; focal (gamma 2) weights pixels that are right already less, and is divided by "
-        "the weight of the objects' pixels, not of all pixels",
+        "cross_entropy is the paper's; focal (gamma 2) gives little weight to pixels that are right already, and is "
+        "divided by the weight of the objects' pixels, not of all pixels",
+    )
+    confidence_target: Literal["region", "iou"] = setting(
+        "region",
+        "what the confidence learns at the pixels of an object: region is 1 at all of them, the paper's; iou is the "
+        "overlap of the box that is predicted there with the true one, so that scores rank boxes by their quality",
     )
     confidence_shares: Literal["pixel", "root"] = setting(
         "pixel",

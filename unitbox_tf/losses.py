@@ -443,35 +443,74 @@ def _widened(y: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class FocalLoss(keras.losses.Loss):
-    """Focal cross-entropy of logits `[..., C]`, divided by the weight of all positive numbers of the batch.
+    """Focal cross-entropy `[...]` of logits `[..., C]`, added up over the classes, with a target from 0 to 1 for each.
 
-    (1 - p)^gamma weights each number, where p is the predicted probability of the truth. So numbers that are right
-    already count little, and the many pixels without an object do not drown the few with one.
+    |y - p|^gamma weights the cross-entropy of each number, where y is the target and p the predicted probability. So
+    numbers that are right already count little, and the many points without an object do not drown the few with
+    one. It computes in float32. Numbers with a `sample_weight` of 0 cost nothing.
 
-    Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, equation 4, without its alpha; section 4.1
-        for the division.
+    Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, equation 4, without its alpha, for targets
+        of 0 and 1; section 4.1 for the division. Li et al., Generalized Focal Loss, NeurIPS 2020, equation 4, for
+        targets between them.
     """
 
-    def __init__(self, gamma: float = 2.0, *, name: str = "focal_loss", dtype: Any = None) -> None:
-        """`gamma` is the exponent; 0 is the cross-entropy."""
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        *,
+        reduction: Literal["sum", "positive_mean"] = "positive_mean",
+        name: str = "focal_loss",
+        dtype: Any = None,
+    ) -> None:
+        """A loss for `model.compile` or to be called.
+
+        Args:
+            gamma: the exponent: 0, which is the cross-entropy, or at least 1.
+            reduction: `"sum"`, or `"positive_mean"`: the sum divided by the weights of the targets above 0, or by 1
+                if these are less.
+            name: the name in logs.
+            dtype: see `keras.losses.Loss`.
+
+        Raises:
+            ValueError: an argument is another one.
+        """
+        if gamma != 0 and not 1 <= gamma < math.inf:
+            raise ValueError(
+                f"Expected gamma of 0, or of at least 1: between, the gradient is infinite. Received: gamma={gamma}"
+            )
+        if reduction not in ("sum", "positive_mean"):
+            raise ValueError(
+                f"Expected reduction 'sum' or 'positive_mean'. Received: reduction={reduction!r}"
+            )
         super().__init__(name=name, reduction="sum", dtype=dtype)
         self.gamma = gamma
+        self._divides = reduction == "positive_mean"
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
         y_true = tf.cast(y_true, tf.float32)
-        weights = 1.0 if sample_weight is None else tf.cast(sample_weight, tf.float32)[..., None]
-        positive = tf.reduce_sum(y_true * weights)
         total = super().__call__(y_true, y_pred, sample_weight)
-        return total / tf.maximum(positive, 1.0)
+        if not self._divides:
+            return total
+        positive = tf.reduce_sum(tf.cast(y_true > 0, tf.float32), axis=-1)
+        if sample_weight is not None:
+            positive *= tf.cast(sample_weight, tf.float32)
+        return total / tf.cast(tf.maximum(tf.reduce_sum(positive), 1.0), total.dtype)
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        logits = tf.cast(y_pred, tf.float32)
+        y_true, logits = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)
         entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=y_true, logits=logits)
-        miss = tf.abs(y_true - tf.sigmoid(logits))
-        return tf.reduce_sum(tf.pow(miss, self.gamma) * entropy, axis=-1)
+        if self.gamma:
+            entropy *= tf.pow(tf.abs(y_true - tf.sigmoid(logits)), self.gamma)
+        return tf.reduce_sum(entropy, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
-        return {"gamma": self.gamma, "name": self.name, "dtype": self.dtype}
+        reduction = "positive_mean" if self._divides else "sum"
+        return {
+            "gamma": self.gamma,
+            "reduction": reduction,
+            "name": self.name,
+            "dtype": self.dtype,
+        }
 
 
 class BoxLoss(keras.losses.Loss):

@@ -45,6 +45,25 @@ def test_objects_that_are_hard_to_find_are_counted(caplog):
     assert "of the objects are below 16 px at every scale of detection" in caplog.text
 
 
+def test_objects_that_may_lie_between_the_points_of_a_map_are_counted(caplog):
+    caplog.set_level("INFO")
+    boxes = [[9, 9, 13, 40], [9, 50, 16, 57], [20, 9, 24.5, 20]]
+    given = [
+        Annotation(str(number), synthetic.draw(number).image, boxes, size=(96, 96))
+        for number in range(2)
+    ]
+    light = ModelConfig(class_names=("object",), backbone="light", neck="top_down")
+    for model, line in (
+        (light, "2 of 6 objects are then at most 4 px wide or high, the map_stride"),
+        (dataclasses.replace(light, map_stride=8), "6 of 6 objects are then at most 8 px"),
+        (ModelConfig(class_names=("object",)), None),
+    ):
+        caplog.clear()
+        readiness.check(given, images(10, 11, 0), dataclasses.replace(config(), model=model))
+        assert (line or "hard to find") in caplog.text
+        assert ("map_stride" in caplog.text) == (line is not None)
+
+
 def test_no_image_at_all_is_refused():
     with pytest.raises(ValueError, match="there is no training image"):
         readiness.check([], images(0, 2), config())

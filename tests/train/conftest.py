@@ -23,6 +23,7 @@ def small_model():
     distances = keras.layers.Conv2D(4, 1, **positive)(shown)
     model = keras.Model(image, {"confidence": confidence, "distances": distances})
     model.backbone = types.SimpleNamespace(preprocessing=Preprocessing())
+    model.map_stride = 1
     return model
 
 
@@ -33,7 +34,8 @@ def _two_layers(config, seed=0):
     first = keras.layers.Conv2D(4, 3, 2, name="first", kernel_initializer=start[0], **options)
     second = keras.layers.Conv2D(6, 3, 2, name="second", kernel_initializer=start[1], **options)
     first_map = first(image)
-    model = keras.Model(image, second(first_map), name="two_layers")
+    normal = keras.layers.BatchNormalization(name="normal")(first_map)
+    model = keras.Model(image, second(normal), name="two_layers")
     colours = Preprocessing("bgr", (10.0, 20.0, 30.0), 0.5)
     return Backbone(model, confidence="first", distances="second", stride=4, preprocessing=colours)
 
@@ -64,14 +66,17 @@ def make_eager(monkeypatch):
 
 @pytest.fixture
 def whole(tiny_config, tmp_path):
-    """`tiny_config` with a backbone of two layers: whole runs, from the first step to the results, are quick."""
+    """`tiny_config` with a backbone of two convolutions and batch normalisation.
+
+    Whole runs, from the first step to the results, are quick.
+    """
     with two_layers(tiny_config, tmp_path) as config:
         yield config
 
 
 @contextlib.contextmanager
 def two_layers(config, folder):
-    """`config` with a backbone of two layers, for a run `folder/runs/a`."""
+    """`config` with a backbone of two convolutions and batch normalisation, for a run `folder/runs/a`."""
     registry.BACKBONES.register("two_layers", _two_layers)
     settings = {"output": str(folder / "runs"), "run": "a", "epochs": 1}
     train = dataclasses.replace(config.train, validation_protocol="summary", **settings)

@@ -87,18 +87,36 @@ def test_fit_leaves_a_small_photo_as_it_is(random):
     np.testing.assert_allclose(fitted[30, 35], (12.3, 45.6, 78.9), rtol=1e-6)
 
 
-def test_crops_reach_the_wanted_sizes_of_objects():
-    image, objects = photo(300, 300, (100, 100, 150, 160))
-    crop = tf.function(augment.random_crop)
+def long_sides(image, objects, size, object_size, count):
+    """The longer sides of the only object of an image in crops of several seeds."""
+    crop = tf.function(augment.random_crop)  # traced once, as in training
     sides = []
-    for seed in range(100):
+    for seed in range(count):
         seeds = tf.constant([seed, 0])
-        _, changed = crop(image, objects, 96, (20.0, 80.0), 2.0, seeds)
+        _, changed = crop(image, objects, size, object_size, 2.0, seeds)
         box = changed["boxes"].numpy()[0]
         sides.append(max(box[2:] - box[:2]))
-    assert 18 < min(sides) < 25
-    assert 70 < max(sides) < 82
-    assert 35 < np.median(sides) < 48  # the logarithm is uniform: the median is 40
+    return np.sort(sides)
+
+
+def test_the_sizes_of_objects_in_crops_are_uniform_in_the_logarithm():
+    image, objects = photo(300, 300, (100, 100, 150, 160))
+    low, high, count = 20.0, 80.0, 150
+    sides = long_sides(image, objects, 96, (low, high), count)
+    assert 18 < sides[0] < 22
+    assert 76 < sides[-1] < 82
+    # Kolmogorov-Smirnov: the largest distance of the two distributions, at a level of .01.
+    expected = np.log(sides / low) / np.log(high / low)
+    assert np.abs(expected - (np.arange(count) + 0.5) / count).max() < 1.63 / np.sqrt(count)
+
+
+@pytest.mark.parametrize(("size", "smallest"), [(96, 30), (32, 10)])
+def test_large_objects_become_small_as_long_as_the_image_fills_half_of_the_crop(size, smallest):
+    """An image of 320 px is shrunk to 48 px at least. A part of a mosaic of nine has a third of this."""
+    image, objects = photo(320, 320, (20, 20, 220, 180))
+    sides = long_sides(image, objects, size, (4.0, 80.0), 40)
+    assert sides[0] == pytest.approx(smallest, abs=1)
+    assert (sides < 1.2 * smallest).mean() > 0.3
 
 
 def test_what_is_cut_away_is_ignored_or_dropped():
@@ -136,17 +154,21 @@ def test_colour_changes_stay_within_range(random):
     np.testing.assert_allclose(augment.random_colour(image, 0.0, [1, 2]), image, atol=1e-3)
 
 
-def test_a_mosaic_keeps_each_box_on_its_object():
-    scenes = [photo(48, 48, (5 + 3 * n, 7, 25 + 4 * n, 30 + 2 * n)) for n in range(4)]
+@pytest.mark.parametrize("rows", [2, 3])
+def test_a_mosaic_keeps_each_box_on_its_object(rows):
+    count = rows**2
+    scenes = [photo(48, 48, (5 + 2 * n, 7, 25 + 2 * n, 30 + n)) for n in range(count)]
     image, objects = augment.mosaic(
         tf.stack([tf.cast(image, tf.float32) for image, _ in scenes]),
         [objects for _, objects in scenes],
+        rows,
     )
-    assert image.shape == (96, 96, 3)
+    assert image.shape == (rows * 48, rows * 48, 3)
+    assert len(objects["boxes"]) == count
     for n, box in enumerate(objects["boxes"].numpy()):
-        top, left = n // 2 * 48, n % 2 * 48
-        quarter = image[top : top + 48, left : left + 48]
-        np.testing.assert_array_equal(bright_box(quarter) + np.array([left, top] * 2), box)
+        top, left = n // rows * 48, n % rows * 48
+        part = image[top : top + 48, left : left + 48]
+        np.testing.assert_array_equal(bright_box(part) + np.array([left, top] * 2), box)
 
 
 @pytest.mark.parametrize("has_objects", [True, False])

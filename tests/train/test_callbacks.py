@@ -76,7 +76,7 @@ def test_an_image_that_vanishes_later_leaves_the_number_of_batches(tiny_config, 
     file.write_bytes(synthetic.draw(0).image)
     given = [dataclasses.replace(synthetic.draw(0), image=file), synthetic.draw(1)]
     dataset = pipeline.validation_dataset(
-        given, tiny_config.data, size=64, num_classes=2, batch_size=1
+        given, tiny_config.data, size=64, labels=pipeline.Labels(2), batch_size=1
     )
     assert len(list(dataset)) == 2
     file.unlink()

@@ -17,7 +17,7 @@ from unitbox_tf.config import LossConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.problems import Problems
-from unitbox_tf.records import Annotation
+from unitbox_tf.records import Annotation, Detections
 from unitbox_tf.train import callbacks, finish, fit, loop, pipeline, state
 
 
@@ -311,8 +311,7 @@ def batch_of(tiny_config):
                 pipeline.training_dataset(
                     datasets.load(("synthetic:#0-4",), ["object", "other"]),
                     tiny_config.data,
-                    num_classes=2,
-                    equal_objects=equal_objects,
+                    labels=pipeline.Labels(2, equal_objects=equal_objects),
                     batch_size=4,
                     seed=0,
                     problems=Problems(),
@@ -374,7 +373,7 @@ def test_objects_are_equal_where_their_mean_is_asked_for(
         made = getattr(pipeline, name)
 
         def spy(*args, made=made, **options):
-            asked.append(options["equal_objects"])
+            asked.append(options["labels"].equal_objects)
             return made(*args, **options)
 
         monkeypatch.setattr(pipeline, name, spy)
@@ -450,7 +449,7 @@ def quick(monkeypatch, tiny_config, tmp_path, small_model, unfinished):
     def from_settings(config, decode=None, seed=0):
         made.append(keras.models.clone_model(small_model))
         made[-1].class_names = config.class_names
-        made[-1].backbone = small_model.backbone
+        made[-1].backbone, made[-1].map_stride = small_model.backbone, 1
         return made[-1]
 
     monkeypatch.setattr(fit.UnitBox, "from_settings", from_settings)
@@ -533,10 +532,50 @@ def test_the_callbacks_of_the_docs_get_the_metrics_of_each_epoch(quick, tmp_path
     assert len(lines) == 2
 
 
+def test_the_labels_of_a_teacher_in_the_docs_are_read_with_doubtful_ones_ignored(
+    tmp_path, monkeypatch
+):
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    [example] = [block for block in blocks if "teacher = " in block]
+    folder = tmp_path / "a_folder"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(synthetic.draw(number).image)
+    found = {
+        "0.png": Detections([[1.25, 2, 30, 40], [5, 6, 20, 21.5]], [0.9, 0.3], [1, 0], (96, 96)),
+        "1.png": Detections(np.zeros((0, 4)), [], [], (96, 96)),
+        "2.png": Detections([[7, 8, 60, 70]], [0.6], [0], (96, 96)),
+    }
+
+    class Teacher:
+        class_names = ("cat", "dog")
+
+        def many(self, images):
+            return (
+                (path.name, found[path.name])
+                for path in sorted(Path(images).iterdir())
+                if path.suffix == ".png"
+            )
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("unitbox_tf.load", lambda name, score_threshold: Teacher(), raising=False)
+    exec(example, {})
+    annotations = datasets.load(("csv:a_folder/teacher.csv",), ["cat", "dog"])
+    by_name = {Path(annotation.name).name: annotation for annotation in annotations}
+    assert set(by_name) == set(found)
+    for name, detections in found.items():
+        np.testing.assert_allclose(by_name[name].boxes, detections.boxes)
+        assert by_name[name].classes.tolist() == detections.classes.tolist()
+        assert by_name[name].ignore.tolist() == (detections.scores < 0.6).tolist()
+
+
 def test_a_tf_dataset_is_trained_on_and_judged_by(quick, monkeypatch):
     given = [synthetic.draw(number) for number in range(6)]
     config = changed(quick, validation_images=2)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, mosaic=0.5))
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, mosaic=0.5, mosaic_rows=(2, 3))
+    )
     judged = []
 
     def finish_without_model(config, run, validation, history, *, problems):

@@ -149,3 +149,55 @@ def test_the_optimizer_is_kept_as_it_was_without_freezing():
     again = keras.optimizers.deserialize(keras.optimizers.serialize(frozen))
     assert type(again) is CountingAdam
     assert again.get_config() == frozen.get_config()
+
+
+LIGHT = dataclasses.replace(PRESETS["faces_light"].train, schedule="constant", warmup=0.0)
+
+
+def named(name, values):
+    return keras.Variable(np.float32(values), name=name)
+
+
+@pytest.mark.parametrize("freeze_epochs", [0, 2])
+def test_adamw_decays_weights_by_themselves_but_neither_biases_nor_gains(freeze_epochs):
+    """Without a gradient, only the decay is left: w (1 - learning_rate weight_decay)."""
+    settings = dataclasses.replace(LIGHT, freeze_epochs=freeze_epochs)
+    names = ("kernel", "bias", "gamma", "beta", "depthwise_kernel")
+    variables = [named(name, [2.0, -3.0]) for name in names]
+    adamw = optimizer(settings)
+    adamw.build(variables)
+    adamw.apply([np.zeros(2, np.float32)] * len(variables), variables)
+    decayed = np.float32([2.0, -3.0]) * (1 - settings.learning_rate * settings.weight_decay)
+    for variable in variables:
+        expected = decayed if variable.name.endswith("kernel") else [2.0, -3.0]
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("freeze_epochs", [0, 2])
+def test_adamw_takes_the_steps_of_keras(random, freeze_epochs):
+    settings = dataclasses.replace(
+        LIGHT, freeze_epochs=freeze_epochs, learning_rate=0.1, weight_decay=0.3, clip_norm=1.0
+    )
+    gradients = random.normal(size=(6, 4)).astype(np.float32) * 3
+    theirs = keras.optimizers.AdamW(0.1, weight_decay=0.3, global_clipnorm=1.0)
+    expected = adam_steps(theirs, named("kernel", [1, 2, 3, 4]), gradients)
+    found = adam_steps(optimizer(settings), named("kernel", [1, 2, 3, 4]), gradients)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_adamw_warms_up_and_its_decay_follows_the_schedule():
+    settings = dataclasses.replace(
+        PRESETS["faces_light"].train, epochs=1, steps_per_epoch=20, warmup=0.1, learning_rate=0.5
+    )
+    adamw, weight, steps = optimizer(settings), named("kernel", [1.0]), []
+    for _ in range(20):
+        before = float(weight.numpy()[0])
+        rate = float(adamw.learning_rate) if adamw.built else 0.0
+        adamw.apply([np.zeros(1, np.float32)], [weight])
+        steps.append((rate, 1 - float(weight.numpy()[0]) / before))
+    assert steps[0][1] == 0
+    assert max(rate for rate, _ in steps) == pytest.approx(0.5)
+    assert steps[-1][0] < 0.01
+    for rate, decay in steps:
+        assert decay == pytest.approx(rate * settings.weight_decay, abs=1e-6)
+    assert adamw.global_clipnorm == settings.clip_norm == 10.0

@@ -48,15 +48,24 @@ def test_if_all_are_broken_it_is_an_error():
         shown.at(5)
 
 
-@given(st.floats(0, 1), st.integers(0, 1000))
-def test_the_share_of_mosaics_is_held_at_every_place(share, place):
-    mosaics = Mosaics(share)
+@given(st.floats(0, 1), st.integers(0, 1000), st.sampled_from([(2,), (2, 3), (4, 2, 3)]))
+def test_the_share_of_mosaics_is_held_at_every_place_and_their_kinds_take_turns(share, place, rows):
+    mosaics = Mosaics(share, rows)
+    kinds = [mosaics.at(earlier) for earlier in range(place)]
+    found = [kind for kind in kinds if kind is not None]
     assert abs(mosaics.before(place) - share * place) < 1
-    assert mosaics.before(place) == sum(map(mosaics.is_at, range(place)))
+    assert mosaics.before(place) == len(found)
+    assert found == [number % len(rows) for number in range(len(found))]
+    counted = [mosaics.of_kind_before(kind, place) for kind in range(len(rows))]
+    assert counted == [found.count(kind) for kind in range(len(rows))]
+    assert [mosaics.parts(kind) for kind in range(len(rows))] == [row**2 for row in rows]
 
 
+@pytest.mark.parametrize("rows", [(2,), (2, 3)])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 1 / 3, 0.7, 1.0])
-def test_the_graph_agrees_about_mosaics(share):
+def test_the_graph_agrees_about_mosaics(share, rows):
     places = np.arange(10**7, 10**7 + 200)
-    expected = [Mosaics(share).is_at(int(place)) for place in places]
-    assert pipeline._is_mosaic(places, share).numpy().tolist() == expected
+    mosaics = Mosaics(share, rows)
+    kinds = [mosaics.at(int(place)) for place in places]
+    expected = [0 if kind is None else 1 + kind for kind in kinds]
+    assert pipeline._kind(places, share, len(rows)).numpy().tolist() == expected

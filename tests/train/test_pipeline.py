@@ -33,7 +33,7 @@ def annotations(count=8):
 
 
 def batches(data=AUGMENTED, count=3, source=None, problems=None, **more):
-    more = {"num_classes": 1, "batch_size": 4, "seed": 1, **more}
+    more = {"labels": pipeline.Labels(1), "batch_size": 4, "seed": 1, **more}
     dataset = pipeline.training_dataset(
         source or annotations(), data, problems=problems or Problems(), **more
     )
@@ -65,15 +65,16 @@ def test_every_heatmap_decodes_to_the_boxes_it_was_made_from(photos, size, regio
         [annotation for annotation, _, _ in photos],
         DataConfig(region=region),
         size=size,
-        num_classes=1,
+        labels=pipeline.Labels(1),
         batch_size=1,
         problems=Problems(),
     )
     points = box_ops.pixel_centres(size, size)
     batches = dataset.as_numpy_iterator()
     for (annotation, height, width), (_, targets, weights) in zip(photos, batches, strict=True):
-        scale = min(1.0, size / max(height, width))
-        shown = np.array([round(width * scale) / width, round(height * scale) / height] * 2)
+        sides = np.float32([width, height])  # as the graph computes: the sides are rounded
+        scale = np.minimum(np.float32(1), np.float32(size) / sides.max())
+        shown = np.tile(np.round(sides * scale) / sides, 2)
         truth = box_ops.clip(annotation.boxes, height, width) * shown
         positive = weights["distances"][0] > 0
         decoded = box_ops.distances_to_boxes(targets["distances"][0], points).numpy()[positive]
@@ -103,11 +104,18 @@ def test_the_seed_fixes_the_batches():
         assert (a != c).any()
 
 
-@pytest.mark.parametrize("data", [AUGMENTED, DataConfig(image_size=SIZE, mosaic=1.0)])
-def test_training_that_goes_on_sees_what_it_would_have_seen(data):
+@pytest.mark.parametrize(
+    ("data", "parts"),
+    [
+        (AUGMENTED, {1, 4}),
+        (dataclasses.replace(AUGMENTED, mosaic=0.6, mosaic_rows=(2, 3)), {1, 4, 9}),
+        (DataConfig(image_size=SIZE, mosaic=1.0, mosaic_rows=(3,)), {9}),
+    ],
+)
+def test_training_that_goes_on_sees_what_it_would_have_seen(data, parts):
     """At any image, also within a batch of another size and where images are broken."""
     source = [*annotations(5), Annotation("broken", b"no image", [])]
-    known = order.orders(len(source), 1)
+    known = order.orders(len(source), 1, data.mosaic_rows)
     whole = batches(data, count=9, source=source, batch_size=2, known=known)
     for start, count, size in ((4, 3, 2), (10, 1, 4), (17, 1, 1)):
         more = batches(data, count=count, source=source, batch_size=size, start=start)
@@ -122,8 +130,9 @@ def test_training_that_goes_on_sees_what_it_would_have_seen(data):
                     for parts in (one, other)
                 ),
             )
-    names = order.names(source, known, data.mosaic, range(18))
-    assert {len(each) for each in names} == ({4} if data.mosaic == 1 else {1, 4})
+    mosaics = order.Mosaics(data.mosaic, data.mosaic_rows)
+    names = order.names(source, known, mosaics, range(18))
+    assert {len(each) for each in names} == parts
     assert not any("broken" in each for each in names)
 
 
@@ -138,7 +147,7 @@ def test_small_objects_are_ignored():
 def test_validation_shows_each_photo_once_in_order():
     source = annotations(5)
     dataset = pipeline.validation_dataset(
-        source, DataConfig(), size=64, num_classes=1, batch_size=2, problems=Problems()
+        source, DataConfig(), size=64, labels=pipeline.Labels(1), batch_size=2, problems=Problems()
     )
     assert int(dataset.cardinality()) == 3
     shown = np.concatenate([batch[0] for batch in dataset.as_numpy_iterator()])

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -23,10 +24,21 @@ def changed(config, **settings):
 
 
 def stored(run):
-    """All that a run has learned: the arrays of its newest checkpoint, and its history."""
+    """All that a run has learned: the arrays of its newest checkpoint, its best weights, and its history."""
     with np.load(checkpoints.stored(run / "checkpoints")[0]) as content:
         arrays = {name: content[name] for name in content.files}
+    arrays |= {f"best/{name}": value for name, value in best(run).items()}
     return arrays, json.loads((run / "history.json").read_text())
+
+
+def best(run):
+    """The stored weights of the best epoch, by layer and number."""
+    found = {}
+    with h5py.File(run / "best.weights.h5") as file:
+        file.visititems(
+            lambda name, item: found.update({name: item[()]} if hasattr(item, "dtype") else {})
+        )
+    return found
 
 
 def same(one, other):
@@ -65,9 +77,16 @@ def make_plain(whole, monkeypatch):
     monkeypatch.setattr(fit, "_callbacks", lambda *_: [])
     monkeypatch.setattr(fit, "finish", lambda *_, **__: (None, {}))
     data = dataclasses.replace(
-        whole.data, random_crop=True, flip=True, colour=0.3, mosaic=0.4, absent_classes=True
+        whole.data,
+        random_crop=True,
+        flip=True,
+        colour=0.3,
+        mosaic=0.6,
+        mosaic_rows=(2, 3),
+        absent_classes=True,
     )
     more = {"epochs": 2, "steps_per_epoch": 3, "optimizer": "adam", "weight_decay": 0.0}
+    more["ema_momentum"] = 0.6
     return changed(dataclasses.replace(whole, data=data), checkpoint_minutes=0.0, **more)
 
 
@@ -103,6 +122,62 @@ def test_a_run_that_was_stopped_anywhere_ends_as_one_that_was_not(plain):
     assert not done.interrupted
     same(uninterrupted, done.folder)
     assert len(checkpoints.stored(done.folder / "checkpoints")) == 2
+
+
+def test_the_average_is_judged_and_stored_as_the_best_and_taken_from_the_last_checkpoint(
+    plain, eager, monkeypatch
+):
+    """Statistics of batch normalisation included; training itself goes on with its own weights."""
+    seen = {"judged": [], "trained": []}
+
+    class Look(keras.callbacks.Callback):
+        def on_test_end(self, logs=None):
+            seen["trained"].append(self.model.get_weights())
+
+        def on_train_batch_begin(self, batch, logs=None):
+            seen["trained"].append(self.model.get_weights())
+
+    class Judge(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            with average.shown():
+                seen["judged"] = self.model.get_weights()
+
+    average = None
+
+    def judging(*settings):
+        nonlocal average
+        *_, average, _ = settings
+        return [Judge()]
+
+    monkeypatch.setattr(fit, "_callbacks", judging)
+    run = fit.fit(changed(plain, epochs=1), callbacks=[Look()]).folder
+    arrays, _ = stored(run)
+    weights, averages = (
+        {name.split(" ")[1]: arrays[name] for name in arrays if name.startswith(group)}
+        for group in ("model/", "average/")
+    )
+    assert {"normal/moving_mean", "normal/gamma"} <= set(averages)
+    assert any(not np.allclose(weights[name], averages[name]) for name in averages)
+    for a, b in zip(seen["judged"], averages.values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # After judging, the weights are those of training: the checkpoint has them.
+    for a, b in zip(seen["trained"][-1], [weights[name] for name in averages], strict=True):
+        np.testing.assert_array_equal(a, b)
+    model, loaded = (fit.UnitBox.from_settings(plain.model, plain.decode) for _ in range(2))
+    model.load_run(run)
+    loaded.load_run(run, last=True)
+    for a, b, c in zip(model.get_weights(), loaded.get_weights(), averages.values(), strict=True):
+        np.testing.assert_array_equal(a, c)
+        np.testing.assert_array_equal(b, c)
+
+
+def test_a_checkpoint_without_an_average_does_not_go_on_with_one(plain, begun):
+    without = fit._model(changed(plain, ema_momentum=None), False, begun.folder)[1]
+    assert without.is_restored
+    assert without.step.average is None
+    without.store()
+    with pytest.raises(ValueError, match="was trained with another average"):
+        fit._model(plain, False, begun.folder)
 
 
 @pytest.fixture(scope="module")
@@ -356,7 +431,7 @@ def test_the_names_of_a_bad_batch_are_those_of_its_images(plain, monkeypatch):
         with pytest.raises(Seen) as elements:
             fit.fit(changed(plain, run="c"), train=stream)
     [names] = found.value.args
-    assert [len(each) for each in names] == [1, 4]
+    assert [len(each) for each in names] == [4, 9]
     assert all("synthetic/" in name for each in names for name in each)
     assert elements.value.args[0][0] == ["element 8 of all that were shown"]
 

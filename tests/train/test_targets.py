@@ -157,3 +157,140 @@ def test_hundreds_of_objects(random):
     boxes = np.concatenate([corner, corner + random.uniform(3, 20, (1500, 2))], axis=1)
     heatmaps, _ = encode(boxes.astype(np.float32), np.zeros(1500, bool), 320, 320)
     assert 0.2 < heatmaps["confidence"].mean() < 1
+
+
+def sampled(heatmaps, weights, stride):
+    """The full-size maps at the points of a map of an odd `stride`, which are centres of pixels."""
+    every = (slice(stride // 2, None, stride),) * 2
+    return [{name: value[every] for name, value in maps.items()} for maps in (heatmaps, weights)]
+
+
+@pytest.mark.parametrize("stride", [3, 5])
+@pytest.mark.parametrize("region", ["ellipse", "box"])
+def test_targets_at_a_stride_are_the_full_size_ones_at_its_points(random, region, stride):
+    """For an odd stride, the points coincide. Objects are large enough to own one, and some are ignored or cut."""
+    height, width = stride * 21, stride * 26
+    corner = random.uniform(-8, 50, (14, 2))
+    boxes = np.concatenate([corner, corner + random.uniform(9, 30, (14, 2))], 1).astype(np.float32)
+    ignore, classes = np.arange(14) % 5 == 4, np.arange(14, dtype=np.int32) % 3
+    options = {"num_classes": 3, "region": region, "positive_weight": 3.0}
+    full = sampled(*encode(boxes, ignore, height, width, classes, **options), stride)
+    coarse = encode(boxes, ignore, height, width, classes, stride=stride, **options)
+    assert full[0]["confidence"].any(axis=(0, 1)).all()
+    assert (full[1]["confidence"] == 0).any()
+    for a, b in zip(full, coarse, strict=True):
+        for name in a:
+            np.testing.assert_allclose(a[name], b[name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_targets_at_an_even_stride_lie_between_those_of_the_pixels_around(stride):
+    """Distances are linear: at a point between four pixels of an object, they are the mean of theirs."""
+    box = np.float32([[3, 6, 59, 45]])
+    full, _ = encode(box, [False], 50, 70)
+    coarse, _ = encode(box, [False], 50, 70, stride=stride)
+    height, width = -(-50 // stride), -(-70 // stride)  # rounded up
+    assert coarse["confidence"].shape == (height, width, 1)
+    checked = 0
+    for i in range(50 // stride):
+        for j in range(70 // stride):
+            y, x = (stride * i + stride // 2, stride * j + stride // 2)
+            around = full["confidence"][y - 1 : y + 1, x - 1 : x + 1]
+            if around.min() == around.max():
+                assert coarse["confidence"][i, j] == around.min()
+                expected = full["distances"][y - 1 : y + 1, x - 1 : x + 1].mean(axis=(0, 1))
+                np.testing.assert_allclose(coarse["distances"][i, j], expected, atol=1e-4)
+                checked += 1
+    assert checked > 0.7 * (50 // stride) * (70 // stride)
+
+
+def test_targets_at_a_stride_by_hand():
+    """An image of 14 x 18 px at stride 4: four rows of points at 2, 6, 10, 14, and five columns up to 18."""
+    boxes = np.float32([[1, 1, 13, 9], [8, 4, 12, 8], [13, 9, 19, 15]])
+    maps, weights = encode(
+        boxes,
+        [False, False, True],
+        14,
+        18,
+        np.int32([0, 1, 0]),
+        num_classes=2,
+        region="box",
+        positive_weight=2.0,
+        root_weights=True,
+        equal_objects=True,
+        stride=4,
+    )
+    first = [[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [0] * 5, [0] * 5]
+    second = [[0] * 5, [0, 0, 1, 0, 0], [0] * 5, [0] * 5]
+    np.testing.assert_array_equal(maps["confidence"], np.stack([first, second], axis=-1))
+    assert maps["distances"][0, 1].tolist() == [1, 7, 5, 7]
+    assert maps["distances"][1, 2].tolist() == [2, 2, 2, 2]
+    share = 1 / 5  # five points of the first object
+    root = 2 * np.sqrt(share)
+    np.testing.assert_allclose(
+        weights["confidence"],
+        [[root, root, root, 1, 1], [root, root, 2, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0]],
+        rtol=1e-6,
+    )
+    np.testing.assert_allclose(weights["distances"].sum(), 2)
+    np.testing.assert_allclose(weights["distances"][0, :3], share)
+
+
+@pytest.mark.parametrize("region", ["ellipse", "box"])
+@pytest.mark.parametrize("stride", [4, 8])
+@given(
+    x=st.floats(0, 60, width=32),
+    y=st.floats(0, 50, width=32),
+    w=st.floats(0.25, 16, width=32),
+    h=st.floats(0.25, 16, width=32),
+    ignore=st.booleans(),
+)
+def test_an_object_between_the_points_takes_the_nearest_one_or_it_is_ignored(
+    region, stride, x, y, w, h, ignore
+):
+    """Whole objects in the image: none is learned as background."""
+    box = np.float32([[x, y, min(x + w, 61), min(y + h, 51)]])
+    maps, weights = encode(box, [ignore], 51, 61, region=region, stride=stride)
+    touched = weights["confidence"] * (1 - maps["confidence"][..., 0]) == 0
+    assert touched.any()
+    positive = maps["confidence"][..., 0] > 0
+    assert (maps["distances"][positive] > 0).all()
+    points = box_ops.map_points(51, 61, stride).numpy()
+    inside = ((points > box[0, :2]) & (points < box[0, 2:])).all(axis=-1)
+    if inside.any() and not ignore:
+        assert positive.any()
+    if not inside.any():
+        assert not positive.any()
+        [[row, column]] = np.argwhere(weights["confidence"] == 0)
+        centre = (box[0, :2] + box[0, 2:]) / 2
+        apart = np.linalg.norm(points - centre, axis=-1)
+        assert apart[row, column] == pytest.approx(apart.min(), abs=1e-4)
+
+
+def test_nothing_is_painted_for_an_object_outside_or_without_area():
+    boxes = np.float32([[-9, -9, -1, -1], [20, 20, 20, 25], [30, 9, 26, 9], [70, 3, 72, 5]])
+    maps, weights = encode(boxes, [False, True, True, False], 32, 48, stride=8)
+    assert not maps["confidence"].any()
+    assert (weights["confidence"] == 1).all()
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_an_object_counts_in_the_confidence_as_the_root_of_its_points(stride):
+    boxes = np.float32([[2, 2, 42, 34], [45, 5, 57, 17]])
+    for root in (False, True):
+        maps, weights = encode(
+            boxes,
+            [False] * 2,
+            40,
+            60,
+            np.int32([0, 1]),
+            num_classes=2,
+            positive_weight=3.0,
+            root_weights=root,
+            stride=stride,
+        )
+        for label in range(2):
+            own = maps["confidence"][..., label] > 0
+            expected = 3 * (np.sqrt(own.sum()) if root else own.sum())
+            assert weights["confidence"][own].sum() == pytest.approx(expected, rel=1e-5)
+        assert (weights["confidence"][~maps["confidence"].any(axis=-1)] == 1).all()

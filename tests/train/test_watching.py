@@ -69,9 +69,9 @@ def test_a_quiet_run_prints_no_progress(capsys):
     assert epochs_of(capsys, steps=3, verbose=0) == ["", "", ""]
 
 
-@pytest.mark.parametrize("region", ["ellipse", "box"])
+@pytest.mark.parametrize(("region", "stride"), [("ellipse", 1), ("box", 1), ("ellipse", 2)])
 @given(seed=st.integers(0, 999), count=st.integers(0, 5))
-def test_the_boxes_of_targets_are_those_that_were_encoded(region, seed, count):
+def test_the_boxes_of_targets_are_those_that_were_encoded(region, stride, seed, count):
     random = np.random.default_rng(seed)
     corners = random.uniform(-4, 24, (count, 2))
     boxes = np.hstack([corners, corners + random.uniform(3, 12, (count, 2))]).astype(np.float32)
@@ -85,8 +85,9 @@ def test_the_boxes_of_targets_are_those_that_were_encoded(region, seed, count):
         32,
         num_classes=3,
         region=region,
+        stride=stride,
     )
-    found, labels = watching.boxes_in_targets(**maps)
+    found, labels = watching.boxes_in_targets(**maps, stride=stride)
     expected = {(*box.round(1), label) for box, label in zip(boxes, classes, strict=True)}
     apart = [min((np.abs(box - b).max() for b in boxes), default=9) for box in found]
     assert all(distance < 0.01 for distance in apart)
@@ -101,21 +102,23 @@ def test_the_boxes_of_targets_are_those_that_were_encoded(region, seed, count):
             assert labels[same].tolist() == [label]
 
 
-def test_pictures_of_a_batch_have_its_boxes_and_its_dark_pixels():
+@pytest.mark.parametrize("stride", [1, 4, 8])
+def test_pictures_of_a_batch_have_its_boxes_and_its_dark_pixels(stride):
+    """Images of 33 px, which is no multiple of the strides."""
     boxes = tf.constant([[4.0, 4, 20, 20], [22, 22, 30, 30]])
     maps, weights = targets.encode(
-        boxes, tf.constant([1, 0]), tf.constant([False, True]), 32, 32, num_classes=2
+        boxes, tf.constant([1, 0]), tf.constant([False, True]), 33, 33, num_classes=2, stride=stride
     )
     batch = (
-        tf.fill([6, 32, 32, 3], 200.0),
+        tf.fill([6, 33, 33, 3], 200.0),
         {name: tf.stack([value] * 6) for name, value in maps.items()},
         {name: tf.stack([value] * 6) for name, value in weights.items()},
     )
-    pictures = watching.draw_batch(batch, ("cat", "dog"))
+    pictures = watching.draw_batch(batch, ("cat", "dog"), stride)
     assert len(pictures) == watching.PICTURES
     for picture in pictures:
         assert picture.dtype == np.uint8
-        assert picture.shape == (32, 32, 3)
+        assert picture.shape == (33, 33, 3)
         assert picture[4, 12].tolist() == [40, 200, 60]  # green: the upper side of the box
         assert picture[26, 26].tolist() == [70, 70, 70]
         assert picture[2, 28].tolist() == [200, 200, 200]

@@ -124,6 +124,13 @@ def _sizes_in_words(measured: Measured, config: Config) -> list[str]:
         f"sizes: training shows objects {_range(trained)} long; detection at max_side {side} shows them "
         f"{_range(sides[:, 0] * factor)} long at scale 1"
     ]
+    stride = config.model.map_stride
+    between = int((sides[:, 1] * factor <= stride).sum())
+    if config.model.neck != "none" and between:
+        lines.append(
+            f"sizes: {between:,} of {len(sides):,} objects are then at most {stride} px wide or high, the map_stride: "
+            "where such an object lies between the points of the map, it counts in no loss"
+        )
     limits = shown.limits(config.model)
     if limits is not None:
         small = (sides[:, 1] * factor * max(config.decode.scales) < limits.smallest).mean()

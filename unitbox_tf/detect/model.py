@@ -159,7 +159,8 @@ class UnitBox(keras.Model):
 
         Args:
             run: the path of the run's folder, or a published name.
-            last: takes the weights of the newest checkpoint, not those of the best epoch.
+            last: takes the weights of the newest checkpoint, not those of the best epoch: their moving average, if
+                the run keeps one.
 
         Raises:
             ValueError: it has no weights, they are damaged or not finite, or belong to another network. The model keeps
@@ -171,19 +172,21 @@ class UnitBox(keras.Model):
             return
         path = run.weights_of_training(last=last)
         if path.suffix == checkpoints.SUFFIX:
-            self._take_checkpoint(path.parent)
+            averaged = run.config().train.ema_momentum is not None
+            self._take_checkpoint(path.parent, "average" if averaged else "model")
             return
         kind = "the weights of the model that the configuration describes"
         network_weights.load(self, path, kind)
 
-    def _take_checkpoint(self, folder: Path) -> None:
-        """Takes the weights of the newest whole checkpoint in `folder`, which has one."""
-        expected = {"model": [checkpoints.Spec.of(variable) for variable in self.variables]}
+    def _take_checkpoint(self, folder: Path, group: str) -> None:
+        """Takes the weights in a group of the newest whole checkpoint in `folder`, which has one."""
+        variables = self.weights if group == "average" else self.variables
+        expected = {group: [checkpoints.Spec.of(variable) for variable in variables]}
         found = checkpoints.read_newest(folder, expected)
-        values = found.groups["model"] if found else []
-        names = (variable.path for variable in self.variables)
+        values = found.groups[group] if found else []
+        names = (variable.path for variable in variables)
         weights_files.check_finite(folder, dict(zip(names, values, strict=True)))
-        for variable, value in zip(self.variables, values, strict=True):
+        for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
 
     def start_from(self, detector: UnitBox | str | os.PathLike[str]) -> transfer.Taken:

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ from unitbox_tf.evaluation.results import Results
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
 from unitbox_tf.train import class_board
+from unitbox_tf.train.average import Average
 from unitbox_tf.train.examples import Validation
-from unitbox_tf.train.optimizers import inner_optimizer
 from unitbox_tf.train.state import Diverged, State
 from unitbox_tf.train.steps import first_names
 
@@ -253,33 +253,25 @@ class _Memory(io.BytesIO):
 class JudgeAverage(keras.callbacks.Callback):
     """Puts the moving average of the weights in their place while they are validated, judged and stored as the best.
 
-    Without `TrainConfig.ema_momentum`, there is no average, and the weights stay.
+    This callback must come before those that read the weights. Without an average, the weights stay.
     """
 
+    def __init__(self, average: Average | None) -> None:
+        """`average` is that of the model; None if there is none."""
+        super().__init__()
+        self._average = average
+
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._exchange()
+        if self._average is not None:
+            self._average.show()
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._exchange()
+        if self._average is not None:
+            self._average.hide()
 
-    @contextlib.contextmanager
-    def shown(self) -> Iterator[None]:
+    def shown(self) -> contextlib.AbstractContextManager[None]:
         """The average is in the model within this context."""
-        self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
-
-    def _exchange(self) -> None:
-        inner = inner_optimizer(self.model.optimizer)
-        if not inner.use_ema:
-            return
-        averages = inner._model_variables_moving_average
-        for variable, average in zip(self.model.trainable_variables, averages, strict=True):
-            value = variable.numpy()
-            variable.assign(average)
-            average.assign(value)
+        return contextlib.nullcontext() if self._average is None else self._average.shown()
 
 
 class StopEarly(keras.callbacks.Callback):

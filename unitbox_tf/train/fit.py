@@ -37,6 +37,7 @@ from unitbox_tf.train.finish import finish
 from unitbox_tf.train.freezing import FreezeBackbone
 from unitbox_tf.train.hardware import _hardware
 from unitbox_tf.train.optimizers import optimizer
+from unitbox_tf.train.quality import learn_quality
 from unitbox_tf.train.state import State
 from unitbox_tf.train.watching import (
     ProgressLine,
@@ -306,9 +307,7 @@ def _compile(model: keras.Model, config: Config, jit: bool | str) -> None:
     model.compile(
         optimizer(config.train),
         loss={
-            "confidence": losses.FocalLoss()
-            if config.loss.confidence_loss == "focal"
-            else keras.losses.BinaryCrossentropy(from_logits=True, reduction=reduction),
+            "confidence": _confidence_loss(config.loss.confidence_loss, reduction),
             "distances": distance_loss,
         },
         loss_weights={
@@ -318,6 +317,15 @@ def _compile(model: keras.Model, config: Config, jit: bool | str) -> None:
         weighted_metrics={"confidence": [], "distances": [losses.MeanIoU()]},
         jit_compile=jit,
     )
+    if config.loss.confidence_target == "iou":
+        learn_quality(model)
+
+
+def _confidence_loss(name: str, reduction: str) -> keras.losses.Loss:
+    """The loss of this name. `reduction` is Keras' word."""
+    if name == "focal":
+        return losses.FocalLoss(reduction="sum" if reduction == "sum" else "positive_mean")
+    return keras.losses.BinaryCrossentropy(from_logits=True, reduction=reduction)
 
 
 def _learn(
@@ -334,7 +342,7 @@ def _learn(
     settings = config.train
     stored = _with_origins(config, shown, judged)
     files.write(runs.Run(run).config_file, stored.to_json())
-    average = JudgeAverage()
+    average = JudgeAverage(state.step.average)
     store = StoreRun(run, state, settings.validation_protocol, settings.checkpoint_minutes, average)
     if state.is_restored:
         store.store_history()  # the file may be absent or of another time
@@ -343,7 +351,7 @@ def _learn(
         settings.patience, state.history, settings.validation_protocol, settings.freeze_epochs
     )
     watch = WatchSteps(run, state, settings.skip_bad_batches, names)
-    shows = _callbacks(config, batches(), judged, run, state, average, problems)
+    shows = _callbacks(config, batches(), model.map_stride, judged, run, state, average, problems)
     ours = [average, *shows, watch, store, stop]
     last = ProgressLine(settings.batch_size, settings.epochs)
     problems.log_counts()
@@ -446,6 +454,7 @@ def _batches(
 def _callbacks(
     config: Config,
     batches: tf.data.Dataset,
+    stride: int,
     judged: Validation,
     run: Path,
     state: State,
@@ -455,7 +464,7 @@ def _callbacks(
     """The callbacks that fill the logs and show training. They come before those that read the logs."""
     logs = runs.Run(run).tensorboard
     return [
-        ShowTraining(config, batches, logs / "settings", epoch=state.epoch),
+        ShowTraining(config, batches, stride, logs / "settings", epoch=state.epoch),
         WeighByImages(len(judged.watched), config.train.batch_size),
         ValidateDetections(judged, config, logs, average, problems=problems),
         ShowEpochs(logs),

@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from unitbox_tf.config import TrainConfig
 
+NOT_DECAYED = ("bias", "beta", "gamma")  # by adamw: a bias or gain near 0 is no simpler a network
+
 
 @keras.saving.register_keras_serializable("unitbox_tf")
 class CoupledSGD(keras.optimizers.SGD):
@@ -81,23 +83,16 @@ def optimizer(settings: TrainConfig) -> keras.optimizers.Optimizer:
             warmup_steps=warmup_steps,
         )
     common: dict[str, Any] = {"global_clipnorm": settings.clip_norm}
-    if settings.ema_momentum is not None:
-        common |= {"use_ema": True, "ema_momentum": settings.ema_momentum}
-    if settings.optimizer == "adamw":
-        chosen = keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay, **common)
-        chosen.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
-        return chosen
+    adam = CountingAdam if settings.freeze_epochs else keras.optimizers.Adam
     if settings.optimizer == "adam":
-        adam = CountingAdam if settings.freeze_epochs else keras.optimizers.Adam
         return adam(rate, **common)
+    if settings.optimizer == "adamw":  # keras.optimizers.AdamW is Adam with another default
+        chosen = adam(rate, weight_decay=settings.weight_decay, name="adamw", **common)
+        chosen.exclude_from_weight_decay(var_names=NOT_DECAYED)
+        return chosen
     return CoupledSGD(
         rate,
         momentum=settings.momentum,
         coupled_weight_decay=settings.weight_decay,
         **common,
     )
-
-
-def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer that counts the steps: with mixed float16, Keras wraps it to scale the loss."""
-    return getattr(optimizer, "inner_optimizer", optimizer)

@@ -13,6 +13,7 @@ import numpy as np
 from unitbox_tf import checkpoints, runs
 from unitbox_tf.checkpoints import Checkpoint, Spec
 from unitbox_tf.config import TrainConfig
+from unitbox_tf.train.average import Average
 from unitbox_tf.train.reading import Elements
 from unitbox_tf.train.steps import CheckedStep
 
@@ -26,7 +27,7 @@ class Diverged(ValueError):
 
 
 class State:
-    """The network, the optimizer, running means and the place in the data, stored as checkpoints of a run.
+    """The network, its average, the optimizer, running means and the place in the data, stored as checkpoints of a run.
 
     Attributes:
         step: the checked step of the model. It counts steps, interrupted epochs included.
@@ -37,7 +38,8 @@ class State:
 
     def __init__(self, run: Path, model: keras.Model, settings: TrainConfig) -> None:
         """The state at the start of training. `model` is compiled; its step becomes a checked one."""
-        self.step = CheckedStep(model)
+        momentum = settings.ema_momentum
+        self.step = CheckedStep(model, None if momentum is None else Average(model, momentum))
         self.history: list[dict[str, Any]] = []
         self.elements = Elements()
         self.training_images: int | None = None
@@ -142,7 +144,13 @@ class State:
 
     def write(self, path: Path) -> None:
         """Writes the state as it is to `path`. Errors are those of `store`."""
+        average = self.step.average
+        if average is not None:
+            average.hide()  # an interruption may have left it in the model
         groups = {name: _values(variables) for name, variables in self._groups().items()}
+        if average is not None:
+            averages = [variable.numpy() for variable in average.variables]
+            groups["average"] = list(zip(_specs(average.weights), averages, strict=True))
         trained = self._trained
         if trained is not None and trained[0] == self.epoch:
             groups["metrics"] = list(zip(_specs(self.step.metrics), trained[1], strict=True))
@@ -163,7 +171,10 @@ class State:
         }
 
     def _expected(self) -> dict[str, list[Spec]]:
-        return {name: _specs(variables) for name, variables in self._groups().items()}
+        expected = {name: _specs(variables) for name, variables in self._groups().items()}
+        if self.step.average is not None:
+            expected["average"] = _specs(self.step.average.weights)
+        return expected
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -180,6 +191,8 @@ class State:
     def _take(self, found: Checkpoint) -> None:
         for name, variables in self._groups().items():
             _assign(variables, found.groups[name])
+        if self.step.average is not None:
+            _assign(self.step.average.variables, found.groups["average"])
         facts = found.facts
         self.history = facts["history"]
         self.elements = Elements(facts["elements"])

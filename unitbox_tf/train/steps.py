@@ -8,12 +8,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from unitbox_tf.train.average import Average
+
 
 class CheckedStep:
     """The training step of a compiled model, in place of Keras' own.
 
     It computes what Keras' step computes. If the loss or a gradient is not finite, no variable changes: neither
-    weights, nor the optimizer, nor running means. The graph itself decides this, so the step is not slower.
+    weights, nor their average, nor the optimizer, nor running means. The graph itself decides this, so the step is not
+    slower.
 
     With mixed float16, `keras.optimizers.LossScaleOptimizer` lowers the scale of the loss where gradients overflow,
     and leaves out the step by itself. Such steps are not bad, unless the scale cannot be lowered any further.
@@ -21,15 +24,17 @@ class CheckedStep:
     Attributes:
         steps: the number of steps, bad ones included.
         bad: the number of bad steps.
+        average: the moving average of the weights, or None.
     """
 
-    def __init__(self, model: keras.Model) -> None:
-        """Makes this the step of `model`, and builds its optimizer and its metrics."""
+    def __init__(self, model: keras.Model, average: Average | None = None) -> None:
+        """Makes this the step of `model`, and builds its optimizer and its metrics. Good steps update `average`."""
         model.optimizer.build(model.trainable_variables)
         _build_metrics(model)
         self.metrics = [variable for metric in model.metrics for variable in metric.variables]
         self.steps = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.bad = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.average = average
         self._model = model
         self._weights = list(model.trainable_variables)
         self._logs = list(model.get_metrics_result())
@@ -69,6 +74,14 @@ class CheckedStep:
         def learn() -> None:
             optimizer.apply_gradients(zip(gradients, learning, strict=True))
 
+        def take_average() -> None:
+            if self.average is not None:
+                self.average.update(self.steps)
+
+        def go_on() -> None:
+            learn()
+            take_average()
+
         def undo() -> None:
             for variable, value in zip(kept, before, strict=True):
                 variable.assign(value)
@@ -77,9 +90,9 @@ class CheckedStep:
 
         if _scales(optimizer):  # leaves out what is not finite by itself
             learn()
-            tf.cond(fine, lambda: None, undo)
+            tf.cond(fine, take_average, undo)
         else:
-            tf.cond(fine, learn, undo)
+            tf.cond(fine, go_on, undo)
         self.steps.assign_add(1)
         result: dict[str, tf.Tensor] = model.get_metrics_result()
         return result

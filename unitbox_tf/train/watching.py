@@ -116,9 +116,15 @@ class ShowEpochs(keras.callbacks.TensorBoard):
 class ShowTraining(keras.callbacks.Callback):
     """Shows in TensorBoard, when training starts, the settings and images of a batch as the network gets them."""
 
-    def __init__(self, config: Config, batches: tf.data.Dataset, log_dir: Path, epoch: int) -> None:
-        """`batches` are those of training, which begins with `epoch`. `log_dir` is a folder for these logs alone."""
+    def __init__(
+        self, config: Config, batches: tf.data.Dataset, stride: int, log_dir: Path, epoch: int
+    ) -> None:
+        """`batches` are those of training, which begins with `epoch`; their maps have this stride.
+
+        `log_dir` is a folder for these logs alone.
+        """
         super().__init__()
+        self._stride = stride
         self._config = config
         self._batches = batches
         self._log_dir = log_dir
@@ -129,7 +135,7 @@ class ShowTraining(keras.callbacks.Callback):
         with writer.as_default(step=self._epoch):
             tf.summary.text("settings", settings_table(self._config))
             for batch in self._batches.take(1):
-                shown = draw_batch(batch, self._config.model.class_names)
+                shown = draw_batch(batch, self._config.model.class_names, self._stride)
                 for index, picture in enumerate(shown):
                     tf.summary.image(f"batch/{index}", picture[None])
         writer.close()
@@ -148,18 +154,18 @@ def settings_table(config: Config) -> str:
 def draw_batch(
     batch: tuple[tf.Tensor, dict[str, tf.Tensor], dict[str, tf.Tensor]],
     class_names: Sequence[str],
+    stride: int = 1,
     count: int = PICTURES,
 ) -> list[np.ndarray]:
     """The first images of a batch of `pipeline.training_dataset`, uint8, with the boxes in their targets.
 
-    Boxes are read off the targets, so they are those that the network learns. Pixels that count in no loss are
-    dark.
+    Boxes are read off the targets, whose points are `stride` pixels apart, so they are those that the network learns.
+    Pixels that count in no loss are dark.
     """
     images, targets, weights = batch
     shown = []
     for index in range(min(count, len(images))):
         maps = {name: map_[index] for name, map_ in targets.items()}
-        stride = -(-images.shape[1] // maps["confidence"].shape[0])
         boxes, classes = boxes_in_targets(**maps, stride=stride)
         image = np.clip(images[index].numpy(), 0, 255)
         used = weights["confidence"][index].numpy() > 0
