@@ -45,6 +45,45 @@ def test_exponential_distances_are_positive_finite_and_relative():
     assert tape.gradient(logarithm, x).numpy() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("trainable", [True, False])
+def test_fused_normalisation_is_that_of_keras(trainable, random):
+    x = tf.constant(random.normal(3, 2, size=(2, 5, 7, 4)).astype(np.float32))
+    wanted = tf.constant(random.normal(size=x.shape).astype(np.float32))
+    found = []
+    for kind in (layers.BatchNormalization, keras.layers.BatchNormalization):
+        layer = kind(momentum=0.9, epsilon=1e-3, trainable=trainable)
+        layer.build(x.shape)
+        layer.gamma.assign([0.5, 1, 2, 3])
+        layer.beta.assign([-1, 0, 1, 2])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+            loss = tf.reduce_sum(y * wanted)
+        sources = [x, layer.gamma.value, layer.beta.value]
+        gradients = tape.gradient(loss, sources)
+        found.append((y, gradients, layer(x), *layer.weights[2:]))
+    (y, gradients, shown, mean, variance), (y2, gradients2, shown2, mean2, variance2) = found
+    np.testing.assert_allclose(y, y2, atol=1e-5)
+    for one, other in zip(gradients, gradients2, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    np.testing.assert_allclose(mean, mean2, rtol=1e-5)
+    count = 2 * 5 * 7
+    share = count / (count - 1) if trainable else 1
+    np.testing.assert_allclose(variance - 0.9, (variance2 - 0.9) * share, rtol=1e-4)
+    np.testing.assert_allclose(shown, shown2, atol=0.03)
+
+
+def test_fused_normalisation_trains_in_low_precision(random):
+    x = tf.constant(random.normal(3, 2, size=(2, 8, 8, 16)), tf.bfloat16)
+    layer = again(layers.BatchNormalization(momentum=0.9, dtype="mixed_bfloat16"))
+    y = layer(x, training=True)
+    assert y.dtype == tf.bfloat16
+    assert layer.moving_mean.dtype == "float32"
+    np.testing.assert_allclose(layer.moving_mean, np.full(16, 0.3), atol=0.1)
+    values = tf.cast(y, tf.float32)
+    np.testing.assert_allclose(tf.reduce_mean(values, [0, 1, 2]), np.zeros(16), atol=0.02)
+
+
 def operations(**given):
     layer = layers.Preprocess(**{"stride": 32, "channels": "rgb", "mean": (0, 0, 0), **given})
     spec = tf.TensorSpec([None, None, None, 3], tf.uint8)

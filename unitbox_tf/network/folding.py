@@ -9,6 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from unitbox_tf.network import layers
+
+_NORMALISATIONS = (keras.layers.BatchNormalization, layers.BatchNormalization)
+
 
 def folded(model: keras.Model) -> keras.Model:
     """A copy of a functional model for inference, with the same inputs and outputs.
@@ -63,7 +67,7 @@ def _pairs(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, keras.layer
     for layer in model.operations:
         if hasattr(layer, "operations"):
             yield from _pairs(layer)
-        if type(layer) is keras.layers.BatchNormalization and _is_called_once(layer):
+        if type(layer) in _NORMALISATIONS and _is_called_once(layer):
             maker = makers.get(id(layer.input))
             if maker is not None and readers[id(layer.input)] == 1 and layer.axis in (-1, 3):
                 yield maker, layer

@@ -1,4 +1,4 @@
-"""Keras layers of the network: preprocessing, up-sampling, crop, and a ReLU that can be revived."""
+"""Keras layers of the network: preprocessing, up-sampling, crop, normalisation, and functions that end a branch."""
 
 from __future__ import annotations
 
@@ -131,6 +131,27 @@ class Double(keras.layers.Layer):
     def compute_output_shape(self, shapes: Any) -> tuple[int | None, ...]:
         x, reference = shapes
         return (x[0], reference[1], reference[2], x[3])
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalisation of maps `[B, H, W, C]` that trains with TensorFlow's fused operation.
+
+    That of Keras trains with a dozen operations over the whole map, which takes a third of the time of a step of the
+    light network in float32, and half of it in mixed_bfloat16: see docs/time.md. The weights and the results are those
+    of Keras, but the fused operation divides the variance that it averages by one less than the number of values.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if not (training and self.trainable):
+            return super().call(inputs, training=training)
+        scale, offset = (tf.cast(each, tf.float32) for each in (self.gamma, self.beta))
+        x, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=scale, offset=offset, mean=[], variance=[], epsilon=self.epsilon
+        )
+        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            average.assign(average * self.momentum + value * (1 - self.momentum))
+        return x
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")

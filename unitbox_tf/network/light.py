@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import keras
 
 from unitbox_tf.config import ModelConfig
-from unitbox_tf.network import backbones
+from unitbox_tf.network import backbones, layers
 
 # Runtimes for CPUs compute channels in blocks of 16, so other numbers of channels cost as much as the next multiple.
 STEM = 16  # channels at stride 2
@@ -74,4 +74,4 @@ def convolution(
         kernel_initializer=keras.initializers.HeNormal(seed=next(seeds)),
         name=name,
     )(x)
-    return keras.layers.BatchNormalization(momentum=0.99, epsilon=1e-3, name=f"{name}_bn")(x)
+    return layers.BatchNormalization(momentum=0.99, epsilon=1e-3, name=f"{name}_bn")(x)

@@ -200,10 +200,14 @@ def random_blur(
     wanted = tf.random.stateless_uniform([], seeds[0]) < share
     factor = tf.exp(tf.random.stateless_uniform([], seeds[1], 0.0, math.log(MAX_BLUR)))
     factor = tf.where(wanted, factor, 1.0)
-    shape = tf.shape(image)[:2]
-    small = tf.cast(tf.math.ceil(tf.cast(shape, tf.float32) / factor), tf.int32)
-    shrunk = tf.image.resize(image, small, antialias=True)
-    image = tf.ensure_shape(tf.image.resize(shrunk, shape), image.shape)
+
+    def blurred() -> tf.Tensor:
+        shape = tf.shape(image)[:2]
+        small = tf.cast(tf.math.ceil(tf.cast(shape, tf.float32) / factor), tf.int32)
+        shrunk = tf.image.resize(image, small, antialias=True)
+        return tf.ensure_shape(tf.image.resize(shrunk, shape), image.shape)
+
+    image = tf.cond(wanted, blurred, lambda: tf.cast(image, tf.float32))
     boxes = objects["boxes"]
     tiny = tf.reduce_max(boxes[:, 2:] - boxes[:, :2], axis=-1) < min_object * factor
     return image, {**objects, "ignore": objects["ignore"] | tiny}
