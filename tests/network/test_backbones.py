@@ -85,7 +85,7 @@ def test_the_papers_network_is_what_it_was(random):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_narrow_vgg_has_its_namesand_fewer_channels():
+def test_a_narrow_vgg_has_its_layers_and_fewer_channels():
     whole, narrow = (backbones.vgg16(ModelConfig(width=width)) for width in (1, 0.125))
     assert whole.pyramid == narrow.pyramid
     assert whole.preprocessing == narrow.preprocessing

@@ -37,7 +37,7 @@ def test_multiply_adds_are_the_published_ones(name, top):
         ("light", "top_down"),
         *(
             pytest.param(*each, marks=pytest.mark.slow)
-            for each in [("efficientnet_v2_b0", "none"), ("convnext_tiny", "top_down")]
+            for each in [("efficientnet_v2_b0", "none"), ("resnet50", "top_down")]
         ),
     ],
 )
@@ -51,6 +51,14 @@ def test_multiply_adds_are_half_the_operations_that_tensorflow_counts(name, neck
     options["output"] = "none"
     counted = tf.compat.v1.profiler.profile(graph, options=options).total_float_ops
     assert backbones.multiply_adds(network, 64, 96) == counted // 2
+
+
+def test_a_convolution_in_groups_counts_as_the_depthwise_one_that_it_is():
+    image = keras.Input((None, None, 6))
+    layers = [keras.layers.Conv2D(6, 3, groups=6), keras.layers.DepthwiseConv2D(3)]
+    networks = [keras.Model(image, layer(image)) for layer in layers]
+    counted = [backbones.multiply_adds(network, 10, 12, 6) for network in networks]
+    assert counted == [8 * 10 * 6 * 9] * 2
 
 
 def test_the_table_has_a_row_for_each_backbone_and_neck(capsys):

@@ -1,13 +1,12 @@
 """Multiply-adds, parameters and time of the detector on each backbone, with each neck.
 
 A detector is measured from the preprocessed image of VGA size to its heads, with batch normalisation folded, as
-exports have it: without up-sampling and decoding. Times are those of ONNX Runtime on the processor, as ratios to
-`vgg16` without a neck, which takes turns with the others.
+exports have it: without up-sampling and decoding. Times are those of TensorFlow, as ratios to `vgg16` without a neck,
+which takes turns with the others.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.benchmarks.turns import VGA, quartiles, take_turns
-from unitbox_tf import optional, registry
+from unitbox_tf import registry
 from unitbox_tf.config import ModelConfig
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.network import heatmaps
@@ -25,7 +24,6 @@ from unitbox_tf.network.folding import folded
 
 BASE = ("vgg16", "none")
 NECKS = ("none", "top_down")
-OPSET = 18
 
 
 def benchmark(
@@ -37,9 +35,6 @@ def benchmark(
         names: the backbones; none given: all that are registered.
         counts: leaves the times out, which take the longest.
         rounds: of taking turns.
-
-    Raises:
-        ImportError: times are wanted, and tf2onnx or ONNX Runtime is not installed.
     """
     rows = {
         (name, neck): count(name, neck) for name in names or registry.BACKBONES for neck in NECKS
@@ -69,9 +64,9 @@ def heads(name: str, neck: str) -> keras.Model:
     return folded(keras.Model(model.get_layer(heatmaps.PREPROCESS).output, outputs))
 
 
-def multiply_adds(network: keras.Model, height: int, width: int) -> int:
-    """The multiplications of convolutions and matrix products for an image `[1, height, width, 3]`."""
-    spec = tf.TensorSpec([1, height, width, 3], tf.float32)
+def multiply_adds(network: keras.Model, height: int, width: int, channels: int = 3) -> int:
+    """The multiplications of convolutions and matrix products for an image `[1, height, width, channels]`."""
+    spec = tf.TensorSpec([1, height, width, channels], tf.float32)
     graph = _function(network).get_concrete_function(spec).graph
     return sum(map(_multiplications, graph.get_operations()))
 
@@ -82,6 +77,9 @@ def _function(network: keras.Model) -> Any:
 
 def _multiplications(operation: tf.Operation) -> int:
     """Those of one operation: the numbers that it gives, times the products that each of them is a sum of."""
+    if operation.type == "StatefulPartitionedCall":  # as of a convolution in groups
+        function = operation.graph._get_function(operation.get_attr("f").name)
+        return sum(map(_multiplications, function.graph.get_operations()))
     if operation.type not in ("Conv2D", "DepthwiseConv2dNative", "MatMul"):
         return 0
     given = math.prod(operation.outputs[0].shape.as_list())
@@ -93,7 +91,7 @@ def _multiplications(operation: tf.Operation) -> int:
 
 def _times(rows: Iterable[tuple[str, str]], rounds: int) -> dict[tuple[str, str], list[float]]:
     """Quartiles of the ratio of each row's time to that of `BASE`."""
-    runs = {" ".join(key): _session(*key) for key in {BASE: None, **dict.fromkeys(rows)}}
+    runs = {" ".join(key): _run(*key) for key in {BASE: None, **dict.fromkeys(rows)}}
     for run in runs.values():
         run()  # the first run of each takes longer
     seconds = take_turns(runs, rounds)
@@ -101,19 +99,13 @@ def _times(rows: Iterable[tuple[str, str]], rounds: int) -> dict[tuple[str, str]
     return {key: quartiles(seconds[" ".join(key)], base) for key in rows}
 
 
-def _session(name: str, neck: str) -> Callable[[], object]:
-    """Runs a network in ONNX Runtime on a random image."""
-    tf2onnx = optional.load("tf2onnx.convert", "onnx", "measuring times")
-    onnxruntime = optional.load("onnxruntime", "onnx", "measuring times")
+def _run(name: str, neck: str) -> Callable[[], object]:
+    """Runs a network in TensorFlow on a random image."""
     width, height = VGA
-    spec = tf.TensorSpec([1, height, width, 3], tf.float32, "image")
-    function = _function(heads(name, neck))
-    stored, _ = tf2onnx.from_function(function, input_signature=[spec], opset=OPSET)
-    session = onnxruntime.InferenceSession(
-        stored.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    image = np.random.default_rng(0).uniform(0, 255, spec.shape).astype(np.float32)
-    return functools.partial(session.run, None, {session.get_inputs()[0].name: image})
+    spec = tf.TensorSpec([1, height, width, 3], tf.float32)
+    function = _function(heads(name, neck)).get_concrete_function(spec)
+    image = tf.constant(np.random.default_rng(0).uniform(0, 255, spec.shape), tf.float32)
+    return lambda: [each.numpy() for each in keras.tree.flatten(function(image))]
 
 
 def print_table(rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:

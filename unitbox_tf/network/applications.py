@@ -12,6 +12,9 @@ from unitbox_tf.network import backbones
 from unitbox_tf.network.backbones import Backbone, Preprocessing
 
 STRIDES = (4, 8, 16, 32)
+# Of the channels RGB of ImageNet, from 0 to 1.
+MEAN = (0.485, 0.456, 0.406)
+DEVIATION = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,13 +25,15 @@ class _Application:
         name: its class.
         ends: the layers that end its strides 4, 8 and 16. Its output has stride 32.
         read: True if these layers read the ends, which are outputs of no layer.
-        preprocessing: what the network expects. Most of them take RGB from 0 to 255, and preprocess it themselves.
+        preprocessing: what the network expects. MobileNet takes RGB from 0 to 255, and preprocesses it itself.
+        normalise: True if the network expects the channels of ImageNet, with mean 0 and variance 1.
     """
 
     name: str
     ends: tuple[str, str, str]
     read: bool = False
     preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
+    normalise: bool = False
 
 
 def _build(source: _Application, config: ModelConfig, seed: int = 0) -> Backbone:
@@ -38,7 +43,10 @@ def _build(source: _Application, config: ModelConfig, seed: int = 0) -> Backbone
         ValueError: `config.weights` are not available or do not fit, or the settings ask for what only VGG-16 has.
     """
     backbones.check_settings(config, "width", "confidence_tap", "distances_tap")
-    model = backbones.application(source.name, config.weights)
+    options = {"include_preprocessing": False, "input_tensor": _normalised()}
+    model = backbones.application(
+        source.name, config.weights, **(options if source.normalise else {})
+    )
     if config.weights is None:
         _initialise(model, seed)
     layers = [model.get_layer(name) for name in source.ends]
@@ -57,6 +65,16 @@ def _build(source: _Application, config: ModelConfig, seed: int = 0) -> Backbone
         preprocessing=source.preprocessing,
         pyramid=dict(zip(STRIDES, names, strict=True)),
     )
+
+
+def _normalised() -> keras.KerasTensor:
+    """An image with the mean and variance of ImageNet taken away.
+
+    The networks would do so with `keras.layers.Normalization`, whose numbers become inputs of an ONNX file.
+    """
+    scale = [1 / (255 * deviation) for deviation in DEVIATION]
+    offset = [-mean / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)]
+    return keras.layers.Rescaling(scale, offset, name="normalise")(keras.Input((None, None, 3)))
 
 
 def _initialise(model: keras.Model, seed: int) -> None:
@@ -85,12 +103,14 @@ MOBILENET_V3_LARGE = _entry(
     )
 )
 EFFICIENTNET_V2_B0 = _entry(
-    _Application("EfficientNetV2B0", ("block2b_add", "block3b_add", "block5e_add"))
+    _Application("EfficientNetV2B0", ("block2b_add", "block3b_add", "block5e_add"), normalise=True)
 )
 # Its residual sums are no layers.
 _DOWN = "convnext_tiny_downsampling_block"
 CONVNEXT_TINY = _entry(
-    _Application("ConvNeXtTiny", (f"{_DOWN}_0", f"{_DOWN}_1", f"{_DOWN}_2"), read=True)
+    _Application(
+        "ConvNeXtTiny", (f"{_DOWN}_0", f"{_DOWN}_1", f"{_DOWN}_2"), read=True, normalise=True
+    )
 )
 RESNET50 = _entry(
     _Application(

@@ -268,19 +268,19 @@ def _narrow(width: float) -> keras.Model:
     return keras.Model(image, x, name="vgg16")
 
 
-def application(name: str, weights: str | None) -> keras.Model:
+def application(name: str, weights: str | None, **options: Any) -> keras.Model:
     """A network of `keras.applications` without its top, for images of any size.
 
     Args:
         name: its class, such as "VGG16".
         weights: None for random ones, "imagenet" to download them, or the path of a weights file.
+        options: further arguments of the class.
 
     Raises:
         ValueError: the weights are not available or do not fit.
     """
-    build = functools.partial(
-        getattr(keras.applications, name), include_top=False, input_shape=(None, None, 3)
-    )
+    network = getattr(keras.applications, name)
+    build = functools.partial(network, include_top=False, input_shape=(None, None, 3), **options)
     file = f" ({_FILES[name]})"
     if weights == "imagenet":
         try:
