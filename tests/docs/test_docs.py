@@ -119,7 +119,6 @@ CHECKED = [
     ("docs/training.md", "tensorboard", "a server"),
     ("docs/training.md", "fit --resume", "needs a run with a checkpoint"),
     ("docs/training.md", "ablations  ", "trains some fifty runs"),
-    ("docs/training.md", "fit faces_light", "needs five data sets"),
     ("docs/losses.md", "training.choices", "trains four runs"),
     ("docs/training.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     (
