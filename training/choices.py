@@ -1,6 +1,6 @@
 """Compares choices of a light network in short trainings on images drawn from seeds. No data is needed.
 
-    python -m training.choices [base iou linear stride8] [--steps 250] [--seed 0] [--output choices]
+    python -m training.choices [base iou linear stride8] [--steps 600] [--seed 0] [--output choices]
 
 Images have 128 px and objects of 8 to 115 px, alone and in crowds, made of `synthetic` images by random crops and
 mosaics. All trainings have the same settings, seed and images, but for one choice:
@@ -141,7 +141,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("choices", nargs="*", default=list(CHOICES), metavar="CHOICE")
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--images", type=int, default=90, help="number of images that are judged")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="choices", help="folder of the runs")
