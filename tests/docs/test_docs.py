@@ -90,6 +90,7 @@ SLOW = [
     ("docs/training.md", "fit --config", "trains"),
     ("docs/training.md", "from_generator", "trains three times"),
     ("docs/training.md", "--init faces", "trains"),
+    ("docs/training.md", "teacher = ", "detects with VGG-16; a test of training reads its table"),
     ("saved_models/faces/README.md", "--init faces", "trains"),
     ("saved_models/faces/README.md", "evaluate faces", "two decoders at three scales, twice"),
 ]
@@ -123,6 +124,7 @@ CHECKED = [
     ("docs/training.md", "tensorboard", "a server"),
     ("docs/training.md", "fit --resume", "needs a run with a checkpoint"),
     ("docs/training.md", "ablations  ", "trains some fifty runs"),
+    ("docs/losses.md", "training.choices", "trains four runs"),
     ("docs/training.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     (
         "saved_models/faces/README.md",
