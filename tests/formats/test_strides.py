@@ -157,6 +157,20 @@ def test_a_litert_file_says_what_its_maps_are(light, exported):
         assert distances.shape == (height // 4, width // 4, 4)
 
 
+def test_eight_bits_find_nearly_the_same(light, exported, photos, tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    path = tmp_path / "int8.tflite"
+    large = [photo for photo in photos if min(photo.shape[:2]) > 20]
+    litert.save(light, path, precision="int8", calibration=large[:20])
+    assert path.stat().st_size < 0.8 * exported("litert").stat().st_size
+    networks = [litert.network(litert.interpreter(each)) for each in (exported("litert"), path)]
+    image = np.float32(cv2.resize(large[0], (96, 64)))  # another size than the stored one
+    for floats, integers in zip(*(network(image) for network in networks), strict=True):
+        assert floats.shape == integers.shape == (16, 24, floats.shape[-1])
+        assert np.abs(floats - integers).mean() < 0.1 * floats.std()
+    assert len(unitbox_tf.load(path)(large[0])) > 0
+
+
 def test_the_signature_of_heatmaps_has_a_point_each_stride(light, exported):
     opened = tf.saved_model.load(str(exported("saved_model")))
     assert opened.map_stride().numpy() == 4

@@ -96,6 +96,32 @@ def test_targets_are_those_of_the_pipeline():
     assert (distances[3 * 60 + 2 :, 3 * 70 :] == 128).all()  # nothing is drawn of the ignored box
 
 
+def test_targets_of_a_stride_are_drawn_where_their_points_are():
+    """An object of 8 to 56 px owns the points 10, 14, ..., 54: squares of 4 px from 8 to 56 px."""
+    given = annotation([[8, 16, 56, 64], [60, 60, 90, 90]], [1, 0], [False, True], (94, 94))
+    light = dataclasses.replace(FACES.model, backbone="light", neck="top_down", map_stride=4)
+    chosen = dataclasses.replace(config(region="box", image_size=94), model=light)
+    [shown] = pictures.batch([given], chosen, 2, 1)
+    assert shown.image.shape == shown.confidence.shape == (3 * 94, 3 * 94, 3)
+    painted = tuple(64 // 4 + np.multiply(pictures.colour(1), 3) // 4)
+    y, x = np.nonzero((shown.confidence[1::3, 1::3] == painted).all(axis=-1))
+    assert (x.min(), x.max() + 1, y.min(), y.max() + 1) == (8, 56, 16, 64)
+    assert len(x) == 48 * 48
+    grey = (shown.confidence[1::3, 1::3] == (150, 150, 150)).all(axis=-1)
+    y, x = np.nonzero(grey)
+    assert (x.min(), x.max() + 1, y.min(), y.max() + 1) == (
+        60,
+        92,
+        60,
+        92,
+    )  # to the end of a square
+    distances = shown.distances
+    assert tuple(distances[3 * 20, 3 * 8]) == tuple(distances[3 * 20, 3 * 56]) == pictures.colour(1)
+    middle = [(x, y) for x in (30, 34) for y in (38, 42)]
+    marked = [tuple(distances[3 * y, 3 * x]) == visualize.DETECTION_COLOUR for x, y in middle]
+    assert sum(marked) >= 1
+
+
 def test_random_changes_are_those_of_the_settings():
     given = [synthetic.draw(number) for number in range(4)]
     cropped = pictures.batch(given, config(random_crop=True, mosaic=1.0, image_size=64), 1, 4)
