@@ -66,7 +66,8 @@ class _AtStride(graph.InferenceModule):
     def heatmaps_at(self, images: tf.Tensor, scale: float | tf.Tensor) -> graph.Outputs:
         shape, stride = tf.shape(images), self.stride
         size = decoders.shown_size(shape[1], shape[2], self._decode.max_side, scale)
-        maps = tf.nn.conv2d(self._features(self._seen(images, size)), self._kernel, 1, "VALID")
+        features = tf.cast(self._features(self._seen(images, size)), tf.float32)
+        maps = tf.nn.conv2d(features, self._kernel, 1, "VALID")
         # All numbers are positive, because ONNX rounds quotients of negative numbers in another way.
         height, width = ((size[i] + stride - 1) // stride for i in (0, 1))
         maps = (maps + self._bias)[:, :height, :width]
@@ -142,9 +143,8 @@ def _read_interleaved(proto: Any, transpose: Any, node: Any, kernel: Any) -> Non
     values, old = arrays.to_array(kernel), _attributes(node)
     filters, channels, height, width = values.shape
     steps, groups = old.get("strides", [1, 1]), old.get("group", 1)
-    plain = (
-        groups == 1 and set(old.get("dilations", [1])) == {1} and b"SAME_UPPER" == old["auto_pad"]
-    )
+    same = old.get("auto_pad") == b"SAME_UPPER"
+    plain = same and groups == 1 and set(old.get("dilations", [1])) == {1}
     if not plain or _attributes(transpose)["perm"] != [0, 3, 1, 2]:
         return
     name = f"{node.output[0]}_interleaved"  # the kernel may be used at several scales
