@@ -5,6 +5,7 @@ import pytest
 
 from unitbox_tf import images as image_ops
 from unitbox_tf import visualize
+from unitbox_tf.config import ModelConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.inspection import pictures
 from unitbox_tf.presets import PRESETS
@@ -99,7 +100,7 @@ def test_targets_are_those_of_the_pipeline():
 def test_targets_of_a_stride_are_drawn_where_their_points_are():
     """An object of 8 to 56 px owns the points 10, 14, ..., 54: squares of 4 px from 8 to 56 px."""
     given = annotation([[8, 16, 56, 64], [60, 60, 90, 90]], [1, 0], [False, True], (94, 94))
-    light = dataclasses.replace(FACES.model, backbone="light", neck="top_down", map_stride=4)
+    light = ModelConfig(backbone="light", neck="top_down", map_stride=4)
     chosen = dataclasses.replace(config(region="box", image_size=94), model=light)
     [shown] = pictures.batch([given], chosen, 2, 1)
     assert shown.image.shape == shown.confidence.shape == (3 * 94, 3 * 94, 3)
