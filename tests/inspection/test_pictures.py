@@ -110,12 +110,8 @@ def test_targets_of_a_stride_are_drawn_where_their_points_are():
     assert len(x) == 48 * 48
     grey = (shown.confidence[1::3, 1::3] == (150, 150, 150)).all(axis=-1)
     y, x = np.nonzero(grey)
-    assert (x.min(), x.max() + 1, y.min(), y.max() + 1) == (
-        60,
-        92,
-        60,
-        92,
-    )  # to the end of a square
+    # The last point in it is at 86: 90 is on its side.
+    assert (x.min(), x.max() + 1, y.min(), y.max() + 1) == (60, 88, 60, 88)
     distances = shown.distances
     assert tuple(distances[3 * 20, 3 * 8]) == tuple(distances[3 * 20, 3 * 56]) == pictures.colour(1)
     middle = [(x, y) for x in (30, 34) for y in (38, 42)]
