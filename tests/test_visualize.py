@@ -172,3 +172,22 @@ def test_without_matplotlib_plots_say_what_to_install(tmp_path, monkeypatch):
 def test_importing_does_without_matplotlib():
     code = "import sys, unitbox_tf.visualize; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_points_of_a_stride_fill_their_squares_and_are_cut():
+    values = np.arange(6).reshape(2, 3)
+    expected = [[0, 0, 0, 1, 1, 1, 2], [0, 0, 0, 1, 1, 1, 2], [0, 0, 0, 1, 1, 1, 2]]
+    expected += [[3, 3, 3, 4, 4, 4, 5]]
+    np.testing.assert_array_equal(visualize.at_pixels(values, 3, (4, 7)), expected)
+    assert visualize.at_pixels(values, 1, (2, 3)) is values
+
+
+def test_a_panel_of_a_stride_has_the_size_that_the_network_saw():
+    image = np.random.default_rng(0).integers(0, 256, (20, 28, 3), np.uint8)
+    logits = np.full((3, 4, 1), -20.0)
+    logits[2, 3] = 20.0
+    panel = visualize.heatmap_panel(image, logits, np.full((3, 4, 4), 5.0), 4, (10, 14))
+    assert panel.shape == (10, 42, 3)
+    low, high = (visualize.heatmap(np.full((1, 1), v), 0, 1)[0, 0] for v in (0, 1))
+    np.testing.assert_array_equal(panel[8:, 14 + 12 : 28], np.broadcast_to(high, (2, 2, 3)))
+    np.testing.assert_array_equal(panel[:8, 14:28], np.broadcast_to(low, (8, 14, 3)))

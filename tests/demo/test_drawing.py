@@ -26,6 +26,14 @@ def test_a_map_without_anything_says_so():
     assert "No pixel" not in drawing.maps_html(seen, 0, everywhere=True)
 
 
+def test_the_page_says_the_size_that_the_network_saw_and_the_stride():
+    maps = np.zeros((3, 4, 1)), np.ones((3, 4, 4))
+    page = drawing.maps_html(seen_of(*maps, (40, 60), (10, 15), 4), 0)
+    assert "Shown to the network with 15 x 10 px. The maps have a point each 4 px." in page
+    assert "px.</p>" in drawing.maps_html(seen_of(*maps, (3, 4)), 0)
+    assert "a point each" not in drawing.maps_html(seen_of(*maps, (3, 4)), 0)
+
+
 def test_names_are_text_and_no_part_of_the_page():
     seen = seen_of(np.zeros((4, 4, 2)), np.ones((4, 4, 4)), (4, 4))
     found = Detections(np.float32([[0, 0, 2, 2]]), np.float32([0.5]), np.int32([1]), (4, 4))

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.helpers import light_models
 from tests.helpers.demo import seen_of
 from tests.helpers.images import exif_jpeg
 from unitbox_tf.datasets import synthetic
@@ -96,6 +97,34 @@ def test_maps_are_probabilities_and_pixels_of_the_image():
     assert confidence[0, 1] == pytest.approx(0.75)
     assert confidence[1, 1] == pytest.approx(0.5)
     np.testing.assert_allclose(viewers.distance_maps(seen, 0)[0, 0], [3, 6, 6, 8])
+
+
+def test_maps_of_a_stride_lie_where_the_network_saw_the_image():
+    """An image of 9 x 14 px, shown with 18 x 28 px, has 5 x 7 points of stride 4."""
+    logits, distances = np.full((5, 7, 1), -20.0), np.full((5, 7, 4), 6.0)
+    logits[4, 1], distances[4, 1] = 20.0, [2, 4, 6, 8]
+    seen = seen_of(logits, distances, (9, 14), (18, 28), 4)
+    confidence, sides = viewers.confidence_map(seen, 0), viewers.distance_maps(seen, 0)
+    assert confidence.shape == (18, 28)
+    assert sides.shape == (18, 28, 4)
+    rows, columns = np.nonzero(confidence > 0.5)
+    assert (set(rows), set(columns)) == ({16, 17}, {4, 5, 6, 7})
+    np.testing.assert_allclose(sides[17, 5], [1, 2, 3, 4])  # in pixels of the image
+
+
+@pytest.mark.parametrize("decoder", ["peaks", "ellipse"])
+def test_a_detector_of_a_stride_is_viewed_as_it_detects(decoder, tmp_path):
+    path = tmp_path / "light.keras"
+    light = light_models.model()
+    light.save(path)
+    opened = viewers.Viewer(path, decoder=decoder)
+    seen = opened.see(synthetic.draw(0).image)
+    assert seen.stride == 4
+    assert seen.shown == ((32, 32), (64, 64))
+    expected = Detector.of(light, opened.decode)(synthetic.draw(0).image)
+    found = opened.find(seen, opened.decode)
+    assert len(found) == len(expected) > 0
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
 
 
 def test_folders_without_a_run_are_named(untrained_run, tmp_path):

@@ -106,6 +106,7 @@ CHECKED = [
     ("docs/demo.md", "unitbox demo  ", "a server"),
     ("docs/demo.md", "--public-host", "a server"),
     ("docs/export.md", "benchmarks parity", "five exports, each run on a hundred images"),
+    ("docs/export.md", "benchmarks inference", "needs another detector and its exports"),
     ("docs/large_pictures.md", "pytest", "one of the slow tests itself"),
     ("docs/serving.md", SERVER, "another program, and a server"),
     ("docs/evaluation.md", "training.rivals", "installs other detectors, 3 GB"),

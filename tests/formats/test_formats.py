@@ -48,6 +48,7 @@ def write_archive(path):
         archive.writestr(formats.DECODE_CONFIG, "{}")
         preprocessing = {"stride": 32, "channels": "rgb", "mean": [0, 0, 0], "scale": 1}
         archive.writestr(litert.PREPROCESSING, json.dumps(preprocessing))
+        archive.writestr(litert.HEATMAPS, '{"stride": 1, "unit": 1}')
 
 
 def test_a_litert_file_of_others_is_named(tmp_path):

@@ -77,6 +77,7 @@ def test_it_says_what_it_is(saved):
         assert inside == json.loads(CONFIG.to_json())["decode"]
         assert content.read(formats.MODEL_CARD).decode() == CARD
         assert json.loads(content.read(litert.PREPROCESSING)) == PREPROCESSING
+        assert json.loads(content.read(litert.HEATMAPS)) == {"stride": 1, "unit": 1.0}
 
 
 def test_the_decoder_beside_it_needs_numpy_alone(saved):

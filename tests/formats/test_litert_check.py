@@ -139,9 +139,21 @@ def preprocessing(**changes):
     return {"preprocessing": json.dumps(values | changes)}
 
 
+def heatmaps(**changes):
+    return {"heatmaps": json.dumps({"stride": 1, "unit": 1.0} | changes)}
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
+        (heatmaps(stride=0), "heatmaps.json: expected stride and unit"),
+        (heatmaps(stride=1.5), "heatmaps.json: expected stride and unit"),
+        (heatmaps(stride=10**9), "heatmaps.json: expected stride and unit"),
+        (heatmaps(unit=0), "heatmaps.json: expected stride and unit"),
+        (heatmaps(unit=float("nan")), "heatmaps.json: expected stride and unit"),
+        (heatmaps(unit=[]), "heatmaps.json: expected stride and unit"),
+        ({"heatmaps": "3"}, "heatmaps.json: expected stride and unit"),
+        ({"heatmaps": None}, "not exported by unitbox_tf: it has no heatmaps.json"),
         (preprocessing(stride=0), "preprocessing.json: expected stride"),
         (preprocessing(stride=10**9), "preprocessing.json: expected stride"),
         (preprocessing(channels="x"), "preprocessing.json: expected stride"),

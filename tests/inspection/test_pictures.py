@@ -5,6 +5,7 @@ import pytest
 
 from unitbox_tf import images as image_ops
 from unitbox_tf import visualize
+from unitbox_tf.config import ModelConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.inspection import pictures
 from unitbox_tf.presets import PRESETS
@@ -94,6 +95,28 @@ def test_targets_are_those_of_the_pipeline():
     assert lines[3 * 39 : 3 * 41].sum(axis=1).max() >= 3 * 48  # from the left side to the right one
     assert lines[:, 3 * 31 : 3 * 33].sum(axis=0).max() >= 3 * 48
     assert (distances[3 * 60 + 2 :, 3 * 70 :] == 128).all()  # nothing is drawn of the ignored box
+
+
+def test_targets_of_a_stride_are_drawn_where_their_points_are():
+    """An object of 8 to 56 px owns the points 10, 14, ..., 54: squares of 4 px from 8 to 56 px."""
+    given = annotation([[8, 16, 56, 64], [60, 60, 90, 90]], [1, 0], [False, True], (94, 94))
+    light = ModelConfig(backbone="light", neck="top_down", map_stride=4)
+    chosen = dataclasses.replace(config(region="box", image_size=94), model=light)
+    [shown] = pictures.batch([given], chosen, 2, 1)
+    assert shown.image.shape == shown.confidence.shape == (3 * 94, 3 * 94, 3)
+    painted = tuple(64 // 4 + np.multiply(pictures.colour(1), 3) // 4)
+    y, x = np.nonzero((shown.confidence[1::3, 1::3] == painted).all(axis=-1))
+    assert (x.min(), x.max() + 1, y.min(), y.max() + 1) == (8, 56, 16, 64)
+    assert len(x) == 48 * 48
+    grey = (shown.confidence[1::3, 1::3] == (150, 150, 150)).all(axis=-1)
+    y, x = np.nonzero(grey)
+    # The last point in it is at 86: 90 is on its side.
+    assert (x.min(), x.max() + 1, y.min(), y.max() + 1) == (60, 88, 60, 88)
+    distances = shown.distances
+    assert tuple(distances[3 * 20, 3 * 8]) == tuple(distances[3 * 20, 3 * 56]) == pictures.colour(1)
+    middle = [(x, y) for x in (30, 34) for y in (38, 42)]
+    marked = [tuple(distances[3 * y, 3 * x]) == visualize.DETECTION_COLOUR for x, y in middle]
+    assert sum(marked) >= 1
 
 
 def test_random_changes_are_those_of_the_settings():

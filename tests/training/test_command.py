@@ -26,7 +26,7 @@ COMMANDS = [
     "training.benchmarks reading coco:x --data DATA",
     "training.benchmarks fddb DETECTIONS ANNOTATIONS SIZES",
     "training.benchmarks wider_face TRUTH RESULTS MORE",
-    "training.benchmarks inference faces a.onnx --yunet FILE --photo a.jpg --threads 1 --operators",
+    "training.benchmarks inference faces a.onnx --yunet FILE --photo a.jpg --threads 1 --processors",
     "training.benchmarks shards coco:x --folder FOLDER",
     "training.benchmarks serving SAVED_MODEL photo.jpg --rounds 2",
     f"training.benchmarks parity faces coco:x --calibration a.jpg b.jpg {SHARED}",

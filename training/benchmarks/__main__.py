@@ -8,7 +8,7 @@
     python -m training.benchmarks serving SAVED_MODEL IMAGE
     python -m training.benchmarks parity MODEL FORMAT:PATH#SPLIT --calibration IMAGES --output FOLDER
     python -m training.benchmarks backbones [NAME ...] [--counts]
-    python -m training.benchmarks inference MODEL [MODEL ...] [--yunet FILE] [--operators]
+    python -m training.benchmarks inference MODEL [MODEL ...] [--yunet FILE] [--processors] [--operators]
     python -m training.benchmarks endurance [MODEL] [--calls N]
     python -m training.benchmarks long_training [--steps 10000]
     python -m training.benchmarks plot_losses [--output FOLDER]
@@ -139,6 +139,8 @@ def _add_inference(add: Callable[..., argparse.ArgumentParser]) -> argparse.Argu
     inference.add_argument("--yunet", type=Path, help="the ONNX file of OpenCV's FaceDetectorYN")
     inference.add_argument("--photo", type=Path, help="an image; default: noise")
     inference.add_argument("--threads", type=int, default=2, help="of OpenCV; default: %(default)s")
+    text = "time of processors, not time that passes"
+    inference.add_argument("--processors", action="store_true", help=text)
     inference.add_argument("--operators", action="store_true", help="times of operators in .onnx")
     return inference
 

@@ -1,9 +1,10 @@
-"""Times detectors in turns on one image in memory, from the array to its boxes, and says which operators take the time.
+"""Times detectors in turns on one image in memory, from the array to its boxes.
 
 Each detector is opened as `unitbox_tf.load` opens it, so its settings of decoding, its threads and its suppression are
 those that an application gets. With --yunet, OpenCV's `FaceDetectorYN` takes turns with them, and is the base of the
-ratios; else the first detector is. With --operators, ONNX Runtime says how long each kind of operator took in a file,
-on one thread: a fifth of the rounds was faster, so that other programs on the machine count little.
+ratios; else the first detector is. With --processors, the time of all processors together counts in place of the time
+that passes: on a machine with other programs, only this is steady. With --operators, ONNX Runtime says how long each
+kind of operator took in a file, on one thread, in the fastest fifth of the rounds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import collections
 import functools
 import json
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ def benchmark(
     yunet: Path | None,
     photo: Path | None,
     threads: int,
+    processors: bool,
     operators: bool,
     rounds: int,
 ) -> dict[str, Any]:
@@ -42,6 +45,7 @@ def benchmark(
         yunet: the ONNX file of YuNet.
         photo: an image, which is resized to 640 x 480; without it, noise.
         threads: of OpenCV.
+        processors: True takes the time of processors, not the time that passes.
         operators: True also prints the time of operators in ONNX files.
         rounds: of taking turns.
     """
@@ -58,7 +62,8 @@ def benchmark(
         variants[model] = functools.partial(unitbox_tf.load(model), image)
     for find in variants.values():
         find()  # makes graphs and memory
-    seconds = take_turns(variants, rounds)
+    clock = time.process_time if processors else time.perf_counter
+    seconds = take_turns(variants, rounds, clock)
     base = seconds[next(iter(variants))]
     rows: dict[str, Any] = {}
     print(

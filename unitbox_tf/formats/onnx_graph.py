@@ -31,20 +31,7 @@ def module(model: Any, decode: DecodeConfig) -> graph.InferenceModule:
 
 
 def resize_by_matrices(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """`graph.resize` as two products of matrices: ONNX has no operator that averages all covered pixels.
-
-    Images that have this size are taken as they are, in less time.
-    """
-    return _shown(images, size, lambda x: tf.cast(x, tf.float32), lambda x: x)
-
-
-def _shown(images: tf.Tensor, size: tf.Tensor, unchanged: Any, resized: Any) -> tf.Tensor:
-    """`unchanged(images)` if they have this size, else `resized` of the images at this size."""
-    same = tf.reduce_all(tf.equal(size, tf.shape(images)[1:3]))
-    return tf.cond(same, lambda: unchanged(images), lambda: resized(_multiplied(images, size)))
-
-
-def _multiplied(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """`graph.resize` as two products of matrices: ONNX has no operator that averages all covered pixels."""
     shape = tf.shape(images)
     rows, columns = _weights(size[0], shape[1]), _weights(size[1], shape[2])
     x = tf.reshape(tf.cast(images, tf.float32), [shape[0], shape[1], shape[2] * 3])
@@ -65,7 +52,7 @@ def _weights(new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
 
 
 class _AtStride(graph.InferenceModule):
-    """A detector whose maps have a stride. Images are padded as bytes, and both heads are one convolution."""
+    """A detector whose maps have a stride. Images are padded where they need it; both heads are one convolution."""
 
     def __init__(self, model: Any, decode: DecodeConfig, network: keras.Model) -> None:
         super().__init__(model, decode)
@@ -79,7 +66,8 @@ class _AtStride(graph.InferenceModule):
     def heatmaps_at(self, images: tf.Tensor, scale: float | tf.Tensor) -> graph.Outputs:
         shape, stride = tf.shape(images), self.stride
         size = decoders.shown_size(shape[1], shape[2], self._decode.max_side, scale)
-        maps = tf.nn.conv2d(self._features(self._seen(images, size)), self._kernel, 1, "VALID")
+        features = tf.cast(self._features(self._seen(images, size)), tf.float32)
+        maps = tf.nn.conv2d(features, self._kernel, 1, "VALID")
         # All numbers are positive, because ONNX rounds quotients of negative numbers in another way.
         height, width = ((size[i] + stride - 1) // stride for i in (0, 1))
         maps = (maps + self._bias)[:, :height, :width]
@@ -91,19 +79,17 @@ class _AtStride(graph.InferenceModule):
         if any(layer.mean):
             return layer(resize_by_matrices(images, size))
         bottom, right = ((layer.stride - size[i] % layer.stride) % layer.stride for i in (0, 1))
-
-        def padded(x: tf.Tensor) -> tf.Tensor:
-            # The converter cannot pad bytes, but join them.
-            below = tf.zeros([tf.shape(x)[0], bottom, size[1], 3], x.dtype)
-            beside = tf.zeros([tf.shape(x)[0], size[0] + bottom, right, 3], x.dtype)
-            return tf.concat([tf.concat([x, below], 1), beside], 2)
-
         same = tf.reduce_all(tf.equal(size, tf.shape(images)[1:3]))
-        x = tf.cond(
-            same & (bottom + right == 0),
-            lambda: tf.cast(images, tf.float32),
-            lambda: _shown(images, size, lambda x: tf.cast(padded(x), tf.float32), padded),
-        )
+
+        def unchanged() -> tf.Tensor:
+            return tf.cast(images, tf.float32)
+
+        def padded() -> tf.Tensor:
+            x = tf.cond(same, unchanged, lambda: resize_by_matrices(images, size))
+            return tf.pad(x, [[0, 0], [0, bottom], [0, right], [0, 0]])
+
+        # The products take twice as long as a light network, and padding by nothing as long as a convolution.
+        x = tf.cond(same & (bottom + right == 0), unchanged, padded)
         x = x[..., ::-1] if layer.channels == "bgr" else x
         return x if layer.scale == 1 else x * layer.scale
 
@@ -153,38 +139,47 @@ def _read_interleaved(proto: Any, transpose: Any, node: Any, kernel: Any) -> Non
 
     Its kernel and step are C times as wide. So the image is not transposed, which takes as long as this convolution.
     """
-    helper, arrays = (
-        importlib.import_module(f"onnx.{name}") for name in ("helper", "numpy_helper")
-    )
+    arrays = importlib.import_module("onnx.numpy_helper")
     values, old = arrays.to_array(kernel), _attributes(node)
     filters, channels, height, width = values.shape
     steps, groups = old.get("strides", [1, 1]), old.get("group", 1)
-    plain = (
-        groups == 1 and set(old.get("dilations", [1])) == {1} and b"SAME_UPPER" == old["auto_pad"]
-    )
+    same = old.get("auto_pad") == b"SAME_UPPER"
+    plain = same and groups == 1 and set(old.get("dilations", [1])) == {1}
     if not plain or _attributes(transpose)["perm"] != [0, 3, 1, 2]:
         return
     name = f"{node.output[0]}_interleaved"  # the kernel may be used at several scales
     wide = values.transpose(0, 2, 3, 1).reshape(filters, 1, height, width * channels)
     proto.initializer.append(_array(wide, name))
-    proto.initializer.append(_array(np.array([0, 0, -1], np.int64), f"{name}_shape"))
-    proto.initializer.append(_array(np.array([1], np.int64), f"{name}_axis"))
-    rows = helper.make_node("Reshape", [transpose.input[0], f"{name}_shape"], [f"{name}_rows"])
-    image = helper.make_node("Unsqueeze", [rows.output[0], f"{name}_axis"], [f"{name}_image"])
     place = list(proto.node).index(node)
-    proto.node.insert(place, image)
-    proto.node.insert(place, rows)
+    for each in reversed(_interleaved(transpose.input[0], name)):
+        proto.node.insert(place, each)
     # Heights and widths are multiples of the steps, so the padding of "same" is known.
     around = [max(size - step, 0) for size, step in zip((height, width), steps, strict=True)]
     top, left = (total // 2 for total in around)
     bottom, right = around[0] - top, around[1] - left
-    node.input[0], node.input[1] = image.output[0], name
+    node.input[0], node.input[1] = f"{name}_image", name
     _set(
         node,
         kernel_shape=[height, width * channels],
         strides=[steps[0], steps[1] * channels],
         pads=[top, left * channels, bottom, right * channels],
     )
+
+
+def _interleaved(values: str, name: str) -> list[Any]:
+    """Nodes that turn `values` `[B, H, W, C]` into `[B, 1, H, W * C]`, called `name`_image."""
+    helper = importlib.import_module("onnx.helper")
+    parts = [f"{name}_{part}" for part in ("batch", "one", "height", "all")]
+    # The shape is read off the values, although constants could say it: without a reader of its shape, OpenVINO loses
+    # what an `If` gives when the graph runs for the first time.
+    return [
+        helper.make_node("Shape", [values], [parts[0]], start=0, end=1),
+        helper.make_node("Constant", [], [parts[1]], value_ints=[1]),
+        helper.make_node("Shape", [values], [parts[2]], start=1, end=2),
+        helper.make_node("Constant", [], [parts[3]], value_ints=[-1]),
+        helper.make_node("Concat", parts, [f"{name}_shape"], axis=0),
+        helper.make_node("Reshape", [values, f"{name}_shape"], [f"{name}_image"]),
+    ]
 
 
 def _remove_unused(proto: Any) -> None:
