@@ -191,12 +191,14 @@ def test_intervals_are_students():
 def test_differences_are_taken_seed_by_seed():
     def row(value):
         metrics = dict.fromkeys(scales.METRICS, value)
-        return {size: {"objects": 7, **metrics} for size in ("all", "8-16")}
+        found = {size: {"objects": 7, **metrics} for size in ("all", "8-16")}
+        return {**found, "128+": {"objects": 0, **dict.fromkeys(metrics)}}
 
     judged = {
         "iou": {0: row(0.5), 1: row(0.7), 2: row(0.9)},
         "l2": {0: row(0.4), 1: row(0.6), 2: row(None)},
     }
+    assert list(scales.compare(judged)) == ["all", "8-16"]
     compared = scales.compare(judged)["8-16"]
     assert compared["objects"] == 7
     assert compared["ap50"]["iou"]["mean"] == pytest.approx(0.7)

@@ -410,14 +410,17 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
 def compare(judged: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, Any]:
     """Mean and interval of each metric by size and loss, and of the first loss minus each other one, seed by seed.
 
+    Sizes without an object are left out.
+
     Args:
         judged: by loss and seed the metrics of `by_size`. What is not defined, as the mean IoU of nothing, counts as 0.
     """
     first, *others = judged
-    sizes = list(next(iter(judged[first].values())))
     content: dict[str, Any] = {}
-    for size in sizes:
-        row: dict[str, Any] = {"objects": next(iter(judged[first].values()))[size]["objects"]}
+    for size, one in next(iter(judged[first].values())).items():
+        if not one["objects"]:
+            continue
+        row: dict[str, Any] = {"objects": one["objects"]}
         for metric in METRICS:
             values = {
                 loss: {seed: each[size][metric] or 0.0 for seed, each in runs.items()}
