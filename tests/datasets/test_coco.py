@@ -411,8 +411,8 @@ def test_the_path_of_a_source_may_lead_through_the_folder_above(root, problems, 
     (root / "a.png").rename(root / "set" / "images" / "a.png")
     (root / "code").mkdir()
     monkeypatch.chdir(root / "code")
-    [found] = read("coco", "../set", problems=problems)
+    [found] = read("coco", "../set", "", problems)
     assert found.boxes.tolist() == BOX
     (root / "outside").mkdir()
     (root / "set" / "images" / "a.png").rename(root / "outside" / "a.png")
-    assert not read("coco", "../set", "../outside", problems=problems)
+    assert not read("coco", "../set/x.json", "../outside", problems)

@@ -289,8 +289,8 @@ def test_detectors_are_compared_and_those_that_fail_are_absent(fake, arguments, 
         lines = [line for line in table.splitlines() if line.startswith("|")]
         assert len({line.replace("\\|", "").count("|") for line in lines}) <= 1
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert lines[2].startswith("| faces | 2 | 2 |  | 2 | 2 | 0 | 0 | 0 |")
-    assert lines[3] == "| Ours | 1.000 | 1.000 | 1.000 | 1.000 | 1.000 | - | - | - |"
+    assert lines[2].startswith("| faces | 2 | 2 |  | 2 | 2 | 0 | 0 | 0 | 0 |")
+    assert lines[3] == "| Ours | 1.000 | 1.000 | 1.000 | 1.000 | 1.000 | - | - | - | - |"
     assert "absent: cannot be installed: no gone \\| here" in lines[6]
     assert lines[7] == "| detector | ms | time / Ours [quartiles] |"
     assert lines[9].endswith("| 1.00 [1.00, 1.00] |")
@@ -340,6 +340,32 @@ def test_detections_that_are_there_are_not_made_again(fake, arguments, tmp_path,
     arguments["photos"] = 1
     comparison.compare(**arguments)
     assert len(calls.read_text()) == 7
+
+
+def test_a_stopped_detector_goes_on_at_the_next_photo(fake, tmp_path):
+    small = write_photo(tmp_path / "small.png", 40)
+    files = [write_photo(tmp_path / f"{number}.png") for number in range(2)] + [small]
+    truth = [Annotation(file.name, file, [[8, 6, 28, 36]]) for file in files]
+    photos = comparison.Photos(truth, files, [(48, 64), (48, 64), (40, 64)], [])
+    stops = dataclasses.replace(fake, settings={**fake.settings, "smallest": 48})
+    folder, calls = tmp_path / "out", tmp_path / "calls"
+    with pytest.raises(RivalError, match="photo too small"):
+        comparison.detect_all(stops, [sys.executable], photos, folder)
+    with (folder / comparison.PARTIAL).open("a") as file:
+        file.write("[[1, 2")  # the end of a program that was killed
+    write_photo(small)
+    count = len(calls.read_text())
+    result = comparison.detect_all(stops, [sys.executable], photos, folder)
+    assert len(calls.read_text()) == count + 1
+    assert result["detections"] == 3
+    assert not (folder / comparison.PARTIAL).exists()
+    content = json.loads((folder / "detections.json").read_text())
+    assert [row["file_name"] for row in content] == [file.name for file in files]
+    # Detections by other settings are of no use.
+    (folder / "facts.json").unlink()
+    (folder / comparison.PARTIAL).write_text('{"detector": "other"}\n[]\n')
+    assert comparison.detect_all(stops, [sys.executable], photos, folder)["detections"] == 3
+    assert len(calls.read_text()) == count + 4
 
 
 def test_the_same_detector_twice_is_refused(fake, arguments, monkeypatch):

@@ -57,6 +57,24 @@ def test_the_search_goes_on_until_the_best_is_surrounded(runs, tmp_path):
     assert not scales.is_surrounded(next(iter(found)), found)
 
 
+def test_the_best_after_halving_is_surrounded_too(runs, tmp_path, monkeypatch):
+    _, best = runs
+    plain = scales.quality
+
+    def quality(run):  # with more steps, another cell of the search is the best
+        best["l2"] = (1, 0) if run.name.startswith("half") else (0, 0)
+        return plain(run)
+
+    monkeypatch.setattr(scales, "quality", quality)
+    found, halved = scales.tune(SETTING, "l2", tmp_path)
+    assert next(iter(halved)) == (1, 0)
+    assert scales.is_surrounded((1, 0), found)
+    assert len(found) == 12
+    chosen = scales.chosen(found, halved, "l2", 0.5)
+    assert chosen["surrounded"]
+    assert (chosen["rate"], chosen["weight"]) == scales.settings_of("l2", (1, 0))
+
+
 def test_both_losses_get_the_same_but_for_what_is_tuned(runs, tmp_path):
     trained, _ = runs
     for loss in ("iou", "l2"):
@@ -173,12 +191,14 @@ def test_intervals_are_students():
 def test_differences_are_taken_seed_by_seed():
     def row(value):
         metrics = dict.fromkeys(scales.METRICS, value)
-        return {size: {"objects": 7, **metrics} for size in ("all", "8-16")}
+        found = {size: {"objects": 7, **metrics} for size in ("all", "8-16")}
+        return {**found, "128+": {"objects": 0, **dict.fromkeys(metrics)}}
 
     judged = {
         "iou": {0: row(0.5), 1: row(0.7), 2: row(0.9)},
         "l2": {0: row(0.4), 1: row(0.6), 2: row(None)},
     }
+    assert list(scales.compare(judged)) == ["all", "8-16"]
     compared = scales.compare(judged)["8-16"]
     assert compared["objects"] == 7
     assert compared["ap50"]["iou"]["mean"] == pytest.approx(0.7)
@@ -223,8 +243,8 @@ def test_an_experiment_ends_with_tables_and_a_plot(runs, tmp_path, monkeypatch, 
 
 @pytest.mark.slow
 def test_a_tiny_experiment_trains_and_goes_on_where_it_was(tmp_path, monkeypatch):
-    for stage in ("search", "halve"):  # each of their runs is as any other
-        monkeypatch.setattr(scales, stage, lambda setting, loss, *given: {(0, 0): 0.5})
+    # The runs of the search are as any other.
+    monkeypatch.setattr(scales, "tune", lambda *given: ({(0, 0): 0.5}, {(0, 0): 0.5}))
     options = {"losses": ["l2"], "seeds": [0], "output": tmp_path, "steps": 4, "side": 32}
     options |= {"images": 4, "batch_size": 2, "width": 0.25}
     monkeypatch.setattr(scales.Setting, "tested", ("multiscale:#50-54/32",))

@@ -5,7 +5,7 @@ Both losses get the same network, data, batches and tuning. For each loss:
 1. Search, with one seed and a quarter of the steps: three learning rates and three weights of the distance loss,
    each the root of 30 times the one before. While the best of all lies at an edge, its missing neighbours are tried,
    too. So the best one is found within a factor of 30 of both, unless `ROUNDS` end it.
-2. Half: the best three with half of the steps.
+2. Half: the best three with half of the steps. If the best of them lies at an edge, its neighbours are tried as well.
 3. Final: the best of these with all steps and all seeds.
 
 A run is chosen by the mean of AP at IoU 0.5 and 0.75 on validation images, at its best epoch. The final runs are
@@ -197,22 +197,27 @@ def quality(run: Path) -> float:
 
 def search(setting: Setting, loss: str, folder: Path) -> dict[Cell, float]:
     """Trains the search of a loss; the quality of each cell, the best first."""
-    found: dict[Cell, float] = {}
-    centre: Cell = (0, 0)
-    for _ in range(ROUNDS):
-        missing = [cell for cell in neighbours(centre) if cell not in found]
-        names = {cell: name_of("search", loss, cell) for cell in missing}
-        configs = {
-            names[cell]: setting.config(loss, *settings_of(loss, cell), seed=0, share=4)
-            for cell in missing
-        }
-        experiments.train_all(configs, folder)
-        found |= {cell: quality(folder / names[cell]) for cell in missing}
-        found = dict(sorted(found.items(), key=lambda item: -item[1]))
-        centre = next(iter(found))
-        if is_surrounded(centre, found):
+    found = try_around((0, 0), setting, loss, {}, folder)
+    for _ in range(ROUNDS - 1):
+        if is_surrounded(next(iter(found)), found):
             break
+        found = try_around(next(iter(found)), setting, loss, found, folder)
     return found
+
+
+def try_around(
+    centre: Cell, setting: Setting, loss: str, found: Mapping[Cell, float], folder: Path
+) -> dict[Cell, float]:
+    """`found` with the cell `centre` and its neighbours, which are trained if they are not there; the best first."""
+    missing = [cell for cell in neighbours(centre) if cell not in found]
+    names = {cell: name_of("search", loss, cell) for cell in missing}
+    configs = {
+        names[cell]: setting.config(loss, *settings_of(loss, cell), seed=0, share=4)
+        for cell in missing
+    }
+    experiments.train_all(configs, folder)
+    rated = {**found, **{cell: quality(folder / names[cell]) for cell in missing}}
+    return dict(sorted(rated.items(), key=lambda item: -item[1]))
 
 
 def is_surrounded(cell: Cell, found: Iterable[Cell]) -> bool:
@@ -233,6 +238,18 @@ def halve(
     experiments.train_all(configs, folder)
     rated = {cell: quality(folder / names[cell]) for cell in kept}
     return dict(sorted(rated.items(), key=lambda item: -item[1]))
+
+
+def tune(setting: Setting, loss: str, folder: Path) -> tuple[dict[Cell, float], dict[Cell, float]]:
+    """Trains `search` and `halve`, and once more around the best of `halve` if it lies at an edge of the search."""
+    found = search(setting, loss, folder)
+    halved = halve(setting, loss, found, folder)
+    best = next(iter(halved))
+    if not is_surrounded(best, found):
+        found = try_around(best, setting, loss, found, folder)
+        again = halve(setting, loss, found, folder)
+        halved = dict(sorted({**halved, **again}.items(), key=lambda item: -item[1]))
+    return found, halved
 
 
 def name_of_final(loss: str, seed: int) -> str:
@@ -393,14 +410,17 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
 def compare(judged: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, Any]:
     """Mean and interval of each metric by size and loss, and of the first loss minus each other one, seed by seed.
 
+    Sizes without an object are left out.
+
     Args:
         judged: by loss and seed the metrics of `by_size`. What is not defined, as the mean IoU of nothing, counts as 0.
     """
     first, *others = judged
-    sizes = list(next(iter(judged[first].values())))
     content: dict[str, Any] = {}
-    for size in sizes:
-        row: dict[str, Any] = {"objects": next(iter(judged[first].values()))[size]["objects"]}
+    for size, one in next(iter(judged[first].values())).items():
+        if not one["objects"]:
+            continue
+        row: dict[str, Any] = {"objects": one["objects"]}
         for metric in METRICS:
             values = {
                 loss: {seed: each[size][metric] or 0.0 for seed, each in runs.items()}
@@ -517,12 +537,10 @@ def make(
         setting_fields: the fields of `Setting`.
     """
     setting = Setting(**setting_fields)
-    found = {loss: search(setting, loss, output) for loss in losses}
-    halved = {loss: halve(setting, loss, found[loss], output) for loss in losses}
+    tuned = {loss: tune(setting, loss, output) for loss in losses}
+    best = {loss: next(iter(halved)) for loss, (_, halved) in tuned.items()}
     configs = {
-        name_of_final(loss, seed): setting.config(
-            loss, *settings_of(loss, next(iter(halved[loss]))), seed
-        )
+        name_of_final(loss, seed): setting.config(loss, *settings_of(loss, best[loss]), seed)
         for seed in seeds
         for loss in losses
     }
@@ -531,15 +549,15 @@ def make(
         loss: {seed: judge(output / name_of_final(loss, seed), setting) for seed in seeds}
         for loss in losses
     }
-    tuned = {}
-    for loss in losses:
-        final = quality(output / name_of_final(loss, seeds[0]))
-        tuned[loss] = chosen(found[loss], halved[loss], loss, final)
+    choices = {
+        loss: chosen(*tuned[loss], loss, quality(output / name_of_final(loss, seeds[0])))
+        for loss in losses
+    }
     content = {
         "setting": dataclasses.asdict(setting) | {"data": ""},
         "seeds": list(seeds),
         "tested": list(setting.tested),
-        "chosen": tuned,
+        "chosen": choices,
         "by_size": compare(judged),
         "runs": judged,
     }

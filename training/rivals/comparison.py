@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -12,7 +13,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
@@ -33,6 +34,7 @@ from unitbox_tf.records import Annotation, coco_rows
 logger = logging.getLogger(__name__)
 
 DETECTIONS, FACTS = "detections.json", "facts.json"  # in the folder of a detector
+PARTIAL = "partial.jsonl"  # there, until the detections are complete
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,6 +279,8 @@ def identity(rival: Rival, photos: Photos) -> dict[str, Any]:
 def detect_all(rival: Rival, python: Sequence[str], photos: Photos, folder: Path) -> dict[str, Any]:
     """Writes the detections in all images into `folder`, as COCO's results, unless they are there.
 
+    Those that a stopped program has made are not made again.
+
     Returns:
         `versions` of all packages, and `detections`, how many there are.
 
@@ -291,16 +295,39 @@ def detect_all(rival: Rival, python: Sequence[str], photos: Photos, folder: Path
         logger.info("%s: detections are there", rival.label)
         return facts["result"]
     file.unlink(missing_ok=True)
+    with (
+        Worker(python, rival, rival.settings, folder / "log.txt") as worker,
+        _partial(folder / PARTIAL, wanted) as (rows, partial),
+    ):
+        for photo in Progress(
+            photos.files[len(rows) :], rival.label, len(photos.files) - len(rows)
+        ):
+            rows.append(worker.detect(photo)[0])
+            print(json.dumps(rows[-1]), file=partial, flush=True)
     items: list[dict[str, Any]] = []
-    with Worker(python, rival, rival.settings, folder / "log.txt") as worker:
-        pairs = list(zip(photos.annotations, photos.files, strict=True))
-        for annotation, photo in Progress(pairs, rival.label, len(pairs)):
-            rows = np.array(worker.detect(photo)[0]).reshape(-1, 5)
-            items += coco_rows(annotation.name, rows, np.zeros(len(rows), int))
+    for annotation, found in zip(photos.annotations, rows, strict=True):
+        each = np.array(found).reshape(-1, 5)
+        items += coco_rows(annotation.name, each, np.zeros(len(each), int))
     files.write(folder / DETECTIONS, json.dumps(items))
     result = {"versions": worker.versions, "detections": len(items)}
     outputs.write_json(file, {"identity": wanted, "result": result})
+    (folder / PARTIAL).unlink()
     return result
+
+
+@contextlib.contextmanager
+def _partial(path: Path, wanted: Mapping[str, Any]) -> Iterator[tuple[list[Any], TextIO]]:
+    """The detections that a stopped program has left in `path`, image by image, and the file to add others to.
+
+    Its first line is the identity of the detections. With another one than `wanted`, it begins anew.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    whole = [line for line in lines if line.endswith("\n")]  # the last one may be cut off
+    if not whole or json.loads(whole[0]) != wanted:
+        whole = [json.dumps(wanted) + "\n"]
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(whole)
+        yield [json.loads(line) for line in whole[1:]], file
 
 
 def take_times(
