@@ -39,7 +39,10 @@ def light(config: ModelConfig, seed: int = 0) -> backbones.Backbone:
             y = keras.layers.ReLU(name=f"{name}_relu")(y)
             y = convolve(y, _scaled(channels, config), 1, f"{name}_conv2")
             if block == 1:
-                x = convolution(x, _scaled(channels, config), 1, 2, f"{name}_shortcut", seeds)
+                # A 1x1 convolution with a stride of 2 computes the same, but its gradient in oneDNN (TensorFlow 2.21)
+                # writes beyond its memory where there are at most 16 channels on both sides.
+                x = keras.layers.MaxPooling2D(1, 2, name=f"{name}_every_second")(x)
+                x = convolution(x, _scaled(channels, config), 1, 1, f"{name}_shortcut", seeds)
             x = keras.layers.Add(name=f"{name}_add")([x, y])
             x = keras.layers.ReLU(name=name)(x)
     ends = {2 ** (n + 1): f"stage{n}_block{blocks}" for n, (_, blocks) in enumerate(STAGES, 1)}
