@@ -84,7 +84,7 @@ _FACES_LIGHT = Config(
     model=ModelConfig(backbone="light", neck="top_down", initial_box_size=16.0, head_stddev=0.01),
     loss=LossConfig(confidence_loss="focal", confidence_shares="root", reduction="object_mean"),
     train=TrainConfig(
-        epochs=40,
+        epochs=36,
         steps_per_epoch=500,
         batch_size=8,
         optimizer="adamw",

@@ -173,7 +173,8 @@ def random_flip(image: tf.Tensor, objects: Objects, seed: tf.Tensor) -> tuple[tf
     x0, y0, x1, y1 = tf.unstack(objects["boxes"], axis=-1)
     mirrored = tf.stack([width - x1, y0, width - x0, y1], axis=-1)
     boxes = tf.where(flip, mirrored, objects["boxes"])
-    return tf.where(flip, image[:, ::-1], image), {**objects, "boxes": boxes}
+    image = tf.cond(flip, lambda: image[:, ::-1], lambda: image)
+    return image, {**objects, "boxes": boxes}
 
 
 def random_colour(image: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tensor:
