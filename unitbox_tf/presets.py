@@ -66,6 +66,7 @@ _FACES_LIGHT = Config(
             "fddb:fddb#1-7",
             "coco:other/multiface",
             "coco:other/wider_train",
+            "coco:other/wider_train",  # twice, because crowds of small faces are the most difficult
             "coco:other/facemask724/faces.json",
             "negatives:other/nonface_scenes",
         ),
@@ -74,6 +75,7 @@ _FACES_LIGHT = Config(
         random_crop=True,
         object_size=(9.0, 374.0),
         max_enlargement=2.0,
+        stretch=1.6,
         flip=True,
         colour=0.4,
         blur=0.1,
