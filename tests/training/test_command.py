@@ -23,6 +23,7 @@ COMMANDS = [
     f"training.paper ablations --rows base --seeds 0 1 --weights imagenet {SHARED}",
     "training.benchmarks losses --jit --json FILE",
     "training.benchmarks backbones light vgg16 --counts --json FILE",
+    "training.benchmarks normalisation --batch 4 --side 64 --json FILE",
     "training.benchmarks reading coco:x --data DATA",
     "training.benchmarks fddb DETECTIONS ANNOTATIONS SIZES",
     "training.benchmarks wider_face TRUTH RESULTS MORE",

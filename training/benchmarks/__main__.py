@@ -9,6 +9,7 @@
     python -m training.benchmarks parity MODEL FORMAT:PATH#SPLIT --calibration IMAGES --output FOLDER
     python -m training.benchmarks backbones [NAME ...] [--counts]
     python -m training.benchmarks inference MODEL [MODEL ...] [--yunet FILE] [--processors] [--operators]
+    python -m training.benchmarks normalisation [--batch N] [--side PX]
     python -m training.benchmarks endurance [MODEL] [--calls N]
     python -m training.benchmarks long_training [--steps 10000]
     python -m training.benchmarks plot_losses [--output FOLDER]
@@ -39,6 +40,9 @@ backbones: multiply-adds, parameters and time of each backbone with each neck; s
 
 inference: an image in memory to its boxes, in turns with OpenCV's YuNet, and the time of operators; see
 inference.py.
+
+normalisation: a training step of the light network with fused batch normalisation and with Keras'; see
+normalisation.py.
 
 endurance: memory, traced functions and threads in thousands of detections; see endurance.py.
 
@@ -104,7 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     backbones.add_argument("names", nargs="*", metavar="NAME", help="default: all backbones")
     backbones.add_argument("--counts", action="store_true", help="leave the times out")
 
-    for each in (losses, shards, backbones, _add_inference(add), *_add_data(add)):
+    text = "training with fused batch normalisation"
+    normalisation = add("normalisation", "normalisation:benchmark", 9, text)
+    normalisation.add_argument("--batch", type=int, default=8, help="images in a step")
+    normalisation.add_argument("--side", type=int, default=416, help="of these images, px")
+
+    for each in (losses, shards, backbones, normalisation, _add_inference(add), *_add_data(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
     _add_endurance(commands)
