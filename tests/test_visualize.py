@@ -184,8 +184,8 @@ def test_points_of_a_stride_fill_their_squares_and_are_cut():
 
 def test_a_panel_of_a_stride_has_the_size_that_the_network_saw():
     image = np.random.default_rng(0).integers(0, 256, (20, 28, 3), np.uint8)
-    logits = np.full((3, 4, 1), -20.0)
-    logits[2, 3] = 20.0
+    logits = np.full((3, 4, 1), -40.0)
+    logits[2, 3] = 40.0
     panel = visualize.heatmap_panel(image, logits, np.full((3, 4, 4), 5.0), 4, (10, 14))
     assert panel.shape == (10, 42, 3)
     low, high = (visualize.heatmap(np.full((1, 1), v), 0, 1)[0, 0] for v in (0, 1))

@@ -90,7 +90,7 @@ def test_a_configuration_file_starts_a_run(tmp_path):
         (["--object-size", "9"], "--object-size: expected 2 arguments"),
         (["--scales", "1", "faces"], r"--scales: expected a list of numbers.*'faces'"),
         (["--distance-loss", "giuo"], r"Received: 'giuo'\. Did you mean giou\?"),
-        (["--optimizer", "adamw"], r"Received: 'adamw'\. Did you mean adam\?"),
+        (["--optimizer", "adama"], r"Received: 'adama'\. Did you mean adam\?"),
         (["--stretch", "2"], "expected stretch of 1 where there is no random_crop. Received: 2"),
         (["--train-sources", "cocoa:a"], r"Received: 'cocoa:a'\. Did you mean coco\?"),
         (["--init", "facs"], r"unknown detector 'facs'\. Did you mean faces\?"),

@@ -597,7 +597,7 @@ def test_batches_are_those_of_the_source_bit_by_bit(tmp_path):
     data = dataclasses.replace(PRESETS["smoke"].data, image_size=64, mosaic=0.5)
 
     def batches(annotations):
-        options = {"num_classes": 1, "batch_size": 2, "seed": 5, "problems": Problems()}
+        options = {"labels": pipeline.Labels(1), "batch_size": 2, "seed": 5, "problems": Problems()}
         return list(pipeline.training_dataset(annotations, data, **options).take(4))
 
     ours = batches(read(tmp_path / "out"))

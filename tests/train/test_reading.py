@@ -90,11 +90,11 @@ def test_a_data_set_gives_the_batches_of_its_annotations():
     source = [synthetic.draw(number) for number in range(3)]
     data = DataConfig(image_size=64, random_crop=True, flip=True, colour=0.3)
     elements = dataset(*({"image": images.decode_photo(a.image), "boxes": a.boxes} for a in source))
-    options = {"num_classes": 1, "batch_size": 2, "seed": 3}
+    options = {"labels": pipeline.Labels(1), "batch_size": 2, "seed": 3}
     got = pipeline.training_dataset(elements, data, **options).take(3)
     in_order = reading.from_annotations(source).repeat()
     changed = pipeline._changed(in_order, data, 64, (0.0, 0.0, 0.0), 3, 0)
-    expected = pipeline._batches(changed, data, 64, 1, False, 2).take(3)
+    expected = pipeline._batches(changed, data, 64, pipeline.Labels(1), 2).take(3)
     for a, b in zip(got, expected, strict=True):
         tf.nest.map_structure(np.testing.assert_array_equal, a, b)
 
