@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import pkgutil
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +38,13 @@ def call(
     with signals.handled() as received:
         try:
             return pkgutil.resolve_name(function)(**options)
-        except (ValueError, OSError, ImportError) as error:  # the last names what to install
-            parser.exit(1, f"{parser.prog}: error: {error}\n")
         except KeyboardInterrupt:
-            parser.exit(received.status, f"{parser.prog}: interrupted\n")
+            pass
+        except Exception as error:
+            # An ImportError names what to install.
+            if not received.came and not isinstance(error, (ValueError, OSError, ImportError)):
+                raise
+            print(f"{parser.prog}: error: {error}", file=sys.stderr)
+            if not received.came:
+                sys.exit(1)
+        parser.exit(received.status, f"{parser.prog}: interrupted\n")

@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C end each command: with its status, without a traceback, and with nothing half-done left."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -8,11 +9,15 @@ import sys
 import threading
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 
-from unitbox_tf import checkpoints, datasets, runs
+from training import command
+from unitbox_tf import checkpoints, cli, datasets, runs
 from unitbox_tf.cli import signals
+
+ROOT = Path(__file__).parents[2]
 
 # Runs `unitbox`, or the module of a script. Says "working" when a function, MODULE:NAME, is called first.
 CHILD = """
@@ -90,7 +95,7 @@ def start(places, *command):
         stderr=(places / "errors").open("w"),
         text=True,
         start_new_session=True,
-        env={**os.environ, "TMPDIR": str(places / "temporary")},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(places / "temporary")},
     )
 
 
@@ -195,14 +200,57 @@ def test_sigterm_during_the_start_leaves_nothing(seconds, names, places):
     assert end(process, signal.SIGTERM, places)[0] in (143, -signal.SIGTERM)
 
 
-def test_the_handler_is_there_only_within_the_context():
-    before = signal.getsignal(signal.SIGTERM)
+AFTER_THE_SIGNAL = {
+    "unitbox": lambda: cli.main(["convert", "synthetic:#0-2", "csv:x"]),
+    "script": lambda: command.call(command.parser_of("x", None), "unitbox_tf.datasets:convert", {}),
+}
+
+
+@pytest.mark.parametrize("name", AFTER_THE_SIGNAL)
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+@pytest.mark.parametrize("error", [ImportError, SystemError])
+def test_an_error_that_follows_from_the_signal_ends_with_its_status(
+    name, number, status, error, monkeypatch, capsys
+):
+    """Code in C that imports a module turns `KeyboardInterrupt` into an error of its own."""
+
+    def convert(*arguments, **options):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        raise error("numpy.core.multiarray failed to import")
+
+    monkeypatch.setattr(datasets, "convert", convert)
+    with pytest.raises(SystemExit) as caught:
+        sys.exit(AFTER_THE_SIGNAL[name]())
+    assert caught.value.code == status
+    said = capsys.readouterr().err
+    assert "error: numpy.core.multiarray failed to import\n" in said
+    assert said.endswith(": interrupted\n")
+
+
+@pytest.mark.parametrize("name", AFTER_THE_SIGNAL)
+def test_an_error_without_a_signal_is_no_interruption(name, monkeypatch, capsys):
+    def convert(*arguments, **options):
+        raise ImportError("no such module")
+
+    monkeypatch.setattr(datasets, "convert", convert)
+    with pytest.raises(SystemExit) as caught:
+        sys.exit(AFTER_THE_SIGNAL[name]())
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.endswith("error: no such module\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_handler_is_there_only_within_the_context(number):
+    before = signal.getsignal(number)
     with signals.handled() as received:
-        assert received.status == 130
+        assert (received.came, received.status) == (False, 130)
         with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
-        assert received.status == 143
-    assert signal.getsignal(signal.SIGTERM) == before
+            signal.raise_signal(number)
+        assert (received.came, received.status) == (True, 128 + number)
+    assert signal.getsignal(number) == before
 
 
 def test_an_ignored_sigterm_stays_ignored():
@@ -210,7 +258,7 @@ def test_an_ignored_sigterm_stays_ignored():
     try:
         with signals.handled() as received:
             signal.raise_signal(signal.SIGTERM)
-        assert received.status == 130
+        assert not received.came
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -15,6 +15,7 @@ from unitbox_tf.cli import output, parser, quiet_start, signals
 from unitbox_tf.problems import printable_lines
 
 FAILED, WRONG_USAGE = 1, 2
+INTERRUPTED = "unitbox: interrupted"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,8 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             status = _run(sys.argv[1:] if arguments is None else arguments)
         except KeyboardInterrupt:
-            print("unitbox: interrupted", file=sys.stderr)
             status = signals.INTERRUPTED
+            print(INTERRUPTED, file=sys.stderr)
+        except Exception as error:
+            if not received.came:
+                raise
+            status = _failed(error, FAILED)
+        if received.came and status == FAILED:
+            status = signals.INTERRUPTED
+            print(INTERRUPTED, file=sys.stderr)
     # A command that stores what it has done returns the status itself.
     return received.status if status == signals.INTERRUPTED else status
 

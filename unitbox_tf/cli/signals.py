@@ -9,10 +9,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-INTERRUPTED, TERMINATED = (
-    130,
-    143,
-)  # the exit statuses after Ctrl-C and SIGTERM, as shells have them
+# The exit statuses after Ctrl-C and SIGTERM, as shells have them.
+INTERRUPTED, TERMINATED = 130, 143
 
 
 @dataclasses.dataclass
@@ -20,32 +18,41 @@ class Received:
     """The signals that have come from outside.
 
     Attributes:
+        came: True once one has come. What fails from then on may fail because of it: where code in C imports a module,
+            `KeyboardInterrupt` arrives as another error.
         status: the exit status of a command that was interrupted.
     """
 
+    came: bool = False
     status: int = INTERRUPTED
 
-    def end(self, *_: Any) -> None:
-        """Raises `KeyboardInterrupt`, as Ctrl-C does: the handler of SIGTERM."""
-        self.status = TERMINATED
+    def end(self, number: int, _frame: Any) -> None:
+        """Raises `KeyboardInterrupt`: the handler of SIGTERM and Ctrl-C."""
+        self.came, self.status = True, 128 + number
         raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def handled() -> Iterator[Received]:
-    """Within the context, SIGTERM raises `KeyboardInterrupt` in the main thread.
+    """Within the context, SIGTERM raises `KeyboardInterrupt` in the main thread, as Ctrl-C does.
 
-    A program that was started with SIGTERM ignored goes on ignoring it. In other threads, in which Python allows no
-    handlers, nothing changes.
+    A program that was started with one of the two ignored goes on ignoring it. In other threads, in which Python allows
+    no handlers, nothing changes.
     """
     received = Received()
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = signal.getsignal(signal.SIGTERM)
-    if before is not signal.SIG_IGN:
-        signal.signal(signal.SIGTERM, received.end)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: handler
+        for number, handler in before.items()
+        if handler not in (signal.SIG_IGN, None)
+    }
+    for number in before:
+        signal.signal(number, received.end)
     try:
         yield received
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
