@@ -242,6 +242,44 @@ def test_peaks_are_ranked_where_scores_are_one():
 # Against plain formulas in NumPy
 
 
+def test_boxes_near_a_peak_are_averaged_as_by_the_plain_formula(random):
+    confidence = random.normal(0, 3, (2, 21, 16, 3)).astype(np.float32)
+    distances = np.exp(random.normal(3.5, 0.2, (2, 21, 16, 4))).astype(np.float32)
+    config = dataclasses.replace(CONFIG, max_detections=10)
+    boxes, evidence = decoders.find_peaks(
+        tf.constant(confidence), tf.constant(distances), config, stride=4
+    )
+    rows, columns = np.mgrid[:21, :16]
+    t, b, l, r = np.moveaxis(distances, -1, 0)  # noqa: E741
+    x, y = 4 * columns + 2, 4 * rows + 2
+    points = np.stack([x - l, y - t, x + r, y + b], axis=-1)
+    averaged = set()
+    for n in range(2):
+        smooth = confidence[n] - 2e-5 * (rows % 16 + columns % 16)[..., None]
+        largest = scipy.ndimage.maximum_filter(smooth, (3, 3, 1), mode="nearest")
+        order = np.argsort(-np.where(smooth == largest, smooth, -np.inf), axis=None)[:40]
+        for k, (i, j, label) in enumerate(zip(*np.unravel_index(order, smooth.shape), strict=True)):
+            around = np.s_[n, max(i - 2, 0) : i + 3, max(j - 2, 0) : j + 3]
+            near = points[around].reshape(-1, 4)
+            alike = box_ops.pairwise_iou(points[n, i, j][None], near)[0] >= 0.5
+            weights = alike / (1 + np.exp(-confidence[around][..., label].reshape(-1)))
+            averaged.add(np.count_nonzero(alike))
+            np.testing.assert_allclose(boxes[n, k], weights @ near / weights.sum(), atol=1e-3)
+            assert evidence[n, k, label] > 0
+    assert len(averaged) > 5
+    assert min(averaged) < 10 < 20 < max(averaged)
+
+
+def test_a_peak_without_scores_keeps_its_box():
+    """Beyond logits of -104, sigmoids in float32 are 0."""
+    confidence = np.full((1, 9, 9, 1), -150, np.float32)
+    confidence[0, 4, 4] = -120
+    boxes, _ = decoders.find_peaks(
+        tf.constant(confidence), tf.fill([1, 9, 9, 4], 8.0), CONFIG, stride=4
+    )
+    np.testing.assert_array_equal(boxes[0, 0], [10, 10, 26, 26])
+
+
 def test_peaks_are_those_of_the_plain_formula(random):
     confidence = random.normal(0, 3, (2, 37, 23, 3)).astype(np.float32)
     distances = random.uniform(1, 30, (2, 37, 23, 4)).astype(np.float32)

@@ -27,6 +27,9 @@ TILT_PERIOD = 16  # px
 SCORE_PATCH = (
     4  # px; side of the patch around an ellipse's centre whose mean confidence is the score
 )
+AROUND = 2  # points of maps with a stride; how far from a peak boxes are averaged
+ALIKE = 0.5  # the smallest IoU with the box of a peak at which a box near it is averaged
+TINY = 1e-30  # the sum of scores up to which nothing is averaged
 NEVER = 1e9  # is subtracted from the logit of a point that is no peak; its evidence is 0 then
 
 
@@ -119,6 +122,7 @@ def find_peaks(
     """Boxes `xyxy` `[B, N, 4]` at the local maxima of each class' confidence, and their evidence `[B, N, C]`.
 
     A maximum is no smaller than the eight points around it. Maps of stride 1, which were enlarged, are smoothed first.
+    In maps with a stride, each box is the mean of the boxes near its peak, see `_averaged`.
     Evidence is -ln(1 - score), see `suppress`. Each box has evidence in one class, and 0 in the others. N
     is at most `CANDIDATES * config.max_detections`.
     """
@@ -140,7 +144,55 @@ def find_peaks(
     boxes = box_ops.distances_to_boxes(
         sides, (tf.cast(places, tf.float32) + 0.5) * stride
     )  # [B, N, 4]
+    if stride > 1:
+        boxes = _averaged(boxes, places, index % num_classes, confidence, distances, stride)
     return boxes, evidence[..., None] * tf.one_hot(index % num_classes, num_classes)
+
+
+def _averaged(
+    boxes: tf.Tensor,
+    places: tf.Tensor,
+    classes: tf.Tensor,
+    confidence: tf.Tensor,
+    distances: tf.Tensor,
+    stride: int,
+) -> tf.Tensor:
+    """The mean of the boxes up to `AROUND` points from each peak that are `ALIKE` its own, weighted by their scores.
+
+    Points next to each other see almost the same, and each has errors of its own. Gidaris and Komodakis average the
+    boxes that suppression discards in this way ("box voting", ICCV 2015, section 4).
+
+    Args:
+        boxes: the boxes of the peaks, `[B, N, 4]`.
+        places: x and y of the peaks in the maps, int32 `[B, N, 2]`.
+        classes: the class of each peak, int32 `[B, N]`.
+        confidence: logits, `[B, h, w, C]`.
+        distances: `[B, h, w, 4]` in pixels.
+        stride: pixels from one point of the maps to the next.
+    """
+    shape = tf.shape(confidence)
+    num_points, num_classes = shape[1] * shape[2], confidence.shape[-1]
+    steps = range(-AROUND, AROUND + 1)
+    near = places[:, :, None] + tf.constant([(x, y) for y in steps for x in steps])  # [B, N, P, 2]
+    size = tf.stack([shape[2], shape[1]])
+    exists = tf.reduce_all((near >= 0) & (near < size), axis=-1)
+    near = tf.clip_by_value(near, 0, size - 1)
+    point = near[..., 1] * shape[2] + near[..., 0]
+    sides = tf.gather(tf.reshape(distances, [shape[0], num_points, 4]), point, batch_dims=1)
+    theirs = box_ops.distances_to_boxes(sides, (tf.cast(near, tf.float32) + 0.5) * stride)
+    logits = tf.reshape(confidence, [shape[0], num_points * num_classes])
+    scores = tf.sigmoid(
+        tf.gather(logits, point * num_classes + classes[..., None], batch_dims=1)
+    )  # [B, N, P]
+
+    own = boxes[:, :, None]
+    low, high = tf.maximum(own[..., :2], theirs[..., :2]), tf.minimum(own[..., 2:], theirs[..., 2:])
+    shared = box_ops.areas(tf.concat([low, tf.maximum(low, high)], axis=-1))
+    union = box_ops.areas(own) + box_ops.areas(theirs) - shared
+    weights = tf.where(exists & (shared >= ALIKE * union), scores, 0.0)
+    total = tf.reduce_sum(weights, axis=-1, keepdims=True)
+    mean = tf.reduce_sum(theirs * weights[..., None], axis=2) / tf.maximum(total, TINY)
+    return tf.where(total > TINY, mean, boxes)
 
 
 def _tilt(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:

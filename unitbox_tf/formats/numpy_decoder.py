@@ -15,6 +15,8 @@ import numpy as np
 SMOOTHING = 5  # px; side of the square over which confidence is averaged before peaks are sought
 TILT, TILT_PERIOD = 2e-5, 16  # logit for each pixel, px; a tilt gives flat tops one maximum
 LARGEST = 8.0  # exponents of distances beyond it count as it
+AROUND, ALIKE = 2, 0.5  # points, IoU; near a peak, boxes like its own are averaged
+TINY = 1e-30  # the sum of scores up to which nothing is averaged
 CANDIDATES = 4  # times max_detections: the number of peaks that non-maximum suppression is given
 
 Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -135,7 +137,8 @@ def find_peaks(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes `[N, 4]` in pixels, logits and classes `[N]` at the local maxima of the logits, best first.
 
-    `heatmaps` is that of `detect`. Maps of stride 1 are smoothed before.
+    `heatmaps` is that of `detect`. Maps of stride 1 are smoothed before. In maps with a stride, each box is the mean of
+    the boxes near its peak that are like its own, weighted by their scores.
     """
     y, x = (np.arange(size, dtype=np.float32) % TILT_PERIOD for size in confidence.shape[:2])
     smooth = _smoothed(confidence) if heatmaps["stride"] == 1 else confidence
@@ -144,15 +147,50 @@ def find_peaks(
     logits = smooth[rows, columns, classes]
     order = np.argsort(-logits, kind="stable")[: CANDIDATES * settings["max_detections"]]
     rows, columns, classes, logits = rows[order], columns[order], classes[order], logits[order]
-    x, y = ((places + 0.5) * heatmaps["stride"] for places in (columns, rows))
-    top, bottom, left, right = _pixels(distances[rows, columns], heatmaps).T
-    boxes = np.stack([x - left, y - top, x + right, y + bottom], axis=1)
+    boxes = _boxes(distances, rows, columns, heatmaps)
+    if heatmaps["stride"] > 1:
+        boxes = _averaged(boxes, rows, columns, classes, confidence, distances, heatmaps)
     with np.errstate(divide="ignore"):  # 0 and 1 are allowed
         lowest = np.subtract(
             *np.log([settings["score_threshold"], 1 - settings["score_threshold"]])
         )
     found = (logits > lowest) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     return boxes[found], logits[found], classes[found]
+
+
+def _boxes(
+    distances: np.ndarray, rows: np.ndarray, columns: np.ndarray, heatmaps: Mapping[str, Any]
+) -> np.ndarray:
+    """The boxes `[..., 4]` that points of the map, `[...]`, predict."""
+    x, y = ((places + 0.5) * heatmaps["stride"] for places in (columns, rows))
+    top, bottom, left, right = np.moveaxis(_pixels(distances[rows, columns], heatmaps), -1, 0)
+    return np.stack([x - left, y - top, x + right, y + bottom], axis=-1)
+
+
+def _averaged(
+    boxes: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    classes: np.ndarray,
+    confidence: np.ndarray,
+    distances: np.ndarray,
+    heatmaps: Mapping[str, Any],
+) -> np.ndarray:
+    """The mean of the boxes near each peak that are like its own, weighted by their scores, `[N, 4]`."""
+    y, x = np.mgrid[-AROUND : AROUND + 1, -AROUND : AROUND + 1].reshape(2, 1, -1)
+    height, width = confidence.shape[:2]
+    y, x = rows[:, None] + y, columns[:, None] + x  # [N, P]
+    exists = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    y, x = np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)
+    theirs, own = _boxes(distances, y, x, heatmaps), boxes[:, None]
+    scores = 0.5 * (1 + np.tanh(0.5 * confidence[y, x, classes[:, None]]))
+    low, high = np.maximum(own[..., :2], theirs[..., :2]), np.minimum(own[..., 2:], theirs[..., 2:])
+    shared = np.maximum(high - low, 0).prod(axis=-1)
+    areas, areas_own = ((b[..., 2:] - b[..., :2]).prod(axis=-1) for b in (theirs, own))
+    weights = np.where(exists & (shared >= ALIKE * (areas + areas_own - shared)), scores, 0)
+    total = weights.sum(axis=1, keepdims=True)
+    mean = (theirs * weights[..., None]).sum(axis=1) / np.maximum(total, TINY)
+    return np.where(total > TINY, mean, boxes)
 
 
 def _smoothed(confidence: np.ndarray) -> np.ndarray:
