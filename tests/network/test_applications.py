@@ -118,13 +118,7 @@ def test_files_of_keras_give_the_model_that_was_saved(name, models, tmp_path):
 @slow
 @pytest.mark.parametrize(
     ("name", "format"),
-    [
-        (name, format)
-        for name in NAMES
-        for format in ("onnx", "litert", "litert-int8")
-        # tf2onnx knows neither its convolutions of one channel each nor its activation.
-        if (name, format) != ("convnext_tiny", "onnx")
-    ],
+    [(name, format) for name in NAMES for format in ("onnx", "litert", "litert-int8")],
 )
 def test_each_network_goes_into_each_format(name, format, models, tmp_path):
     check_export(models(name), format, tmp_path)

@@ -52,6 +52,17 @@ def test_a_folded_convolution_computes_what_both_layers_did(convolution, options
     assert [len(result.weights), result.count_params() < model.count_params()] == [2, True]
 
 
+def test_what_converters_do_not_know_is_written_as_what_they_know(image):
+    x = y = keras.Input((None, None, 3))
+    y = layers.Conv2D(6, 3, 2, groups=3, padding="same", activation="relu", name="by_channel")(y)
+    y = layers.Conv2D(6, 3, groups=2, name="in_groups")(y)
+    model = with_random_weights(keras.Model(x, layers.Activation("gelu", name="gelu")(y)))
+    result = folded(model)
+    same(model, result, image - 0.5)
+    assert kinds(result) == {"DepthwiseConv2D": 1, "Conv2D": 1}
+    assert [layer.name for layer in result.layers[1:]] == ["by_channel", "in_groups", "gelu"]
+
+
 def read_twice(x):
     y = layers.Conv2D(4, 1)(x)
     return layers.Add()([y, layers.BatchNormalization()(y)])

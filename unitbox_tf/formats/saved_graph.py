@@ -58,7 +58,7 @@ OPERATIONS = frozenset(
 # Operations that the exports of other backbones and of the neck `top_down` have besides. They compute, too.
 OF_BACKBONES = frozenset(
     """
-    DepthwiseConv2dNative Erfc MatMul Mean Relu6 ResizeNearestNeighbor Rsqrt Sqrt SquaredDifference StopGradient
+    DepthwiseConv2dNative Erf Erfc MatMul Mean Relu6 ResizeNearestNeighbor Rsqrt SquaredDifference StopGradient
     """.split()
 )
 # Only the two functions that save and restore weights contain these, besides `_AROUND_SAVING`.

@@ -1,4 +1,4 @@
-"""Folds batch normalisation into the convolution before it, which takes its time away at inference."""
+"""Changes networks for inference: without batch normalisation, which takes time, and with what all formats know."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ def folded(model: keras.Model) -> keras.Model:
     A convolution y = k * x + b with the normalisation g (y - m) / sqrt(v + e) + c after it becomes one convolution,
     with the kernel k s and the bias (b - m) s + c, where s is g / sqrt(v + e). This is exact except for rounding.
     `Conv2D` and `DepthwiseConv2D` are folded, also in models within the model, where nothing else reads their
-    output. All other layers are in the copy as they are, with their names.
+    output. A `Conv2D` with a group for each channel becomes a `DepthwiseConv2D`, and the activation `gelu` a
+    `layers.Gelu`, which compute the same and which converters know. All other layers are in the copy as they are,
+    with their names.
 
-    The copy has its own weights. A model without such a pair of layers is returned as it is, not as a copy.
+    The copy has its own weights. A model without such layers is returned as it is, not as a copy.
     """
     pairs = dict(_pairs(model))
-    if not pairs:
+    if not pairs and not any(
+        _is_by_channel(each) or _is_gelu(each) for each in model._flatten_layers()
+    ):
         return model
     normalisations = set(pairs.values())
     copies = list[tuple[keras.layers.Layer, keras.layers.Layer]]()
@@ -35,8 +39,13 @@ def folded(model: keras.Model) -> keras.Model:
         if layer in normalisations:
             skipped.append(keras.layers.Identity())  # Keras wants a layer
             return skipped[-1]
-        more = {"use_bias": True} if layer in pairs else {}
-        copy = layer.__class__.from_config({**layer.get_config(), **more})
+        if _is_by_channel(layer):
+            copy = _depthwise(layer, layer.use_bias or layer in pairs)
+        elif _is_gelu(layer):
+            copy = layers.Gelu(name=layer.name)
+        else:
+            more = {"use_bias": True} if layer in pairs else {}
+            copy = layer.__class__.from_config({**layer.get_config(), **more})
         if isinstance(
             layer, keras.layers.Layer
         ):  # other operations, such as a plain +, have no weights
@@ -52,9 +61,42 @@ def folded(model: keras.Model) -> keras.Model:
         plain, clone_function=copied, call_function=called, recursive=True
     )
     for layer, copy in copies:
-        folds = layer in pairs
-        copy.set_weights(_weights(layer, pairs[layer]) if folds else layer.get_weights())
+        weights = _weights(layer, pairs[layer]) if layer in pairs else layer.get_weights()
+        shapes = [each.shape for each in copy.weights]
+        copy.set_weights([w.reshape(shape) for w, shape in zip(weights, shapes, strict=True)])
     return result
+
+
+def _is_gelu(layer: keras.layers.Layer) -> bool:
+    """True for the activation that is computed with the complementary error function, which ONNX does not have."""
+    return type(layer) is keras.layers.Activation and layer.activation is keras.activations.gelu
+
+
+def _is_by_channel(layer: keras.layers.Layer) -> bool:
+    """True for a convolution with a group for each channel. TensorFlow compiles it for CPUs, which ONNX cannot hold."""
+    return (
+        type(layer) is keras.layers.Conv2D
+        and layer.groups > 1
+        and layer.kernel.shape[-2] == 1
+        and len(set(layer.strides))
+        == 1  # others are not known to TensorFlow's depthwise convolution
+        and layer.data_format == "channels_last"
+    )
+
+
+def _depthwise(layer: keras.layers.Conv2D, use_bias: bool) -> keras.layers.DepthwiseConv2D:
+    """The same convolution. Its kernel `[h, w, C, M]` is `layer`'s `[h, w, 1, C * M]` in another shape."""
+    return keras.layers.DepthwiseConv2D(
+        layer.kernel_size,
+        layer.strides,
+        layer.padding,
+        depth_multiplier=layer.filters // layer.groups,
+        dilation_rate=layer.dilation_rate,
+        activation=layer.activation,
+        use_bias=use_bias,
+        name=layer.name,
+        dtype=layer.dtype_policy,
+    )
 
 
 def _pairs(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, keras.layers.Layer]]:

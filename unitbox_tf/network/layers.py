@@ -179,6 +179,17 @@ class ExpDistances(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
+class Gelu(keras.layers.Layer):
+    """`keras.activations.gelu` (Hendrycks and Gimpel, 2016) by the error function: x (1 + erf(x / sqrt(2))) / 2."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return 0.5 * x * (1.0 + tf.math.erf(x * 0.5**0.5))
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return shape
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
 class SideReLU(keras.layers.Layer):
     """A ReLU that can be revived: for negative inputs, gradients that ask for growth still pass.
 
