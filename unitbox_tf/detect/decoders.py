@@ -124,7 +124,8 @@ def find_peaks(
     A maximum is no smaller than the eight points around it. Maps of stride 1, which were enlarged, are smoothed first.
     In maps with a stride, each box is the mean of the boxes near its peak, see `_averaged`.
     Evidence is -ln(1 - score), see `suppress`. Each box has evidence in one class, and 0 in the others. N
-    is at most `CANDIDATES * config.max_detections`.
+    is at most `CANDIDATES * config.max_detections`, and no larger than the image with the most peaks above
+    `config.score_threshold` needs.
     """
     shape = tf.shape(confidence)
     num_points, num_classes = shape[1] * shape[2], confidence.shape[-1]
@@ -136,7 +137,10 @@ def find_peaks(
     logits = tf.reshape(smooth - NEVER * no_peak, [shape[0], num_points * num_classes])
     most = num_points * num_classes
     count = tf.minimum(CANDIDATES * tf.minimum(config.max_detections, most), most)
-    logits, index = tf.math.top_k(logits, count)  # [B, N]
+    logits, index = tf.math.top_k(logits, count)
+    above = tf.nn.softplus(logits) > _least_evidence(config)
+    few = tf.maximum(tf.reduce_max(tf.reduce_sum(tf.cast(above, tf.int32), axis=1)), 1)
+    logits, index = logits[:, :few], index[:, :few]  # [B, N]
     evidence, point = tf.nn.softplus(logits), index // num_classes
 
     places = tf.stack([point % shape[2], point // shape[2]], axis=-1)  # x, y
@@ -222,7 +226,7 @@ def suppress(boxes: tf.Tensor, evidence: tf.Tensor, config: DecodeConfig) -> dic
         max_output_size_per_class=config.max_detections,
         max_total_size=config.max_detections,
         iou_threshold=config.nms_iou,
-        score_threshold=-tf.math.log(1.0 - tf.cast(config.score_threshold, tf.float32)),
+        score_threshold=_least_evidence(config),
         clip_boxes=False,
     )
     return {
@@ -231,6 +235,11 @@ def suppress(boxes: tf.Tensor, evidence: tf.Tensor, config: DecodeConfig) -> dic
         "classes": tf.cast(kept.nmsed_classes, tf.int32),
         "num_detections": kept.valid_detections,
     }
+
+
+def _least_evidence(config: DecodeConfig) -> tf.Tensor:
+    """The evidence of `config.score_threshold`."""
+    return -tf.math.log(1.0 - tf.cast(config.score_threshold, tf.float32))
 
 
 def largest_object(scale: float, config: DecodeConfig) -> float:
