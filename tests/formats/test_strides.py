@@ -232,3 +232,20 @@ def test_the_numpy_decoder_is_given_points_of_a_stride_by_hand():
         lambda image: (confidence, distances), *arguments, {"stride": 4, "unit": 2.0}
     )
     np.testing.assert_allclose(found["boxes"], [[0, 5, 6, 8]], atol=1e-5)
+
+
+def test_the_padding_of_a_dilation_is_stated_for_onnx(random):
+    """Also where both sides differ: a kernel of 2 rows with a dilation of 3 has 1 row above and 2 below."""
+    tf2onnx = pytest.importorskip("tf2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    image = random.normal(size=(1, 9, 12, 3)).astype(np.float32)
+    layer = layers.DilatedConv2D(4, (2, 3), padding="same", dilation_rate=(3, 2))
+    expected = layer(image)
+    spec = tf.TensorSpec([1, None, None, 3], tf.float32, "images")
+    function = tf.function(layer, input_signature=[spec])
+    proto, _ = tf2onnx.convert.from_function(function, input_signature=[spec], opset=18)
+    onnx_graph.state_padding(proto.graph)
+    [node] = [each for each in proto.graph.node if each.op_type == "Conv"]
+    assert "auto_pad" not in {each.name for each in node.attribute}
+    [found] = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"images": image})
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

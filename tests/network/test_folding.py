@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from unitbox_tf.config import ModelConfig
 from unitbox_tf.detect.model import UnitBox
@@ -56,11 +57,16 @@ def test_what_converters_do_not_know_is_written_as_what_they_know(image):
     x = y = keras.Input((None, None, 3))
     y = layers.Conv2D(6, 3, 2, groups=3, padding="same", activation="relu", name="by_channel")(y)
     y = layers.Conv2D(6, 3, groups=2, name="in_groups")(y)
+    y = layers.Conv2D(5, 3, dilation_rate=2, padding="same", name="dilated")(y)
     model = with_random_weights(keras.Model(x, layers.Activation("gelu", name="gelu")(y)))
     result = folded(model)
     same(model, result, image - 0.5)
-    assert kinds(result) == {"DepthwiseConv2D": 1, "Conv2D": 1}
-    assert [layer.name for layer in result.layers[1:]] == ["by_channel", "in_groups", "gelu"]
+    assert kinds(result) == {"DepthwiseConv2D": 1, "Conv2D": 1, "DilatedConv2D": 1}
+    names = ["by_channel", "in_groups", "dilated", "gelu"]
+    assert [layer.name for layer in result.layers[1:]] == names
+    spec = tf.TensorSpec([None, None, None, 3], tf.float32)
+    graph = tf.function(result, input_signature=[spec]).get_concrete_function().graph
+    assert not {each.type for each in graph.get_operations()} & {"SpaceToBatchND", "Erfc"}
 
 
 def read_twice(x):
@@ -136,7 +142,7 @@ def test_the_light_network_has_no_normalisation_left_and_gives_the_same_maps(ran
     before = model.get_weights()
     result = folded(model)
     same(model, result, random.integers(0, 256, (1, 70, 45, 3), np.uint8))
-    assert kinds(result) == {"Conv2D": kinds(model)["Conv2D"]}
+    assert kinds(result) == {"Conv2D": kinds(model)["Conv2D"] - 4, "DilatedConv2D": 4}
     names = {layer.name for layer in model.layers if not layer.name.endswith("_bn")}
     assert {layer.name for layer in result.layers} == names
     assert not result.compiled

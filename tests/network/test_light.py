@@ -22,16 +22,16 @@ def features(backbone, image):
 def test_each_stage_is_a_chain_of_residual_blocks_of_plain_convolutions(random):
     """Computed from the weights by their names with `tf.nn`."""
     backbone = light(ModelConfig(backbone="light", width=0.125))
-    image = random.uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
+    image = random.uniform(0, 255, (1, 352, 320, 3)).astype(np.float32)
     values = [random.uniform(0.5, 1.5, weight.shape) for weight in backbone.model.weights]
     scale = [1 if len(each.shape) == 1 else 1 / np.sqrt(each[..., 0].size) for each in values]
     backbone.model.set_weights([a * b for a, b in zip(values, scale, strict=True)])
     expected = features(backbone, image)
 
-    def normalised(x, name, stride):
+    def normalised(x, name, stride, dilation=1):
         layer = backbone.model.get_layer(f"{name}_bn")
         [kernel] = backbone.model.get_layer(name).get_weights()
-        x = tf.nn.conv2d(x, kernel, stride, "SAME")
+        x = tf.nn.conv2d(x, kernel, stride, "SAME", dilations=dilation)
         gamma, beta, mean, variance = layer.get_weights()
         return (x - mean) / np.sqrt(variance + 1e-3) * gamma + beta
 
@@ -40,11 +40,23 @@ def test_each_stage_is_a_chain_of_residual_blocks_of_plain_convolutions(random):
     for number, blocks in enumerate((1, 2, 2, 3), 1):
         for block in range(1, blocks + 1):
             name, stride = f"stage{number}_block{block}", 2 if block == 1 else 1
-            y = tf.nn.relu(normalised(x, f"{name}_conv1", stride))
-            y = normalised(y, f"{name}_conv2", 1)
+            dilation = 2 ** (block - 1) if number == 4 else 1
+            y = tf.nn.relu(normalised(x, f"{name}_conv1", stride, dilation))
+            y = normalised(y, f"{name}_conv2", 1, dilation)
             x = tf.nn.relu(y + (normalised(x, f"{name}_shortcut", 2) if block == 1 else x))
         assert backbone.pyramid[2 ** (number + 1)] == name
         np.testing.assert_allclose(expected[name], x, rtol=1e-3)
+
+
+def test_a_point_of_the_last_stage_sees_as_much_of_the_image_as_is_said():
+    model = light(ModelConfig(backbone="light", width=0.0625)).model
+    model.set_weights([np.abs(values) for values in model.get_weights()])  # no ReLU is at 0
+    image = tf.Variable(tf.ones([1, 1600, 64, 3]))
+    with tf.GradientTape() as tape:
+        point = model(image, training=False)[0, 25, 1, 0]
+    [rows] = np.nonzero(tf.reduce_sum(tf.abs(tape.gradient(point, image)), axis=(0, 2, 3)).numpy())
+    assert rows[-1] - rows[0] + 1 == 1047
+    assert len(rows) == 1047
 
 
 @pytest.fixture(scope="module")

@@ -74,6 +74,7 @@ def save(
         proto, _ = tf2onnx.convert.from_function(
             tf.function(detect, input_signature=specs), input_signature=specs, opset=OPSET
         )
+    onnx_graph.state_padding(proto.graph)
     if module.stride > 1:
         onnx_graph.simplify(proto.graph)
     _give_defaults(proto, decode)

@@ -94,6 +94,24 @@ class _AtStride(graph.InferenceModule):
         return x if layer.scale == 1 else x * layer.scale
 
 
+def state_padding(proto: Any) -> None:
+    """States the padding of convolutions with a dilation in a converted ONNX graph, in place.
+
+    ONNX Runtime does not compute it for them.
+    """
+    for node in proto.node:
+        old = _attributes(node) if node.op_type == "Conv" else {}
+        dilations = old.get("dilations", [1])
+        if old.get("auto_pad") == b"SAME_UPPER" and max(dilations) > 1:
+            # TensorFlow has no dilation together with a stride, so the maps keep their size.
+            totals = [
+                d * (side - 1) for d, side in zip(dilations, old["kernel_shape"], strict=True)
+            ]
+            del old["auto_pad"]
+            pads = [total // 2 for total in totals] + [-(-total // 2) for total in totals]
+            _set(node, **old, pads=pads)
+
+
 def simplify(proto: Any) -> None:
     """Changes a converted ONNX graph of a network whose maps have a stride, in place; see the module."""
     makers = {name: node for node in proto.node for name in node.output}

@@ -20,15 +20,16 @@ def folded(model: keras.Model) -> keras.Model:
     A convolution y = k * x + b with the normalisation g (y - m) / sqrt(v + e) + c after it becomes one convolution,
     with the kernel k s and the bias (b - m) s + c, where s is g / sqrt(v + e). This is exact except for rounding.
     `Conv2D` and `DepthwiseConv2D` are folded, also in models within the model, where nothing else reads their
-    output. A `Conv2D` with a group for each channel becomes a `DepthwiseConv2D`, and the activation `gelu` a
-    `layers.Gelu`, which compute the same and which converters know. All other layers are in the copy as they are,
-    with their names.
+    output. A `Conv2D` with a group for each channel becomes a `DepthwiseConv2D`, one with a dilation a
+    `layers.DilatedConv2D`, and the activation `gelu` a `layers.Gelu`. They compute the same, quickly, and converters
+    know them. All other layers are in the copy as they are, with their names.
 
     The copy has its own weights. A model without such layers is returned as it is, not as a copy.
     """
     pairs = dict(_pairs(model))
     if not pairs and not any(
-        _is_by_channel(each) or _is_gelu(each) for each in model._flatten_layers()
+        _is_by_channel(each) or _is_dilated(each) or _is_gelu(each)
+        for each in model._flatten_layers()
     ):
         return model
     normalisations = set(pairs.values())
@@ -44,8 +45,9 @@ def folded(model: keras.Model) -> keras.Model:
         elif _is_gelu(layer):
             copy = layers.Gelu(name=layer.name)
         else:
+            kind = layers.DilatedConv2D if _is_dilated(layer) else layer.__class__
             more = {"use_bias": True} if layer in pairs else {}
-            copy = layer.__class__.from_config({**layer.get_config(), **more})
+            copy = kind.from_config({**layer.get_config(), **more})
         if isinstance(
             layer, keras.layers.Layer
         ):  # other operations, such as a plain +, have no weights
@@ -80,6 +82,17 @@ def _is_by_channel(layer: keras.layers.Layer) -> bool:
         and layer.kernel.shape[-2] == 1
         and len(set(layer.strides))
         == 1  # others are not known to TensorFlow's depthwise convolution
+        and layer.data_format == "channels_last"
+    )
+
+
+def _is_dilated(layer: keras.layers.Layer) -> bool:
+    """True for a convolution with a dilation, all of whose channels are in one group."""
+    return (
+        type(layer) is keras.layers.Conv2D
+        and max(layer.dilation_rate) > 1
+        and layer.groups == 1
+        and layer.padding in ("same", "valid")
         and layer.data_format == "channels_last"
     )
 

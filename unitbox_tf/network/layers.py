@@ -179,6 +179,19 @@ class ExpDistances(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("unitbox_tf")
+class DilatedConv2D(keras.layers.Conv2D):
+    """A convolution with a dilation as one operation, for inference.
+
+    Keras makes three of it, one of which moves every number, because TensorFlow has no gradient of the one on all CPUs.
+    """
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return tf.nn.conv2d(
+            inputs, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate
+        )
+
+
+@keras.saving.register_keras_serializable("unitbox_tf")
 class Gelu(keras.layers.Layer):
     """`keras.activations.gelu` (Hendrycks and Gimpel, 2016) by the error function: x (1 + erf(x / sqrt(2))) / 2."""
 
