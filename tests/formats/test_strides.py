@@ -86,14 +86,14 @@ def test_each_format_finds_what_python_finds_at_any_size(
     name, exported, photos, wanted, in_half_precision
 ):
     find, alone = unitbox_tf.load(exported(name)), 0
-    for photo, expected in zip(photos, wanted, strict=True):
+    # Each size takes a runtime a second or more.
+    for photo, expected in zip(photos[::3], wanted[::3], strict=True):
         if name == "litert":
             padded = in_half_precision.detect_images(photo[None])
             [expected] = padding.unpad(padded, [photo.shape[:2]])
         alone += without_partner(find(photo), expected, pixels=0.01, scores=1e-4)
-    assert (
-        alone <= 2
-    )  # of some 500: rounding may decide about a score at the threshold, or an overlap
+    # Of some 170: rounding may decide about a score at the threshold, or an overlap.
+    assert alone <= 1
 
 
 def test_nothing_is_normalised_in_an_exported_graph(exported):
