@@ -6,7 +6,6 @@ import argparse
 import logging
 import os
 import pkgutil
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,16 +34,11 @@ def call(
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(level=level, format="%(message)s")
-    with signals.handled() as received:
-        try:
+    received = signals.Received()
+    try:
+        with signals.handled(received):
             return pkgutil.resolve_name(function)(**options)
-        except KeyboardInterrupt:
-            pass
-        except Exception as error:
-            # An ImportError names what to install.
-            if not received.came and not isinstance(error, (ValueError, OSError, ImportError)):
-                raise
-            print(f"{parser.prog}: error: {error}", file=sys.stderr)
-            if not received.came:
-                sys.exit(1)
+    except (ValueError, OSError, ImportError) as error:  # the last names what to install
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
+    except KeyboardInterrupt:
         parser.exit(received.status, f"{parser.prog}: interrupted\n")

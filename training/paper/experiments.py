@@ -131,12 +131,12 @@ def _train(run: Path, config: Config) -> None:
     from unitbox_tf.train import fit, state
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    received = signals.Received()
     try:
-        with signals.handled() as received:
-            try:
-                fit.fit(config, resume=run if (run / CONFIG).is_file() else None)
-            except KeyboardInterrupt:
-                sys.exit(received.status)
+        with signals.handled(received):
+            fit.fit(config, resume=run if (run / CONFIG).is_file() else None)
+    except KeyboardInterrupt:
+        sys.exit(received.status)
     except state.Diverged as error:  # a result, too
         run.mkdir(parents=True, exist_ok=True)  # gone where nothing was stored
         files.write(run / CONFIG, config.to_json())

@@ -15,7 +15,6 @@ from unitbox_tf.cli import output, parser, quiet_start, signals
 from unitbox_tf.problems import printable_lines
 
 FAILED, WRONG_USAGE = 1, 2
-INTERRUPTED = "unitbox: interrupted"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,34 +24,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 for success, 1 after a failure, 2 for wrong arguments, 130 after Ctrl-C, 143
         after SIGTERM. A message on standard error gives the reason.
     """
-    with signals.handled() as received:
-        try:
-            status = _run(sys.argv[1:] if arguments is None else arguments)
-        except KeyboardInterrupt:
-            status = signals.INTERRUPTED
-            print(INTERRUPTED, file=sys.stderr)
-        except Exception as error:
-            if not received.came:
-                raise
-            status = _failed(error, FAILED)
-        if received.came and status == FAILED:
-            status = signals.INTERRUPTED
-            print(INTERRUPTED, file=sys.stderr)
+    received = signals.Received()
+    try:
+        status = _run(sys.argv[1:] if arguments is None else arguments, received)
+    except KeyboardInterrupt:
+        print("unitbox: interrupted", file=sys.stderr)
+        status = signals.INTERRUPTED
     # A command that stores what it has done returns the status itself.
     return received.status if status == signals.INTERRUPTED else status
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str], received: signals.Received) -> int:
     try:
-        options = parser.parse(arguments)
-        for path in (getattr(options, name, None) for name in ("model", "detector")):
-            if path is not None:
-                cli_options.check_detector(path)
-        quiet_start.install()
-        command = importlib.import_module(f"unitbox_tf.cli.{options.command}")
-        with _surroundings(options):
-            status: int = command.run(options)
-        return status
+        with signals.handled(received):
+            options = parser.parse(arguments)
+            for path in (getattr(options, name, None) for name in ("model", "detector")):
+                if path is not None:
+                    cli_options.check_detector(path)
+            quiet_start.install()
+            command = importlib.import_module(f"unitbox_tf.cli.{options.command}")
+            with _surroundings(options):
+                status: int = command.run(options)
+            return status
     except SystemExit as error:  # argparse has printed help or an error
         return error.code if isinstance(error.code, int) else FAILED
     except argparse.ArgumentTypeError as error:

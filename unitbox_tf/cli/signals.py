@@ -18,8 +18,7 @@ class Received:
     """The signals that have come from outside.
 
     Attributes:
-        came: True once one has come. What fails from then on may fail because of it: where code in C imports a module,
-            `KeyboardInterrupt` arrives as another error.
+        came: True once one has come.
         status: the exit status of a command that was interrupted.
     """
 
@@ -33,26 +32,28 @@ class Received:
 
 
 @contextlib.contextmanager
-def handled() -> Iterator[Received]:
+def handled(received: Received) -> Iterator[None]:
     """Within the context, SIGTERM raises `KeyboardInterrupt` in the main thread, as Ctrl-C does.
 
-    A program that was started with one of the two ignored goes on ignoring it. In other threads, in which Python allows
-    no handlers, nothing changes.
+    Where code in C imports a module, `KeyboardInterrupt` arrives as an ImportError or SystemError. After a signal, such
+    an error leaves the context as `KeyboardInterrupt`. All other errors stay what they are: storing may have failed.
+
+    A program that was started with one of the two signals ignored goes on ignoring it. In other threads, in which
+    Python allows no handlers, nothing changes.
     """
-    received = Received()
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {
-        number: handler
-        for number, handler in before.items()
-        if handler not in (signal.SIG_IGN, None)
-    }
-    for number in before:
-        signal.signal(number, received.end)
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if handler not in (signal.SIG_IGN, None):  # None was not installed by Python
+                before[number] = handler
+                signal.signal(number, received.end)
     try:
-        yield received
+        yield
+    except (ImportError, SystemError) as error:
+        if received.came:
+            raise KeyboardInterrupt from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
