@@ -114,6 +114,18 @@ def test_operations_that_are_no_layers_stay_in_the_copy(image):
     assert kinds(result) == {"Conv2D": 1, "LayerNormalization": 1}
 
 
+def test_layers_that_hold_a_function_are_used_as_they_are(image):
+    x = keras.Input((None, None, 3))
+    y = layers.Conv2D(3, 3, use_bias=False, kernel_regularizer=lambda kernel: 0.0)(x)
+    y = layers.Activation(lambda y: y * y)(layers.BatchNormalization()(y))
+    y = layers.Conv2D(3, 3, dilation_rate=2, activation=lambda y: y - 1)(y)
+    y = layers.Conv2D(3, 1, activation=lambda y: y + 1)(y)
+    model = with_random_weights(keras.Model(x, layers.Lambda(lambda y: 2 * y)(y)))
+    result = folded(model)
+    same(model, result, image)
+    assert kinds(result) == {"Conv2D": 2, "DilatedConv2D": 1}
+
+
 @pytest.mark.parametrize(
     "build",
     [read_twice, given_out, after_an_activation, after_another_layer, along_another_axis,

@@ -12,6 +12,15 @@ import numpy as np
 from unitbox_tf.network import layers
 
 _NORMALISATIONS = (keras.layers.BatchNormalization, layers.BatchNormalization)
+_OF_TRAINING = (
+    "kernel_regularizer",
+    "depthwise_regularizer",
+    "bias_regularizer",
+    "activity_regularizer",
+    "kernel_constraint",
+    "depthwise_constraint",
+    "bias_constraint",
+)
 
 
 def folded(model: keras.Model) -> keras.Model:
@@ -19,12 +28,13 @@ def folded(model: keras.Model) -> keras.Model:
 
     A convolution y = k * x + b with the normalisation g (y - m) / sqrt(v + e) + c after it becomes one convolution,
     with the kernel k s and the bias (b - m) s + c, where s is g / sqrt(v + e). This is exact except for rounding.
-    `Conv2D` and `DepthwiseConv2D` are folded, also in models within the model, where nothing else reads their
-    output. A `Conv2D` with a group for each channel becomes a `DepthwiseConv2D`, one with a dilation a
+    `Conv2D` and `DepthwiseConv2D` are folded where nothing else reads their output, also in functional models within
+    the model. A `Conv2D` with a group for each channel becomes a `DepthwiseConv2D`, one with a dilation a
     `layers.DilatedConv2D`, and the activation `gelu` a `layers.Gelu`. They compute the same, quickly, and converters
     know them. All other layers are in the copy as they are, with their names.
 
-    The copy has its own weights. A model without such layers is returned as it is, not as a copy.
+    The copy has its own weights. Layers that Keras cannot copy, such as a `Lambda`, are shared by both. A model without
+    the layers above is returned as it is, not as a copy.
     """
     pairs = dict(_pairs(model))
     if not pairs and not any(
@@ -45,12 +55,9 @@ def folded(model: keras.Model) -> keras.Model:
         elif _is_gelu(layer):
             copy = layers.Gelu(name=layer.name)
         else:
-            kind = layers.DilatedConv2D if _is_dilated(layer) else layer.__class__
-            more = {"use_bias": True} if layer in pairs else {}
-            copy = kind.from_config({**layer.get_config(), **more})
-        if isinstance(
-            layer, keras.layers.Layer
-        ):  # other operations, such as a plain +, have no weights
+            copy = _copied(layer, with_bias=layer in pairs)
+        # Other operations than layers, such as a plain +, have no weights.
+        if isinstance(layer, keras.layers.Layer) and copy is not layer:
             copies.append((layer, copy))
         return copy
 
@@ -67,6 +74,24 @@ def folded(model: keras.Model) -> keras.Model:
         shapes = [each.shape for each in copy.weights]
         copy.set_weights([w.reshape(shape) for w, shape in zip(weights, shapes, strict=True)])
     return result
+
+
+def _copied(layer: keras.layers.Layer, *, with_bias: bool) -> keras.layers.Layer:
+    """A new layer like `layer`, as one operation if it is a dilated convolution.
+
+    It is `layer` itself if Keras cannot make another one from its configuration, because that holds a Python function.
+    """
+    if with_bias or _is_dilated(layer):
+        kind = layers.DilatedConv2D if _is_dilated(layer) else layer.__class__
+        facts = layer.get_config()
+        functions = {name: None for name in facts if name == "activation" or name in _OF_TRAINING}
+        copy = kind.from_config({**facts, **functions, "use_bias": layer.use_bias or with_bias})
+        copy.activation = layer.activation
+        return copy
+    try:
+        return layer.__class__.from_config(layer.get_config())
+    except (TypeError, ValueError):
+        return layer
 
 
 def _is_gelu(layer: keras.layers.Layer) -> bool:
