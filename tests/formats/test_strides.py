@@ -5,6 +5,7 @@ import json
 import zipfile
 
 import cv2
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,8 +14,10 @@ import unitbox_tf
 from tests.helpers import light_models
 from unitbox_tf import config, formats
 from unitbox_tf.detect import graph, padding
+from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.formats import litert, numpy_decoder, onnx_graph, saved_graph
 from unitbox_tf.network import folding, layers
+from unitbox_tf.network.backbones import Backbone
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "saved_model": "", "keras": ".keras"}
 LIBRARIES = {"onnx": "tf2onnx", "litert": "ai_edge_litert"}
@@ -120,6 +123,36 @@ def test_a_graph_for_onnx_is_read_as_it_lies_in_memory_and_doubles_maps(exported
     assert all(constants[node.input[2]].tolist() == [1, 1, 2, 2] for node in doubled)
     used = {name for node in written.node for name in onnx_graph._inputs(node)}
     assert not set(constants) - used - set(formats.onnx.OPTIONS)
+
+
+class EnlargedByFour(keras.layers.Layer):
+    def call(self, x):
+        return tf.image.resize(x, 4 * tf.shape(x)[1:3], "nearest")
+
+    def compute_output_shape(self, shape):
+        return (shape[0], *(length and 4 * length for length in shape[1:3]), shape[3])
+
+
+def test_resizing_by_a_backbone_of_ones_own_stays_as_it_is(tmp_path):
+    """Beside that of the neck, which then keeps its sizes, too."""
+    pytest.importorskip("onnxruntime")
+    maps = [keras.Input((None, None, 3))]
+    for stride in (2, 4, 8, 16):
+        layer = keras.layers.Conv2D(8, 3, 2, padding="same", activation="relu", name=f"at{stride}")
+        maps.append(layer(maps[-1]))
+    merged = keras.layers.Add(name="merged")([maps[2], EnlargedByFour()(maps[4])])
+    pyramid = {4: "merged", 8: "at8", 16: "at16"}
+    backbone = Backbone(keras.Model(maps[0], merged), stride=16, pyramid=pyramid)
+    decode = dataclasses.replace(light_models.DECODE, scales=(1.0,), score_threshold=1e-4)
+    model = UnitBox(
+        backbone, ("cat",), decode=decode, neck="top_down", initial_box_size=12.0, head_stddev=0.01
+    )
+    path = tmp_path / "own.onnx"
+    unitbox_tf.export(model, path)
+    photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    [expected], found = model.detect(photo), unitbox_tf.load(path)(photo)
+    assert len(expected) > 3
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-2)
 
 
 @pytest.mark.parametrize("stride", [4, 8])

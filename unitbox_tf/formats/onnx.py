@@ -76,7 +76,7 @@ def save(
         )
     onnx_graph.state_padding(proto.graph)
     if module.stride > 1:
-        onnx_graph.simplify(proto.graph)
+        onnx_graph.simplify(proto.graph, onnx_graph.count_enlargements(model, decode))
     _give_defaults(proto, decode)
     for key, text in formats.description(model.class_names, decode, card).items():
         proto.metadata_props.add(key=key, value=text)

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import decoders, graph
-from unitbox_tf.network import folding, heatmaps
+from unitbox_tf.network import folding, heatmaps, layers
 
 _TWICE = "twice"  # the constant with the factors of enlarging
 
@@ -94,6 +94,12 @@ class _AtStride(graph.InferenceModule):
         return x if layer.scale == 1 else x * layer.scale
 
 
+def count_enlargements(model: Any, decode: DecodeConfig) -> int:
+    """How often the converted graph of a detector enlarges a map by `layers.Enlarge`: at each scale."""
+    each = sum(isinstance(layer, layers.Enlarge) for layer in model.layers)
+    return each * len(decode.scales)
+
+
 def state_padding(proto: Any) -> None:
     """States the padding of convolutions with a dilation in a converted ONNX graph, in place.
 
@@ -112,13 +118,24 @@ def state_padding(proto: Any) -> None:
             _set(node, **old, pads=pads)
 
 
-def simplify(proto: Any) -> None:
-    """Changes a converted ONNX graph of a network whose maps have a stride, in place; see the module."""
+def simplify(proto: Any, enlargements: int) -> None:
+    """Changes a converted ONNX graph of a network whose maps have a stride, in place; see the module.
+
+    Args:
+        proto: the graph.
+        enlargements: how often it enlarges a map by `layers.Enlarge`. If it has other resizing of this kind, too, as a
+            backbone of your own may, all of it stays as it is, since converted nodes do not tell where they come from.
+    """
+    resizing = [
+        node
+        for node in proto.node
+        if node.op_type == "Resize" and _attributes(node)["mode"] == b"nearest"
+    ]
+    for node in resizing if len(resizing) == enlargements else []:
+        _double(node)
     makers = {name: node for node in proto.node for name in node.output}
     constants = {each.name: each for each in proto.initializer}
     for node in list(proto.node):
-        if node.op_type == "Resize" and _attributes(node)["mode"] == b"nearest":
-            _double(node)
         if node.op_type == "Conv" and node.input[1] in constants:
             before = makers.get(node.input[0])
             if before is not None and before.op_type == "Transpose":
