@@ -45,6 +45,25 @@ def test_exponential_distances_are_positive_finite_and_relative():
     assert tape.gradient(logarithm, x).numpy() == pytest.approx(1)
 
 
+def test_numbers_beyond_the_largest_distance_only_get_smaller():
+    layer = layers.ExpDistances(8.0)
+    x = tf.constant([0.0, layer.LARGEST + 1, layer.LARGEST + 1])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x)
+    gradient = tape.gradient(y, x, output_gradients=tf.constant([1.0, 1.0, -1.0])).numpy()
+    np.testing.assert_allclose(gradient, [8, 8 * np.exp(layer.LARGEST), 0], rtol=1e-5)
+
+
+def test_fused_normalisation_takes_numbers_of_64_bits(random):
+    x = random.normal(size=(2, 3, 4, 5))
+    ours, theirs = (
+        kind(dtype="float64")
+        for kind in (layers.BatchNormalization, keras.layers.BatchNormalization)
+    )
+    np.testing.assert_array_equal(ours(x, training=True), theirs(x, training=True))
+
+
 @pytest.mark.parametrize("trainable", [True, False])
 def test_fused_normalisation_is_that_of_keras(trainable, random):
     x = tf.constant(random.normal(3, 2, size=(2, 5, 7, 4)).astype(np.float32))

@@ -143,7 +143,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        if not (training and self.trainable):
+        if not (training and self.trainable) or inputs.dtype == tf.float64:  # not known to it
             return super().call(inputs, training=training)
         scale, offset = (tf.cast(each, tf.float32) for each in (self.gamma, self.beta))
         x, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -158,7 +158,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 class ExpDistances(keras.layers.Layer):
     """Distances in pixels from any numbers: `unit` times e to the number. An error of the number is a relative one.
 
-    Numbers beyond `LARGEST` count as it, so that the distances stay finite.
+    Numbers beyond `LARGEST` count as it, so that the distances stay finite. A gradient that makes them smaller passes.
     """
 
     LARGEST = 8.0  # 3,000 times the unit
@@ -169,7 +169,7 @@ class ExpDistances(keras.layers.Layer):
         self.unit = unit
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        return self.unit * tf.exp(tf.minimum(x, self.LARGEST))
+        return self.unit * tf.exp(_capped(x))
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return shape
@@ -216,6 +216,14 @@ class SideReLU(keras.layers.Layer):
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return shape
+
+
+@tf.custom_gradient
+def _capped(x: tf.Tensor) -> Any:
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        return tf.where((x < ExpDistances.LARGEST) | (upstream > 0), upstream, 0)
+
+    return tf.minimum(x, ExpDistances.LARGEST), gradient
 
 
 @tf.custom_gradient

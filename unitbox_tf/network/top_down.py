@@ -45,10 +45,10 @@ def heatmaps(
         raise ValueError(
             "Expected a backbone that names a pyramid of layers with the neck top_down. Received: one without"
         )
-    if map_stride not in backbone.pyramid:
+    possible = [stride for stride in backbone.pyramid if stride > 1]
+    if map_stride not in possible:
         raise ValueError(
-            f"map_stride: expected a stride of the pyramid of the backbone, {list(backbone.pyramid)}. Received: "
-            f"{map_stride}"
+            f"map_stride: expected a stride of the pyramid of the backbone, {possible}. Received: {map_stride}"
         )
     padded = branches.preprocess(image, backbone)
     strides = [stride for stride in backbone.pyramid if stride >= map_stride]
