@@ -31,6 +31,15 @@ def scene(random):
     return truth, weights, predicted
 
 
+def test_a_point_of_an_object_stays_one_if_its_box_is_empty(scene):
+    """The focal loss is divided by the weights of such points."""
+    truth, _, predicted = scene
+    empty = {**predicted, "distances": 0 * predicted["distances"]}
+    found = quality.with_quality(truth, empty)["confidence"].numpy()
+    np.testing.assert_array_equal(found > 0, truth["confidence"].numpy() > 0)
+    assert found.max() < 1e-5
+
+
 def test_the_target_is_the_iou_of_the_box_at_its_point(scene):
     truth, _, predicted = scene
     found = quality.with_quality(truth, predicted)

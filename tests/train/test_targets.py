@@ -216,7 +216,7 @@ def test_targets_at_a_stride_by_hand():
         num_classes=2,
         region="box",
         positive_weight=2.0,
-        root_weights=True,
+        share_power=0.5,
         equal_objects=True,
         stride=4,
     )
@@ -275,9 +275,9 @@ def test_nothing_is_painted_for_an_object_outside_or_without_area():
 
 
 @pytest.mark.parametrize("stride", [1, 4])
-def test_an_object_counts_in_the_confidence_as_the_root_of_its_points(stride):
+def test_an_object_counts_in_the_confidence_as_a_power_of_its_points(stride):
     boxes = np.float32([[2, 2, 42, 34], [45, 5, 57, 17]])
-    for root in (False, True):
+    for power in (0.0, 0.5, 1.0):
         maps, weights = encode(
             boxes,
             [False] * 2,
@@ -286,11 +286,11 @@ def test_an_object_counts_in_the_confidence_as_the_root_of_its_points(stride):
             np.int32([0, 1]),
             num_classes=2,
             positive_weight=3.0,
-            root_weights=root,
+            share_power=power,
             stride=stride,
         )
         for label in range(2):
             own = maps["confidence"][..., label] > 0
-            expected = 3 * (np.sqrt(own.sum()) if root else own.sum())
+            expected = 3 * own.sum() ** (1 - power)
             assert weights["confidence"][own].sum() == pytest.approx(expected, rel=1e-5)
         assert (weights["confidence"][~maps["confidence"].any(axis=-1)] == 1).all()

@@ -48,6 +48,7 @@ from unitbox_tf.train.watching import (
 
 logger = logging.getLogger(__name__)
 
+SHARE_POWERS = {"pixel": 0.0, "root": 0.5, "object": 1.0}  # see `targets.encode`
 TRAINS = "trains in"  # what the lock of a run's folder is for
 STARTS_ANEW = "%s: the run was stopped before its first checkpoint. It starts anew"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -411,7 +412,7 @@ def _batches(
         "labels": pipeline.Labels(
             len(config.model.class_names),
             equal_objects=config.loss.reduction == "object_mean",
-            root_weights=config.loss.confidence_shares == "root",
+            share_power=SHARE_POWERS[config.loss.confidence_shares],
             stride=model.map_stride,
         ),
         "padding": model.backbone.preprocessing.mean_colour,

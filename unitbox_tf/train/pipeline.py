@@ -27,7 +27,7 @@ class Labels:
 
     num_classes: int
     equal_objects: bool = False
-    root_weights: bool = False
+    share_power: float = 0.0
     stride: int = 1
 
 

@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from unitbox_tf import losses
 
+SMALLEST = 1e-6  # target at a point of an object
+
 
 def learn_quality(model: keras.Model) -> None:
     """Lets the confidence of `model` learn the IoU of the box at its point, in training and in validation.
@@ -43,5 +45,7 @@ def with_quality(
     """The targets `truth` of `targets.encode`, with the IoU of the boxes in `predicted` where the confidence is 1."""
     boxes = tf.stop_gradient(predicted["distances"])
     quality = losses.iou(tf.cast(truth["distances"], boxes.dtype), boxes)[..., None]
+    # A target of 0 would make the point one without an object, by whose number the focal loss is not divided.
+    quality = tf.maximum(quality, SMALLEST)
     confidence = truth["confidence"]
     return {**truth, "confidence": confidence * tf.cast(quality, confidence.dtype)}

@@ -23,7 +23,7 @@ def encode(
     region: Region = "ellipse",
     positive_weight: float = 1.0,
     equal_objects: bool = False,
-    root_weights: bool = False,
+    share_power: float = 0.0,
     stride: int = 1,
 ) -> tuple[Heatmaps, Heatmaps]:
     """Heatmaps of an image of `height` x `width` pixels, and their weights, at points `stride` pixels apart.
@@ -48,8 +48,8 @@ def encode(
         positive_weight: weight of positive points in the confidence loss. Other points have the weight 1.
         equal_objects: True makes the weights of each object in the distance loss add up to 1. False gives
             each point the weight 1.
-        root_weights: True divides the weights of an object's n points in the confidence loss by the root of
-            n, so that a large object counts more than a small one, but not by its area.
+        share_power: the weights of an object's n points in the confidence loss are divided by n to this power. With
+            0, an object counts by its area, with 1/2 by the root of it, and with 1 all objects count the same.
         stride: pixels from one point of the maps to the next.
 
     Returns:
@@ -67,7 +67,7 @@ def encode(
         ignored |= (owner >= 0) & tf.reduce_any(distances <= 0, axis=-1)
     counts = tf.cast((owner >= 0) & ~ignored, tf.float32)
     shares = _shares(counts, index, tf.shape(boxes)[0] + 1)
-    positive = positive_weight * (tf.sqrt(shares) if root_weights else 1.0)
+    positive = positive_weight * (tf.pow(shares, share_power) if share_power else 1.0)
     label = tf.gather(tf.concat([classes, [0]], axis=0), index)
     heatmaps = {
         "confidence": tf.one_hot(label, num_classes) * counts[..., None],
