@@ -42,6 +42,8 @@ from unitbox_tf.settings import (
 
 Protocol = Literal["summary", "coco", "fddb", "wider_face"]  # see docs/evaluation.md
 
+MAX_MOSAIC_ROWS = 4  # sixteen images are read for such a mosaic
+
 Held = Iterator[tuple[bool, str, Any]]
 
 
@@ -140,7 +142,7 @@ class DataConfig(Settings):
         (2,),
         "with mosaic: images in a row of a mosaic, and rows of it; with several numbers, as 2 3, each makes an equal "
         "share of the mosaics",
-        not_empty(at_least(2), different=True),
+        not_empty(between(2, MAX_MOSAIC_ROWS), different=True),
     )
     min_object: float = setting(
         0.0,
@@ -165,6 +167,12 @@ class DataConfig(Settings):
         yield 0 < low <= high, "object_size as two growing numbers above 0", self.object_size
         alone = self.stretch == 1 or self.random_crop
         yield alone, "stretch of 1 where there is no random_crop", self.stretch
+        rows = self.mosaic_rows == DataConfig.mosaic_rows or self.mosaic > 0
+        yield (
+            rows,
+            f"mosaic_rows of {DataConfig.mosaic_rows} where there is no mosaic",
+            self.mosaic_rows,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +228,7 @@ class ModelConfig(Settings):
     map_stride: int = setting(
         4,
         "with top_down: pixels from one point of the map to the next; 8 is faster and misses small objects",
-        at_least(1),
+        at_least(2),
     )
     initial_box_size: float = setting(
         0.0,
@@ -263,10 +271,10 @@ class LossConfig(Settings):
         "what the confidence learns at the pixels of an object: region is 1 at all of them, the paper's; iou is the "
         "overlap of the box that is predicted there with the true one, so that scores rank boxes by their quality",
     )
-    confidence_shares: Literal["pixel", "root"] = setting(
+    confidence_shares: Literal["pixel", "root", "object"] = setting(
         "pixel",
-        "weight of an object in the confidence loss: pixel gives each of its pixels the same weight, root divides by "
-        "the root of their number, so that small objects count more",
+        "weight of an object in the confidence loss: pixel gives each of its pixels the same weight, object divides "
+        "by their number, so that all objects count the same, and root by its root, so that it is between both",
     )
     alpha: float = setting(
         1.0,

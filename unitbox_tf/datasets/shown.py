@@ -84,7 +84,7 @@ def in_training(objects: np.ndarray, images: np.ndarray, data: DataConfig) -> np
     Args:
         objects: the longer sides of the objects `[N]`.
         images: the longer sides of their images `[N]`.
-        data: the settings. Mosaics, in which all is half as large, are left out.
+        data: the settings. Mosaics, in which all is smaller, are left out.
 
     Returns:
         With `random_crop`, `[N * 5]`: each object as the one that a crop is made for, at five sizes that stand

@@ -128,7 +128,8 @@ def random_crop(
     box, has_object = _random_box(objects, shape, stretched, seeds[0])
     box_size = box[2:] - box[:2]
 
-    low, high = object_size[0], min(object_size[1], MAX_SHARE * size)
+    high = min(object_size[1], MAX_SHARE * size)
+    low = min(object_size[0], high)  # the images of a mosaic may be smaller than the smallest size
     wanted = tf.exp(tf.random.stateless_uniform([], seeds[1], tf.math.log(low), tf.math.log(high)))
     zoom = tf.pow(2.0, tf.random.stateless_uniform([], seeds[1], -1.0, 1.0))
     fits = size / tf.reduce_max(shape)

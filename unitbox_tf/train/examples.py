@@ -5,11 +5,12 @@
 * A `tf.data.Dataset` of dicts, one image each: `"image"` uint8 `[H, W, 3]`, `"boxes"` `xyxy` `[N, 4]` in
   pixels, and if wanted `"classes"` `[N]`, 0 where missing, and `"ignore"` `[N]` bool.
 
-A data set for training streams through augmentation, and nothing of it is kept. It is read in its own order,
-again and again, so shuffle it. With `config.data.mosaic`, it is read twice at the same time. Its first
-element is read before training. The first `config.train.validation_images` elements of a data set for
-validation are kept in memory, encoded as PNG. Its other elements are not read. An unusable element raises
-`ValueError` before training, and `tf.errors.InvalidArgumentError` later.
+A data set for training streams through augmentation, and nothing of it is kept. It is read in its own
+order, again and again, so shuffle it. With `config.data.mosaic`, it is read twice at the same time, and
+once more for each further number of `config.data.mosaic_rows`. Its first element is read before
+training. The first `config.train.validation_images` elements of a data set for validation are kept in
+memory, encoded as PNG. Its other elements are not read. An unusable element raises `ValueError` before
+training, and `tf.errors.InvalidArgumentError` later.
 """
 
 from __future__ import annotations
