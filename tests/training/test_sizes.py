@@ -11,6 +11,7 @@ import pytest
 from tests.training.test_rivals import FAKE
 from training.rivals import by_size, catalogue, composed, sizes, workers
 from training.rivals.catalogue import Rival
+from unitbox_tf import inputs
 from unitbox_tf.records import Annotation, Detections
 
 
@@ -57,6 +58,26 @@ def test_a_face_has_the_size_asked_for_and_lies_where_the_box_says(size):
     assert len(places) > 1
     again = composed.compose(face, size, scene, 200, np.random.default_rng(2))
     np.testing.assert_array_equal(again[0], image)
+
+
+def test_other_pixels_have_other_names_and_the_same_ones_are_written_once(tmp_path):
+    [face] = composed.faces([photo_of_a_face(0)], 1)
+    other = dataclasses.replace(face, photo=dataclasses.replace(face.photo, image=blue(face.photo)))
+    scenes = [[Annotation("s", np.full((50, 90, 3), grey, np.uint8), [])] for grey in (30, 60)]
+    written = []
+    for one, scene in ((face, scenes[0]), (other, scenes[0]), (face, scenes[1]), (face, scenes[0])):
+        written.append(next(composed.write_all([one], scene, [48], 96, 0, tmp_path)))
+    assert len({each.name for each in written}) == len(list(tmp_path.iterdir())) == 3
+    assert written[0].name == written[3].name
+    for each, channel in ((written[0], 0), (written[1], 2)):
+        x0, y0, x1, y1 = each.boxes[0].astype(int)
+        pixels = cv2.imread(str(tmp_path / each.name))[y0:y1, x0:x1, ::-1]
+        assert pixels.mean(axis=(0, 1)).argmax() == channel
+
+
+def blue(photo):
+    """The pixels of a photo with red and blue exchanged."""
+    return inputs.read_image(photo.encoded())[..., ::-1].copy()
 
 
 def test_intervals_and_flatness_are_those_computed_by_hand():

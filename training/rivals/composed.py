@@ -8,6 +8,7 @@ surroundings, and one size differs from another in nothing else.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 
 from unitbox_tf import boxes as box_ops
-from unitbox_tf import inputs
+from unitbox_tf import files, inputs
 from unitbox_tf.evaluation import matching
 from unitbox_tf.records import Annotation, Detections
 
@@ -118,6 +119,8 @@ def write_all(
 ) -> Iterator[Annotation]:
     """Writes a photo of each face at each size as JPEG, size by size, unless it is there, and yields its annotation.
 
+    Its name tells its pixels apart from those of all others.
+
     Args:
         chosen: the faces.
         scenes: photos without faces, drawn at random.
@@ -140,10 +143,13 @@ def write_all(
             generator = np.random.default_rng([seed, number, round(size * 100)])
             scene = inputs.read_image(scenes[int(generator.integers(len(scenes)))].encoded())
             image, boxes, ignore = compose(face, size, scene, side, generator)
-            name = f"seed{seed}-{side}-{size:g}-{number}.jpg"
+            quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+            encoded = cv2.imencode(".jpg", image[..., ::-1], quality)[1].tobytes()
+            # Detections that are kept belong to a name, so the name belongs to the pixels.
+            name = f"{size:g}-{number}-{hashlib.sha256(encoded).hexdigest()[:12]}.jpg"
             file = folder / name
             if not file.is_file():
-                cv2.imwrite(str(file), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+                files.write(file, encoded)
             yield Annotation(name, file, boxes, ignore=ignore, size=(side, side))
 
 
