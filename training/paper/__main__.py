@@ -102,9 +102,9 @@ def _add_scales(figures: Any) -> None:
     scales.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of final runs")
     scales.add_argument("--network", choices=["light", "vgg"], default="light")
     scales.add_argument("--width", type=float, default=0.5, help="of the network (default: 0.5)")
-    scales.add_argument("--side", type=int, default=160, help="of images; px (default: 160)")
+    scales.add_argument("--side", type=int, default=320, help="of images; px (default: 320)")
     scales.add_argument("--images", type=int, default=1500, help="synthetic ones to train on")
-    scales.add_argument("--batch-size", type=int, default=8)
+    scales.add_argument("--batch-size", type=int, default=4)
     scales.add_argument("--steps", type=int, default=2400, help="of a final run (default: 2400)")
 
 

@@ -3,8 +3,8 @@
 Both losses get the same network, data, batches and tuning. For each loss:
 
 1. Search, with one seed and a quarter of the steps: three learning rates and three weights of the distance loss,
-   each the root of 30 times the one before. While the best of all lies at an edge, its missing neighbours are tried,
-   too. So the best one is found within a factor of 30 of both, unless `ROUNDS` end it.
+   each the root of 30 (5.5) times the one before. While the best of all lies at an edge, its missing neighbours are
+   tried, too. So 5.5 times lower and 5.5 times higher values of both were tried, unless `ROUNDS` end the search.
 2. Half: the best three with half of the steps. If the best of them lies at an edge, its neighbours are tried as well.
 3. Final: the best of these with all steps and all seeds.
 
@@ -95,9 +95,9 @@ class Setting:
     kind: str = "multiscale"
     network: str = "light"
     width: float = 0.5
-    side: int = 160
+    side: int = 320
     images: int = 1500
-    batch_size: int = 8
+    batch_size: int = 4
     steps: int = 2400
     data: str = "."
 
@@ -132,6 +132,7 @@ class Setting:
                 clip_norm=10.0,
                 validation_images=200,
                 seed=seed,
+                precision="float32",  # so that no loss suffers from rounding
             ),
             decode=DecodeConfig(max_side=self.side, score_threshold=0.4),
         )

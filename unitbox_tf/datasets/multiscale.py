@@ -42,9 +42,10 @@ class MultiScale(DataSet):
 
     def __init__(self, root: Path, split: str) -> None:
         """Raises `ValueError` if the split is no range, or the side is out of bounds."""
-        numbers, _, side = split.partition("/")
+        numbers, slash, side = split.partition("/")
         self._numbers = synthetic.numbers_of(numbers)
-        self._side = int(side) if side.isdecimal() and len(side) < 6 else (0 if side else SIDE)
+        stated = int(side) if side.isdecimal() and len(side) < 6 else 0
+        self._side = stated if slash else SIDE
         if not SMALLEST_SIDE <= self._side <= LARGEST_SIDE:
             raise ValueError(
                 f"Expected a range and a side of {SMALLEST_SIDE} to {LARGEST_SIDE} px, like '0-1000/160'. Received: "
