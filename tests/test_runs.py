@@ -11,7 +11,7 @@ import pytest
 import unitbox_tf
 from unitbox_tf import boxes as box_ops
 from unitbox_tf import checkpoints, cli, inputs, runs
-from unitbox_tf.config import Config, TrainConfig
+from unitbox_tf.config import Config, ModelConfig, TrainConfig
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect import model
 
@@ -164,6 +164,31 @@ def test_weights_of_another_model_are_refused(folder, tmp_path):
         unitbox_tf.load(other)
 
 
+def small_run(folder, seed, **network):
+    """A run of a small network with random weights, after its best epoch."""
+    settings = ModelConfig(class_names=("face",), width=0.02, **network)
+    run = runs.Run(folder)
+    run.folder.mkdir()
+    run.config_file.write_text(Config(model=settings).to_json())
+    model.UnitBox.from_settings(settings, seed=seed).save_weights(run.best)
+    return run
+
+
+def test_the_mean_of_the_weights_of_several_runs_is_published(tmp_path):
+    first, second = (small_run(tmp_path / str(seed), seed) for seed in (1, 2))
+    published = model.publish(first.folder, tmp_path / "mean", average=[second.folder])
+    found = np.load(published.weights)
+    one, other = (model.UnitBox.from_preset(run.folder).weights for run in (first, second))
+    for number, (a, b) in enumerate(zip(one, other, strict=True)):
+        mean = (a.numpy() + b.numpy()) / 2
+        np.testing.assert_allclose(found[f"{number:03} {a.path}"], mean, rtol=1e-3, atol=1e-6)
+    assert np.abs(one[0].numpy() - other[0].numpy()).max() > 0.1
+    third = small_run(tmp_path / "3", 3, initial_box_size=9.0)
+    with pytest.raises(ValueError, match=r"3: expected the network of .*1, Model.*Received: Model"):
+        model.publish(first.folder, tmp_path / "no", average=[third.folder])
+    assert not (tmp_path / "no").exists()
+
+
 def test_values_that_half_precision_cannot_hold_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"head/bias: expected values up to 65504.*Received: 70000"
@@ -196,26 +221,29 @@ def test_the_last_weights_are_those_of_the_newest_checkpoint_that_is_whole(
             copy.weights_of_training(last=last)
 
 
-FACES = runs.FOLDER / "faces"
+PUBLISHED = ("faces", "faces_light")
 
 
-def test_the_published_face_detector_finds_a_face():
+@pytest.mark.parametrize("name", [pytest.param("faces", marks=pytest.mark.slow), "faces_light"])
+def test_the_published_face_detector_finds_a_face(name):
     """In an image that comes with matplotlib: Grace Hopper, by the US Navy."""
     photo = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
     for decoder in ("peaks", "ellipse"):
-        found = unitbox_tf.load("faces", decoder=decoder)(photo)
+        found = unitbox_tf.load(name, decoder=decoder)(photo)
         assert len(found) == 1
         assert found.scores[0] > 0.8
         by_eye = np.array([[178.0, 130, 356, 335]])
         assert box_ops.pairwise_iou(found.boxes, by_eye)[0, 0] > 0.7
 
 
-def test_what_is_published_is_small_and_described():
-    size = sum(path.stat().st_size for path in FACES.iterdir())
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_is_published_is_small_and_described(name):
+    folder = runs.FOLDER / name
+    size = sum(path.stat().st_size for path in folder.iterdir())
     assert size < 32e6
-    config = runs.Run(FACES).config()
+    config = runs.Run(folder).config()
     assert config.model.class_names == ("face",)
     assert config.train.init is None
-    card = (FACES / "README.md").read_text(encoding="utf-8")
+    card = (folder / "README.md").read_text(encoding="utf-8")
     for heading in ("## Data and licence", "## Results", "## What fails", "## Not to be used for"):
         assert heading in card

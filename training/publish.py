@@ -1,6 +1,7 @@
 """Publishes a run: its best weights in half precision, with their checksum and its configuration.
 
     python -m training.publish saved_models/RUN saved_models/NAME [--last] [--max-side 416 --scales 0.5 1]
+    python -m training.publish saved_models/RUN saved_models/NAME --average saved_models/OTHER
 
 People write the model card, NAME/README.md, themselves: data and their licence, metrics, and failures.
 """
@@ -22,10 +23,19 @@ def main() -> None:
     parser.add_argument(
         "--last", action="store_true", help="take the weights of the last epoch, not the best"
     )
+    parser.add_argument(
+        "--average",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="RUN",
+        help="runs of the same network, started one from the other: the mean of all weights is published",
+    )
     decode_options.add_decoding(parser)
     arguments = parser.parse_args()
     changes = decode_options.decoding(arguments)
-    options = {"run": arguments.run, "folder": arguments.folder, "last": arguments.last, **changes}
+    names = ("run", "folder", "last", "average")
+    options = {name: getattr(arguments, name) for name in names} | changes
     command.call(parser, "unitbox_tf.detect.model:publish", options)
     size = runs.Run(arguments.folder).weights.stat().st_size
     print(f"{arguments.folder}: {size / 1e6:.1f} MB of weights; now write its README.md")

@@ -207,24 +207,25 @@ def test_a_run_that_stopped_early_says_so(monkeypatch, capsys, tmp_path):
 
 
 def test_without_a_preset_settings_start_from_those_of_init(untrained_run, tmp_path, capsys):
-    _, name, config = configured("--init", "faces", "--epochs", "3")
-    faces = runs.Run.find("faces").config()
-    assert name == "faces"
-    assert config.model.stage4_scale == faces.model.stage4_scale == 0.01
+    _, name, config = configured("--init", "faces_light", "--epochs", "3")
+    faces = runs.Run.find("faces_light").config()
+    assert name == "faces_light"
+    assert config.model.backbone == "light"
+    assert config.model.neck_channels == faces.model.neck_channels == 32
     assert config.model.class_names == ModelConfig().class_names  # those of the data
-    assert (config.train.init, config.train.epochs, config.train.run) == ("faces", 3, None)
-    # The threshold of `faces` is not that of the new objects, and nobody has set it here.
+    assert (config.train.init, config.train.epochs, config.train.run) == ("faces_light", 3, None)
+    # The threshold of `faces_light` is not that of the new objects, and nobody has set it here.
     assert (config.train.choose_threshold, config.decode.score_threshold) == ("auto", 0.5)
     assert config.data == faces.data
     _, _, config = configured("--init", str(untrained_run), "--class-names", "cat", "dog")
     assert config.model.class_names == ("cat", "dog")
     assert config.model.head_stddev == 0.01
-    _, name, config = configured("smoke", "--init", "faces")
+    _, name, config = configured("smoke", "--init", "faces_light")
     assert (name, config.model) == ("smoke", PRESETS["smoke"].model)
-    assert cli.main(["fit", "--init", "faces", "--help"]) == 0
+    assert cli.main(["fit", "--init", "faces_light", "--help"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "The defaults shown are those of faces." in printed
-    assert "(default: 0.01)" in printed
+    assert "The defaults shown are those of faces_light." in printed
+    assert "(default: light)" in printed
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from unitbox_tf import runs
 from unitbox_tf.config import ModelConfig
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.network.backbones import Backbone, Preprocessing
@@ -202,7 +203,13 @@ def test_a_keras_file_a_run_and_a_published_detector_are_started_from(untrained_
     network = UnitBox.from_settings(ModelConfig(class_names=("face", "other"), stage4_scale=0.01))
     assert network.start_from(untrained_run).classes == ("other",)
     assert str(network.start_from("faces")) == (
-        "taken from faces: backbone (26 weights), confidence head (face), distances head; "
+        "taken from faces: backbone (26 weights); new: confidence head (face, other), distances head"
+    )
+    settings = dataclasses.replace(
+        runs.Run.find("faces_light").config().model, class_names=("face", "other")
+    )
+    assert str(UnitBox.from_settings(settings).start_from("faces_light")) == (
+        "taken from faces_light: backbone (105 weights), neck, confidence head (face), distances head; "
         "new: confidence head (other)"
     )
     with pytest.raises(ValueError, match=r"gone: expected the folder of a run.*no such folder"):

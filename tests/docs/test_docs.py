@@ -73,7 +73,6 @@ SLOW = [
     ("README.md", "unitbox fit faces", "trains"),
     ("README.md", "faces.onnx", "converts, half a minute"),
     ("README.md", 'PRESETS["smoke"]', "trains"),
-    ("README.md", 'model.save("faces.keras")', "stores VGG-16, and opens it twice"),
     ("docs/data.md", "tfrecord:shards#train", "trains"),
     ("docs/export.md", "detector.onnx       #", "converts, a minute"),
     ("docs/export.md", "--format litert-int8", "converts, half a minute"),
@@ -89,10 +88,12 @@ SLOW = [
     ("docs/troubleshooting.md", "--run two_classes", "trains"),
     ("docs/training.md", "fit --config", "trains"),
     ("docs/training.md", "from_generator", "trains three times"),
-    ("docs/training.md", "--init faces", "trains"),
+    ("docs/training.md", "--init faces_light", "trains"),
     ("docs/training.md", "teacher = ", "detects with VGG-16; a test of training reads its table"),
     ("saved_models/faces/README.md", "--init faces", "trains"),
     ("saved_models/faces/README.md", "evaluate faces", "two decoders at three scales, twice"),
+    ("saved_models/faces_light/README.md", "--init faces_light", "trains"),
+    ("saved_models/faces_light/README.md", "evaluate faces_light", "two decoders, three times"),
 ]
 
 # The same, and why it is never run, but checked.
@@ -129,10 +130,17 @@ CHECKED = [
     ("docs/training.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     (
         "saved_models/faces/README.md",
-        "training.publish saved_models/RUN",
+        "training.publish saved_models/vgg",
         "trains, and overwrites what is published",
     ),
-    ("saved_models/faces/README.md", "training.rivals", "installs other detectors, 3 GB"),
+    (
+        "saved_models/faces_light/README.md",
+        "training.publish saved_models/second",
+        "trains, and overwrites what is published",
+    ),
+    ("saved_models/faces_light/README.md", "training.rivals wider", "installs other detectors"),
+    ("saved_models/faces_light/README.md", "rivals.sizes", "composes 1,200 photos"),
+    ("docs/sizes.md", "rivals.sizes", "composes 1,200 photos"),
 ]
 
 
@@ -303,8 +311,10 @@ def named(untrained_run, tmp_path_factory):
     (folder / "DATA").mkdir()
     for name in ("VGG16", "YUNET"):
         (folder / name).touch()
-    for name in ("other/multiface", "facemask", "flickr", "cmu"):
+    for name in ("other/multiface", "other/wider_train", "other/facemask724", "wider/val_640"):
         convert("synthetic:#0-4", f"coco:{folder / 'DATA' / name}", "--rename", "object=face")
+    [file] = (folder / "DATA/other/facemask724").glob("*.json")
+    file.rename(file.with_name("faces.json"))
     pictures(folder / "DATA/other/nonface_scenes", "1.jpg", "2.jpg")
     make_fddb(folder)
     make_wider(folder)

@@ -52,6 +52,9 @@ sys.addaudithook(watch)
 # Building ---------------------------------------------------------------------------------------
 
 
+PUBLISHED = ("saved_models/faces", "saved_models/faces_light")
+
+
 def files_below(folder):
     paths = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix() for path in paths}
@@ -106,10 +109,12 @@ def test_the_wheel_has_the_package_and_what_is_published(built):
     files, _, wheel = built
     received = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {name for name in files if name.startswith("unitbox_tf/")}
-    expected |= {f"unitbox_tf/{name}" for name in files if name.startswith("saved_models/faces/")}
+    for folder in PUBLISHED:
+        published = {f"unitbox_tf/{name}" for name in files if name.startswith(f"{folder}/")}
+        assert f"unitbox_tf/{folder}/weights.npz" in published
+        expected |= published
     assert received == expected
-    assert "unitbox_tf/saved_models/faces/weights.npz" in received
-    assert wheel.stat().st_size < 32e6
+    assert wheel.stat().st_size < 36e6
 
 
 def metadata(wheel):
@@ -122,13 +127,13 @@ def test_the_metadata_say_what_the_terms_are_and_name_nobody(built):
     wheel = zipfile.ZipFile(built[2])
     known = Metadata.from_email(metadata(built[2]), validate=True)
     assert known.license_expression == "Apache-2.0 AND LicenseRef-faces-weights"
-    assert set(known.license_files) == {"LICENSE", "saved_models/faces/README.md"}
-    card = wheel.read("unitbox_tf/saved_models/faces/README.md")
-    [copy] = [
-        name for name in wheel.namelist() if name.endswith("licenses/saved_models/faces/README.md")
-    ]
-    assert wheel.read(copy) == card
-    assert b"for research and not for commerce" in card
+    cards = {f"{folder}/README.md" for folder in PUBLISHED}
+    assert set(known.license_files) == {"LICENSE", *cards}
+    for card in cards:
+        [copy] = [name for name in wheel.namelist() if name.endswith(f"licenses/{card}")]
+        text = wheel.read(f"unitbox_tf/{card}")
+        assert wheel.read(copy) == text
+        assert b"for research and not for commerce" in text.replace(b"\n", b" ")
     assert known.description.strip() == (ROOT / "README.md").read_text("utf-8").strip()
     assert known.author == "The unitbox_tf developers"
     assert known.author_email is None

@@ -92,17 +92,22 @@ def imports_of(path):
 IMPORTS = {path.relative_to(ROOT): imports_of(path) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
+PUBLISHED = ("faces", "faces_light")
+
+
 def test_every_folder_of_the_package_is_listed():
     folders = {path.parent.relative_to(ROOT) for path in PACKAGE.rglob("__init__.py")}
     names = {".".join(folder.parts) for folder in folders}
-    assert names | {"unitbox_tf.saved_models.faces"} == set(listed("options", "packages"))
+    published = {f"unitbox_tf.saved_models.{name}" for name in PUBLISHED}
+    assert names | published == set(listed("options", "packages"))
 
 
-def test_every_file_of_what_is_published_is_listed():
-    names = listed("options.package_data", "unitbox_tf.saved_models.faces")
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_file_of_what_is_published_is_listed(name):
+    names = listed("options.package_data", f"unitbox_tf.saved_models.{name}")
     if not (ROOT / ".git").exists():
         pytest.skip("needs a clone: git tells which files are published")
-    command = ["git", "ls-files", "--", "saved_models/faces"]
+    command = ["git", "ls-files", "--", f"saved_models/{name}"]
     listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert sorted(names) == [Path(line).name for line in listing.stdout.split()]
 

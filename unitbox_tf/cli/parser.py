@@ -399,7 +399,7 @@ def _add_demo(parser: options.Parser) -> None:
         metavar="MODEL",
         type=options.detector,
         nargs="?",
-        default="faces",
+        default="faces_light",
         help="the name of a published detector, or the path of a run's folder (default: %(default)s)",
     )
     parser.add_argument(

@@ -311,7 +311,12 @@ def _outputs(
 
 
 def publish(
-    run: str | os.PathLike[str], folder: str | Path, *, last: bool = False, **decode: Any
+    run: str | os.PathLike[str],
+    folder: str | Path,
+    *,
+    last: bool = False,
+    average: Sequence[str | os.PathLike[str]] = (),
+    **decode: Any,
 ) -> runs.Run:
     """Publishes a run as a detector: its weights in half precision, their checksum and its configuration.
 
@@ -322,15 +327,28 @@ def publish(
         run: the folder of the run.
         folder: the folder to write. Its name becomes the name of the detector.
         last: takes the weights of the newest checkpoint, not those of the best epoch.
+        average: other runs, of which one started from the other. The mean of the weights of all is published
+            (Wortsman et al., Model soups, ICML 2022). It keeps much of what each run is good at.
         decode: fields of `DecodeConfig` to change.
 
     Raises:
-        ValueError: the run has no weights, or a field is unknown or unusable.
+        ValueError: a run has no weights or another network, or a field is unknown or unusable.
     """
     source, published = runs.Run.find(run), runs.Run(Path(folder))
     config = source.config()
     config = dataclasses.replace(config, decode=settings.changed(config.decode, decode))
-    model = UnitBox.from_settings(dataclasses.replace(config.model, weights=None), config.decode)
-    model.load_run(source, last=last)
-    published.publish(config, [(weight.path, weight.numpy()) for weight in model.weights])
+    network = dataclasses.replace(config.model, weights=None)
+    found = []
+    for each in (source, *(runs.Run.find(other) for other in average)):
+        other = dataclasses.replace(each.config().model, weights=None)
+        if other != network:
+            raise ValueError(
+                f"{each.folder}: expected the network of {source.folder}, {network}. Received: {other}"
+            )
+        model = UnitBox.from_settings(network, config.decode)
+        model.load_run(each, last=last)
+        found.append(model.get_weights())
+    means = [np.mean(values, axis=0) for values in zip(*found, strict=True)]
+    paths = [weight.path for weight in model.weights]
+    published.publish(config, list(zip(paths, means, strict=True)))
     return published
