@@ -309,15 +309,15 @@ def named(untrained_run, tmp_path_factory):
     make_splits(folder / "masks", "with_mask", "without_mask", "mask_weared_incorrect")
     convert("synthetic:#0-4", f"voc:{folder / 'my_data/masks'}#train")
     (folder / "DATA").mkdir()
-    for name in ("VGG16", "YUNET"):
+    for name in ("VGG16", "YUNET", "light.onnx"):
         (folder / name).touch()
+    make_wider(folder)
     for name in ("other/multiface", "other/wider_train", "other/facemask724", "wider/val_640"):
         convert("synthetic:#0-4", f"coco:{folder / 'DATA' / name}", "--rename", "object=face")
     [file] = (folder / "DATA/other/facemask724").glob("*.json")
     file.rename(file.with_name("faces.json"))
     pictures(folder / "DATA/other/nonface_scenes", "1.jpg", "2.jpg")
     make_fddb(folder)
-    make_wider(folder)
     pictures(folder / "holiday", "1.jpg")
 
     make_video(folder / "clip.mp4")

@@ -120,7 +120,9 @@ def test_layers_that_hold_a_function_are_used_as_they_are(image):
     y = layers.Activation(lambda y: y * y)(layers.BatchNormalization()(y))
     y = layers.Conv2D(3, 3, dilation_rate=2, activation=lambda y: y - 1)(y)
     y = layers.Conv2D(3, 1, activation=lambda y: y + 1)(y)
-    model = with_random_weights(keras.Model(x, layers.Lambda(lambda y: 2 * y)(y)))
+    model = with_random_weights(
+        keras.Model(x, layers.Lambda(lambda y: 2 * y, output_shape=(None, None, 3))(y))
+    )
     result = folded(model)
     same(model, result, image)
     assert kinds(result) == {"Conv2D": 2, "DilatedConv2D": 1}
