@@ -244,7 +244,7 @@ def test_tiling_finds_in_a_mosaic_what_is_found_in_its_photos(data):
     import unitbox_tf
     from unitbox_tf import inputs
 
-    find = unitbox_tf.load("faces")
+    find = unitbox_tf.load("faces_light", max_side=416)
     photos = list(wider_face.WiderFace(data("wider/val_416"), "val").annotations())
     order = np.random.default_rng(0).permutation(len(photos))[:64]
     side, columns = 416, 4

@@ -120,6 +120,7 @@ CHECKED = [
     ("docs/results.md", "figure4 letter", "trains eight runs"),
     ("docs/results.md", "figure4 search", "trains eighteen runs"),
     ("docs/results.md", "figure5 train", "trains two runs"),
+    ("docs/results.md", "figure5 measure --data", "60 images at six sizes with VGG-16"),
     ("docs/results.md", "runs/ablation-base-0", "needs trained runs"),
     ("docs/results.md", "fit paper", "two backbones and an image of 640 px: needs a GPU"),
     ("docs/results.md", "ablations --seeds", "trains thirty runs"),

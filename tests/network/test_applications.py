@@ -130,7 +130,8 @@ def test_each_network_goes_into_each_format(name, format, models, tmp_path):
 @pytest.mark.parametrize("format", registry.FORMATS)
 def test_vgg16_with_a_neck_goes_into_each_format(format, tmp_path):
     """It has a mean to subtract, and activations in its convolutions."""
-    model = UnitBox.from_settings(settings("vgg16", width=0.1), seed=1)
+    decode = DecodeConfig(max_side=64, score_threshold=0.001)
+    model = UnitBox.from_settings(settings("vgg16", width=0.1), decode)
     check_export(model, format, tmp_path)
 
 
@@ -146,7 +147,7 @@ def check_export(model, format, folder):
     path = folder / f"exported{registry.FORMATS[format].suffix}"
     unitbox_tf.export(model, path, format=format, **more)
     [expected], found = model.detect(IMAGE), unitbox_tf.load(path)(IMAGE)
-    assert len(expected) > 3
+    assert len(expected) > 5
     if format == "litert-int8":  # peaks of a network that has learned nothing are lost in 8 bits
         assert len(found) > 0
         return

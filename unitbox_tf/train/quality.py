@@ -45,7 +45,7 @@ def with_quality(
     """The targets `truth` of `targets.encode`, with the IoU of the boxes in `predicted` where the confidence is 1."""
     boxes = tf.stop_gradient(predicted["distances"])
     quality = losses.iou(tf.cast(truth["distances"], boxes.dtype), boxes)[..., None]
-    # A target of 0 would make the point one without an object, by whose number the focal loss is not divided.
+    # The focal loss is divided by the weights of points with a target above 0. A bad box must not remove its point.
     quality = tf.maximum(quality, SMALLEST)
     confidence = truth["confidence"]
     return {**truth, "confidence": confidence * tf.cast(quality, confidence.dtype)}
