@@ -1,12 +1,13 @@
 import dataclasses
 import functools
+import itertools
 
 import cv2
 import numpy as np
 import pytest
 import scipy.ndimage
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.helpers.peaks import peaks as peaks_by_definition
@@ -511,6 +512,9 @@ def test_boxes_of_a_stride_are_in_pixels_of_the_image_that_was_shrunk():
 def test_decoding_inverts_encoding_at_a_stride(decoder, size, scene):
     boxes, _, _ = scene
     boxes = boxes + np.float32([0, 0, 4, 4])  # no object between the points
+    if decoder == "ellipse":  # blobs touch where no point lies between them: docs/detection.md
+        for one, other in itertools.combinations(boxes, 2):
+            assume(np.maximum(one[:2] - other[2:], other[:2] - one[2:]).max() > 4)
     maps, _ = targets.encode(
         boxes,
         np.zeros(len(boxes), np.int32),
