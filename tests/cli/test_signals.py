@@ -200,6 +200,25 @@ def test_sigterm_during_the_start_leaves_nothing(seconds, names, places):
     assert end(process, signal.SIGTERM, places)[0] in (143, -signal.SIGTERM)
 
 
+WITHIN_A_TEXT = """
+import os, signal, sys
+from unitbox_tf import cli
+from unitbox_tf.cli import parser
+def parse(arguments):
+    exec("os.kill(os.getpid(), signal.SIGTERM)")
+parser.parse = parse
+sys.exit(cli.main([]))
+"""
+
+
+def test_a_signal_within_a_text_that_is_executed_ends_with_its_status(places):
+    (places / "within.py").write_text(WITHIN_A_TEXT)
+    process = subprocess.run(
+        [sys.executable, "-m", "within"], cwd=places, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert process.returncode == 143
+
+
 AFTER_THE_SIGNAL = {
     "unitbox": lambda: cli.main(["convert", "synthetic:#0-2", "csv:x"]),
     "script": lambda: command.call(command.parser_of("x", None), "unitbox_tf.datasets:convert", {}),

@@ -57,3 +57,8 @@ def handled(received: Received) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if received.came:
+            # Where the signal came within `exec` of a text, as namedtuple and modules of TensorFlow use it,
+            # `python -m` would kill itself with SIGINT at its end, although the error was handled. The interpreter
+            # forgets that when it runs another text.
+            eval("None")
