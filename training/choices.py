@@ -1,16 +1,17 @@
 """Compares choices of a light network in short trainings on images drawn from seeds. No data is needed.
 
-    python -m training.choices [base iou linear stride8] [--steps 600] [--seed 0] [--output choices]
+    python -m training.choices [base iou linear stride8] [--steps 600] [--seeds 0 1 2] [--output choices]
 
 Images have 128 px and objects of 8 to 115 px, alone and in crowds, made of `synthetic` images by random crops and
-mosaics. All trainings have the same settings, seed and images, but for one choice:
+mosaics. All trainings with a seed have the same settings and images, but for one choice:
 
     base      the recipe of `faces_light`, at half of its width
     iou       the confidence learns the IoU of the box at its point
     linear    distances are a ReLU of the head's numbers, not an exponential
     stride8   a map at stride 8
 
-The table has the metrics of `matching.summarize` for each decoder, on images that were not trained on.
+The table has the metrics of `matching.summarize` for each decoder, on images that were not trained on: their means over
+the seeds, and the lowest and highest.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import argparse
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import keras
@@ -42,6 +43,7 @@ JUDGED = (
     1_000_000  # the number of the first image that is judged; training takes the first thousands
 )
 METRICS = ("recall", "mean_iou", "ap50", "ap75")
+Results = dict[str, dict[str, float]]  # metrics by decoder
 
 
 def scene(number: int) -> Annotation:
@@ -143,31 +145,37 @@ def main() -> None:
     parser.add_argument("choices", nargs="*", default=list(CHOICES), metavar="CHOICE")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--images", type=int, default=90, help="number of images that are judged")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--output", default="choices", help="folder of the runs")
     options = parser.parse_args()
     unknown = set(options.choices) - set(CHOICES)
     if unknown:
         parser.error(f"expected choices of {list(CHOICES)}. Received: {sorted(unknown)}")
     judged = [scene(number) for number in range(options.images)]
-    rows: dict[str, Any] = {}
-    for name in options.choices:
-        config = CHOICES[name](settings(options.steps, options.seed, options.output))
-        with _distances(name):
-            run = unitbox_tf.fit(config, validation=judged, name=name)
-        rows[name] = run.results
-        (Path(options.output) / f"{run.folder.name}.json").write_text(json.dumps(run.results))
+    rows: dict[str, list[Results]] = {name: [] for name in options.choices}
+    for seed in options.seeds:
+        for name in options.choices:
+            config = CHOICES[name](settings(options.steps, seed, options.output))
+            with _distances(name):
+                run = unitbox_tf.fit(config, validation=judged, name=f"{name}-{seed}")
+            rows[name].append(run.results)
+            (Path(options.output) / f"{run.folder.name}.json").write_text(json.dumps(run.results))
     print(table(rows))
 
 
-def table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The metrics by choice and decoder, in Markdown."""
+def table(rows: Mapping[str, Sequence[Results]]) -> str:
+    """The metrics by choice and decoder, in Markdown. There is a result for each seed."""
     lines = [f"| choice | decoder | {' | '.join(METRICS)} |", "|---|---|" + "---|" * len(METRICS)]
     for name, results in rows.items():
-        for decoder, metrics in results.items():
-            values = " | ".join(f"{metrics[metric]:.3f}" for metric in METRICS)
-            lines.append(f"| {name} | {decoder} | {values} |")
+        for decoder in results[0]:
+            found = ([each[decoder][metric] for each in results] for metric in METRICS)
+            lines.append(f"| {name} | {decoder} | {' | '.join(map(_shown, found))} |")
     return "\n".join(lines)
+
+
+def _shown(values: Sequence[float]) -> str:
+    mean = f"{statistics.mean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
 
 
 if __name__ == "__main__":

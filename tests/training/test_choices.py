@@ -47,6 +47,9 @@ def test_linear_distances_begin_as_exponential_ones_do():
 
 def test_the_table_has_a_row_for_each_choice_and_decoder():
     metrics = {"recall": 0.5, "mean_iou": 0.75, "ap50": 0.25, "ap75": 0.125, "images": 3}
-    assert choices.table({"base": {"peaks": metrics}}).splitlines()[-1] == (
+    assert choices.table({"base": [{"peaks": metrics}]}).splitlines()[-1] == (
         "| base | peaks | 0.500 | 0.750 | 0.250 | 0.125 |"
     )
+    better = {name: value + 0.1 for name, value in metrics.items()}
+    both = choices.table({"base": [{"peaks": better}, {"peaks": metrics}]}).splitlines()[-1]
+    assert both.startswith("| base | peaks | 0.550 (0.500 to 0.600) | 0.800 (0.750 to 0.850) |")
