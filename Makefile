@@ -11,7 +11,7 @@ LOWEST := tests/test_*.py tests/datasets tests/demo tests/detect tests/evaluatio
 COVERAGE ?=
 MEASURE := $(if $(COVERAGE),--cov --cov-report=)
 
-.PHONY: fit test lint slow coverage nightly lowest constraints docs clean
+.PHONY: fit test lint slow coverage nightly gpu lowest constraints docs clean
 
 fit: $(VENV)/installed
 	$(BIN)/python training/fit.py
@@ -42,6 +42,19 @@ nightly: $(VENV)/installed-dev
 	@failed=; for each in $(NIGHTLY); do \
 		echo "$$each"; PYTHONPATH=. $(BIN)/$$each || failed="$$failed; $$each"; \
 	done; test -z "$$failed" || { echo "Failed$$failed"; exit 1; }
+
+# Where there is a GPU: its tests, and the ratios of training and detecting with each precision and XLA. docs/performance.md
+# says what they are. They are written to build/gpu/, as json and as one table.
+MEASURED := $(BIN)/python -m training.benchmarks
+gpu: $(VENV)/installed-dev
+	mkdir -p build/gpu
+	$(BIN)/pytest -m gpu
+	$(MEASURED) train --side 320 --batch 16 --steps 20 --json build/gpu/train.json > build/gpu/table.md
+	$(MEASURED) train --side 320 --batch 16 --steps 20 --precisions mixed_float16 --json build/gpu/float16.json >> build/gpu/table.md
+	$(MEASURED) train --side 320 --batch 16 --steps 20 --precisions float32 --xla --json build/gpu/xla.json >> build/gpu/table.md
+	$(MEASURED) detection faces --runtimes "TensorFlow, float32" "TensorFlow, bfloat16" --json build/gpu/faces.json >> build/gpu/table.md
+	$(MEASURED) detection faces_light --runtimes "TensorFlow, float32" "TensorFlow, bfloat16" --json build/gpu/faces_light.json >> build/gpu/table.md
+	@cat build/gpu/table.md
 
 # The lowest versions that setup.cfg allows: tests of reading, detecting, exporting, judging and the page.
 lowest: $(VENV)-lowest/installed

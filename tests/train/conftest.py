@@ -48,13 +48,13 @@ def eager(monkeypatch):
 
 def make_eager(monkeypatch):
     """The content of the fixture `eager`."""
-    compiled = fit._compile
+    compiled = fit.compile_model
 
     def compile_eagerly(model, *settings):
         compiled(model, *settings)
         model.run_eagerly = True
 
-    monkeypatch.setattr(fit, "_compile", compile_eagerly)
+    monkeypatch.setattr(fit, "compile_model", compile_eagerly)
     ones = tf.ones([2, 16, 16, 4])
     targets = {"confidence": ones[..., :2], "distances": ones}
     weights = {name: ones[..., 0] for name in targets}

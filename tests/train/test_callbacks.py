@@ -44,7 +44,7 @@ def test_the_parts_of_the_validation_loss_add_up_to_it(
     judged = examples.validation([given[0], broken, *given[1:]], config, problems=problems)
     assert len(judged.watched) == count
     assert [problem.where for problem in problems.found] == ["broken"]
-    fit._compile(small_model, config, False)
+    fit.compile_model(small_model, config, False)
     begun = State(tmp_path, small_model, config.train)
     batches, validation, _ = fit._batches(small_model, config, shown, judged, begun, problems)
     assert int(validation.cardinality()) == -(-count // 2)

@@ -334,7 +334,7 @@ def test_what_is_minimised(
     config = dataclasses.replace(
         tiny_config, loss=LossConfig(distance_loss, alpha=alpha, reduction=reduction)
     )
-    fit._compile(small_model, config, jit)
+    fit.compile_model(small_model, config, jit)
     images, heatmaps, weights = batch_of[reduction == "object_mean"]
     reported = small_model.test_on_batch(images, heatmaps, weights, return_dict=True)
 

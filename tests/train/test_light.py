@@ -85,7 +85,7 @@ def test_tensorboard_shows_its_batches_at_the_size_of_the_images(light_run):
 def test_the_validation_loss_is_that_of_the_stored_weights_at_the_stride(light, light_run):
     """The stored weights are the average, which is judged."""
     model = UnitBox.from_preset(light_run.folder)
-    fit._compile(model, light, False)
+    fit.compile_model(model, light, False)
     captured = []
 
     def looked_at(model, config, shown, judged, state, *_):
@@ -108,7 +108,7 @@ def test_the_validation_loss_is_that_of_the_stored_weights_at_the_stride(light, 
 def eager_step(light):
     """A checked step of the light network that runs without being traced, with its average and a batch."""
     model = UnitBox.from_settings(light.model, light.decode)
-    fit._compile(model, light, False)
+    fit.compile_model(model, light, False)
     model.run_eagerly = True
     average = Average(model, 0.9)
     step = steps.CheckedStep(model, average)

@@ -75,7 +75,7 @@ def test_training_minimises_it_in_both_losses_and_does_not_move_boxes_for_it(
     loss = LossConfig(
         confidence_loss=name, confidence_target="iou", reduction=reduction, confidence_weight=2.0
     )
-    fit._compile(model, dataclasses.replace(tiny_config, loss=loss), False)
+    fit.compile_model(model, dataclasses.replace(tiny_config, loss=loss), False)
     images, truth, weights = batch
     reported = model.test_on_batch(images, truth, weights, return_dict=True)
     predicted = model(images)
@@ -105,5 +105,5 @@ def test_training_minimises_it_in_both_losses_and_does_not_move_boxes_for_it(
 
 def test_a_region_as_target_stays_as_it_is(tiny_config, small_model, batch):
     model = keras.models.clone_model(small_model)
-    fit._compile(model, tiny_config, False)
+    fit.compile_model(model, tiny_config, False)
     assert "compute_loss" not in vars(model)

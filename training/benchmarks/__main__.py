@@ -10,13 +10,19 @@
     python -m training.benchmarks backbones [NAME ...] [--counts]
     python -m training.benchmarks inference MODEL [MODEL ...] [--yunet FILE] [--processors] [--operators]
     python -m training.benchmarks normalisation [--batch N] [--side PX]
+    python -m training.benchmarks train [--networks vgg16 light] [--precisions float32 mixed_bfloat16] [--xla]
+    python -m training.benchmarks detection MODEL [--batches 1 8]
+    python -m training.benchmarks postprocess
+    python -m training.benchmarks scaling
+    python -m training.benchmarks startup [MODEL ...]
+    python -m training.benchmarks compare STORED NEW
     python -m training.benchmarks endurance [MODEL] [--calls N]
     python -m training.benchmarks long_training [--steps 10000]
     python -m training.benchmarks plot_losses [--output FOLDER]
 
 Variants take turns in a changing order, so that other programs on the machine slow all of them alike. A
 ratio is taken within each round, and tables show the median and the quartiles. --json FILE writes the
-numbers.
+numbers, with the settings and the machine.
 
 losses: forward and backward of -ln IoU; see losses.py.
 
@@ -44,6 +50,18 @@ inference.py.
 normalisation: a training step of the light network with fused batch normalisation and with Keras'; see
 normalisation.py.
 
+train: a step of training with its input, and its memory, against the bare backbone; see train.py.
+
+detection: bytes of photos to boxes, against the bare backbone in the same runtime; see detection.py.
+
+postprocess: heatmaps to boxes, with 1, 50 and 500 objects; see postprocess.py.
+
+scaling: how costs grow with area, batch, boxes and workers; see scaling.py.
+
+startup: importing, help, and a first detection in each format, as processes of their own; see startup.py.
+
+compare: a json file against a stored one: what became slower by more than the spread; see compare.py.
+
 endurance: memory, traced functions and threads in thousands of detections; see endurance.py.
 
 long_training: memory, open files and threads over many tiny steps of training; see long_training.py.
@@ -60,6 +78,7 @@ from pathlib import Path
 from typing import Any
 
 from training import command, outputs
+from training.benchmarks.environment import environment
 
 
 def main() -> None:
@@ -76,7 +95,7 @@ def main() -> None:
         settings = {"what": what, **options}
         if what != "losses":  # whose settings are numbers
             settings = {name: str(value) for name, value in settings.items()}
-        outputs.write_json(file, {"settings": settings, **content})
+        outputs.write_json(file, {"settings": settings, "environment": environment(), **content})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,10 +132,16 @@ def _parser() -> argparse.ArgumentParser:
     normalisation.add_argument("--batch", type=int, default=8, help="images in a step")
     normalisation.add_argument("--side", type=int, default=416, help="of these images, px")
 
-    for each in (losses, shards, backbones, normalisation, _add_inference(add), *_add_data(add)):
+    written = (losses, shards, backbones, normalisation, _add_inference(add), *_add_data(add))
+    for each in (*written, *_add_against_backbone(add), *_add_parts(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
     _add_endurance(commands)
+
+    each = commands.add_parser("compare", help="a json file against a stored one")
+    each.set_defaults(function="training.benchmarks.compare:compare")
+    each.add_argument("stored", type=Path, help="json of an earlier measurement")
+    each.add_argument("new", type=Path, help="json of the measurement to judge")
 
     plot = commands.add_parser("plot_losses", help="images of the losses and their gradients")
     plot.set_defaults(function="training.benchmarks.plot_losses:draw")
@@ -152,6 +177,35 @@ def _add_inference(add: Callable[..., argparse.ArgumentParser]) -> argparse.Argu
     inference.add_argument("--processors", action="store_true", help=text)
     inference.add_argument("--operators", action="store_true", help="times of operators in .onnx")
     return inference
+
+
+def _add_against_backbone(
+    add: Callable[..., argparse.ArgumentParser],
+) -> list[argparse.ArgumentParser]:
+    """Networks and runtimes are checked where they are used, because naming them needs TensorFlow."""
+    train = add("train", "train:benchmark", 7, "a step of training against the bare backbone")
+    train.add_argument("--networks", nargs="+", default=["vgg16", "light"], metavar="NAME")
+    precisions = ["float32", "mixed_bfloat16"]
+    train.add_argument("--precisions", nargs="+", default=precisions, metavar="POLICY")
+    train.add_argument("--side", type=int, default=192, help="of images, px; default: %(default)s")
+    train.add_argument("--batch", type=int, default=8, help="images; default: %(default)s")
+    train.add_argument("--steps", type=int, default=3, help="in a turn; default: %(default)s")
+    train.add_argument("--xla", action="store_true", help="compile both with XLA")
+
+    detection = add("detection", "detection:benchmark", 15, "bytes to boxes against the backbone")
+    detection.add_argument("model", help="folder of a run, or a published name")
+    detection.add_argument("--runtimes", nargs="+", default=[], help="default: all", metavar="NAME")
+    detection.add_argument("--batches", nargs="+", type=int, default=[1, 8], help="of photos")
+    detection.add_argument("--photos", nargs="+", type=Path, default=[], help="default: drawn ones")
+    return [train, detection]
+
+
+def _add_parts(add: Callable[..., argparse.ArgumentParser]) -> list[argparse.ArgumentParser]:
+    postprocess = add("postprocess", "postprocess:benchmark", 15, "decoders alone")
+    scaling = add("scaling", "scaling:benchmark", 9, "how costs grow")
+    startup = add("startup", "startup:benchmark", 9, "programs from their start to their end")
+    startup.add_argument("models", nargs="*", metavar="MODEL", help="names or paths of detectors")
+    return [postprocess, scaling, startup]
 
 
 def _add_exports(add: Callable[..., argparse.ArgumentParser]) -> None:

@@ -118,15 +118,15 @@ def open_export(name: str, path: Path) -> Find:
         return unitbox_tf.load(path, score_threshold=LOWEST_SCORE)
     # By default it computes in bfloat16 where the processor can, which moves boxes by pixels.
     hints = {"INFERENCE_PRECISION_HINT": "f32"} if name.endswith("float32") else {}
+    if unitbox_tf.load(path).decode.score_threshold != LOWEST_SCORE:
+        raise ValueError(f"{path}: expected an export with --score-threshold {LOWEST_SCORE}")
     return open_openvino(path, hints)
 
 
 def open_openvino(path: Path, hints: Mapping[str, str]) -> Find:
-    """The ONNX file in OpenVINO, which takes inputs with defaults for constants."""
+    """The ONNX file in OpenVINO, with the thresholds in it: OpenVINO takes inputs with defaults for constants."""
     import openvino
 
-    if unitbox_tf.load(path).decode.score_threshold != LOWEST_SCORE:
-        raise ValueError(f"{path}: expected an export with --score-threshold {LOWEST_SCORE}")
     compiled = openvino.Core().compile_model(path, "CPU", dict(hints))
 
     def find(image: np.ndarray) -> Detections:

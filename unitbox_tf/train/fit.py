@@ -278,7 +278,7 @@ def _model(config: Config, jit: bool | str, run: Path) -> tuple[UnitBox, State, 
     taken = model.start_from(init) if init else None
     if taken:
         logger.info("%s", taken)
-    _compile(model, config, jit)
+    compile_model(model, config, jit)
     state = State(run, model, config.train)
     if state.restore():
         _check_length(config, state)
@@ -298,7 +298,8 @@ def _check_length(config: Config, state: State) -> None:
         logger.info("Going on at step %d of epoch %d", state.steps_of_epoch + 1, done + 1)
 
 
-def _compile(model: keras.Model, config: Config, jit: bool | str) -> None:
+def compile_model(model: keras.Model, config: Config, jit: bool | str) -> None:
+    """Gives a network the optimizer, losses and metrics of a configuration. `jit` is Keras' `jit_compile`."""
     # "mean" and "object_mean" differ in the weights of pixels only.
     reduction = "sum" if config.loss.reduction == "sum" else losses.MEAN
     kind = registry.LOSSES[config.loss.distance_loss]
