@@ -122,7 +122,7 @@ def times(
 
 
 def peak_memory(what: str, name: str, precision: str, side: int, batch: int, xla: bool) -> int:
-    """Bytes that this process takes at most in some steps, beyond those before the first."""
+    """Bytes that some steps take at most: on a GPU all, else those beyond what the process had before the first."""
     keras.config.set_dtype_policy(precision)
     config = config_of(name, side, batch)
     network = network_of(config)
@@ -135,6 +135,11 @@ def peak_memory(what: str, name: str, precision: str, side: int, batch: int, xla
         learn = training_step(network, config, xla)
         for each in batches(network, config, MEMORY_STEPS):
             learn(each)
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        return int(
+            tf.config.experimental.get_memory_info(gpus[0].name.removeprefix("/device:"))["peak"]
+        )
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before
 
