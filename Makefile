@@ -11,7 +11,7 @@ LOWEST := tests/test_*.py tests/datasets tests/demo tests/detect tests/evaluatio
 COVERAGE ?=
 MEASURE := $(if $(COVERAGE),--cov --cov-report=)
 
-.PHONY: fit test lint slow coverage nightly gpu lowest constraints docs clean
+.PHONY: fit test lint slow coverage nightly gpu lowest beam constraints docs clean
 
 fit: $(VENV)/installed
 	$(BIN)/python training/fit.py
@@ -60,6 +60,10 @@ gpu: $(VENV)/installed-dev
 lowest: $(VENV)-lowest/installed
 	$(VENV)-lowest/bin/python -m pytest -m "not slow and not nightly" --numprocesses 2 --dist loadfile --max-worker-restart 0 $(LOWEST)
 
+# Tests of pipelines, with Apache Beam. It refuses some of the versions in constraints.txt, and takes the newest others.
+beam: $(VENV)-beam/installed
+	$(VENV)-beam/bin/python -m pytest -m "not nightly" tests/batch tests/packaging/test_metadata.py
+
 # Which versions are tested, after setup.cfg was changed or to take newer ones. It asks each of these Pythons.
 PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 constraints: $(VENV)/installed-dev
@@ -89,5 +93,11 @@ $(VENV)-lowest/installed: setup.cfg pyproject.toml constraints-lowest.txt | $(VE
 	$(VENV)-lowest/bin/python -m pip install --constraint constraints-lowest.txt --editable '.[dev]'
 	touch $@
 
+$(VENV)-beam/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m venv $(VENV)-beam
+	$(VENV)-beam/bin/python -m pip install --upgrade pip
+	$(VENV)-beam/bin/python -m pip install --editable '.[dev,beam]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-lowest
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-beam

@@ -11,9 +11,11 @@ import pytest
 
 from tests.helpers import videos
 from unitbox_tf import cli, files, images, inputs, loading, visualize
+from unitbox_tf.batch import job
 from unitbox_tf.cli import signals
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import detector
+from unitbox_tf.problems import Problems
 from unitbox_tf.records import Detections
 
 
@@ -122,6 +124,7 @@ import os, resource, signal, sys
 import numpy as np
 from unitbox_tf import cli, loading
 from unitbox_tf.detect import detector
+from unitbox_tf.problems import Problems
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.records import Detections
 
@@ -445,3 +448,90 @@ def test_what_is_found_lies_in_found(untrained_run, photos, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert cli.main(["detect", str(untrained_run), str(photos / "a.png")]) == 0
     assert {path.name for path in (tmp_path / "found").iterdir()} >= {"a.png", "detections.json"}
+
+
+PIPELINE = ["--workers=2", "--shard-size=5", "--beam-options=a"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(([each], f"{each.partition('=')[0]} needs --runner") for each in PIPELINE),
+        (["--runner=direct", "--blur"], "--blur writes images, and --runner writes none"),
+        (
+            ["--runner=flink", "--workers=2"],
+            "--workers is for --runner direct; flink takes its own",
+        ),
+        (["--runner=hadoop"], "invalid choice: 'hadoop'"),
+        (["--runner=direct", "--workers=0"], "expected a whole number of at least 1. Received: 0"),
+    ],
+)
+def test_options_of_the_pipeline_that_do_not_go_together_are_refused(
+    untrained_run, photos, tmp_path, options, message, capsys
+):
+    assert cli.main(["detect", str(untrained_run), str(photos), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_pipeline_without_beam_says_what_to_install(
+    untrained_run, photos, tmp_path, monkeypatch, capsys
+):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "apache_beam"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    out = str(tmp_path / "out")
+    assert (
+        cli.main(["detect", str(untrained_run), str(photos), "--output", out, "--runner=direct"])
+        == 1
+    )
+    expected = "unitbox detect --runner needs apache_beam: pip install 'unitbox_tf[beam]'"
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_pipeline_is_run_with_what_the_options_say(
+    untrained_run, photos, tmp_path, monkeypatch, capsys, broken
+):
+    given = {}
+
+    def detect_into(*arguments, **options):
+        given.update(options, arguments=arguments)
+        problems = Problems(logged=False)
+        if broken:
+            problems.add("a kind", "b.jpg", "a reason")
+        return job.Summary("out/", 12, 3, int(broken), 2, problems)
+
+    monkeypatch.setattr(job, "detect_into", detect_into)
+    status = cli.main(
+        [
+            "detect",
+            str(untrained_run),
+            "gs://bucket/photos",
+            "--output=gs://bucket/found",
+            "--runner=direct",
+            "--workers=3",
+            "--beam-options",
+            "project=a",
+            "streaming",
+            "--score-threshold=0.5",
+        ]
+    )
+    assert status == int(broken)
+    prepare = given.pop("prepare")
+    assert prepare.__module__ == "unitbox_tf.cli.quiet_start"
+    assert given == {
+        "arguments": (str(untrained_run), ["gs://bucket/photos"], "gs://bucket/found"),
+        "runner": "direct",
+        "workers": 3,
+        "beam_options": ["--project=a", "--streaming"],
+        "restart": False,
+        "tile": None,
+        "trust": False,
+        "progress": True,
+        "score_threshold": 0.5,
+    }
+    printed = capsys.readouterr()
+    assert printed.out == f"{12 - broken} photos have rows in 2 files: out/detections-*.jsonl\n"
+    reason = "unitbox: 1 of 12 photos could not be read\nunitbox: see out/problems-*.jsonl\n"
+    assert printed.err.endswith(reason) == broken

@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 NEWEST, LOWEST = ROOT / "constraints.txt", ROOT / "constraints-lowest.txt"
 # Their users develop the package, and take the newest; `gpu` is TensorFlow once more.
 NOT_LOWERED = {"dev", "docs", "gpu"}
+# Its requirements refuse some of the newest versions of others: `make beam` tests it in an environment of its own.
+APART = {"beam"}
 HEADERS = {
     NEWEST: """\
 # The versions that continuous integration tests, of all that [dev,docs] needs, on Linux. Made by

@@ -12,6 +12,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.packaging import constraints
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "unitbox_tf"
 NAME = "unitbox-tf"
@@ -145,8 +147,11 @@ def test_the_judges_and_plots_libraries_are_no_part_of_the_base():
 
 
 def test_the_tests_have_every_extra():
-    for extra in sorted({*EXTRAS} - {"gpu", "dev", "docs"}):
+    for extra in sorted({*EXTRAS} - {"gpu", "dev", "docs"} - constraints.APART):
         assert in_extra(extra) <= in_extra("dev"), extra
+    rules = (ROOT / "Makefile").read_text("utf-8")
+    for extra in constraints.APART:
+        assert f"--editable '.[dev,{extra}]'" in rules
 
 
 def test_the_list_for_tensorflow_cpu_differs_in_that_alone():

@@ -16,6 +16,7 @@
     python -m training.benchmarks scaling
     python -m training.benchmarks startup [MODEL ...]
     python -m training.benchmarks compare STORED NEW
+    python -m training.benchmarks batch MODEL [PHOTOS] [--count N] [--workers N ...]
     python -m training.benchmarks endurance [MODEL] [--calls N]
     python -m training.benchmarks long_training [--steps 10000]
     python -m training.benchmarks plot_losses [--output FOLDER]
@@ -46,6 +47,8 @@ backbones: multiply-adds, parameters and time of each backbone with each neck; s
 
 inference: an image in memory to its boxes, in turns with OpenCV's YuNet, and the time of operators; see
 inference.py.
+
+batch: one process with the detector, and pipelines of Apache Beam with one and two workers; see batch.py.
 
 normalisation: a training step of the light network with fused batch normalisation and with Keras'; see
 normalisation.py.
@@ -132,8 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     normalisation.add_argument("--batch", type=int, default=8, help="images in a step")
     normalisation.add_argument("--side", type=int, default=416, help="of these images, px")
 
-    written = (losses, shards, backbones, normalisation, _add_inference(add), *_add_data(add))
-    for each in (*written, *_add_against_backbone(add), *_add_parts(add)):
+    written = (losses, shards, backbones, normalisation, _add_inference(add), _add_batch(add))
+    for each in (*written, *_add_data(add), *_add_against_backbone(add), *_add_parts(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
     _add_endurance(commands)
@@ -206,6 +209,15 @@ def _add_parts(add: Callable[..., argparse.ArgumentParser]) -> list[argparse.Arg
     startup = add("startup", "startup:benchmark", 9, "programs from their start to their end")
     startup.add_argument("models", nargs="*", metavar="MODEL", help="names or paths of detectors")
     return [postprocess, scaling, startup]
+
+
+def _add_batch(add: Callable[..., argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    batch = add("batch", "batch:benchmark", 3, "pipelines of Apache Beam beside one process")
+    batch.add_argument("model", help="a name or path of a detector")
+    batch.add_argument("photos", type=Path, nargs="?", help="a folder; default: photos are made")
+    batch.add_argument("--count", type=int, default=2000, help="photos; default: %(default)s")
+    batch.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="default: 1 2")
+    return batch
 
 
 def _add_exports(add: Callable[..., argparse.ArgumentParser]) -> None:

@@ -175,8 +175,7 @@ def _add_detect(parser: options.Parser) -> None:
     parser.add_argument(
         "--output",
         metavar="FOLDER",
-        type=Path,
-        default=Path("found"),
+        default="found",
         help="folder for the results (default: %(default)s); the same command goes on where it was stopped",
     )
     parser.add_argument(
@@ -203,6 +202,38 @@ def _add_detect(parser: options.Parser) -> None:
     )
     options.add_trust(parser)
     options.add_decoding(parser.add_argument_group("decoding", "How boxes are found."))
+    _add_pipeline(
+        parser.add_argument_group("pipeline", "For millions of photos; docs/batch.md describes it.")
+    )
+
+
+def _add_pipeline(group: Any) -> None:
+    group.add_argument(
+        "--runner",
+        choices=["direct", "flink", "spark", "dataflow"],
+        help="detect by a pipeline of Apache Beam, on this machine (direct) or on a cluster, and write rows of json "
+        "instead of images; inputs are photos, also remote ones such as gs://..., and lists as @FILE",
+    )
+    group.add_argument(
+        "--workers",
+        metavar="N",
+        type=options.number(int, at_least(1)),
+        help="direct: number of processes (default: 1)",
+    )
+    group.add_argument(
+        "--shard-size",
+        metavar="N",
+        type=options.number(int, at_least(1)),
+        help="number of photos whose rows are in one file (default: 1000); a worker that is killed loses at most so "
+        "many",
+    )
+    group.add_argument(
+        "--beam-options",
+        metavar="NAME[=VALUE]",
+        nargs="+",
+        help="options of Apache Beam and of the runner, without their dashes, such as "
+        "flink_master=localhost:8081",
+    )
 
 
 def _add_evaluate(parser: options.Parser) -> None:

@@ -73,15 +73,8 @@ class Journal:
         self._file.truncate(end)
         if not end:
             self._write({"settings": settings})
-        elif earlier != settings:
-            changes = (
-                f"{name} was {earlier.get(name)}, is now {settings.get(name)}"
-                for name in sorted({*earlier, *settings})
-                if earlier.get(name) != settings.get(name)
-            )
-            raise ValueError(
-                f"{path.parent}: the folder has results of other settings: {'; '.join(changes)}. {REMEDY}"
-            )
+        else:
+            check_settings(path.parent, earlier, settings)
 
     def _learn(self, row: Mapping[str, Any], place: int) -> None:
         """Takes up a row of the file. Raises `ValueError` or `LookupError` for an unusable one."""
@@ -126,6 +119,27 @@ class Journal:
         except OSError as error:
             error.filename = error.filename or self._file.name
             raise
+
+
+def check_settings(folder: object, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raises `ValueError` that names the settings in which earlier results in `folder` differ from new ones.
+
+    Args:
+        folder: for the message.
+        earlier: the settings as json gave them back.
+        settings: the new settings, of values that json can hold.
+    """
+    settings = json.loads(json.dumps(settings))
+    if earlier == settings:
+        return
+    changes = (
+        f"{name} was {earlier.get(name)}, is now {settings.get(name)}"
+        for name in sorted({*earlier, *settings})
+        if earlier.get(name) != settings.get(name)
+    )
+    raise ValueError(
+        f"{folder}: the folder has results of other settings: {'; '.join(changes)}. {REMEDY}"
+    )
 
 
 def is_plain(name: object) -> bool:
