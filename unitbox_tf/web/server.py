@@ -56,22 +56,28 @@ class Server:
             timeout_graceful_shutdown=ending_seconds,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
-        )
-        self._thread.start()
-        while self._thread.is_alive() and not self._server.started:
+        # Not `Thread.join`: after a signal within it, Python 3.11 takes the thread for ended, and the server would lose
+        # its socket while it gives its last answers.
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+        while not (self._ended.is_set() or self._server.started):
             time.sleep(0.01)
+
+    def _run(self) -> None:
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._ended.set()
 
     def wait(self) -> None:
         """Waits until the server has ended by itself, which it does after an error."""
-        while self._thread.is_alive():
-            self._thread.join(0.5)
+        while not self._ended.wait(0.5):
+            pass
 
     def close(self) -> None:
         """Ends the server: it stops to listen, and its answers have `ending_seconds` to end."""
         self._server.should_exit = True
-        self._thread.join(self._ending_seconds + 5)
+        self._ended.wait(self._ending_seconds + 5)
         self._socket.close()
 
     def __enter__(self) -> Server:
