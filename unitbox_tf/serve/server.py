@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unitbox_tf import optional, runs
+from unitbox_tf import images, optional, runs
 from unitbox_tf.formats import Exported
 from unitbox_tf.serve.application import Application, Bounds
 from unitbox_tf.serve.metrics import Metrics
@@ -48,6 +49,16 @@ def checked_name(name: str) -> str:
     return name
 
 
+def _warm_up(detector: Exported) -> None:
+    """Decodes and searches an image, with the detector's settings and with others, so that graphs are made now."""
+    decode = detector.decode
+    encoded = images.encode_png(np.zeros((32, 32, 3), np.uint8))
+    image = np.asarray(detector.decode_image(encoded, decode.max_pixels))
+    other = dataclasses.replace(decode, max_detections=decode.max_detections % 2 + 1)
+    for settings in (decode, other):
+        detector.detect(image, settings)
+
+
 class Server(server.Server):
     """Serves a detector. A context manager, which ends it: first the answers that are under way."""
 
@@ -65,7 +76,7 @@ class Server(server.Server):
         max_batch: int = 1,
         max_wait: float = 0.0,
     ) -> None:
-        """Starts to listen when the detector has searched its first image.
+        """Starts to listen when the detector has searched its first images.
 
         Args:
             detector: see `loading.open_adjustable`.
@@ -85,7 +96,7 @@ class Server(server.Server):
         """
         uvicorn = optional.load("uvicorn", "serve", "the server")
         metrics = Metrics()
-        detector.detect(np.zeros((64, 64, 3), np.uint8), detector.decode)  # graphs are made now
+        _warm_up(detector)
         facts = checked_name(name), detector.decode, detector.options, max_photos, version
         self._worker = Worker(detector, metrics, max_batch=max_batch, max_wait=max_wait)
         app = Application(
