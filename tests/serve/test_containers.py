@@ -133,7 +133,7 @@ def test_the_service_fits_the_image_and_the_command(service):
     context = (FOLDER / service["build"]["context"]).resolve()
     assert context == ROOT
     assert context / service["build"]["dockerfile"] == DOCKERFILE
-    assert int(service["stop_grace_period"].removesuffix("s")) > server.ENDING_SECONDS + 6
+    assert int(service["stop_grace_period"].removesuffix("s")) > 2 * server.ENDING_SECONDS + 5
     assert service["volumes"][0].split(":")[1] == last("VOLUME")
     assert Path(options.model).parent == Path(last("VOLUME"))
 

@@ -107,7 +107,8 @@ class Server(server.Server):
     def close(self) -> None:
         """Stops to listen, ends the answers that are under way, within `ENDING_SECONDS`, and ends the worker."""
         super().close()
-        self._worker.close(1)  # nobody waits for its photos any more
+        # Photos that wait are cancelled by now. A runtime whose thread is at work would abort the process at its end.
+        self._worker.close(ENDING_SECONDS)
 
     def __exit__(self, *error: Any) -> None:
         self.close()
