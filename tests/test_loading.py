@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import unitbox_tf
+from tests.helpers import tiny_models
 from unitbox_tf import inputs, loading
 from unitbox_tf.datasets import synthetic
+from unitbox_tf.formats import saved_model
 
 SETTINGS = (
     {},
@@ -16,9 +18,15 @@ SETTINGS = (
 )
 
 
-@pytest.fixture(scope="module", params=["run", "SavedModel"])
-def path(request, untrained_run):
-    return untrained_run / "saved_model" if request.param == "SavedModel" else untrained_run
+@pytest.fixture(scope="module", params=["detector.keras", "detector"])
+def path(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("opened") / request.param
+    model = tiny_models.model()
+    if path.suffix:
+        model.save(path)
+    else:
+        saved_model.save(model, path, "a card")
+    return path
 
 
 @pytest.fixture(scope="module")

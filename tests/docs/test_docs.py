@@ -81,7 +81,7 @@ SLOW = [
     ("docs/export.md", "detector.onnx       #", "converts, a minute"),
     ("docs/export.md", "--format litert-int8", "converts, half a minute"),
     ("docs/export.md", "again.onnx", "converts, a minute"),
-    ("docs/serving.md", "export faces", "traces the graph of three scales, twice"),
+    ("docs/serving.md", "export faces served", "traces the graph of three scales, twice"),
     ("docs/serving.md", "benchmarks serving", "starts TensorFlow twice"),
     ("docs/evaluation.md", "--validation-protocol fddb", "trains"),
     ("docs/faces.md", "--run short", "trains"),
