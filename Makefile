@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # What `make lowest` runs.
-LOWEST := tests/test_*.py tests/datasets tests/demo tests/detect tests/evaluation tests/formats
+LOWEST := tests/test_*.py tests/datasets tests/demo tests/detect tests/evaluation tests/formats \
+	tests/serve tests/web
 
 # `make test COVERAGE=1` and `make slow COVERAGE=1` also measure which branches the tests take.
 COVERAGE ?=

@@ -30,9 +30,11 @@ MAX_CLASSES = 10_000  # of a detector
 MAX_CLASS_NAME = 200  # characters
 MAX_UPLOAD_BYTES = 1 << 29  # of all images that visitors of the page have uploaded, on the disk
 MAX_REQUEST_BYTES = 1 << 20  # of a request to the page that is no upload
-REQUEST_SECONDS = 60  # in which the body of a request to the page must have come
+REQUEST_SECONDS = 60  # in which the body of a request to the page or the server must have come
 UPLOAD_SECONDS = 10  # after which an upload is deleted if nobody waits for its answer
-MAX_CONNECTIONS = 256  # to the page at the same time
+MAX_CONNECTIONS = 256  # to the page or the server at the same time
+MAX_WAITING_BYTES = 1 << 29  # of the bodies of all requests that the server reads and searches
+MAX_REQUEST_LISTS = 2_000_000  # lists and objects in the json of a request to the server
 
 
 class TooLarge(ValueError):

@@ -7,26 +7,9 @@ import types
 import pytest
 
 from unitbox_tf import cli
-from unitbox_tf.cli.demo import is_loopback
-from unitbox_tf.demo import guard, serving
+from unitbox_tf.demo import serving
 from unitbox_tf.demo import viewer as viewers
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [
-        ("127.0.0.1", True),
-        ("127.9.9.9", True),
-        ("::1", True),
-        ("localhost", True),
-        ("0.0.0.0", False),
-        ("::", False),
-        ("192.168.0.2", False),
-        ("localhost.example.org", False),
-    ],
-)
-def test_the_loopback_is_known(host, expected):
-    assert is_loopback(host) is expected
+from unitbox_tf.web.hosts import Hosts
 
 
 def test_a_missing_gradio_is_named_with_its_extra(untrained_run, monkeypatch, capsys):
@@ -63,7 +46,7 @@ def test_the_command_warns_where_others_can_reach_it(untrained_run, host, monkey
     monkeypatch.setattr(serving, "Server", server)
     command = ["demo", "faces", "--host", host, "--port", "7", "--max-upload-mb", "3"]
     assert cli.main([*command, "--public-host", "demo.example.org"]) == 130
-    hosts = guard.Hosts.of(host, ["demo.example.org"])
+    hosts = Hosts.of(host, ["demo.example.org"])
     assert served == [(hosts, 3 * 2**20 + serving.FORM_BYTES, host, 7)]
     printed = capsys.readouterr()
     assert "http://address/" in printed.out

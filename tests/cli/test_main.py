@@ -64,7 +64,7 @@ def test_every_option_says_what_it_does(command):
 def test_decoding_options_are_the_same_everywhere():
     fields = {field.name for field in dataclasses.fields(DecodeConfig)}
     helps = []
-    for command in ("detect", "evaluate", "export", "demo"):
+    for command in ("detect", "evaluate", "export", "demo", "serve"):
         actions = {action.dest: action for action in actions_of(command)}
         assert fields <= set(actions)
         helps.append([actions[name].help for name in sorted(fields)])
@@ -124,7 +124,8 @@ def test_wrong_usage_is_told_in_two_lines(command, capsys):
 def test_a_mistyped_detector_is_told_before_tensorflow_is_imported(more):
     name = "".join([*more, "facs"])
     calls = [["detect", name, "a.jpg"], ["evaluate", name, "synthetic:#0-2"]]
-    calls += [["export", name, "a.onnx"], ["demo", name], ["fit", "--init", name]]
+    calls += [["export", name, "a.onnx"], ["demo", name], ["serve", name]]
+    calls += [["fit", "--init", name]]
     code = f"""
 import sys, time
 from unitbox_tf.cli import main
@@ -134,15 +135,15 @@ print(time.process_time())
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     statuses, imported, seconds = result.stdout.splitlines()
-    assert float(seconds) < 2.5  # five calls
+    assert float(seconds) < 2.5  # six calls
     assert imported == "imported: []"
     if more:  # a path
-        assert statuses == str([1] * 5)
-        assert result.stderr.count("facs: no such file or folder. Expected a run's folder") == 5
+        assert statuses == str([1] * 6)
+        assert result.stderr.count("facs: no such file or folder. Expected a run's folder") == 6
     else:
-        assert statuses == str([2] * 5)
-        assert result.stderr.count("unknown detector 'facs'. Did you mean faces?") == 5
-    assert result.stderr.count("published here is faces") == 5
+        assert statuses == str([2] * 6)
+        assert result.stderr.count("unknown detector 'facs'. Did you mean faces?") == 6
+    assert result.stderr.count("published here is faces") == 6
 
 
 def test_inputs_that_are_absent_are_told_before_tensorflow_is_imported(tmp_path):

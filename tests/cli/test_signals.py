@@ -55,6 +55,7 @@ COMMANDS = {
     "inspect": (DRAW, "unitbox inspect synthetic:#0-5000 --output OUT/page"),
     "fit": (LEARN, f"unitbox fit {FIT} --output OUT --run named"),
     "demo": ("unitbox_tf.demo.serving:Server", "unitbox demo RUN"),
+    "serve": ("unitbox_tf.serve.server:Server", "unitbox serve RUN --port 0"),
     "training.fit": (LEARN, f"training.fit {FIT} --output OUT --run named"),
     "training.publish": (
         "unitbox_tf.detect.model:publish",
@@ -159,7 +160,7 @@ def test_sigterm_ends_each_command_and_script(name, names, places):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["detect", "fit", "demo", "training.benchmarks"])
+@pytest.mark.parametrize("name", ["detect", "fit", "demo", "serve", "training.benchmarks"])
 def test_ctrl_c_has_a_status_of_its_own(name, names, places):
     assert interrupt(name, signal.SIGINT, names, places)[0] == 130
 

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from unitbox_tf import limits
-from unitbox_tf.demo.guard import Guard, Hosts
+from unitbox_tf.demo.guard import Guard
+from unitbox_tf.web.hosts import Hosts
 
 HERE = "127.0.0.1:7860"
 
@@ -84,22 +85,6 @@ def test_two_hosts_are_refused():
         ).status
         == 421
     )
-
-
-@pytest.mark.parametrize(
-    ("listening", "public", "known", "unknown"),
-    [
-        ("192.168.0.2", (), ["192.168.0.2:80"], ["127.0.0.1", "192.168.0.3", "localhost"]),
-        ("0.0.0.0", (), ["10.0.0.1:7860", "[fe80::1]", "localhost"], ["evil.example"]),
-        ("::", (), ["10.0.0.1"], ["evil.example"]),
-        ("127.0.0.1", ("demo.example.org",), ["Demo.example.org", "localhost"], ["example.org"]),
-        ("localhost", (), ["127.0.0.1"], ["evil.example"]),
-    ],
-)
-def test_names_follow_from_the_options(listening, public, known, unknown):
-    hosts = Hosts.of(listening, public)
-    assert all(map(hosts.know, known))
-    assert not any(map(hosts.know, unknown))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 
 import cv2
@@ -30,10 +31,13 @@ from markdown_it import MarkdownIt
 
 from tests.helpers.wider_face import make_truth, mat_content, write_mats
 from unitbox_tf import cli, datasets, registry, runs
+from unitbox_tf import config as configs
 from unitbox_tf.cli import fit, parser
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.evaluation import fddb, wider_face
 from unitbox_tf.records import Annotation
+from unitbox_tf.serve import open_inference, tensorflow_rest
+from unitbox_tf.serve.question import Model
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -77,7 +81,7 @@ SLOW = [
     ("docs/export.md", "detector.onnx       #", "converts, a minute"),
     ("docs/export.md", "--format litert-int8", "converts, half a minute"),
     ("docs/export.md", "again.onnx", "converts, a minute"),
-    ("docs/serving.md", "export faces", "traces the graph of three scales, twice"),
+    ("docs/serving.md", "export faces served", "traces the graph of three scales, twice"),
     ("docs/serving.md", "benchmarks serving", "starts TensorFlow twice"),
     ("docs/evaluation.md", "--validation-protocol fddb", "trains"),
     ("docs/faces.md", "--run short", "trains"),
@@ -114,6 +118,16 @@ CHECKED = [
     ("docs/export.md", "--yunet YUNET --processors", "needs another detector and its exports"),
     ("docs/large_pictures.md", "pytest", "one of the slow tests itself"),
     ("docs/serving.md", SERVER, "another program, and a server"),
+    ("docs/serving.md", "unitbox serve detector", "installs from the network, and a server"),
+    ("docs/serving.md", "/healthz", "asks a server"),
+    (
+        "docs/serving.md",
+        'v1/models/faces:predict"\n',
+        "asks a server; a test of the server runs it",
+    ),
+    ("docs/serving.md", 'v2/models/faces/infer"\n', "asks a server; a test of the server runs it"),
+    ("docs/serving.md", "docker compose", "another program"),
+    ("docs/serving.md", "benchmarks load", "a server, and two other processes"),
     ("docs/evaluation.md", "training.rivals wider", "installs other detectors, 3 GB"),
     ("docs/own_data.md", "evaluate saved_models/cells", "needs the trained run"),
     ("docs/own_data.md", "detect saved_models/cells", "needs the trained run"),
@@ -363,6 +377,7 @@ STAND_IN = """#!{bash}
 printf '%s\\0' "${{0##*/}}" "$@" $'\\n' >> "$CALLS"
 """
 PROGRAMS = ("unitbox", "python", "python3", "pip", "make", "pytest", "tensorboard", SERVER)
+PROGRAMS += ("curl", "docker", "base64")
 
 
 def calls(block, folder):
@@ -474,11 +489,30 @@ def check(call, made, monkeypatch):
         assert_exists(call[2], made)
     elif call[0] == "pytest":
         assert all((ROOT / path).is_file() for path in call if path.startswith("tests/"))
+    elif call[0] == "curl":
+        check_request(call)
+    elif call[:2] == ["docker", "compose"]:
+        assert (ROOT / call[call.index("-f") + 1]).is_file()
+    elif call[0] == "base64":
+        assert_exists(call[-1], made)
     elif call[0] == SERVER:
         options = dict(option.removeprefix("--").split("=") for option in call[1:])
         assert_exists(options["model_base_path"], made)
     else:
         assert call[:3] == ["python", "-m", "venv"], f"expected a known program. Received: {call}"
+
+
+def check_request(call):
+    """Asserts that `unitbox serve` has the path of a call of curl, and the file of its body."""
+    address = urllib.parse.urlsplit(call[-1])
+    assert address.netloc == "localhost:8501"
+    body = call[call.index("--data") + 1] if "--data" in call else None
+    assert body is None or body.startswith("@")
+    if address.path in ("/healthz", "/metrics"):
+        return
+    module = tensorflow_rest if address.path.startswith(tensorflow_rest.PREFIX) else open_inference
+    model = Model("faces", configs.DecodeConfig(), (), 1, "")
+    module.route(model, "POST" if body else "GET", address.path)
 
 
 WRITTEN = ("output", "json", "folder", "environments")

@@ -84,6 +84,17 @@ def test_an_export_is_opened_without_trust(copy):
     assert unitbox_tf.load(copy)(tiny_models.IMAGE).image_size == tiny_models.IMAGE.shape[:2]
 
 
+def test_an_earlier_export_whose_default_takes_images_is_opened(copy):
+    def change(graph):
+        graph.signature_def["serving_default"].CopyFrom(graph.signature_def["images"])
+
+    edit(copy, change)
+    assert unitbox_tf.load(copy)(tiny_models.IMAGE).image_size == tiny_models.IMAGE.shape[:2]
+    edit(copy, lambda graph: graph.signature_def["images"].CopyFrom(graph.signature_def["encoded"]))
+    with pytest.raises(Unusable, match="its signature images has other inputs or outputs"):
+        unitbox_tf.load(copy)
+
+
 class Evil(tf.Module):
     """It has what `saved_model.open` asks for, and writes a file when it is asked."""
 

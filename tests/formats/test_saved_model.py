@@ -40,7 +40,7 @@ def test_it_finds_what_the_python_path_finds(loaded, photos, expected, assert_sa
         size = photo.shape[:2]
         for signature, value, name in (
             ("images", photo[None], "images"),
-            ("serving_default", photo[None], "images"),
+            ("serving_default", np.array([png(photo)], object), "encoded"),
             ("encoded", np.array([png(photo)], object), "encoded"),
         ):
             padded = loaded.signatures[signature](**{name: tf.constant(value)})
@@ -98,6 +98,61 @@ def test_each_decoder_and_threshold_is_that_of_python(model, loaded, photos, ass
 def test_options_that_are_none_are_errors(loaded, photos, options, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         loaded.detect(photos[6][None], **options)
+
+
+def test_each_photo_may_have_settings_of_its_own(loaded, photos):
+    """As the row format and the batches of TensorFlow Serving give them: each input has the dimension of the batch."""
+    rows = [
+        {"decoder": b"peaks", "score_threshold": 0.02, "max_detections": 9, "nms_iou": 0.8},
+        {"decoder": b"ellipse", "score_threshold": 0.2, "max_detections": 4, "nms_iou": 0.1},
+        {"decoder": b"peaks", "score_threshold": 0.6, "max_detections": 1, "nms_iou": 0.4},
+    ]
+    rows = [{**row, "blob_threshold": 0.3} for row in rows]
+    chosen = [png(photo) for photo in photos[10:13]]
+    dtypes = graph.options()
+    vectors = {n: tf.constant([row[n] for row in rows], dtype) for n, dtype in dtypes.items()}
+    signature = loaded.signatures["encoded_with_options"]
+    together = signature(encoded=tf.constant(chosen), **vectors)
+    assert together["boxes"].shape == (3, 9, 4)  # the largest of max_detections
+    counts = together["num_detections"].numpy()
+    assert len(set(counts)) == 3
+    for index, row in enumerate(rows):
+        scalars = {n: tf.constant(value, dtypes[n]) for n, value in row.items()}
+        alone = signature(encoded=tf.constant(chosen[index : index + 1]), **scalars)
+        most = row["max_detections"]
+        assert alone["boxes"].shape == (1, most, 4)
+        for name, values in alone.items():
+            part = together[name][index].numpy()
+            if name != "num_detections":
+                assert not part[most:].any()
+                part = part[:most]
+            np.testing.assert_array_equal(part, values[0])
+
+
+def test_a_setting_in_a_list_of_one_holds_for_all_photos(loaded, photos):
+    chosen = [png(photo) for photo in photos[10:13]]
+    scalar = loaded.detect_encoded(chosen, score_threshold=0.2, max_detections=5)
+    listed = loaded.detect_encoded(chosen, score_threshold=[0.2], max_detections=5)
+    for name, values in scalar.items():
+        np.testing.assert_array_equal(values, listed[name])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score_threshold": [0.1, 0.2]}, "expected one score_threshold, or one for each of"),
+        (
+            {"score_threshold": [[0.1, 0.2, 0.3]]},
+            "expected one score_threshold, or one for each of",
+        ),
+        ({"score_threshold": [0.1, 0.2, 1.3]}, "expected score_threshold from 0 to 1"),
+        ({"decoder": ["peaks", "circle", "peaks"]}, "expected a decoder of"),
+        ({"max_detections": [1, 2, 300_000_000]}, "expected max_detections from 1 to 10000"),
+    ],
+)
+def test_settings_of_each_photo_that_are_none_are_errors(loaded, photos, options, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        loaded.detect_encoded([png(photo) for photo in photos[10:13]], **options)
 
 
 def test_as_many_detections_may_be_asked_for_as_the_bound_allows(loaded, photos):
@@ -247,7 +302,8 @@ def test_the_command_line_tool_of_tensorflow_shows_it(saved, capsys, monkeypatch
     for signature, name, dtype, shape in (
         ("images", "inputs['images']", "DT_UINT8", "(-1, -1, -1, 3)"),
         ("encoded", "inputs['encoded']", "DT_STRING", "(-1)"),
-        ("encoded_with_options", "inputs['score_threshold']", "DT_FLOAT", "()"),
+        ("encoded_with_options", "inputs['score_threshold']", "DT_FLOAT", "unknown_rank"),
+        ("images_with_options", "inputs['score_threshold']", "DT_FLOAT", "()"),
         ("heatmaps", "outputs['distances']", "DT_FLOAT", "(-1, -1, -1, 4)"),
     ):
         monkeypatch.setattr(sys, "argv", [*arguments, "--signature_def", signature])
@@ -294,11 +350,11 @@ def test_warm_up_requests_are_those_that_serving_s_own_library_writes():
         request.model_spec.name = "unitbox"
         request.model_spec.signature_name = signature
         image = np.full((height, width, 3), 127, np.uint8)
-        if signature == "encoded":
+        if signature != "images":
             value = tf.make_tensor_proto([tf.io.encode_jpeg(image).numpy()])
         else:
             value = tf.make_tensor_proto(image[None])
-        request.inputs["encoded" if signature == "encoded" else "images"].CopyFrom(value)
+        request.inputs["images" if signature == "images" else "encoded"].CopyFrom(value)
         assert log == expected
         assert expected.SerializeToString(deterministic=True) == records[index]
 

@@ -6,6 +6,7 @@
     python -m training.benchmarks wider_face GROUND_TRUTH RESULTS [RESULTS ...]
     python -m training.benchmarks shards [FORMAT:PATH#SPLIT] [--data FOLDER]
     python -m training.benchmarks serving SAVED_MODEL IMAGE
+    python -m training.benchmarks load MODEL [--photo IMAGE] [--clients N ...] [--max-batch N]
     python -m training.benchmarks parity MODEL FORMAT:PATH#SPLIT --calibration IMAGES --output FOLDER
     python -m training.benchmarks backbones [NAME ...] [--counts]
     python -m training.benchmarks inference MODEL [MODEL ...] [--yunet FILE] [--processors] [--operators]
@@ -40,6 +41,8 @@ checksums, as training does before it begins; see shards.py.
 
 serving: first call and later calls of an exported SavedModel, with and without its warm-up requests;
 see serving.py.
+
+load: latencies and throughput of `unitbox serve` under clients, and of the bare runtime; see load.py.
 
 parity: boxes, scores, size and time of each export format beside the detector in Python; see parity.py.
 
@@ -135,8 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     normalisation.add_argument("--batch", type=int, default=8, help="images in a step")
     normalisation.add_argument("--side", type=int, default=416, help="of these images, px")
 
-    written = (losses, shards, backbones, normalisation, _add_inference(add), _add_batch(add))
-    for each in (*written, *_add_data(add), *_add_against_backbone(add), *_add_parts(add)):
+    written = (losses, shards, backbones, normalisation, *_add_data(add))
+    loads = (_add_inference(add), _add_batch(add), _add_load(add))
+    for each in (*written, *loads, *_add_against_backbone(add), *_add_parts(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
     _add_endurance(commands)
@@ -218,6 +222,19 @@ def _add_batch(add: Callable[..., argparse.ArgumentParser]) -> argparse.Argument
     batch.add_argument("--count", type=int, default=2000, help="photos; default: %(default)s")
     batch.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="default: 1 2")
     return batch
+
+
+def _add_load(add: Callable[..., argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    load = add("load", "load:benchmark", 5, "clients of the server, and the bare runtime")
+    load.add_argument("model", help="the name or the path of a detector")
+    load.add_argument("--photo", type=Path, help="an image; default: noise of 640 x 480")
+    load.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64], help="at the same time")
+    load.add_argument("--requests", type=int, default=128, help="of all clients, in a round")
+    protocols = ["tensorflow", "open_inference"]
+    load.add_argument("--protocol", choices=protocols, default=protocols[0])
+    load.add_argument("--max-batch", type=int, default=1, help="option of the server")
+    load.add_argument("--max-wait-ms", type=float, default=0.0, help="option of the server")
+    return load
 
 
 def _add_exports(add: Callable[..., argparse.ArgumentParser]) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
 import sys
 from pathlib import Path
 
 from unitbox_tf import runs
 from unitbox_tf.cli import options as cli_options
-from unitbox_tf.demo import guard, serving, uploads
 from unitbox_tf.demo import page as pages
+from unitbox_tf.demo import serving, uploads
 from unitbox_tf.demo import viewer as viewers
+from unitbox_tf.web.hosts import Hosts, is_loopback
 
 
 def run(options: argparse.Namespace) -> int:
@@ -28,7 +28,7 @@ def _serve(options: argparse.Namespace, folder: Path) -> int:
     name = runs.find(options.model).resolve().name
     kept = uploads.Uploads(folder, round(options.max_upload_mb * 2**20))  # as gradio counts
     page = pages.make_page(viewer, name, kept)
-    hosts = guard.Hosts.of(options.host, options.public_host)
+    hosts = Hosts.of(options.host, options.public_host)
     if not is_loopback(options.host):
         print(
             f"unitbox: warning: other machines can reach {options.host} and use the page, which asks for no "
@@ -40,11 +40,3 @@ def _serve(options: argparse.Namespace, folder: Path) -> int:
         print(f"{server.url} until Ctrl-C", flush=True)
         server.wait()
     raise OSError("the server ended by itself")
-
-
-def is_loopback(host: str) -> bool:
-    """True if only this machine can reach the address, or for `localhost`; False for other names."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -14,6 +14,7 @@ import unitbox_tf
 from unitbox_tf import config as configs
 from unitbox_tf import registry, spelling
 from unitbox_tf.cli import options
+from unitbox_tf.limits import MAX_BATCH, MAX_CONNECTIONS
 from unitbox_tf.presets import PRESETS
 from unitbox_tf.settings import above, at_least, between
 
@@ -41,6 +42,7 @@ USAGES = {
     "convert": "SOURCE DESTINATION [--OPTION VALUE ...]",
     "export": "MODEL OUTPUT [--OPTION VALUE ...]",
     "demo": "[MODEL] [--OPTION VALUE ...]",
+    "serve": "MODEL [--OPTION VALUE ...]",
 }
 DATA = "folder that relative paths of sources start from (default: the current folder)"
 
@@ -72,7 +74,7 @@ def make(arguments: Sequence[str]) -> options.Parser:
             _add_fit(command, *_start(arguments))
         else:
             add(command)
-        _add_common(command, has_result=name != "demo")
+        _add_common(command, has_result=name not in ("demo", "serve"))
     return parser
 
 
@@ -464,6 +466,78 @@ def _add_demo(parser: options.Parser) -> None:
     options.add_decoding(parser.add_argument_group("decoding", "How boxes are found at first."))
 
 
+def _add_serve(parser: options.Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", type=options.detector, help=MODEL)
+    parser.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="address to listen at (default: %(default)s, which only this machine can reach); 0.0.0.0 "
+        "lets other machines in, without a password",
+    )
+    parser.add_argument(
+        "--port",
+        metavar="N",
+        type=options.number(int, between(0, 65535)),
+        default=8501,
+        help="port to listen at (default: %(default)s, that of TensorFlow Serving); 0 takes any free port",
+    )
+    parser.add_argument(
+        "--public-host",
+        metavar="NAME",
+        nargs="+",
+        default=[],
+        help="further names by which clients and proxies call this server, such as the name of a container; requests "
+        "for other names than these and the address are refused",
+    )
+    parser.add_argument(
+        "--name",
+        metavar="NAME",
+        help="name of the detector in paths, such as /v1/models/NAME (default: that of MODEL)",
+    )
+    parser.add_argument(
+        "--max-request-mb",
+        metavar="X",
+        type=options.number(float, above(0)),
+        default=32.0,
+        help="largest body of a request, in megabytes (default: %(default)g); json makes a photo a third larger",
+    )
+    parser.add_argument(
+        "--max-photos",
+        metavar="N",
+        type=options.number(int, between(1, MAX_BATCH)),
+        default=32,
+        help="largest number of photos in a request (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-requests",
+        metavar="N",
+        type=options.number(int, between(1, MAX_CONNECTIONS)),
+        default=64,
+        help="largest number of requests that arrive, wait or are searched at the same time (default: %(default)s); "
+        "others are told to come again",
+    )
+    parser.add_argument(
+        "--max-batch",
+        metavar="N",
+        type=options.number(int, between(1, MAX_BATCH)),
+        default=1,
+        help="largest number of photos of one size that go through the network together (default: %(default)s); raise "
+        "it with a GPU. Photos may be those of several requests",
+    )
+    parser.add_argument(
+        "--max-wait-ms",
+        metavar="X",
+        type=options.number(float, between(0, 1000)),
+        default=0.0,
+        help="with --max-batch: milliseconds to wait for more photos (default: %(default)g)",
+    )
+    options.add_trust(parser)
+    options.add_decoding(
+        parser.add_argument_group("decoding", "How boxes are found if a request does not say it.")
+    )
+
+
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -479,4 +553,5 @@ COMMANDS: dict[str, tuple[str, Callable[[options.Parser], None]]] = {
     "convert": ("write annotated images in another format", _add_convert),
     "export": ("write a detector as a file for applications", _add_export),
     "demo": ("serve a page to try a detector on images", _add_demo),
+    "serve": ("serve a detector to programs, as TensorFlow Serving and KServe do", _add_serve),
 }

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import ipaddress
 import re
-import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from unitbox_tf import limits
+from unitbox_tf.web.hosts import Hosts
 
 Scope = Mapping[str, Any]
 Message = dict[str, Any]
@@ -24,7 +22,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 UPLOAD, PROGRESS = "/gradio_api/upload", "/gradio_api/upload_progress"
 # What the page asks for. gradio has many more routes; they answer nothing.
 READ = re.compile(
@@ -32,8 +29,6 @@ READ = re.compile(
     r"|gradio_api/(?:upload_progress|queue/data|heartbeat/[^/]+))"
 )
 WRITTEN = re.compile(r"/gradio_api/(?:upload|queue/join|cancel|reset)")
-_HOST = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[a-z0-9_.-]+))(?::[0-9]{1,5})?")
-_PORTS = {"http": 80, "https": 443}
 _HEADERS = [
     (b"x-frame-options", b"DENY"),  # no other page shows this one below its own buttons
     (b"content-security-policy", b"frame-ancestors 'none'"),
@@ -50,64 +45,6 @@ class Refusal:
 
     status: int
     text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Hosts:
-    """The names under which browsers know the page.
-
-    Attributes:
-        names: in lower case.
-        addresses: whether each numeric address is known, too. No name can be made to point to this machine by them.
-        public: those of `names` at which a proxy serves the page; it may pass on another `Host`.
-    """
-
-    names: frozenset[str]
-    addresses: bool = False
-    public: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, listening: str, public: Iterable[str] = ()) -> Hosts:
-        """The names for a server that listens at an address, behind proxies with the names `public`."""
-        listening, outside = listening.lower(), frozenset(name.lower() for name in public)
-        names = {listening} | outside
-        everywhere = listening in ("0.0.0.0", "::")
-        if everywhere:
-            names |= {socket.gethostname().lower()}
-        if everywhere or outside or listening in LOOPBACK or _is_loopback(listening):
-            names |= LOOPBACK
-        return cls(frozenset(names), everywhere, outside)
-
-    def know(self, host: str) -> bool:
-        """True for a `Host` header that names the page."""
-        match = _HOST.fullmatch(host.lower())
-        if match is None:
-            return False
-        name = match["address"] or match["name"].rstrip(".")
-        return name in self.names or (self.addresses and _is_address(name))
-
-    def own(self, origin: str, host: str) -> bool:
-        """True for an `Origin` header of the page itself, which was asked for by `host`."""
-        try:
-            parts = urlsplit(origin.lower())
-            port = parts.port or _PORTS[parts.scheme]
-            asked = urlsplit(f"{parts.scheme}://{host.lower()}")
-            same = (parts.hostname, port) == (asked.hostname, asked.port or _PORTS[parts.scheme])
-        except (ValueError, KeyError):  # "null", or another scheme
-            return False
-        return same or parts.hostname in self.public
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(name: str) -> bool:
-    return _is_address(name) and ipaddress.ip_address(name).is_loopback
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import threading
-import time
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from unitbox_tf import limits, optional
-from unitbox_tf.demo.guard import PROGRESS, UPLOAD, Guard, Hosts
+from unitbox_tf import optional
+from unitbox_tf.demo.guard import PROGRESS, UPLOAD, Guard
 from unitbox_tf.demo.uploads import Full, Uploads
+from unitbox_tf.web import server
+from unitbox_tf.web.hosts import Hosts
 
 FIRST_PORT, PORTS = 7860, 100  # where a free port is looked for
 FORM_BYTES = 1 << 16  # of a form besides its file
@@ -124,80 +123,11 @@ def _progress() -> Any:
     return progress
 
 
-class Server:
-    """Serves an application in a thread of its own. A context manager, which ends it.
-
-    Attributes:
-        url: the address of the page on this machine.
-    """
+class Server(server.Server):
+    """Serves the page at the first free port, or at the one that is named."""
 
     def __init__(self, app: Any, host: str, port: int | None) -> None:
-        """Starts to listen.
-
-        Args:
-            app: an ASGI application.
-            host: the address to listen at.
-            port: the port to listen at; None takes the first free port from 7860 on.
-
-        Raises:
-            OSError: the port is taken, or there is no such address here.
-        """
+        """See `web.server.Server`; None takes the first free port from 7860 on."""
+        ports = [port] if port else range(FIRST_PORT, FIRST_PORT + PORTS)
         uvicorn = optional.load("uvicorn", "demo", "the page")
-        self._socket = _listen(host, port)
-        number = self._socket.getsockname()[1]
-        name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        self.url = f"http://[{name}]:{number}/" if ":" in name else f"http://{name}:{number}/"
-        config = uvicorn.Config(
-            app,
-            log_level="critical",
-            http="h11",
-            ws="none",
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=limits.MAX_CONNECTIONS,
-            timeout_keep_alive=5,
-            timeout_graceful_shutdown=ENDING_SECONDS,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
-        )
-        self._thread.start()
-        while self._thread.is_alive() and not self._server.started:
-            time.sleep(0.01)
-
-    def wait(self) -> None:
-        """Waits until the server has ended by itself, which it does after an error."""
-        while self._thread.is_alive():
-            self._thread.join(0.5)
-
-    def close(self) -> None:
-        """Ends the server: first its answers, for `ENDING_SECONDS` at most."""
-        self._server.should_exit = True
-        self._thread.join(ENDING_SECONDS + 5)
-        self._socket.close()
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
-def _listen(host: str, port: int | None) -> socket.socket:
-    """A socket that is bound to the port, or to the first free one."""
-    family, _, _, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
-    numbers = [port] if port else range(FIRST_PORT, FIRST_PORT + PORTS)
-    for number in numbers:
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((address[0], number, *address[2:]))
-            bound.listen(128)
-        except OSError as error:
-            bound.close()
-            if number == numbers[-1]:
-                raise OSError(f"{host}: port {number} cannot be listened at: {error}") from error
-        else:
-            return bound
-    raise AssertionError("there are ports")
+        super().__init__(app, host, ports, uvicorn=uvicorn, ending_seconds=ENDING_SECONDS)

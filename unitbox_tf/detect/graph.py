@@ -25,6 +25,9 @@ Outputs = dict[str, tf.Tensor]
 IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, "images")
 ENCODED = tf.TensorSpec([None], tf.string, "encoded")
 SCALE = tf.TensorSpec([], tf.float32, "scale")
+# Shapes of options: a scalar; any, which may be a scalar or a vector with a value for each image.
+ONE: list[int] | None = []
+EACH: list[int] | None = None
 _DTYPES = {float: tf.float32, int: tf.int32, str: tf.string}
 _SHARES = ("score_threshold", "blob_threshold", "nms_iou")
 
@@ -54,19 +57,20 @@ def _check_batch(count: tf.Tensor) -> tf.Operation:
 
 
 def checked_options(decode: Any) -> Any:
-    """`decode` with the same bounds of its tensors as in `DecodeConfig`.
+    """`decode` with the same bounds of its tensors, of any shape, as in `DecodeConfig`.
 
     Nothing of the size that an option asks for is allocated before: the tensors depend on the checks.
     """
     names = _names()
     shares = {name: getattr(decode, name) for name in _SHARES}
+    known = tf.equal(tf.reshape(decode.decoder, [-1, 1]), names)
     checks = [
         tf.debugging.Assert(
-            tf.reduce_any(tf.equal(decode.decoder, names)),
+            tf.reduce_all(tf.reduce_any(known, axis=-1)),
             [f"expected a decoder of {names}, received", decode.decoder],
         ),
         tf.debugging.Assert(
-            (decode.max_detections >= 1) & (decode.max_detections <= MAX_DETECTIONS),
+            tf.reduce_all((decode.max_detections >= 1) & (decode.max_detections <= MAX_DETECTIONS)),
             [
                 f"expected max_detections from 1 to {MAX_DETECTIONS}, received",
                 decode.max_detections,
@@ -74,7 +78,8 @@ def checked_options(decode: Any) -> Any:
         ),
         *(
             tf.debugging.Assert(  # False for NaN, too
-                (value >= 0) & (value <= 1), [f"expected {name} from 0 to 1, received", value]
+                tf.reduce_all((value >= 0) & (value <= 1)),
+                [f"expected {name} from 0 to 1, received", value],
             )
             for name, value in shares.items()
         ),
@@ -84,13 +89,35 @@ def checked_options(decode: Any) -> Any:
     return decoders.with_tensors(decode, **checked)
 
 
+def _of_each(name: str, value: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """The vector `[B]` with the value of an option for each of `count` images."""
+    given = tf.size(value)
+    fits = tf.debugging.Assert(
+        (tf.rank(value) <= 1) & ((given == 1) | (given == count)),
+        [f"expected one {name}, or one for each of the images. Images and values:", count, given],
+    )
+    with tf.control_dependencies([fits]):
+        return tf.broadcast_to(tf.reshape(value, [-1]), [count])
+
+
+def _padded(found: Outputs, most: tf.Tensor) -> Outputs:
+    """The detections in one image, with zeros up to `most` of them."""
+
+    def pad(values: tf.Tensor) -> tf.Tensor:
+        added = [[0, most - tf.shape(values)[0]], *[[0, 0]] * (values.shape.rank - 1)]
+        return tf.pad(values, added)
+
+    return {name: pad(value) if value.shape.rank else value for name, value in found.items()}
+
+
 class InferenceModule(tf.Module):
     """A model with everything around it: resizing before, decoding after.
 
     `detect` and `detect_encoded` return a dict, padded with zeros to K = `max_detections`, best first:
     `boxes` `xyxy` `[B, K, 4]` in pixels of the original image and cut to it, `scores` `[B, K]`,
     `classes` `[B, K]` int32, `num_detections` `[B]` int32. Both take `options()` as further,
-    optional, arguments.
+    optional, arguments. Those of `detect_encoded` may be vectors `[B]`, which have a value for each image. K is
+    then the largest of `max_detections`.
 
     Images and options out of bounds raise `tf.errors.InvalidArgumentError` before anything of their size is
     allocated: more than `max_pixels` in an encoded image or in all images of a batch together, more than
@@ -118,8 +145,9 @@ class InferenceModule(tf.Module):
         self.stride = getattr(model, "map_stride", 1)
         self._decode = decode
         self._resize = resize
-        self.detect = self._with_options(self._detect, IMAGES)
-        self.detect_encoded = self._with_options(self._detect_encoded, ENCODED)
+        self.detect = self._with_options(self._detect, IMAGES, ONE)
+        # TensorFlow Serving makes a vector of each setting in its row format and in batches (tensorflow/serving#494).
+        self.detect_encoded = self._with_options(self._detect_encoded, ENCODED, EACH)
 
     @tf.function(input_signature=[IMAGES])
     def heatmaps(self, images: tf.Tensor) -> Outputs:
@@ -143,8 +171,10 @@ class InferenceModule(tf.Module):
         maps = self._all_heatmaps(images)
         return decoders.decode_scales(maps, tf.shape(images)[1:3], decode, self.stride)
 
-    def _with_options(self, function: Callable[..., Outputs], data: tf.TensorSpec) -> Any:
-        """A `tf.function` of `data` and of `options()`, which may be left out."""
+    def _with_options(
+        self, function: Callable[..., Outputs], data: tf.TensorSpec, shape: list[int] | None
+    ) -> Any:
+        """A `tf.function` of `data` and of `options()`, which have that shape and may be left out."""
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters = [inspect.Parameter(data.name, kind)]
         dtypes = options()
@@ -158,7 +188,7 @@ class InferenceModule(tf.Module):
 
         # From here tf.function takes names and defaults, which would stand twice if spelled out.
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        specs = [tf.TensorSpec([], dtype, name) for name, dtype in dtypes.items()]
+        specs = [tf.TensorSpec(shape, dtype, name) for name, dtype in dtypes.items()]
         return tf.function(with_options, input_signature=[data, *specs])
 
     def _all_heatmaps(self, images: tf.Tensor) -> list[Outputs]:
@@ -213,14 +243,19 @@ class InferenceModule(tf.Module):
         decode = checked_options(decode)
         with tf.control_dependencies(checks):
             encoded = tf.identity(encoded)  # else an error of what follows may be raised first
+        count = tf.size(encoded)
+        each = {name: _of_each(name, getattr(decode, name), count) for name in options()}
+        most = tf.reduce_max(each["max_detections"])
 
-        def detect_one(photo: tf.Tensor) -> Outputs:
+        def detect_one(given: tuple[tf.Tensor, dict[str, tf.Tensor]]) -> Outputs:
+            photo, chosen = given
             image = image_graph.decoder()(photo, self._decode.max_pixels)
-            return {name: value[0] for name, value in self._detect(image[None], decode).items()}
+            found = self._detect(image[None], decoders.with_tensors(decode, **chosen))
+            return _padded({name: value[0] for name, value in found.items()}, most)
 
         return tf.map_fn(
             detect_one,
-            encoded,
+            (encoded, each),
             fn_output_signature={
                 "boxes": tf.TensorSpec([None, 4], tf.float32),
                 "scores": tf.TensorSpec([None], tf.float32),

@@ -75,6 +75,8 @@ class Exported:
         decode: the settings with which it was exported.
         options: fields of `decode` that `detect` uses. The other fields are fixed in the file.
         decode_image: decodes bytes to an RGB image of at most a number of pixels, see `Detector`.
+        detect_batch: maps RGB images uint8 `[B, H, W, 3]` and settings to the detections in each image. None if the
+            file takes one image at a time. Rounding may differ from that of `detect`.
     """
 
     detect: Callable[[np.ndarray, DecodeConfig], Detections]
@@ -82,6 +84,7 @@ class Exported:
     decode: DecodeConfig
     options: tuple[str, ...]
     decode_image: Callable[[bytes, int], Any]
+    detect_batch: Callable[[np.ndarray, DecodeConfig], list[Detections]] | None = None
 
 
 def export(

@@ -144,12 +144,16 @@ def open(path: Path, *, trust: bool = False) -> Exported:
             why = f"it has the inputs {[*given, *optional_]!r:.200}, or other outputs"
             raise formats.foreign(path, "an ONNX file", why)
 
-    def detect(image: np.ndarray, decode: DecodeConfig) -> Detections:
+    def detect_batch(batch: np.ndarray, decode: DecodeConfig) -> list[Detections]:
         options = {name: np.array(getattr(decode, name), dtype) for name, dtype in OPTIONS.items()}
-        found = session.run(outputs, {"images": image[None], **options})
-        return padding.unpad(dict(zip(outputs, found, strict=True)), [image.shape[:2]])[0]
+        found = session.run(outputs, {"images": batch, **options})
+        sizes = [batch.shape[1:3]] * len(batch)
+        return padding.unpad(dict(zip(outputs, found, strict=True)), sizes)
 
-    return Exported(detect, names, decode, tuple(OPTIONS), images.decode_with_pillow)
+    def detect(image: np.ndarray, decode: DecodeConfig) -> Detections:
+        return detect_batch(image[None], decode)[0]
+
+    return Exported(detect, names, decode, tuple(OPTIONS), images.decode_with_pillow, detect_batch)
 
 
 FORMAT = formats.Format("onnx", ".onnx", save, open, engine="onnx")

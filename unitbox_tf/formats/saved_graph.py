@@ -44,15 +44,15 @@ _FOLDERS = ("variables", "assets", _EXTRA)
 # The operations in the functions of our exports, with all decoders. A test compares them with a real export.
 OPERATIONS = frozenset(
     """
-    Abs AddN AddV2 All Any ArgMax Assert AvgPool BiasAdd BitwiseAnd BitwiseOr Cast CombinedNonMaxSuppression ConcatV2
-    Const Conv2D Cumprod Cumsum DecodeCompressed DecodeImage DecodeRaw DenseBincount EnsureShape Equal Exp Fill FloorDiv
-    FloorMod GatherNd GatherV2 Greater GreaterEqual Identity IdentityN If LeftShift Less LessEqual Log Log1p LogicalAnd
-    LogicalNot LogicalOr Max MaxPool Maximum Minimum Mul Neg NoOp NotEqual OneHot Pack Pad PadV2 Prod
-    RaggedTensorToTensor Range ReadVariableOp RealDiv ReduceJoin Relu Reshape ResizeBilinear ReverseV2 RightShift Round
-    ScaleAndTranslate SelectV2 Shape Sigmoid Size Softplus Squeeze StatefulPartitionedCall StatelessCase StatelessIf
-    StatelessWhile StaticRegexReplace StridedSlice StringJoin StringLength StringSplitV2 Sub Substr Sum
-    TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem TensorListStack Tile TopKV2 Transpose
-    Unpack UnsortedSegmentSum Where While
+    Abs AddN AddV2 All Any ArgMax Assert AvgPool BiasAdd BitwiseAnd BitwiseOr BroadcastTo Cast
+    CombinedNonMaxSuppression ConcatV2 Const Conv2D Cumprod Cumsum DecodeCompressed DecodeImage DecodeRaw
+    DenseBincount EnsureShape Equal Exp Fill FloorDiv FloorMod GatherNd GatherV2 Greater GreaterEqual Identity
+    IdentityN If LeftShift Less LessEqual Log Log1p LogicalAnd LogicalNot LogicalOr Max MaxPool Maximum Minimum Mul
+    Neg NoOp NotEqual OneHot Pack Pad PadV2 Prod RaggedTensorToTensor Range Rank ReadVariableOp RealDiv ReduceJoin
+    Relu Reshape ResizeBilinear ReverseV2 RightShift Round ScaleAndTranslate SelectV2 Shape Sigmoid Size Softplus
+    Squeeze StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile StaticRegexReplace StridedSlice
+    StringJoin StringLength StringSplitV2 Sub Substr Sum TensorListFromTensor TensorListGetItem TensorListReserve
+    TensorListSetItem TensorListStack Tile TopKV2 Transpose Unpack UnsortedSegmentSum Where While
     """.split()
 )
 # Operations that the exports of other backbones and of the neck `top_down` have besides. They compute, too.
@@ -111,6 +111,10 @@ _DETECTIONS = {
     "num_detections": "int32",
 }
 _HEATMAPS = {"confidence": "float32", "distances": "float32"}
+_DEFAULTS = (
+    "encoded",
+    "images",
+)  # what `serving_default` may be alike; earlier exports took images
 _INIT = "__saved_model_init_op"  # a signature that TensorFlow adds, which does nothing
 
 
@@ -233,9 +237,14 @@ def _check_signatures(folder: Path, graph: Any) -> None:
         names = ", ".join(sorted(received))[:200] or "none"
         raise _foreign(folder, f"it has the signatures {names}")
     for name, (inputs, outputs) in received.items():
-        needed, optional, wanted = expected[name]
-        fits = needed.items() <= inputs.items() <= (needed | optional).items()
-        if not fits or outputs != wanted:
+        fits = False
+        for alike in _DEFAULTS if name == "serving_default" else [name]:
+            needed, optional, wanted = expected[alike]
+            fits |= (
+                needed.items() <= inputs.items() <= (needed | optional).items()
+                and outputs == wanted
+            )
+        if not fits:
             raise _foreign(folder, f"its signature {name} has other inputs or outputs")
 
 
@@ -247,7 +256,7 @@ def _signatures() -> Mapping[str, tuple[dict[str, str], dict[str, str], dict[str
     options = {name: plain[hint] for name, hint in hints.items() if hint in plain}
     chosen = {"decoder": "string"}
     return {
-        "serving_default": (images, {}, _DETECTIONS),
+        "serving_default": (encoded, {}, _DETECTIONS),
         "images": (images, {}, _DETECTIONS),
         "images_with_options": (images | chosen, options, _DETECTIONS),
         "encoded": (encoded, {}, _DETECTIONS),

@@ -28,12 +28,13 @@ def save(
 ) -> None:
     """Writes `model` as a SavedModel that opens where this package is not installed.
 
-    All signatures return what `InferenceModule` describes. `serving_default` and `images` take uint8 RGB
-    images `[B, H, W, 3]` of any size, `encoded` takes encoded images `[B]`
-    of the formats that `image_graph.decode_image` lists.
-    `images_with_options` and `encoded_with_options` take `graph.options()`, too; their defaults stand in
-    the signature. `heatmaps` returns the heatmaps of the network. The functions `detect` and
-    `detect_encoded` are the same for Python, where TensorFlow fills in defaults of functions only.
+    All signatures return what `InferenceModule` describes. `images` takes uint8 RGB images `[B, H, W, 3]` of any
+    size. `serving_default` and `encoded` take encoded images `[B]` of the formats that `image_graph.decode_image`
+    lists.
+    `images_with_options` and `encoded_with_options` take `graph.options()`, too; their defaults stand in the
+    signature. Those of `encoded_with_options` are scalars or vectors `[B]`. `heatmaps` returns the heatmaps of the
+    network. The functions `detect` and `detect_encoded` are the same for Python, where TensorFlow fills in defaults of
+    functions only.
 
     The functions `class_names`, `decode_config` (JSON) and `model_card` describe the model, and `map_stride` gives the
     number of pixels of the image as shown from one point of the heatmaps to the next.
@@ -76,11 +77,12 @@ def save(
     def encoded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         return module.detect_encoded(encoded)
 
+    without_options = tf.function(encoded, input_signature=[ENCODED])
     signatures = {
-        "serving_default": module.detect_images,
+        "serving_default": without_options,
         "images": module.detect_images,
         "images_with_options": module.detect,
-        "encoded": tf.function(encoded, input_signature=[ENCODED]),
+        "encoded": without_options,
         "encoded_with_options": module.detect_encoded,
         "heatmaps": module.heatmaps,
     }
@@ -119,10 +121,11 @@ def warm_up_records() -> list[bytes]:
     records = []
     for height, width in WARM_UP_SIZES:
         image = np.full((height, width, 3), 127, np.uint8)
+        photo = [tf.io.encode_jpeg(image).numpy()]
         inputs = {
-            "serving_default": (IMAGES.name, image[None]),
+            "serving_default": (ENCODED.name, photo),
             "images": (IMAGES.name, image[None]),
-            "encoded": (ENCODED.name, [tf.io.encode_jpeg(image).numpy()]),
+            "encoded": (ENCODED.name, photo),
         }
         for signature, (name, value) in inputs.items():
             tensor = tf.make_tensor_proto(value).SerializeToString()
@@ -177,12 +180,15 @@ def open(path: Path, *, trust: bool = False) -> Exported:
     fields = (field.name for field in dataclasses.fields(DecodeConfig))
     dtypes = {name: inputs[name].dtype for name in fields if name in inputs}
 
-    def detect(image: np.ndarray, decode: DecodeConfig) -> Detections:
+    def detect_batch(batch: np.ndarray, decode: DecodeConfig) -> list[Detections]:
         options = {n: tf.constant(getattr(decode, n), dtype) for n, dtype in dtypes.items()}
-        found = detect_with(images=tf.constant(image[None]), **options)
-        return padding.unpad(found, [image.shape[:2]])[0]
+        found = detect_with(images=tf.constant(batch), **options)
+        return padding.unpad(found, [batch.shape[1:3]] * len(batch))
 
-    return Exported(detect, names, decode, tuple(dtypes), images.decode_photo)
+    def detect(image: np.ndarray, decode: DecodeConfig) -> Detections:
+        return detect_batch(image[None], decode)[0]
+
+    return Exported(detect, names, decode, tuple(dtypes), images.decode_photo, detect_batch)
 
 
 FORMAT = formats.Format("saved_model", "", save, open, marker=MARKER)
