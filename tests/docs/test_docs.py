@@ -137,6 +137,7 @@ CHECKED = [
     ("docs/losses.md", "benchmarks losses", "measures in many processes, minutes"),
     ("docs/results.md", "figure4 letter", "trains eight runs"),
     ("docs/results.md", "figure4 search", "trains eighteen runs"),
+    ("docs/results.md", "training.paper scales", "trains some forty runs"),
     ("docs/results.md", "figure5 train", "trains two runs"),
     ("docs/results.md", "figure5 measure --data", "60 images at six sizes with VGG-16"),
     ("docs/results.md", "runs/ablation-base-0", "needs trained runs"),
