@@ -10,6 +10,7 @@
     python -m training.benchmarks backbones [NAME ...] [--counts]
     python -m training.benchmarks inference MODEL [MODEL ...] [--yunet FILE] [--processors] [--operators]
     python -m training.benchmarks normalisation [--batch N] [--side PX]
+    python -m training.benchmarks input [--photos FOLDER] [--sizes HEIGHTxWIDTH ...] [--boxes N ...]
     python -m training.benchmarks endurance [MODEL] [--calls N]
     python -m training.benchmarks long_training [--steps 10000]
     python -m training.benchmarks plot_losses [--output FOLDER]
@@ -43,6 +44,8 @@ inference.py.
 
 normalisation: a training step of the light network with fused batch normalisation and with Keras'; see
 normalisation.py.
+
+input: the input pipeline of training, from files and shards to batches, against decoding alone; see input.py.
 
 endurance: memory, traced functions and threads in thousands of detections; see endurance.py.
 
@@ -113,7 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     normalisation.add_argument("--batch", type=int, default=8, help="images in a step")
     normalisation.add_argument("--side", type=int, default=416, help="of these images, px")
 
-    for each in (losses, shards, backbones, normalisation, _add_inference(add), *_add_data(add)):
+    named = (losses, shards, backbones, normalisation, _add_input(add), _add_inference(add))
+    for each in (*named, *_add_data(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
     _add_endurance(commands)
@@ -139,6 +143,23 @@ def _add_data(add: Callable[..., argparse.ArgumentParser]) -> list[argparse.Argu
     wider.add_argument("ground_truth", type=Path, help="folder of the official .mat files")
     wider.add_argument("results", type=Path, nargs="+", help="folders, or .txt.gz")
     return [reading, fddb, wider]
+
+
+def _add_input(add: Callable[..., argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    text = "the input pipeline of training, against decoding alone"
+    each = add("input", "input:benchmark", 9, text)
+    each.add_argument(
+        "--photos", type=Path, help="folder of JPEG images; default: drawn from a seed"
+    )
+    each.add_argument("--count", type=int, default=64, help="of images; default: %(default)s")
+    text = "of the images; default: 224x224 320x320 480x640"
+    each.add_argument("--sizes", nargs="+", metavar="HEIGHTxWIDTH", help=text)
+    each.add_argument("--boxes", nargs="+", type=int, default=[10, 500], help="in each image")
+    places = ["files", "shards"]
+    each.add_argument("--stored", nargs="+", choices=places, default=places, help="default: both")
+    each.add_argument("--stride", type=int, default=4, help="of targets; default: %(default)s")
+    each.add_argument("--batch", type=int, default=8, help="images in a batch")
+    return each
 
 
 def _add_inference(add: Callable[..., argparse.ArgumentParser]) -> argparse.ArgumentParser:
