@@ -34,7 +34,7 @@ def test_photos_are_given_the_size_that_is_measured(tmp_path):
 
 
 def test_wrong_sizes_and_empty_folders_are_errors(tmp_path):
-    with pytest.raises(ValueError, match="Expected sizes HEIGHTxWIDTH in pixels. Received: '20'"):
+    with pytest.raises(ValueError, match=r"Expected sizes HEIGHTxWIDTH in pixels\. Received: '20'"):
         benchmark(sizes=["20"])
     with pytest.raises(ValueError, match="Expected a folder with JPEG images"):
         benchmark(tmp_path)
