@@ -111,8 +111,17 @@ def decoder() -> Callable[[tf.Tensor, int | tf.Tensor], tf.Tensor]:
 
 def decode_turned(encoded: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """The RGB image uint8 `[H, W, 3]` as TensorFlow decodes it, turned by an EXIF `orientation` from 1 to 8."""
+    return turn(decode(encoded), orientation)
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """The RGB image uint8 `[H, W, 3]` as TensorFlow decodes it, not turned."""
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    image = tf.ensure_shape(image, [None, None, 3])
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """An image `[H, W, 3]` turned by an EXIF `orientation` from 1 to 8."""
 
     def applied(
         image: tf.Tensor, orientations: list[int], change: Callable[[tf.Tensor], tf.Tensor]

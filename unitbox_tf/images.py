@@ -102,16 +102,33 @@ def decode_photo(encoded: bytes, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     """
     import tensorflow as tf
 
-    kind = _checked_kind(encoded)
-    image_headers.check(io.BytesIO(encoded), kind, max_pixels)
-    _check_whole(encoded, kind)
-    if kind in ("JPEG", "PNG"):
-        header = _header(io.BytesIO(encoded), kind)
-        if header.height * header.width <= TENSORFLOW_PIXELS:
-            return _decode_with_tensorflow(encoded, kind, header.orientation)
+    orientation = graph_orientation(encoded, max_pixels)
+    if orientation is not None:
+        return _decode_with_tensorflow(encoded, _checked_kind(encoded), orientation)
     decoded = decode_with_pillow(encoded, max_pixels)
     with _memory_named():
         return tf.constant(decoded)
+
+
+def graph_orientation(encoded: bytes, max_pixels: int = MAX_PIXELS) -> int | None:
+    """The orientation (1 to 8) with which `image_graph.decode_turned` does what `decode_photo` does; None without one.
+
+    It reads the header alone. Decoding may still fail.
+
+    Args:
+        encoded: the bytes of the file.
+        max_pixels: images with more pixels are refused.
+
+    Raises:
+        ValueError: see `decode_photo`.
+    """
+    kind = _checked_kind(encoded)
+    image_headers.check(io.BytesIO(encoded), kind, max_pixels)
+    _check_whole(encoded, kind)
+    if kind not in ("JPEG", "PNG"):
+        return None
+    header = _header(io.BytesIO(encoded), kind)
+    return header.orientation if header.height * header.width <= TENSORFLOW_PIXELS else None
 
 
 def _decode_with_tensorflow(encoded: bytes, kind: str, orientation: int) -> tf.Tensor:

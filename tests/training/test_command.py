@@ -24,6 +24,7 @@ COMMANDS = [
     "training.benchmarks losses --jit --json FILE",
     "training.benchmarks backbones light vgg16 --counts --json FILE",
     "training.benchmarks normalisation --batch 4 --side 64 --json FILE",
+    "training.benchmarks input --photos PHOTOS --sizes 20x30 --boxes 3 --stored files --json FILE",
     "training.benchmarks reading coco:x --data DATA",
     "training.benchmarks fddb DETECTIONS ANNOTATIONS SIZES",
     "training.benchmarks wider_face TRUTH RESULTS MORE",

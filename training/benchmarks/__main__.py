@@ -18,6 +18,7 @@
     python -m training.benchmarks startup [MODEL ...]
     python -m training.benchmarks compare STORED NEW
     python -m training.benchmarks batch MODEL [PHOTOS] [--count N] [--workers N ...]
+    python -m training.benchmarks input [--photos FOLDER] [--sizes HEIGHTxWIDTH ...] [--boxes N ...]
     python -m training.benchmarks endurance [MODEL] [--calls N]
     python -m training.benchmarks long_training [--steps 10000]
     python -m training.benchmarks plot_losses [--output FOLDER]
@@ -67,6 +68,8 @@ scaling: how costs grow with area, batch, boxes and workers; see scaling.py.
 startup: importing, help, and a first detection in each format, as processes of their own; see startup.py.
 
 compare: a json file against a stored one: what became slower by more than the spread; see compare.py.
+
+input: the input pipeline of training, from files and shards to batches, against decoding alone; see input.py.
 
 endurance: memory, traced functions and threads in thousands of detections; see endurance.py.
 
@@ -138,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     normalisation.add_argument("--batch", type=int, default=8, help="images in a step")
     normalisation.add_argument("--side", type=int, default=416, help="of these images, px")
 
-    written = (losses, shards, backbones, normalisation, *_add_data(add))
+    written = (losses, shards, backbones, normalisation, _add_input(add), *_add_data(add))
     loads = (_add_inference(add), _add_batch(add), _add_load(add))
     for each in (*written, *loads, *_add_against_backbone(add), *_add_parts(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
@@ -171,6 +174,23 @@ def _add_data(add: Callable[..., argparse.ArgumentParser]) -> list[argparse.Argu
     wider.add_argument("ground_truth", type=Path, help="folder of the official .mat files")
     wider.add_argument("results", type=Path, nargs="+", help="folders, or .txt.gz")
     return [reading, fddb, wider]
+
+
+def _add_input(add: Callable[..., argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    text = "the input pipeline of training, against decoding alone"
+    each = add("input", "input:benchmark", 9, text)
+    each.add_argument(
+        "--photos", type=Path, help="folder of JPEG images; default: drawn from a seed"
+    )
+    each.add_argument("--count", type=int, default=64, help="of images; default: %(default)s")
+    text = "of the images; default: 224x224 320x320 480x640"
+    each.add_argument("--sizes", nargs="+", metavar="HEIGHTxWIDTH", help=text)
+    each.add_argument("--boxes", nargs="+", type=int, default=[10, 500], help="in each image")
+    places = ["files", "shards"]
+    each.add_argument("--stored", nargs="+", choices=places, default=places, help="default: both")
+    each.add_argument("--stride", type=int, default=4, help="of targets; default: %(default)s")
+    each.add_argument("--batch", type=int, default=8, help="images in a batch")
+    return each
 
 
 def _add_inference(add: Callable[..., argparse.ArgumentParser]) -> argparse.ArgumentParser:

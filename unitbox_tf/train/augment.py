@@ -56,13 +56,52 @@ def place(
     part_size = tf.maximum(tf.round((last - first) * scale), 1)
     # The result has whole pixels. So this is the real scale of the resizing, and the boxes must share it.
     true_scale = part_size / (last - first)
-    part = tf.image.resize(part, tf.cast(part_size, tf.int32), antialias=True)
-
     corner = tf.round((first - window[::-1]) * scale)  # of the part in the result, y and x
-    image = _paste(part, tf.cast(corner, tf.int32), size, padding)
+    image = _shown(part, tf.cast(part_size, tf.int32), tf.cast(corner, tf.int32), size, padding)
     shift = tf.reverse(corner - first * true_scale, [0])
     boxes = objects["boxes"] * tf.tile(true_scale[::-1], [2]) + tf.tile(shift, [2])
     return image, clip_objects({**objects, "boxes": boxes}, size, size)
+
+
+def _shown(
+    part: tf.Tensor, part_size: tf.Tensor, corner: tf.Tensor, size: int, padding: Colour
+) -> tf.Tensor:
+    """`part` resized to `part_size` (height, width), on a square canvas float32 of `size` pixels as `_paste` makes it.
+
+    Resizing to the same size gives the same numbers, and takes several times as long as decoding.
+    """
+    # Numbers of a byte are a quarter of the memory, which takes longer than all else.
+    as_bytes = part.dtype == tf.uint8 and _are_levels(padding)
+
+    def unchanged() -> tf.Tensor:
+        if as_bytes:
+            return tf.cast(_paste(part, corner, size, padding), tf.float32)
+        return _paste(_rounded(tf.cast(part, tf.float32), padding), corner, size, padding)
+
+    def changed() -> tf.Tensor:
+        resized = tf.image.resize(part, part_size, antialias=True)
+        return _paste(_rounded(resized, padding), corner, size, padding)
+
+    same = tf.reduce_all(part_size == tf.shape(part)[:2])
+    return tf.ensure_shape(tf.cond(same, unchanged, changed), [size, size, 3])
+
+
+def _are_levels(colour: Colour) -> bool:
+    """True if a colour has whole numbers from 0 to 255, with which `_rounded` changes no whole number."""
+    return all(number in range(256) for number in colour)
+
+
+def _rounded(image: tf.Tensor, padding: Colour) -> tf.Tensor:
+    """`image - padding + padding` as float32 rounds it: the bits that padding the difference with zeros gives.
+
+    A change of the last bit would change every training.
+    """
+    if padding == BLACK:
+        return image
+    shape = tf.shape(image)
+    row = tf.tile(padding, shape[1:2])  # numbers of whole rows are quicker than those of pixels
+    numbers = tf.reshape(image, [shape[0], -1])
+    return tf.reshape((numbers - row) + row, shape)
 
 
 def _paste(part: tf.Tensor, corner: tf.Tensor, size: int, padding: Colour) -> tf.Tensor:
@@ -72,9 +111,23 @@ def _paste(part: tf.Tensor, corner: tf.Tensor, size: int, padding: Colour) -> tf
     part = part[start[0] : start[0] + size - corner[0], start[1] : start[1] + size - corner[1]]
     shape = tf.shape(part)
     after = size - corner - shape[:2]
-    borders = [[corner[0], after[0]], [corner[1], after[1]], [0, 0]]
-    image = tf.pad(part - padding, borders) + padding
-    return tf.ensure_shape(image, [size, size, 3])
+    colour = tf.cast(padding, part.dtype)
+
+    def wide() -> tf.Tensor:
+        left, right = (_area(shape[0], side, colour) for side in (corner[1], after[1]))
+        return tf.concat([left, part, right], axis=1)
+
+    def high() -> tf.Tensor:
+        top, bottom = (_area(side, size, colour) for side in (corner[0], after[0]))
+        return tf.concat([top, lines, bottom], axis=0)
+
+    lines = tf.cond(shape[1] < size, wide, lambda: part)
+    return tf.ensure_shape(tf.cond(shape[0] < size, high, lambda: lines), [size, size, 3])
+
+
+def _area(height: int | tf.Tensor, width: int | tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
+    """An image `[height, width, 3]` of one colour."""
+    return tf.reshape(tf.tile(colour, [height * width]), [height, width, 3])
 
 
 def clip_objects(objects: Objects, height: int | tf.Tensor, width: int | tf.Tensor) -> Objects:
@@ -174,7 +227,7 @@ def random_flip(image: tf.Tensor, objects: Objects, seed: tf.Tensor) -> tuple[tf
     x0, y0, x1, y1 = tf.unstack(objects["boxes"], axis=-1)
     mirrored = tf.stack([width - x1, y0, width - x0, y1], axis=-1)
     boxes = tf.where(flip, mirrored, objects["boxes"])
-    image = tf.cond(flip, lambda: image[:, ::-1], lambda: image)
+    image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
     return image, {**objects, "boxes": boxes}
 
 

@@ -1,13 +1,15 @@
 """Annotations, or a `tf.data.Dataset` of a user's own, in; decoded images and their objects out.
 
-Images are uint8 `[H, W, 3]`, and objects are as in `augment`.
+Images are uint8 `[H, W, 3]`, and objects are as in `augment`. Here is what Python does; the graph is in `decoding`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from unitbox_tf import images as image_ops
 from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
-from unitbox_tf.train import augment, order
+from unitbox_tf.train import decoding, order
 
 # The parts of an element in a user's data set: kind of numbers and shape. The first two are required.
 ELEMENT = {
@@ -28,7 +30,8 @@ ELEMENT = {
     "ignore": ("bool", [None]),
 }
 NEEDED = ("image", "boxes")
-_OBJECT_TYPES = (tf.float32, tf.int32, tf.bool)  # of boxes, classes, ignore
+GROUP_BYTES = 1 << 23  # of encoded images that Python hands to the graph at once
+_UNKNOWN = 9  # in place of an orientation: the image was not read yet
 
 
 def from_annotations(
@@ -39,11 +42,17 @@ def from_annotations(
 ) -> tf.data.Dataset:
     """Each image once, in order, with its objects. One that cannot be decoded is reported, and is one black pixel."""
     reader = Reader(annotations, max_pixels, problems)
+    count = len(annotations)
 
-    def load(index: tf.Tensor) -> tuple[Any, ...]:
-        return reader.read(int(index)) or reader.black(int(index))
+    def look_up(first: int) -> decoding.Group:
+        return reader.look_up(range(first, min(first + decoding.GROUP, count)))
 
-    return tf.data.Dataset.range(len(annotations)).map(_in_graph(load), tf.data.AUTOTUNE)
+    def load(index: int) -> tuple[Any, ...]:
+        return reader.read(index) or reader.black(index)
+
+    firsts = tf.data.Dataset.range(0, count, decoding.GROUP)
+    found = decoding.decoded(firsts, look_up, load, reader.report)
+    return found.apply(tf.data.experimental.assert_cardinality(count))
 
 
 def in_order(
@@ -68,17 +77,22 @@ def in_order(
     """
     reader = Reader(annotations, max_pixels, problems, shown.broken)
 
-    def load(place: tf.Tensor) -> tuple[Any, ...]:
+    def look_up(first: int) -> decoding.Group:
+        return reader.look_up([shown.at(first + number) for number in range(decoding.GROUP)])
+
+    def load(place: int) -> tuple[Any, ...]:
         while True:
-            found = reader.read(shown.at(int(place)))
+            found = reader.read(shown.at(place))
             if found is not None:
                 return found
 
-    return tf.data.Dataset.counter(start).map(_in_graph(load), tf.data.AUTOTUNE)
+    firsts = tf.data.Dataset.counter(start, decoding.GROUP)
+    found = decoding.decoded(firsts, look_up, load, reader.report)
+    return found.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
 class Reader:
-    """Decodes the images of annotations. Images that cannot be decoded are reported once each."""
+    """Reads the images of annotations. Images that cannot be decoded are reported once each."""
 
     def __init__(
         self,
@@ -92,6 +106,55 @@ class Reader:
         self._max_pixels = max_pixels
         self._problems = Problems.of(problems)
         self._broken = set() if broken is None else broken
+        # Of each image, as in `decoding.Group`; it is found when the image is read for the first time.
+        self._orientations = np.full(len(annotations), _UNKNOWN, np.uint8)
+        self._reported = np.zeros(len(annotations), np.bool_)
+
+    def look_up(self, indices: Sequence[int]) -> decoding.Group:
+        """What the graph needs to read some images. It gets the bytes of those that are no files, and of new ones."""
+        annotations = [self._annotations[index] for index in indices]
+        encoded, orientations, left = [], [], GROUP_BYTES
+        for index, annotation in zip(indices, annotations, strict=True):
+            content, orientation = self._content(index, annotation, left)
+            left -= len(content)
+            encoded.append(content)
+            orientations.append(orientation)
+        paths = [os.fsencode(a.image) if isinstance(a.image, Path) else b"" for a in annotations]
+        boxes = np.concatenate([a.boxes for a in annotations]).astype(np.float32)
+        return decoding.Group(
+            index=np.array(indices, np.int64),
+            encoded=np.array(encoded, object),
+            path=np.array(paths, object),
+            orientation=np.array(orientations, np.int32),
+            report=~self._reported[np.array(indices)],
+            ends=np.cumsum([len(a.boxes) for a in annotations]),
+            boxes=np.clip(boxes, 0.0, np.float32(np.inf)),
+            classes=np.concatenate([a.classes for a in annotations]),
+            ignore=np.concatenate([a.ignore for a in annotations]),
+        )
+
+    def _content(self, index: int, annotation: Annotation, most: int) -> tuple[bytes, int]:
+        """The bytes of an image that the graph does not read from a file, and its orientation.
+
+        More than `most` bytes are not held in memory: the graph reads the file, or else Python decodes the image.
+        """
+        is_file = isinstance(annotation.image, Path)
+        orientation = int(self._orientations[index])
+        if orientation == decoding.IN_PYTHON or (is_file and orientation != _UNKNOWN):
+            return b"", orientation
+        try:
+            content = annotation.encoded(self._max_pixels)
+            if orientation == _UNKNOWN:
+                found = image_ops.graph_orientation(content, self._max_pixels)
+                orientation = decoding.IN_PYTHON if found is None else found
+        except image_ops.UNREADABLE:  # which `read` reports
+            content, orientation = b"", decoding.IN_PYTHON
+        self._orientations[index] = orientation
+        if orientation == decoding.IN_PYTHON:
+            return b"", orientation
+        if len(content) > most:
+            return b"", orientation if is_file else decoding.IN_PYTHON
+        return content, orientation
 
     def read(self, index: int) -> tuple[Any, ...] | None:
         """Image, boxes, classes and ignore of an annotation; None if its image cannot be decoded.
@@ -113,21 +176,15 @@ class Reader:
         annotation = within(annotation, image.shape[0], image.shape[1], problems=self._problems)
         return image, annotation.boxes, annotation.classes, annotation.ignore
 
+    def report(self, index: int, height: int, width: int) -> None:
+        """Reports the boxes outside an image of `height` x `width`."""
+        self._reported[index] = True
+        within(self._annotations[index], height, width, problems=self._problems)
+
     def black(self, index: int) -> tuple[Any, ...]:
         """One black pixel without objects."""
         empty = self._annotations[index].select([])
         return tf.zeros([1, 1, 3], tf.uint8), empty.boxes, empty.classes, empty.ignore
-
-
-def _in_graph(load: Callable[[tf.Tensor], tuple[Any, ...]]) -> Callable[..., Any]:
-    """`load` as a function in a graph. It is Python, because only Python can catch the error of a broken image."""
-
-    def load_in_graph(number: tf.Tensor) -> tuple[tf.Tensor, augment.Objects]:
-        image, *objects = tf.py_function(load, [number], [tf.uint8, *_OBJECT_TYPES])
-        image.set_shape([None, None, 3])
-        return image, _objects(*objects)
-
-    return load_in_graph
 
 
 class Elements:
@@ -182,21 +239,13 @@ def from_elements(
     def examine_in_graph(number: tf.Tensor, element: Mapping[str, tf.Tensor]) -> tuple[Any, ...]:
         image, boxes, classes, ignore = parts_of(element)
         found = tf.py_function(
-            examine, [number, tf.shape(image), boxes, classes, ignore], _OBJECT_TYPES
+            examine, [number, tf.shape(image), boxes, classes, ignore], decoding.OBJECT_TYPES
         )
-        return tf.ensure_shape(image, [None, None, 3]), _objects(*found)
+        return tf.ensure_shape(image, [None, None, 3]), decoding.named(*found)
 
     count = known.count(start)
     used = start if count is None else start % count
     return elements.enumerate().repeat().skip(used).map(examine_in_graph, tf.data.AUTOTUNE)
-
-
-def _objects(boxes: tf.Tensor, classes: tf.Tensor, ignore: tf.Tensor) -> augment.Objects:
-    """The objects from `tf.py_function`, with their shapes, which it does not know."""
-    boxes.set_shape([None, 4])
-    classes.set_shape([None])
-    ignore.set_shape([None])
-    return {"boxes": boxes, "classes": classes, "ignore": ignore}
 
 
 def check_elements(elements: tf.data.Dataset) -> None:

@@ -1,8 +1,13 @@
-"""The targets of the network: heatmaps painted from boxes (section 2 and figure 2 of the paper)."""
+"""The targets of the network: heatmaps painted from boxes (section 2 and figure 2 of the paper).
+
+Painting touches only the points in the window of each box, and only points that an object owns are computed. The
+other points of a map have a constant.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import sys
+from typing import Literal, NamedTuple
 
 import tensorflow as tf
 
@@ -10,6 +15,9 @@ from unitbox_tf import boxes as box_ops
 
 Region = Literal["ellipse", "box"]
 Heatmaps = dict[str, tf.Tensor]
+
+LANES = 16  # numbers of float32 in the longest vector of a processor that TensorFlow computes with
+NOBODY = (0.0, -0.0, 0.0, -0.0)  # distances of a point that no object owns
 
 
 def encode(
@@ -37,8 +45,10 @@ def encode(
     this point lies outside its box, the point is ignored: the box cannot be predicted from there, but nothing is
     learned against it.
 
+    Time and memory grow with the points in the boxes, memory up to a few times that of the maps.
+
     Args:
-        boxes: `xyxy` `[N, 4]`, in pixels of the image.
+        boxes: `xyxy` `[N, 4]`, in pixels of the image. A box without area takes no point.
         classes: `[N]` int32, below `num_classes`.
         ignore: `[N]` bool.
         height: the height of the image.
@@ -57,73 +67,228 @@ def encode(
         owns the point, and `[H, W, 4]` `tblr` in pixels, 0 if no object owns it. Weights: `[H, W]` each,
         0 at points that do not count. With a stride, H and W are divided by it and rounded up.
     """
-    points = box_ops.map_points(height, width, stride)
-    owner = _paint_owners(boxes, ignore, points, region, stride)  # [H, W], -1 where nobody is
-    index = tf.where(owner < 0, tf.shape(boxes)[0], owner)  # N stands for "nobody" from here on
-    ignored = tf.gather(tf.concat([ignore, [False]], axis=0), index)
-    box = tf.gather(tf.concat([boxes, tf.zeros([1, 4])], axis=0), index)
-    distances = box_ops.boxes_to_distances(box, points)
+    rows, columns = -(-height // stride), -(-width // stride)
+    count, size = tf.shape(boxes)[0], rows * columns
+    # Large boxes first, so that a small one keeps its points: of the boxes at a point, the last one owns it.
+    order = tf.argsort(box_ops.areas(boxes), direction="DESCENDING", stable=True)
+    boxes, classes, ignore = (tf.gather(values, order) for values in (boxes, classes, ignore))
+    owners = _paint_owners(boxes, ignore, rows, columns, region, stride)  # [H * W], below 0: nobody
+    place = tf.cast(tf.where(owners >= 0)[:, 0], tf.int32)  # [K], the points that are owned
+    index = tf.gather(owners, place)  # of their boxes
+
+    ignored = tf.gather(ignore, index)
+    points = _points(place, columns, stride)  # [K, 2]
+    distances = box_ops.boxes_to_distances(tf.gather(boxes, index), points)  # [K, 4]
     if stride > 1:
-        ignored |= (owner >= 0) & tf.reduce_any(distances <= 0, axis=-1)
-    counts = tf.cast((owner >= 0) & ~ignored, tf.float32)
-    shares = _shares(counts, index, tf.shape(boxes)[0] + 1)
-    positive = positive_weight * (tf.pow(shares, share_power) if share_power else 1.0)
-    label = tf.gather(tf.concat([classes, [0]], axis=0), index)
+        ignored |= tf.reduce_any(distances <= 0, axis=-1)
+    counts = tf.cast(~ignored, tf.float32)
+    shares = tf.math.divide_no_nan(1.0, tf.math.unsorted_segment_sum(counts, index, count))  # [N]
+    positive: float | tf.Tensor = positive_weight
+    if share_power:
+        positive *= _powers(shares, share_power, index, place, owners)
+    label = tf.gather(classes, index)
+    cell = tf.where((label >= 0) & (label < num_classes), place * num_classes + label, -1)
+
     heatmaps = {
-        "confidence": tf.one_hot(label, num_classes) * counts[..., None],
-        "distances": distances * counts[..., None],
+        "confidence": tf.math.unsorted_segment_sum(counts, cell, size * num_classes),
+        "distances": _put(distances * counts[:, None], place, tf.tile([NOBODY], [size, 1])),
     }
     weights = {
-        "confidence": tf.where(ignored, 0.0, tf.where(counts > 0, positive, 1.0)),
-        "distances": shares if equal_objects else counts,
+        "confidence": _put(tf.where(ignored, 0.0, positive), place, tf.ones([size])),
+        "distances": tf.math.unsorted_segment_sum(
+            counts * tf.gather(shares, index) if equal_objects else counts, place, size
+        ),
     }
-    return heatmaps, weights
+    shapes = {"confidence": [rows, columns, num_classes], "distances": [rows, columns, 4]}
+    return (
+        {name: tf.reshape(value, shapes[name]) for name, value in heatmaps.items()},
+        {name: tf.reshape(value, [rows, columns]) for name, value in weights.items()},
+    )
 
 
-def _shares(counts: tf.Tensor, index: tf.Tensor, num_objects: tf.Tensor) -> tf.Tensor:
-    """`counts` `[H, W]` divided by the number of points of each object, so that the sum over each object is 1."""
-    pixels = tf.math.unsorted_segment_sum(counts, index, num_objects)
-    return tf.math.divide_no_nan(counts, tf.gather(pixels, index))
+def _points(place: tf.Tensor, columns: int | tf.Tensor, stride: int) -> tf.Tensor:
+    """The points `xy` `[K, 2]` with the numbers `place` `[K]`, which count them row by row."""
+    row = place // columns
+    return _middles(tf.stack([place - row * columns, row], axis=-1), stride)
+
+
+def _middles(numbers: tf.Tensor, stride: int) -> tf.Tensor:
+    """The positions in pixels of columns or rows of a map, as `box_ops.map_points` has them."""
+    return (tf.cast(numbers, tf.float32) + 0.5) * stride
+
+
+def _powers(
+    shares: tf.Tensor, power: float, index: tf.Tensor, place: tf.Tensor, owners: tf.Tensor
+) -> tf.Tensor:
+    """`shares` `[N]` of the objects `index` `[K]` to a power, with the bits of a power of the whole map.
+
+    TensorFlow computes the numbers at the end of an array that do not fill a vector of the processor by another
+    function, whose last bit may differ. Such numbers are the last ones of the map.
+    """
+    count, size = tf.shape(shares)[0], tf.shape(owners)[0]
+    full = tf.pow(tf.pad(shares, [[0, -count % LANES]]), power)
+    rest = size % LANES
+    owner = owners[size - rest :]
+    padded = tf.concat([shares, [0.0]], axis=0)
+    last = tf.pow(tf.gather(padded, tf.where(owner < 0, count, owner)), power)
+    from_end = place - (size - rest)
+    return tf.where(
+        from_end < 0,
+        tf.gather(full, index),
+        tf.gather(tf.concat([last, [0.0]], axis=0), tf.maximum(from_end, 0)),
+    )
+
+
+def _put(values: tf.Tensor, place: tf.Tensor, ground: tf.Tensor) -> tf.Tensor:
+    """`ground` `[H * W, ...]` with `values` `[K, ...]` at the places `[K]`.
+
+    A scatter takes ten times as long.
+    """
+    return tf.dynamic_stitch([tf.range(tf.shape(ground)[0]), place], [ground, values])
 
 
 def _paint_owners(
-    boxes: tf.Tensor, ignore: tf.Tensor, points: tf.Tensor, region: Region, stride: int
+    boxes: tf.Tensor,
+    ignore: tf.Tensor,
+    rows: int | tf.Tensor,
+    columns: int | tf.Tensor,
+    region: Region,
+    stride: int,
 ) -> tf.Tensor:
-    """For each point `[H, W]`, the index of the box that owns it; -1 for none.
+    """For each point `[H * W]`, the index of the last box that has it; a negative number for none.
 
-    A fold needs only one map. A stack of N maps would take gigabytes for an image of a crowd with hundreds
-    of faces.
+    Boxes are painted in groups whose windows have as many points as the map at most, because the boxes of a crowd
+    may each cover the whole image.
     """
-    # Large boxes first, so that a small one keeps its points.
-    order = tf.argsort(box_ops.areas(boxes), direction="DESCENDING", stable=True)
-    x, y = points[0, :, 0], points[:, 0, 1]
+    windows = _windows(boxes, rows, columns, stride)  # [N, 4]
+    sides = windows[:, 2:] - windows[:, :2]
+    size = tf.cast(rows * columns, tf.int64)
+    ends = tf.cumsum(tf.reduce_prod(tf.cast(sides, tf.int64), axis=1))  # of the points of each box
+    whole = region == "box"
 
-    def paint(owner: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        x0, y0, x1, y1 = tf.unstack(boxes[index])
-        # Distance from the centre as a share of the half width and height: 1 on the edge.
-        dx = tf.abs(x - (x0 + x1) / 2) / ((x1 - x0) / 2)
-        dy = tf.abs(y - (y0 + y1) / 2) / ((y1 - y0) / 2)
-        inside = (dx < 1)[None, :] & (dy < 1)[:, None]
-        if region == "ellipse":
-            in_ellipse = tf.square(dx)[None, :] + tf.square(dy)[:, None] < 1
-            inside &= in_ellipse | ignore[index]
-        if stride > 1:
-            lost = ~tf.reduce_any(inside) & (x0 < x1) & (y0 < y1)
-            inside |= lost & _nearest(x, y, boxes[index], stride)
-        return tf.where(inside, index, owner)
+    def paint(first: tf.Tensor, owners: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        before = tf.where(first > 0, ends[tf.maximum(first - 1, 0)], 0)
+        last = tf.searchsorted(ends, [before + size], side="right")[0]
+        group = slice(first, last)
+        found = _paint(
+            boxes[group],
+            ignore[group] | whole,
+            windows[group],
+            rows,
+            columns,
+            stride,
+        )
+        return last, tf.maximum(owners, found + first)
 
-    return tf.foldl(paint, order, initializer=tf.fill(tf.shape(points)[:2], -1))
+    start = (tf.constant(0), tf.fill([rows * columns], -1))
+    count = tf.shape(boxes)[0]
+    return tf.while_loop(lambda first, _: first < count, paint, start, parallel_iterations=1)[1]
 
 
-def _nearest(x: tf.Tensor, y: tf.Tensor, box: tf.Tensor, stride: int) -> tf.Tensor:
-    """True `[H, W]` at the point nearest to the centre of a box, which is nowhere if the centre is outside the image.
+def _windows(
+    boxes: tf.Tensor, rows: int | tf.Tensor, columns: int | tf.Tensor, stride: int
+) -> tf.Tensor:
+    """First column and row, and those after the last, int32 `[N, 4]`, of all points that may be inside each box.
 
-    The points have the columns `x` `[W]` and the rows `y` `[H]`. Each stands for a square of `stride` pixels.
+    A point is added on each side, because a rounded position may lie inside where the exact one does not.
+    """
+    limits = tf.cast(tf.stack([columns, rows]), tf.float32)
+    first = tf.clip_by_value(tf.floor(boxes[:, :2] / stride - 0.5), 0.0, limits)
+    after = tf.clip_by_value(tf.math.ceil(boxes[:, 2:] / stride - 0.5) + 1, first, limits)
+    has_area = tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=1, keepdims=True)
+    after = tf.where(has_area, after, first)
+    return tf.cast(tf.concat([first, after], axis=1), tf.int32)
+
+
+def _paint(
+    boxes: tf.Tensor,
+    whole: tf.Tensor,
+    windows: tf.Tensor,
+    rows: int | tf.Tensor,
+    columns: int | tf.Tensor,
+    stride: int,
+) -> tf.Tensor:
+    """For each point `[H * W]`, the index of the last of `boxes` `[N, 4]` that has it; a negative number for none.
+
+    `whole` `[N]` says which take their box and not their ellipse, and `windows` are from `_windows`.
+    """
+    widths, heights = tf.unstack(windows[:, 2:] - windows[:, :2], axis=1)
+    across = _offsets(boxes[:, ::2], whole, windows[:, ::2], stride)
+    down = _offsets(boxes[:, 1::2], whole, windows[:, 1::2], stride)
+    # Each row of a window is a line of points. `_pair` carries its place in `down` along.
+    width = tf.gather(widths, down.owner)
+    start = _pair(
+        tf.gather(tf.cumsum(widths, exclusive=True), down.owner), tf.range(tf.size(width))
+    )
+    column, line = _unpair(_ranges(start, start + tf.cast(width, tf.int64)))
+    inside = tf.gather(across.square, column) + tf.gather(down.square, line) < 1
+    first = down.number * columns + tf.gather(windows[:, 0], down.owner)
+    place = tf.where(inside, _ranges(first, first + width), -1)
+    index = tf.gather(down.owner, line)
+    if stride > 1:
+        count = tf.shape(boxes)[0]
+        smallest = tf.math.unsorted_segment_min(across.square, across.owner, count)
+        smallest += tf.math.unsorted_segment_min(down.square, down.owner, count)
+        lost = (smallest >= 1) & (widths > 0) & (heights > 0)
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        nearest = tf.where(lost, _nearest(centre, rows, columns, stride), -1)
+        place = tf.concat([place, nearest], axis=0)
+        index = tf.concat([index, tf.range(count)], axis=0)
+    return tf.math.unsorted_segment_max(index, place, rows * columns)
+
+
+class _Offsets(NamedTuple):
+    """The columns of all windows one after another, or the rows."""
+
+    owner: tf.Tensor  # index of the box, int32
+    number: tf.Tensor  # of the column or row in the map, int32
+    square: tf.Tensor  # of the distance from the centre of the box as a share of half its side
+
+
+def _offsets(sides: tf.Tensor, whole: tf.Tensor, windows: tf.Tensor, stride: int) -> _Offsets:
+    """The offsets in one direction of boxes with the `sides` `[N, 2]` and `windows` `[N, 2]`.
+
+    A point is inside if the squares of both directions add up to less than 1. So the squares of a box that is taken
+    `whole` are 0 inside and 2 outside.
+    """
+    boxes = tf.range(tf.shape(sides)[0])
+    number, owner = _unpair(_ranges(_pair(windows[:, 0], boxes), _pair(windows[:, 1], boxes)))
+    centre, radius = (sides[:, 0] + sides[:, 1]) / 2, (sides[:, 1] - sides[:, 0]) / 2
+    offset = tf.abs(_middles(number, stride) - tf.gather(centre, owner)) / tf.gather(radius, owner)
+    of_box = tf.where(offset < 1, 0.0, 2.0)
+    square = tf.where(tf.gather(whole, owner), of_box, tf.square(offset))
+    return _Offsets(owner, number, square)
+
+
+def _nearest(
+    centres: tf.Tensor, rows: int | tf.Tensor, columns: int | tf.Tensor, stride: int
+) -> tf.Tensor:
+    """The number of the point nearest to each of `centres` `xy` `[N, 2]`; -1 if the centre is outside the image.
+
+    Each point stands for a square of `stride` pixels.
     """
 
-    def holds(middle: tf.Tensor, centre: tf.Tensor) -> tf.Tensor:
-        first = middle - stride / 2
-        return (first <= centre) & (centre < first + stride)
+    def holding(count: int | tf.Tensor, centre: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        firsts = _middles(tf.range(count), stride) - stride / 2
+        number = tf.searchsorted(firsts, centre, side="right") - 1
+        return number, (number >= 0) & (centre < tf.gather(firsts, tf.maximum(number, 0)) + stride)
 
-    column, row = holds(x, (box[0] + box[2]) / 2), holds(y, (box[1] + box[3]) / 2)
-    return column[None, :] & row[:, None]
+    column, in_columns = holding(columns, centres[:, 0])
+    row, in_rows = holding(rows, centres[:, 1])
+    return tf.where(in_columns & in_rows, row * columns + column, -1)
+
+
+def _ranges(starts: tf.Tensor, limits: tf.Tensor) -> tf.Tensor:
+    """The numbers from each of `starts` `[N]` to before each of `limits` `[N]`, one range after another."""
+    return tf.raw_ops.RaggedRange(starts=starts, limits=limits, deltas=tf.ones([], starts.dtype))[1]
+
+
+def _pair(low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+    """Two int32 of at least 0 in an int64: a range then counts `low`, and repeats `high` for each number."""
+    return tf.cast(high, tf.int64) * (1 << 32) + tf.cast(low, tf.int64)
+
+
+def _unpair(pairs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """`low` and `high` of each of `pairs` `[N]`."""
+    low, high = tf.unstack(tf.bitcast(pairs, tf.int32), axis=1)
+    return (low, high) if sys.byteorder == "little" else (high, low)
