@@ -161,9 +161,10 @@ def _drawn(seed: int, height: int, width: int) -> np.ndarray:
 def _annotations(paths: Sequence[Path], boxes: int, side: int) -> list[Annotation]:
     """The images with boxes at random places."""
     random = np.random.default_rng(boxes)
+    shortest, longest = np.log(BOX_SIDES)
     found = []
     for path in paths:
-        sides = np.exp(random.uniform(*np.log(BOX_SIDES), (boxes, 1)))
+        sides = np.exp(random.uniform(shortest, longest, (boxes, 1)))
         sides = sides * random.uniform(0.8, 1.0, (boxes, 2))
         corners = random.uniform(0, side, (boxes, 2)) * 0.6
         found.append(
