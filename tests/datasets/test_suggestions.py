@@ -126,6 +126,7 @@ def test_options_can_be_pasted(tmp_path):
 @hypothesis.given(
     st.floats(4, 300), st.floats(1, 20), st.floats(64, 5000), st.floats(0.3, 1), st.booleans()
 )
+@hypothesis.example(4.0, 3.0, 2017.0, 1.0, False)
 def test_every_suggestion_is_a_setting_that_shows_most_objects_well(
     smallest, spread, image, ratio, after_pool
 ):
@@ -142,8 +143,10 @@ def test_every_suggestion_is_a_setting_that_shows_most_objects_well(
     low, high = DataConfig(**data).object_size
     assert low <= high <= max(limits.largest, 2 * low)
     factor = min(1, decode.max_side / image)
-    # Most objects fit at a scale, unless the images themselves show them too small, or tiles are needed.
-    reachable = sizes * min(1, 2048 / image) * (2 if 2048 > image else 1) * ratio >= limits.smallest
+    # Most objects fit at a scale, unless the images themselves show them too small, or tiles are needed. Images whose
+    # side, as a multiple of 32, is 2048 or more are not enlarged.
+    enlarged = 2 if np.ceil(image / 32) * 32 < 2048 else 1
+    reachable = sizes * min(1, 2048 / image) * enlarged * ratio >= limits.smallest
     fits = np.zeros(len(sizes), bool)
     for scale in decode.scales:
         long_sides = sizes * factor * scale
