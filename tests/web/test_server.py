@@ -35,6 +35,28 @@ def ask(address, answers):
     connection.close()
 
 
+def test_answers_go_without_delay(monkeypatch):
+    """Or each would wait 40 ms for the acknowledgement of its head, if the client's system delays it."""
+    accepted = []
+    accept = socket.socket.accept
+
+    def watched(self):
+        pair = accept(self)
+        accepted.append(pair[0])
+        return pair
+
+    monkeypatch.setattr(socket.socket, "accept", watched)
+    app, answers = Slow(), []
+    with Server(app, "127.0.0.1", [0], uvicorn=uvicorn, ending_seconds=5) as server:
+        parts = urllib.parse.urlsplit(server.url)
+        client = threading.Thread(target=ask, args=((parts.hostname, parts.port), answers))
+        client.start()
+        assert app.begun.wait(30)
+        assert accepted[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        client.join(30)
+    assert answers == [b"whole"]
+
+
 @pytest.mark.parametrize(("ending", "answer"), [(30, b"whole"), (0, b"Internal Server Error")])
 def test_a_signal_while_it_waits_lets_answers_end(ending, answer):
     app, answers = Slow(), []
