@@ -24,7 +24,7 @@ def rows_in(plan, kind="detections"):
 
 
 def in_one_process(job, plan):
-    """What the pipeline does, without Beam."""
+    """The work of the pipeline, without Beam."""
     for shard in plan.left():
         pipeline.write(pipeline.detect(pipeline.opened(shard, job.output), job.load()), job.output)
 

@@ -114,7 +114,7 @@ def run(job: Job, shards: Sequence[Shard], runner: str, options: Sequence[str] =
 
 
 def opened(fields: tuple[int, int, int, int], output: str) -> Todo:
-    """What is to be done for a `Shard` of these fields. Rows that it has stay; problems are looked at again."""
+    """The work that is left for a `Shard` of these fields. Rows that it has stay; problems are looked at again."""
     folder, shard = storage.folder(output), Shard(*fields)
     rows = {}
     if folder.has(shard.problems_file) and folder.has(shard.rows_file):

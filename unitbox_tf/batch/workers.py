@@ -74,7 +74,7 @@ def run(
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """What all processes have in common: arguments of `run`."""
+    """The arguments of `run` that all processes have in common."""
 
     job: pipeline.Job
     options: Sequence[str]

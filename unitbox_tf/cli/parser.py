@@ -426,6 +426,17 @@ def _add_export(parser: options.Parser) -> None:
     )
 
 
+def _add_host(parser: options.Parser) -> None:
+    """The address of the servers `demo` and `serve`."""
+    parser.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="address to listen at (default: %(default)s, which only this machine can reach); 0.0.0.0 "
+        "lets other machines in, without a password",
+    )
+
+
 def _add_demo(parser: options.Parser) -> None:
     parser.add_argument(
         "model",
@@ -435,13 +446,7 @@ def _add_demo(parser: options.Parser) -> None:
         default="faces_light",
         help="the name of a published detector, or the path of a run's folder (default: %(default)s)",
     )
-    parser.add_argument(
-        "--host",
-        metavar="ADDRESS",
-        default="127.0.0.1",
-        help="address to listen at (default: %(default)s, which only this machine can reach); 0.0.0.0 "
-        "lets other machines in, without a password",
-    )
+    _add_host(parser)
     parser.add_argument(
         "--port",
         metavar="N",
@@ -468,13 +473,7 @@ def _add_demo(parser: options.Parser) -> None:
 
 def _add_serve(parser: options.Parser) -> None:
     parser.add_argument("model", metavar="MODEL", type=options.detector, help=MODEL)
-    parser.add_argument(
-        "--host",
-        metavar="ADDRESS",
-        default="127.0.0.1",
-        help="address to listen at (default: %(default)s, which only this machine can reach); 0.0.0.0 "
-        "lets other machines in, without a password",
-    )
+    _add_host(parser)
     parser.add_argument(
         "--port",
         metavar="N",

@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus (library prometheus_client, extra `serve`)."""
+"""The counts of the server, for Prometheus (library prometheus_client, extra `serve`)."""
 
 from __future__ import annotations
 

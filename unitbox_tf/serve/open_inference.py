@@ -56,7 +56,7 @@ _OUTPUTS = {
 
 @dataclasses.dataclass(frozen=True)
 class _Asked:
-    """What a request says about its answer.
+    """The wishes of a request about its answer.
 
     Attributes:
         head: the fields that are returned as they came.

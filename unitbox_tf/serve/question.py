@@ -1,4 +1,4 @@
-"""What a request asks, and its answer, in the words of no protocol."""
+"""The question of a request, and its answer, in the words of no protocol."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Refused(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What a request asks.
+    """The question of a request.
 
     Attributes:
         photos: encoded images, or RGB images uint8 `[H, W, 3]`.

@@ -27,7 +27,7 @@ OBJECT_TYPES = (tf.float32, tf.int32, tf.bool)  # of boxes, classes, ignore
 
 
 class Group(NamedTuple):
-    """What Python knows about n images and their M objects.
+    """The facts that Python knows about n images and their M objects.
 
     Attributes:
         index: `[n]` int64, of each image among the annotations.

@@ -111,7 +111,7 @@ class Reader:
         self._reported = np.zeros(len(annotations), np.bool_)
 
     def look_up(self, indices: Sequence[int]) -> decoding.Group:
-        """What the graph needs to read some images. It gets the bytes of those that are no files, and of new ones."""
+        """The facts by which the graph reads images. It gets the bytes of new ones, and of those that are no files."""
         annotations = [self._annotations[index] for index in indices]
         encoded, orientations, left = [], [], GROUP_BYTES
         for index, annotation in zip(indices, annotations, strict=True):

@@ -1,1 +1,1 @@
-"""What the servers of the package share: the names that they answer to, and how they listen and end."""
+"""Shared by the servers of the package: the names that they answer to, and how they listen and end."""
