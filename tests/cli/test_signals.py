@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import signal
 import subprocess
@@ -283,6 +284,53 @@ def test_the_handler_is_there_only_within_the_context(number):
             signal.raise_signal(number)
         assert (received.came, received.status) == (True, 128 + number)
     assert signal.getsignal(number) == before
+
+
+SWALLOWS = """
+import signal
+try:
+    signal.raise_signal(signal.SIGTERM)
+except BaseException:
+    pass
+"""
+
+
+@pytest.fixture
+def swallowing(tmp_path, monkeypatch):
+    """The name of a module that gets SIGTERM while it is imported, and swallows errors, as modules in C do."""
+    (tmp_path / "swallowing_module.py").write_text(SWALLOWS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "swallowing_module", raising=False)
+    return "swallowing_module"
+
+
+def test_an_import_does_not_swallow_a_signal(swallowing):
+    def import_and_work():
+        importlib.import_module(swallowing)
+        time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt), signals.handled(signals.Received()):
+        import_and_work()
+    assert swallowing in sys.modules
+
+
+def test_a_signal_in_the_last_import_of_a_command_interrupts_it(swallowing):
+    received = signals.Received()
+    with pytest.raises(KeyboardInterrupt), signals.handled(received):
+        importlib.import_module(swallowing)
+    assert received.status == 143
+    time.sleep(2 * signals.AGAIN)  # the signal, which would end this process, does not come again
+
+
+def test_an_import_without_end_is_interrupted(swallowing, monkeypatch):
+    monkeypatch.setattr(signals, "LONGEST_IMPORT", 0.0)
+    seen = []
+    monkeypatch.setattr("builtins.pass_on", seen.append, raising=False)
+    endless = SWALLOWS.replace("    pass", "    pass_on(1)")
+    Path(sys.path[0], "swallowing_module.py").write_text(endless)
+    with signals.handled(signals.Received()):
+        importlib.import_module(swallowing)
+    assert seen == [1]
 
 
 def test_an_ignored_sigterm_stays_ignored():

@@ -6,11 +6,14 @@ import contextlib
 import dataclasses
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from typing import Any
+from types import FrameType
 
 # The exit statuses after Ctrl-C and SIGTERM, as shells have them.
 INTERRUPTED, TERMINATED = 130, 143
+AGAIN = 0.05  # seconds after which a signal that came within an import comes again
+LONGEST_IMPORT = 60.0  # seconds; then a signal ends the import, too
 
 
 @dataclasses.dataclass
@@ -24,19 +27,50 @@ class Received:
 
     came: bool = False
     status: int = INTERRUPTED
+    _first: float = 0.0  # when the first came, by the clock of `time.monotonic`
+    _waiting: threading.Timer | None = None
 
-    def end(self, number: int, _frame: Any) -> None:
-        """Raises `KeyboardInterrupt`: the handler of SIGTERM and Ctrl-C."""
-        self.came, self.status = True, 128 + number
+    def end(self, number: int, frame: FrameType | None) -> None:
+        """Raises `KeyboardInterrupt`: the handler of SIGTERM and Ctrl-C.
+
+        It waits for the end of an import. Modules in C swallow errors while they are imported, as those of
+        `numpy.random` do, or turn them into errors of their own.
+        """
+        if not self.came:
+            self.came, self._first = True, time.monotonic()
+        self.status = 128 + number
+        self.forget()
+        if _imports(frame) and time.monotonic() - self._first < LONGEST_IMPORT:
+            thread = threading.get_ident()
+            self._waiting = threading.Timer(AGAIN, signal.pthread_kill, [thread, number])
+            self._waiting.daemon = True
+            self._waiting.start()
+            return
         raise KeyboardInterrupt
+
+    def forget(self) -> bool:
+        """Lets no signal come again. True if one was to come."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.cancel()
+        return waiting is not None
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """True if a module is being imported in `frame`, or in one of those that called it."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
 def handled(received: Received) -> Iterator[None]:
     """Within the context, SIGTERM raises `KeyboardInterrupt` in the main thread, as Ctrl-C does.
 
-    Where code in C imports a module, `KeyboardInterrupt` arrives as an ImportError or SystemError. After a signal, such
-    an error leaves the context as `KeyboardInterrupt`. All other errors stay what they are: storing may have failed.
+    Code in C may turn `KeyboardInterrupt` into an ImportError or SystemError. After a signal, such an error leaves the
+    context as `KeyboardInterrupt`. All other errors stay what they are: storing may have failed.
 
     A program that was started with one of the two signals ignored goes on ignoring it. In other threads, in which
     Python allows no handlers, nothing changes.
@@ -50,11 +84,14 @@ def handled(received: Received) -> Iterator[None]:
                 signal.signal(number, received.end)
     try:
         yield
+        if received.forget():
+            raise KeyboardInterrupt
     except (ImportError, SystemError) as error:
         if received.came:
             raise KeyboardInterrupt from error
         raise
     finally:
+        received.forget()
         for number, handler in before.items():
             signal.signal(number, handler)
         if received.came:
