@@ -389,6 +389,12 @@ class TrainConfig(Settings):
     device: Literal["auto", "cpu", "gpu"] = setting(
         "auto", "device to train on; auto takes a GPU if there is one"
     )
+    devices: int | None = setting(
+        None,
+        "number of devices of this machine that train together; None takes all GPUs. Each takes its part of a batch. "
+        "With device cpu, more than one is for tests",
+        at_least(1),
+    )
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = setting(
         "auto",
         "number type in which the network computes; weights stay float32. auto measures which is fastest",

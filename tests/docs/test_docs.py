@@ -84,6 +84,7 @@ SLOW = [
     ("docs/serving.md", "export faces served", "traces the graph of three scales, twice"),
     ("docs/serving.md", "benchmarks serving", "starts TensorFlow twice"),
     ("docs/evaluation.md", "--validation-protocol fddb", "trains"),
+    ("docs/evaluation.md", "training.rivals.sizes", "detects in a thousand photos"),
     ("docs/faces.md", "--run short", "trains"),
     ("docs/own_data.md", "--run cells", "trains"),
     ("docs/own_data.md", "--run masks", "trains"),

@@ -97,6 +97,7 @@ import numpy_decoder
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_int8_finds_nearly_the_same_and_is_smaller(model, saved, photos, tmp_path):
     path = tmp_path / "int8.tflite"
     photos = [photo for photo in photos if min(photo.shape[:2]) > 20]

@@ -5,6 +5,7 @@ import pytest
 from tests.fuzz import images, mutation
 
 
+@pytest.mark.slow
 def test_damaged_images_are_refused_or_searched():
     report = images.run(300, seed=0)
     assert report.findings == []

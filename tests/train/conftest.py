@@ -27,6 +27,11 @@ def small_model():
     return model
 
 
+def learner(config, folder):
+    """The network that a run in `folder` trains, with its state."""
+    return fit._learner(config, fit.Hardware(False), fit._Run(folder, folder))
+
+
 def _two_layers(config, seed=0):
     image = keras.Input((None, None, 3))
     options = {"padding": "same", "activation": "relu"}

@@ -18,7 +18,7 @@ def from_annotations(annotations, **options):
     return tf.data.Dataset.range(len(annotations)).map(_in_python(load))
 
 
-def in_order(annotations, shown, start=0, **options):
+def in_order(annotations, shown, places, **options):
     reader = _reader(annotations, broken=shown.broken, **options)
 
     def load(place):
@@ -27,7 +27,7 @@ def in_order(annotations, shown, start=0, **options):
             if found is not None:
                 return found
 
-    return tf.data.Dataset.counter(start).map(_in_python(load))
+    return places.map(_in_python(load))
 
 
 def _reader(annotations, *, max_pixels, problems, broken=None):

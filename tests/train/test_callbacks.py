@@ -11,6 +11,7 @@ from unitbox_tf.datasets import synthetic
 from unitbox_tf.problems import Problems
 from unitbox_tf.train import callbacks, examples, fit, pipeline
 from unitbox_tf.train.state import State
+from unitbox_tf.train.steps import CheckedStep
 
 
 class Logs(keras.callbacks.Callback):
@@ -45,7 +46,7 @@ def test_the_parts_of_the_validation_loss_add_up_to_it(
     assert len(judged.watched) == count
     assert [problem.where for problem in problems.found] == ["broken"]
     fit.compile_model(small_model, config, False)
-    begun = State(tmp_path, small_model, config.train)
+    begun = State(tmp_path, small_model, config.train, CheckedStep(small_model))
     batches, validation, _ = fit._batches(small_model, config, shown, judged, begun, problems)
     assert int(validation.cardinality()) == -(-count // 2)
     logs = Logs()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.train.conftest import learner
 from unitbox_tf import checkpoints, datasets, images, losses, registry, runs
 from unitbox_tf import config as configs
 from unitbox_tf.config import LossConfig
@@ -137,7 +138,7 @@ def test_resuming_continues_weights_optimiser_and_epochs(
 
 def test_a_resumed_run_starts_from_the_stored_state(tiny_config, tiny_run):
     arrays = stored_arrays(tiny_run.folder)
-    model, begun, _ = fit._model(changed(tiny_config, seed=99), False, tiny_run.folder)
+    model, begun, *_ = learner(changed(tiny_config, seed=99), tiny_run.folder)
     assert begun.history == tiny_run.history
     for group, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
         values = [arrays[name] for name in sorted(arrays) if name.startswith(f"{group}/")]
@@ -173,7 +174,7 @@ def test_other_classes_get_new_heads_on_the_backbone_of_another_run(
     caplog.set_level("INFO")
     model = dataclasses.replace(tiny_config.model, class_names=("other", "cat"))
     config = dataclasses.replace(tiny_config, model=model)
-    made, begun, taken = fit._model(changed(config, init=str(untrained_run)), False, tmp_path)
+    made, begun, _, taken = learner(changed(config, init=str(untrained_run)), tmp_path)
     assert (taken.classes, taken.new_classes, begun.history) == (("other",), ("cat",), [])
     assert str(taken) in caplog.text
     kernels = [
@@ -183,6 +184,7 @@ def test_other_classes_get_new_heads_on_the_backbone_of_another_run(
     np.testing.assert_array_equal(kernels[0][..., 0], kernels[1][..., 1])
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_learned(tiny_config, tmp_path, monkeypatch):
     validate = callbacks.ValidateDetections.on_epoch_end
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.train.conftest import learner
 from unitbox_tf import checkpoints
 from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect.model import UnitBox
@@ -142,5 +143,5 @@ def test_a_run_with_a_frozen_backbone_is_resumed(whole, eager):
 
 
 def test_freezing_random_weights_is_warned_of(whole, tmp_path, caplog):
-    fit._model(changed(whole, freeze_epochs=1), False, tmp_path)
+    learner(changed(whole, freeze_epochs=1), tmp_path)
     assert "frozen in the first epochs, but starts from random weights" in caplog.text

@@ -1,5 +1,4 @@
 import logging
-import time
 
 import pytest
 
@@ -96,11 +95,9 @@ def test_precision_on_a_gpu_is_among_those_it_computes_natively(
     assert all(large for _, large in calls)
 
 
-def test_measuring_takes_a_moment_and_is_done_once():
+def test_measuring_is_done_once():
     hardware.share_of_float32.cache_clear()
-    start = time.perf_counter()
     share = hardware.share_of_float32("mixed_bfloat16", False)
-    assert time.perf_counter() - start < 3
     assert 0.02 < share < 50
     assert hardware.share_of_float32("mixed_bfloat16", False) == share
     assert hardware.share_of_float32.cache_info().misses == 1

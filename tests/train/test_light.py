@@ -53,6 +53,7 @@ def light_run(light):
         return fit.fit(light)
 
 
+@pytest.mark.slow
 def test_a_light_run_learns_and_is_judged_at_the_stride_of_its_map(light_run):
     [row] = light_run.history
     for name in ("loss", "val_loss", "val_confidence_loss", "val_distances_loss", "val_ap50"):
@@ -72,6 +73,7 @@ def test_a_light_run_is_judged_with_each_decoder_and_exported(light, light_run):
     assert done.model.map_stride == 4
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_its_batches_at_the_size_of_the_images(light_run):
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     [path] = (light_run.folder / "tensorboard" / "settings").glob("events.*")
@@ -82,14 +84,15 @@ def test_tensorboard_shows_its_batches_at_the_size_of_the_images(light_run):
     assert (int(width), int(height)) == (64, 64)
 
 
+@pytest.mark.slow
 def test_the_validation_loss_is_that_of_the_stored_weights_at_the_stride(light, light_run):
     """The stored weights are the average, which is judged."""
     model = UnitBox.from_preset(light_run.folder)
     fit.compile_model(model, light, False)
     captured = []
 
-    def looked_at(model, config, shown, judged, state, *_):
-        captured.append(fit._batches(model, config, shown, judged, state, None)[1])
+    def looked_at(found, config, shown, judged, *_):
+        captured.append(fit._batches(found.model, config, shown, judged, found.state, None)[1])
         raise InterruptedError
 
     with pytest.MonkeyPatch.context() as patch:

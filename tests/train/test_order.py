@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitbox_tf.train import pipeline
 from unitbox_tf.train.order import Mosaics, Order
 
 
@@ -68,4 +68,4 @@ def test_the_graph_agrees_about_mosaics(share, rows):
     mosaics = Mosaics(share, rows)
     kinds = [mosaics.at(int(place)) for place in places]
     expected = [0 if kind is None else 1 + kind for kind in kinds]
-    assert pipeline._kind(places, share, len(rows)).numpy().tolist() == expected
+    assert mosaics.kind_at(tf.constant(places)).numpy().tolist() == expected

@@ -93,7 +93,7 @@ def test_a_data_set_gives_the_batches_of_its_annotations():
     options = {"labels": pipeline.Labels(1), "batch_size": 2, "seed": 3}
     got = pipeline.training_dataset(elements, data, **options).take(3)
     in_order = reading.from_annotations(source).repeat()
-    changed = pipeline._changed(in_order, data, 64, (0.0, 0.0, 0.0), 3, 0)
+    changed = pipeline._changed(in_order, data, 64, (0.0, 0.0, 0.0), 3, tf.data.Dataset.counter())
     expected = pipeline._batches(changed, data, 64, pipeline.Labels(1), 2).take(3)
     for a, b in zip(got, expected, strict=True):
         tf.nest.map_structure(np.testing.assert_array_equal, a, b)

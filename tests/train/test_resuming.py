@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.train.conftest import make_eager, two_layers
+from tests.train.conftest import learner, make_eager, two_layers
 from unitbox_tf import checkpoints, files, runs
 from unitbox_tf.train import callbacks, fit, loop, state
 
@@ -101,6 +101,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(plain):
         same(one, other)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_anywhere_ends_as_one_that_was_not(plain):
     uninterrupted = fit.fit(plain).folder
     config = changed(plain, run="stopped")
@@ -172,12 +173,12 @@ def test_the_average_is_judged_and_stored_as_the_best_and_taken_from_the_last_ch
 
 
 def test_a_checkpoint_without_an_average_does_not_go_on_with_one(plain, begun):
-    without = fit._model(changed(plain, ema_momentum=None), False, begun.folder)[1]
+    without = learner(changed(plain, ema_momentum=None), begun.folder).state
     assert without.is_restored
     assert without.step.average is None
     without.store()
     with pytest.raises(ValueError, match="was trained with another average"):
-        fit._model(plain, False, begun.folder)
+        learner(plain, begun.folder)
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +239,7 @@ def test_an_epoch_begins_anew_if_its_length_changed_and_a_new_learning_rate_is_t
 
 def test_other_data_are_warned_of(plain, begun, caplog):
     caplog.clear()
-    _, found, _ = fit._model(plain, False, begun.folder)
+    found = learner(plain, begun.folder).state
     found.training_images = 12
     found.take_images(12)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
@@ -412,9 +413,9 @@ def test_the_names_of_a_bad_batch_are_those_of_its_images(plain, monkeypatch):
     class Seen(Exception):
         pass
 
-    def learn(model, config, shown, judged, begun, *_):
-        begun.step.steps.assign(4)
-        _, _, names = fit._batches(model, config, shown, judged, begun, None)
+    def learn(found, config, shown, judged, *_):
+        found.state.step.steps.assign(4)
+        _, _, names = fit._batches(found.model, config, shown, judged, found.state, None)
         raise Seen(names(range(8, 10)))
 
     with pytest.MonkeyPatch.context() as patch:

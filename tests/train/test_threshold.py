@@ -78,6 +78,7 @@ def perfect(monkeypatch):
     monkeypatch.setattr(detectors, "detect_annotated", detect)
 
 
+@pytest.mark.slow
 def test_a_run_is_stored_with_the_best_threshold_and_used_with_it(whole, perfect, monkeypatch):
     done = fit.fit(whole)
     run = runs.Run(done.folder)

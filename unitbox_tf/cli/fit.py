@@ -104,7 +104,13 @@ def run(options: argparse.Namespace) -> int:
         "stopped_early": done.stopped_early,
         "taken": None if done.taken is None else str(done.taken),
     }
-    output.show(result, _described(done, config.train.validation_protocol))
+    is_worker = not done.results  # and not the chief
+    text = (
+        f"\nThe first worker stores the run: {done.folder}"
+        if is_worker
+        else _described(done, config.train.validation_protocol)
+    )
+    output.show(result, text)
     return signals.INTERRUPTED if done.interrupted else 0
 
 

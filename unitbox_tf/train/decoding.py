@@ -66,44 +66,44 @@ _SPECS = Group(
 
 
 def decoded(
-    firsts: tf.data.Dataset,
-    look_up: Callable[[int], Group],
+    places: tf.data.Dataset,
+    look_up: Callable[[Sequence[int]], Group],
     load: Callable[[int], Sequence[Any]],
     report: Callable[[int, int, int], None],
 ) -> tf.data.Dataset:
-    """Images uint8 `[H, W, 3]` with their objects, as `augment` has them, in the order of their places.
+    """Images uint8 `[H, W, 3]` with their objects, as `augment` has them, in the order of `places`.
 
     Args:
-        firsts: the first place of each group.
-        look_up: gives the group that begins at a place.
+        places: int64 numbers, the places of the images.
+        look_up: gives the group of images at some places.
         load: decodes the image at a place: image, boxes, classes and ignore, cut to the image.
         report: is called with the index of an image, its height and its width, if boxes are outside of it.
     """
 
-    def group_at(first: tf.Tensor) -> tuple[tf.Tensor, Group]:
+    def group_at(places: tf.Tensor) -> tuple[tf.Tensor, Group]:
         types = [spec.dtype for spec in _SPECS]
-        parts = tf.numpy_function(lambda place: tuple(look_up(int(place))), [first], types)
+        parts = tf.numpy_function(lambda places: tuple(look_up(places.tolist())), [places], types)
         for part, spec in zip(parts, _SPECS, strict=True):
             part.set_shape(spec.shape)
-        return first, Group(*parts)
+        return places, Group(*parts)
 
-    def each(first: tf.Tensor, group: Group) -> tf.data.Dataset:
+    def each(places: tf.Tensor, group: Group) -> tf.data.Dataset:
         numbers = tf.data.Dataset.range(tf.size(group.index, tf.int64))
-        same = tf.data.Dataset.from_tensors((first, group)).repeat()
+        same = tf.data.Dataset.from_tensors((places, group)).repeat()
         return tf.data.Dataset.zip(numbers, same)
 
     def read(number: tf.Tensor, of_group: tuple[tf.Tensor, Group]) -> Example:
-        first, group = of_group
+        places, group = of_group
         image = _decode(number, group)
         image, objects = tf.cond(
             tf.size(image) > 0,
             lambda: _finish(image, number, group, report),
-            lambda: _in_python(load, first + number),
+            lambda: _in_python(load, places[number]),
         )
         return tf.ensure_shape(image, [None, None, 3]), named(**objects)
 
     as_it_is = tf.autograph.experimental.do_not_convert  # the graph has no Python to convert
-    groups = firsts.map(as_it_is(group_at), tf.data.AUTOTUNE)
+    groups = places.batch(GROUP).map(as_it_is(group_at), tf.data.AUTOTUNE)
     return groups.flat_map(as_it_is(each)).map(as_it_is(read), tf.data.AUTOTUNE)
 
 

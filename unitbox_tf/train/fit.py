@@ -8,10 +8,12 @@ import errno
 import logging
 import os
 import shutil
+import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -22,7 +24,8 @@ from unitbox_tf.datasets import readiness
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.detect.transfer import Taken
 from unitbox_tf.problems import Problems
-from unitbox_tf.train import examples, loop, order, pipeline, threshold
+from unitbox_tf.train import cluster, examples, loop, objective, order, pipeline, threshold
+from unitbox_tf.train.average import Average
 from unitbox_tf.train.callbacks import (
     JudgeAverage,
     StopEarly,
@@ -32,13 +35,17 @@ from unitbox_tf.train.callbacks import (
     WeighByImages,
     chosen_by,
 )
+from unitbox_tf.train.distribution import Distribution, WorkerLost
 from unitbox_tf.train.examples import Given, Training, Validation
 from unitbox_tf.train.finish import finish
 from unitbox_tf.train.freezing import FreezeBackbone
-from unitbox_tf.train.hardware import _hardware
+from unitbox_tf.train.hardware import Hardware, _hardware
+from unitbox_tf.train.objective import SharedLosses
 from unitbox_tf.train.optimizers import optimizer
 from unitbox_tf.train.quality import learn_quality
+from unitbox_tf.train.shared_step import SharedStep
 from unitbox_tf.train.state import State
+from unitbox_tf.train.steps import CheckedStep
 from unitbox_tf.train.watching import (
     ProgressLine,
     ShowEpochs,
@@ -67,7 +74,8 @@ class Trained:
             `detections.jpg`, `problems.txt` and `tensorboard/`.
         model: the network with the best weights.
         results: the metrics of these weights on all validation images, for each decoder: those of
-            `matching.summarize`, and those of the validation protocol, as `fddb_discrete`.
+            `matching.summarize`, and those of the validation protocol, as `fddb_discrete`. Empty in a worker that is
+            not the chief.
         history: the logs, a dict for each epoch.
         problems: items that could not be used.
         interrupted: True if Ctrl-C ended training early.
@@ -124,18 +132,19 @@ def fit(
             refuses the data: a class without objects, or validation images among the training images.
         ValueError: another process trains in the folder, or no checkpoint of the resumed run is whole.
         Diverged: the loss, a gradient or a weight is not finite. This is a `ValueError`, too.
-        OSError: the disk is full. Earlier checkpoints are whole.
+        OSError: the disk is full, or another worker has ended (`distribution.WorkerLost`). Earlier checkpoints are
+            whole.
     """
     problems = Problems.of(problems)
     callbacks = _checked_arguments(config, callbacks)
     config = threshold.settled(config)
     _check_alpha(config.loss)
-    run = _folder(config.train, name) if resume is None else _resumed(Path(resume))
-    train = examples.opened(train, "train", config)
-    validation = examples.opened(validation, "validation", config)
-    config = examples.with_class_names(config, train, validation, resume)
     with contextlib.ExitStack() as held:
-        with _hardware(config.train) as jit:
+        run = held.enter_context(_place(config.train, name, resume))
+        train = examples.opened(train, "train", config)
+        validation = examples.opened(validation, "validation", config)
+        config = examples.with_class_names(config, train, validation, resume)
+        with _hardware(config.train) as hardware:
             shown = examples.training(train, config, problems=problems)
             judged = examples.validation(validation, config, train=train, problems=problems)
             readiness.check(
@@ -143,15 +152,58 @@ def fit(
                 judged.annotations,
                 config,
             )
-            held.enter_context(_locked(run, new=resume is None))
-            model, state, taken = _model(config, jit, run)
-            whole = _learn(model, config, shown, judged, state, run, callbacks, problems)
-        history = state.history
-        best, results = finish(config, run, judged, history, problems=problems)
+            if run.is_chief:
+                held.enter_context(_locked(run.stored, new=resume is None))
+            learner = _learner(config, hardware, run)
+            whole = _learn(learner, config, shown, judged, run.own, callbacks, problems)
+        history = learner.state.history
+        best, results = learner.model, dict[str, dict[str, float]]()
+        if run.is_chief:
+            best, results = finish(config, run.stored, judged, history, problems=problems)
+        if whole and learner.together is not None:
+            learner.together.distribution.gathered([0])  # all workers end together
     early = whole and len(history) < config.train.epochs
     return Trained(
-        run, best, results, history, problems, not whole, stopped_early=early, taken=taken
+        run.stored,
+        best,
+        results,
+        history,
+        problems,
+        not whole,
+        stopped_early=early,
+        taken=learner.taken,
     )
+
+
+class _Run(NamedTuple):
+    """Where a run is stored.
+
+    Attributes:
+        stored: the folder of the run.
+        own: the folder in which this process writes: that of the run, or a temporary one in a worker that is not the
+            chief.
+    """
+
+    stored: Path
+    own: Path
+
+    @property
+    def is_chief(self) -> bool:
+        """True in the process that writes the run."""
+        return self.stored == self.own
+
+
+@contextlib.contextmanager
+def _place(settings: TrainConfig, name: str, resume: str | Path | None) -> Iterator[_Run]:
+    """The folder of the run, checked by the worker that is to write it."""
+    found = cluster.workers()
+    if found is None or found.index == 0:
+        run = _folder(settings, name) if resume is None else _resumed(Path(resume))
+        yield _Run(run, run)
+        return
+    with tempfile.TemporaryDirectory(prefix="unitbox-worker-") as own:
+        stored = Path(settings.output) / (settings.run or name) if resume is None else Path(resume)
+        yield _Run(stored, Path(own))
 
 
 def _checked_arguments(config: Any, callbacks: Any) -> list[keras.callbacks.Callback]:
@@ -259,12 +311,25 @@ def _locked(run: Path, new: bool) -> Iterator[None]:
                     folder.rmdir()
 
 
-def _model(config: Config, jit: bool | str, run: Path) -> tuple[UnitBox, State, Taken | None]:
-    """The compiled network and the state that training goes on from, and `taken`.
+class _Learner(NamedTuple):
+    """What learns.
 
-    The state is that of the newest checkpoint of `run`, if there is one.
+    Attributes:
+        model: the compiled network.
+        state: the state that training goes on from: that of the newest checkpoint of the run, if there is one.
+        together: the devices, if there are several.
+        taken: the parts of the network that were taken from another detector.
     """
-    resumed = bool(checkpoints.stored(runs.Run(run).checkpoints))
+
+    model: UnitBox
+    state: State
+    together: loop.Together | None
+    taken: Taken | None
+
+
+def _learner(config: Config, hardware: Hardware, run: _Run) -> _Learner:
+    """Makes the network."""
+    resumed = bool(checkpoints.stored(runs.Run(run.stored).checkpoints))
     # A resumed run takes its weights from its checkpoint, and a run with `init` takes them from that run.
     init = None if resumed else config.train.init
     weights = None if resumed or init else config.model.weights
@@ -274,15 +339,30 @@ def _model(config: Config, jit: bool | str, run: Path) -> tuple[UnitBox, State, 
             "a detector to start from (--init), or set freeze_epochs to 0 (--freeze-epochs 0)"
         )
     network = dataclasses.replace(config.model, weights=weights)
-    model = UnitBox.from_settings(network, config.decode, seed=config.train.seed)
-    taken = model.start_from(init) if init else None
+    devices = hardware.distribution
+    with contextlib.nullcontext() if devices is None else devices.strategy.scope():
+        model = UnitBox.from_settings(network, config.decode, seed=config.train.seed)
+        taken = model.start_from(init) if init else None
+        compile_model(model, config, hardware.jit)
     if taken:
         logger.info("%s", taken)
-    compile_model(model, config, jit)
-    state = State(run, model, config.train)
-    if state.restore():
+    momentum = config.train.ema_momentum
+    average = None if momentum is None else Average(model, momentum)
+    step: CheckedStep | SharedStep
+    together = None
+    if devices is None:
+        step = CheckedStep(model, average)
+    else:
+        devices.synchronise(model)
+        judged = keras.Model(model.inputs, model.output, name=model.name)
+        compile_model(judged, config, hardware.jit)
+        together = loop.Together(devices, judged)
+        shared = SharedLosses(config.loss)
+        step = SharedStep(model, judged, shared, devices.strategy, config.train.batch_size, average)
+    state = State(run.own, model, config.train, step)
+    if state.restore(run.stored):
         _check_length(config, state)
-    return model, state, taken
+    return _Learner(model, state, together, taken)
 
 
 def _check_length(config: Config, state: State) -> None:
@@ -302,20 +382,10 @@ def compile_model(model: keras.Model, config: Config, jit: bool | str) -> None:
     """Gives a network the optimizer, losses and metrics of a configuration. `jit` is Keras' `jit_compile`."""
     # "mean" and "object_mean" differ in the weights of pixels only.
     reduction = "sum" if config.loss.reduction == "sum" else losses.MEAN
-    kind = registry.LOSSES[config.loss.distance_loss]
-    options: dict[str, Any] = {"alpha": config.loss.alpha} if kind.takes_alpha else {}
-    distance_loss = kind(reduction=reduction, **options)
-    distance_loss.gather = jit is False
     model.compile(
         optimizer(config.train),
-        loss={
-            "confidence": _confidence_loss(config.loss.confidence_loss, reduction),
-            "distances": distance_loss,
-        },
-        loss_weights={
-            "confidence": config.loss.confidence_weight,
-            "distances": config.loss.distance_weight,
-        },
+        loss=objective.losses_of(config.loss, reduction, gather=jit is False),
+        loss_weights=objective.loss_weights(config.loss),
         weighted_metrics={"confidence": [], "distances": [losses.MeanIoU()]},
         jit_compile=jit,
     )
@@ -323,32 +393,28 @@ def compile_model(model: keras.Model, config: Config, jit: bool | str) -> None:
         learn_quality(model)
 
 
-def _confidence_loss(name: str, reduction: str) -> keras.losses.Loss:
-    """The loss of this name. `reduction` is Keras' word."""
-    if name == "focal":
-        return losses.FocalLoss(reduction="sum" if reduction == "sum" else "positive_mean")
-    return keras.losses.BinaryCrossentropy(from_logits=True, reduction=reduction)
-
-
 def _learn(
-    model: UnitBox,
+    learner: _Learner,
     config: Config,
     shown: Training,
     judged: Validation,
-    state: State,
     run: Path,
     callbacks: Sequence[keras.callbacks.Callback],
     problems: Problems,
 ) -> bool:
-    """Trains `model`, and stores it in the folder `run` as it goes on. False if Ctrl-C ended it early."""
+    """Trains the model, and stores it in the folder `run` as it goes on. False if Ctrl-C ended it early."""
     settings = config.train
+    model, state, together, _ = learner
     stored = _with_origins(config, shown, judged)
     files.write(runs.Run(run).config_file, stored.to_json())
     average = JudgeAverage(state.step.average)
     store = StoreRun(run, state, settings.validation_protocol, settings.checkpoint_minutes, average)
     if state.is_restored:
         store.store_history()  # the file may be absent or of another time
-    batches, validation, names = _batches(model, config, shown, judged, state, problems)
+    share = together and together.distribution.share(settings.batch_size)
+    batches, validation, names = _batches(model, config, shown, judged, state, problems, share)
+    if together is not None:
+        _check_workers(together.distribution, config, shown, state)
     stop = StopEarly(
         settings.patience, state.history, settings.validation_protocol, settings.freeze_epochs
     )
@@ -366,6 +432,7 @@ def _learn(
             epochs=state.epoch if stop.reached else settings.epochs,
             steps=settings.steps_per_epoch,
             callbacks=[FreezeBackbone(settings.freeze_epochs), *ours, *callbacks, last],
+            together=together,
         )
     except KeyboardInterrupt:
         logger.warning(
@@ -376,6 +443,12 @@ def _learn(
             raise
         return False
     except (OSError, tf.errors.OpError) as error:
+        if together is not None and together.distribution.workers > 1 and _is_loss(error):
+            raise WorkerLost(
+                f"another worker has ended, or cannot be reached: training has ended at step {state.steps}. Earlier "
+                "checkpoints are whole. Start all workers again, and name the run as resume (--resume): "
+                f"{str(error).splitlines()[0]}"
+            ) from error
         if not _is_full(error):
             raise
         raise OSError(
@@ -390,6 +463,20 @@ def _learn(
             settings.patience,
         )
     return True
+
+
+def _check_workers(together: Distribution, config: Config, shown: Training, state: State) -> None:
+    """Raises `ValueError` if the workers would not train the same network, from the same state and data."""
+    of_process = dataclasses.replace(config.train, output="", device="auto", devices=None)
+    weights = [variable.numpy() for variable in state.variables]
+    together.check_agree(
+        {
+            "settings": dataclasses.replace(config, train=of_process).to_json(),
+            "number of training images": state.training_images,
+            "step (the checkpoint of the run, which all workers must see)": state.steps,
+            "weights": zlib.crc32(b"".join(weight.tobytes() for weight in weights)),
+        }
+    )
 
 
 def _with_origins(config: Config, shown: Training, judged: Validation) -> Config:
@@ -407,6 +494,7 @@ def _batches(
     judged: Validation,
     state: State,
     problems: Problems,
+    share: order.Share | None = None,
 ) -> tuple[Callable[[], tf.data.Dataset], tf.data.Dataset, Names]:
     """A maker of batches for training from `state` on, the batches for the validation loss, and names of images."""
     common: dict[str, Any] = {
@@ -435,6 +523,7 @@ def _batches(
             start=state.images,
             known=known,
             elements=state.elements,
+            share=share,
             problems=problems,
             **common,
         )
@@ -471,6 +560,18 @@ def _callbacks(
         ValidateDetections(judged, config, logs, average, problems=problems),
         ShowEpochs(logs),
     ]
+
+
+def _is_loss(error: Exception) -> bool:
+    """True if a collective operation failed because a worker is not there any more."""
+    return isinstance(
+        error,
+        tf.errors.UnavailableError
+        | tf.errors.AbortedError
+        | tf.errors.CancelledError
+        | tf.errors.DeadlineExceededError
+        | tf.errors.InternalError,
+    )
 
 
 def _is_full(error: Exception) -> bool:

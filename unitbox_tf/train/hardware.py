@@ -8,12 +8,14 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from unitbox_tf.config import TrainConfig
+from unitbox_tf.train import distribution
+from unitbox_tf.train.distribution import Distribution
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +28,24 @@ ROUNDS = 3  # the fastest counts
 _TYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
 
 
+class Hardware(NamedTuple):
+    """What trains.
+
+    Attributes:
+        jit: Keras' `jit_compile`.
+        distribution: the devices, if there are several.
+    """
+
+    jit: bool | str
+    distribution: Distribution | None = None
+
+
 @contextlib.contextmanager
-def _hardware(settings: TrainConfig) -> Iterator[bool | str]:
-    """Sets device and precision within the context, and yields Keras' `jit_compile`."""
+def _hardware(settings: TrainConfig) -> Iterator[Hardware]:
+    """Chooses the devices, and sets the precision within the context."""
     gpus = _gpus(settings.device)
-    automatic = settings.precision == "auto"
-    precision, reason = best_precision(gpus) if automatic else (settings.precision, "as set")
+    together = distribution.started(settings, gpus)
+    precision, reason = _precision(settings, gpus, together)
     jit: bool | str = settings.jit == "on"
     if jit and precision == "mixed_bfloat16":
         raise ValueError(
@@ -40,15 +54,30 @@ def _hardware(settings: TrainConfig) -> Iterator[bool | str]:
         )
     if settings.jit == "auto":
         # It also slows VGG-16 on CPUs.
-        jit = "auto" if gpus and precision != "mixed_bfloat16" else False
+        usable = gpus and precision != "mixed_bfloat16" and together is None
+        jit = "auto" if usable else False
     device = f"{len(gpus)} GPU" if gpus else "CPU"
     logger.info("%s, precision %s: %s", device, precision, reason)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
-        yield jit
+        yield Hardware(jit, together)
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _precision(
+    settings: TrainConfig, gpus: Sequence[Any], together: Distribution | None
+) -> tuple[str, str]:
+    """The dtype policy, and the reason in words. All workers take what the chief measures."""
+    if settings.precision != "auto":
+        return settings.precision, "as set"
+    precision, reason = best_precision(gpus)
+    if together is None:
+        return precision, reason
+    known = [policy for policy in _TYPES if policy != "mixed_float16"]
+    own = known.index(precision) if precision in known else 0
+    return known[together.gathered([own])[0, 0]], "as the first worker has measured"
 
 
 def _gpus(device: str) -> list[Any]:

@@ -5,10 +5,13 @@ So training goes on at any image without a state of its order, and the images of
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from unitbox_tf.records import Annotation
 
@@ -57,6 +60,47 @@ def _generator(seed: int, number: int, purpose: int) -> np.random.Philox:
     return np.random.Philox(np.random.SeedSequence([seed, number, purpose]))
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The places that one of several workers shows: its part of each batch.
+
+    So the workers together show the images of each batch that one worker alone would show.
+
+    Attributes:
+        index: the number of the worker, from 0 on.
+        count: the number of workers.
+        batch_size: the number of images in a batch of all workers together.
+        devices: the number of devices of a worker. Each takes a part of the worker's part.
+    """
+
+    index: int
+    count: int
+    batch_size: int
+    devices: int = 1
+
+    def __post_init__(self) -> None:
+        parts = self.count * self.devices
+        if not 0 <= self.index < self.count or self.batch_size % parts:
+            raise ValueError(
+                f"expected a worker below {self.count}, and a batch that {parts} devices can share. "
+                f"Received: worker {self.index}, batch_size {self.batch_size}"
+            )
+
+    @property
+    def size(self) -> int:
+        """The number of images in the part of this worker."""
+        return self.batch_size // self.count
+
+    @property
+    def size_of_device(self) -> int:
+        """The number of images in the part of a device."""
+        return self.size // self.devices
+
+    def has(self, place: Any) -> Any:
+        """True if the worker shows the image at a place: a number, or a tensor of numbers."""
+        return place % self.batch_size // self.size == self.index
+
+
 class Mosaics:
     """The images of training that are put together from several: a share of them, evenly spread.
 
@@ -68,11 +112,13 @@ class Mosaics:
         self._share = share
         self._rows = tuple(rows)
 
-    def before(self, place: int) -> int:
-        """The number of mosaics before an image of training."""
+    def before(self, place: Any) -> Any:
+        """The number of mosaics before an image of training: a number, or an int64 tensor of them in a graph."""
+        if isinstance(place, tf.Tensor):
+            return tf.cast(tf.cast(place, tf.float64) * self._share, tf.int64)
         return int(place * self._share)
 
-    def of_kind_before(self, kind: int, place: int) -> int:
+    def of_kind_before(self, kind: int, place: Any) -> Any:
         """The number of mosaics of a kind, a place in `rows`, before an image of training."""
         return (self.before(place) + len(self._rows) - 1 - kind) // len(self._rows)
 
@@ -80,6 +126,11 @@ class Mosaics:
         """The kind of the image of training at this place; None if it is no mosaic."""
         before = self.before(place)
         return before % len(self._rows) if self.before(place + 1) > before else None
+
+    def kind_at(self, place: tf.Tensor) -> tf.Tensor:
+        """0 for a whole image, else one more than `at`, in a graph."""
+        before = self.before(place)
+        return tf.where(self.before(place + 1) > before, 1 + before % len(self._rows), 0)
 
     def parts(self, kind: int) -> int:
         """The number of images in a mosaic of a kind."""

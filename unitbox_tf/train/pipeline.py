@@ -42,6 +42,7 @@ def training_dataset(
     start: int = 0,
     known: Sequence[order.Order] | None = None,
     elements: reading.Elements | None = None,
+    share: order.Share | None = None,
     max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
@@ -53,11 +54,12 @@ def training_dataset(
         data: the settings of size, augmentation and labels.
         labels: how the targets are encoded.
         padding: the colour beyond the border of an image: the `mean_colour` of the backbone.
-        batch_size: the number of images in a batch.
+        batch_size: the number of images in a batch; with `share`, in that of all workers together.
         seed: the seed of order and augmentation.
         start: the number of images that training has used before.
         known: the orders of annotations, which learn here what cannot be decoded; None makes them.
         elements: learns how many elements a data set in `examples` has.
+        share: the places whose images are shown, and the devices, each of which gets a batch; None shows all.
         max_pixels: larger images are refused like images that cannot be decoded.
         problems: images that cannot be decoded are added here, and others take their place.
 
@@ -71,36 +73,56 @@ def training_dataset(
         known = known or order.orders(len(examples), seed, data.mosaic_rows)
     mosaics = order.Mosaics(data.mosaic, data.mosaic_rows)
 
-    def changed(number: int, side: int, start: int) -> tf.data.Dataset:
+    def changed(number: int, side: int, first: int, shown: tf.data.Dataset) -> tf.data.Dataset:
+        """`shown` says of each image from the place `first` on, in the order `number`, if it is shown."""
+        places = _places(first, shown if share else None)
         if known is None:
             images = reading.from_elements(
-                examples, labels.num_classes, start, elements, problems=problems
+                examples,
+                labels.num_classes,
+                first,
+                elements,
+                shown=shown if share else None,
+                problems=problems,
             )
         else:
             images = reading.in_order(
-                examples, known[number], start, max_pixels=max_pixels, problems=problems
+                examples, known[number], places, max_pixels=max_pixels, problems=problems
             )
-        return _changed(images, data, side, padding, seed + number, start)
+        return _changed(images, data, side, padding, seed + number, places)
 
-    earlier = mosaics.before(start)
-    shown = changed(0, size, start - earlier)
+    every = tf.data.Dataset.counter(start)
+    mine = every if share is None else every.filter(share.has)
+    has = share.has if share else lambda place: True
+    whole = every.filter(lambda place: mosaics.kind_at(place) == 0).map(has)
+    shown = changed(0, size, start - mosaics.before(start), whole)
     if data.mosaic:
         parts = []
         for kind, row in enumerate(data.mosaic_rows):
             first = row**2 * mosaics.of_kind_before(kind, start)
-            parts.append(_mosaics(changed(1 + kind, -(-size // row), first), size, row))
-        kinds = functools.partial(_kind, share=data.mosaic, count=len(parts))
-        choices = tf.data.Dataset.counter(start).map(kinds)
-        shown = tf.data.Dataset.choose_from_datasets([shown, *parts], choices)
-    return _batches(shown, data, size, labels, batch_size)
+            of_kind = every.filter(functools.partial(_is_kind, mosaics, kind)).map(has)
+            each_part = of_kind.flat_map(functools.partial(_repeated, row**2))
+            joined = changed(1 + kind, -(-size // row), first, each_part)
+            parts.append(_mosaics(joined, size, row))
+        shown = tf.data.Dataset.choose_from_datasets([shown, *parts], mine.map(mosaics.kind_at))
+    return _batches(shown, data, size, labels, share.size_of_device if share else batch_size)
 
 
-def _kind(place: tf.Tensor, share: float, count: int) -> tf.Tensor:
-    """0 for a whole image, else one more than `order.Mosaics.at`, in a graph."""
-    before, after = (
-        tf.cast(tf.cast(number, tf.float64) * share, tf.int64) for number in (place, place + 1)
-    )
-    return tf.where(after > before, 1 + before % count, 0)
+def _places(first: int, shown: tf.data.Dataset | None) -> tf.data.Dataset:
+    """The places from `first` on, without end: those that are `shown`, or all."""
+    places = tf.data.Dataset.counter(first)
+    if shown is None:
+        return places
+    pairs = tf.data.Dataset.zip(places, shown).filter(lambda _, is_shown: is_shown)
+    return pairs.map(lambda place, _: place)
+
+
+def _is_kind(mosaics: order.Mosaics, kind: int, place: tf.Tensor) -> tf.Tensor:
+    return mosaics.kind_at(place) == 1 + kind
+
+
+def _repeated(count: int, value: tf.Tensor) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensors(value).repeat(count)
 
 
 def validation_dataset(
@@ -133,13 +155,13 @@ def _changed(
     size: int,
     padding: augment.Colour,
     seed: int,
-    start: int,
+    places: tf.data.Dataset,
 ) -> tf.data.Dataset:
-    """Images of `size` x `size` pixels with their objects, changed at random as `data` says."""
+    """Images of `size` x `size` pixels with their objects, changed at random as `data` and their `places` say."""
 
-    def change(count: tf.Tensor, example: tuple[tf.Tensor, augment.Objects]) -> Any:
+    def change(place: tf.Tensor, example: tuple[tf.Tensor, augment.Objects]) -> Any:
         image, objects = example
-        seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int64), count]), 4)
+        seeds = tf.random.split(tf.stack([tf.constant(seed, tf.int64), place]), 4)
         if data.random_crop:
             image, objects = augment.random_crop(
                 image,
@@ -163,8 +185,7 @@ def _changed(
             )
         return image, objects
 
-    counts = tf.data.Dataset.counter(start)
-    return tf.data.Dataset.zip(counts, images).map(change, tf.data.AUTOTUNE)
+    return tf.data.Dataset.zip(places, images).map(change, tf.data.AUTOTUNE)
 
 
 def _mosaics(parts: tf.data.Dataset, size: int, rows: int) -> tf.data.Dataset:

@@ -44,21 +44,18 @@ def from_annotations(
     reader = Reader(annotations, max_pixels, problems)
     count = len(annotations)
 
-    def look_up(first: int) -> decoding.Group:
-        return reader.look_up(range(first, min(first + decoding.GROUP, count)))
-
     def load(index: int) -> tuple[Any, ...]:
         return reader.read(index) or reader.black(index)
 
-    firsts = tf.data.Dataset.range(0, count, decoding.GROUP)
-    found = decoding.decoded(firsts, look_up, load, reader.report)
+    places = tf.data.Dataset.range(count)
+    found = decoding.decoded(places, reader.look_up, load, reader.report)
     return found.apply(tf.data.experimental.assert_cardinality(count))
 
 
 def in_order(
     annotations: Sequence[Annotation],
     shown: order.Order,
-    start: int = 0,
+    places: tf.data.Dataset,
     *,
     max_pixels: int = MAX_PIXELS,
     problems: Problems | None = None,
@@ -71,14 +68,14 @@ def in_order(
     Args:
         annotations: the annotations to read.
         shown: their order.
-        start: the place in this order of the first image.
+        places: the places in this order, int64 numbers without end: `tf.data.Dataset.counter(start)` for all.
         max_pixels: larger images are refused like images that cannot be decoded.
         problems: images that cannot be decoded are added here.
     """
     reader = Reader(annotations, max_pixels, problems, shown.broken)
 
-    def look_up(first: int) -> decoding.Group:
-        return reader.look_up([shown.at(first + number) for number in range(decoding.GROUP)])
+    def look_up(places: Sequence[int]) -> decoding.Group:
+        return reader.look_up([shown.at(place) for place in places])
 
     def load(place: int) -> tuple[Any, ...]:
         while True:
@@ -86,8 +83,7 @@ def in_order(
             if found is not None:
                 return found
 
-    firsts = tf.data.Dataset.counter(start, decoding.GROUP)
-    found = decoding.decoded(firsts, look_up, load, reader.report)
+    found = decoding.decoded(places, look_up, load, reader.report)
     return found.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
@@ -208,6 +204,7 @@ def from_elements(
     start: int = 0,
     known: Elements | None = None,
     *,
+    shown: tf.data.Dataset | None = None,
     problems: Problems | None = None,
 ) -> tf.data.Dataset:
     """The images of a user's data set without end, in its order, with their objects.
@@ -221,6 +218,7 @@ def from_elements(
         start: the number of elements that were used before. Elements of whole passes are not read again if `known`
             tells how many a pass has.
         known: learns the number of elements.
+        shown: for each element from `start` on, True if it is to be shown. All are read. None shows all.
         problems: boxes outside their images are added here.
     """
     problems = Problems.of(problems)
@@ -245,7 +243,11 @@ def from_elements(
 
     count = known.count(start)
     used = start if count is None else start % count
-    return elements.enumerate().repeat().skip(used).map(examine_in_graph, tf.data.AUTOTUNE)
+    rest = elements.enumerate().repeat().skip(used)
+    if shown is not None:
+        pairs = tf.data.Dataset.zip(rest, shown).filter(lambda _, is_shown: is_shown)
+        rest = pairs.map(lambda element, _: element)
+    return rest.map(examine_in_graph, tf.data.AUTOTUNE)
 
 
 def check_elements(elements: tf.data.Dataset) -> None:

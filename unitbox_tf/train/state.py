@@ -13,8 +13,8 @@ import numpy as np
 from unitbox_tf import checkpoints, runs
 from unitbox_tf.checkpoints import Checkpoint, Spec
 from unitbox_tf.config import TrainConfig
-from unitbox_tf.train.average import Average
 from unitbox_tf.train.reading import Elements
+from unitbox_tf.train.shared_step import SharedStep
 from unitbox_tf.train.steps import CheckedStep
 
 logger = logging.getLogger(__name__)
@@ -36,10 +36,11 @@ class State:
         training_images: the number of training images; None if they are a data set.
     """
 
-    def __init__(self, run: Path, model: keras.Model, settings: TrainConfig) -> None:
-        """The state at the start of training. `model` is compiled; its step becomes a checked one."""
-        momentum = settings.ema_momentum
-        self.step = CheckedStep(model, None if momentum is None else Average(model, momentum))
+    def __init__(
+        self, run: Path, model: keras.Model, settings: TrainConfig, step: CheckedStep | SharedStep
+    ) -> None:
+        """The state at the start of training, stored in `run`. `model` is compiled, and `step` is its step."""
+        self.step = step
         self.history: list[dict[str, Any]] = []
         self.elements = Elements()
         self.training_images: int | None = None
@@ -75,6 +76,11 @@ class State:
         return self.steps - int(before)
 
     @property
+    def variables(self) -> list[Any]:
+        """The variables of the network and of its optimizer."""
+        return [*self._model.variables, *self._model.optimizer.variables]
+
+    @property
     def images(self) -> int:
         """The images that training has shown to the network up to here."""
         steps, images = self._images
@@ -90,13 +96,13 @@ class State:
         """True if training goes on from a checkpoint."""
         return self._restored >= 0
 
-    def restore(self) -> bool:
-        """Goes on from the newest whole checkpoint of the run. False if there is none.
+    def restore(self, run: Path) -> bool:
+        """Goes on from the newest whole checkpoint of `run`. False if there is none.
 
         Raises:
             ValueError: all checkpoints are damaged, or they belong to another network or optimizer.
         """
-        found = checkpoints.read_newest(self._folder, self._expected())
+        found = checkpoints.read_newest(runs.Run(run).checkpoints, self._expected())
         if found is None:
             return False
         self._take(found)
@@ -114,7 +120,7 @@ class State:
 
     def begin_epoch(self) -> None:
         """Makes the running means those of the present epoch: of its first steps, if training was resumed in it."""
-        self._model.reset_metrics()
+        self.step.reset_means()
         if self._means is not None:
             _assign(self.step.metrics, self._means)
             self._means = None

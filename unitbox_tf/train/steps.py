@@ -30,7 +30,7 @@ class CheckedStep:
     def __init__(self, model: keras.Model, average: Average | None = None) -> None:
         """Makes this the step of `model`, and builds its optimizer and its metrics. Good steps update `average`."""
         model.optimizer.build(model.trainable_variables)
-        _build_metrics(model)
+        build_metrics(model)
         self.metrics = [variable for metric in model.metrics for variable in metric.variables]
         self.steps = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.bad = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -42,15 +42,17 @@ class CheckedStep:
         self._finite = tf.Variable(flags, trainable=False)  # in the last bad step
         model.train_step = self._run
 
+    def reset_means(self) -> None:
+        """Begins the running means anew."""
+        self._model.reset_metrics()
+
+    def means(self) -> dict[str, float]:
+        """The running means, by their names in logs."""
+        return {name: float(value) for name, value in self._model.get_metrics_result().items()}
+
     def not_finite(self) -> dict[str, list[str]]:
         """Parts of the loss, and gradients by the names of their weights, that were not finite in the last bad step."""
-        finite = self._finite.numpy()
-        names = [*self._logs, *(weight.path for weight in self._weights)]
-        wrong = [name for name, fine in zip(names, finite, strict=True) if not fine]
-        return {
-            "loss": [name for name in wrong if name in self._logs],
-            "gradients": [name for name in wrong if name not in self._logs],
-        }
+        return not_finite(self._finite, self._logs, self._weights)
 
     def _run(self, data: Any) -> dict[str, tf.Tensor]:
         """One step. Returns the running means of the epoch."""
@@ -118,7 +120,7 @@ def _scales(optimizer: keras.optimizers.Optimizer) -> bool:
     return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
 
-def _build_metrics(model: keras.Model) -> None:
+def build_metrics(model: keras.Model) -> None:
     """Makes the variables of the metrics, which Keras otherwise makes in the first step."""
     outputs: Mapping[str, Any] = model.output
     maps = {
@@ -129,6 +131,18 @@ def _build_metrics(model: keras.Model) -> None:
     model.compute_loss(x=None, y=maps, y_pred=maps, sample_weight=weights)
     model.compute_metrics(None, maps, maps, weights)
     model.reset_metrics()
+
+
+def not_finite(
+    finite: tf.Variable, logs: Sequence[str], weights: Sequence[keras.Variable]
+) -> dict[str, list[str]]:
+    """The names of logs, and the paths of weights, for which `finite` is False."""
+    names = [*logs, *(weight.path for weight in weights)]
+    wrong = [name for name, fine in zip(names, finite.numpy(), strict=True) if not fine]
+    return {
+        "loss": [name for name in wrong if name in logs],
+        "gradients": [name for name in wrong if name not in logs],
+    }
 
 
 def first_names(names: Sequence[str], count: int = 5) -> str:
