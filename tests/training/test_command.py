@@ -33,6 +33,7 @@ COMMANDS = [
     "training.benchmarks serving SAVED_MODEL photo.jpg --rounds 2",
     f"training.benchmarks parity faces coco:x --calibration a.jpg b.jpg {SHARED}",
     "training.benchmarks long_training --steps 100 --epochs 2 --folder FOLDER",
+    "training.benchmarks stream --count 1000 --buffer 8 --folder FOLDER --json FILE",
     "training.benchmarks plot_losses",
     f"training.rivals coco:x fddb:y#8 --ours faces --rivals haar --yunet FILE {SHARED}",
     f"training.rivals.sizes --faces a:b --scenes c:d --ours faces x.onnx --sizes 12 24 {SHARED}",

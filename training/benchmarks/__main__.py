@@ -21,6 +21,7 @@
     python -m training.benchmarks input [--photos FOLDER] [--sizes HEIGHTxWIDTH ...] [--boxes N ...]
     python -m training.benchmarks endurance [MODEL] [--calls N]
     python -m training.benchmarks long_training [--steps 10000]
+    python -m training.benchmarks stream [--count 1000000]
     python -m training.benchmarks plot_losses [--output FOLDER]
 
 Variants take turns in a changing order, so that other programs on the machine slow all of them alike. A
@@ -74,6 +75,9 @@ input: the input pipeline of training, from files and shards to batches, against
 endurance: memory, traced functions and threads in thousands of detections; see endurance.py.
 
 long_training: memory, open files and threads over many tiny steps of training; see long_training.py.
+
+stream: memory and time of a million annotations that are written into shards and stream through the pipeline; see
+stream.py.
 
 plot_losses: the images of docs/losses.md; nothing is measured.
 """
@@ -277,6 +281,12 @@ def _add_endurance(commands: Any) -> None:
     long.add_argument("--epochs", type=int, default=4, help="in which they are taken")
     long.add_argument("--folder", type=Path, help="of the run; default: a temporary one")
     long.add_argument("--json", type=Path, help="file for the numbers")
+    stream = commands.add_parser("stream", help="memory of annotations that stream from shards")
+    stream.set_defaults(function="training.benchmarks.stream:benchmark")
+    stream.add_argument("--count", type=int, default=1_000_000, help="default: %(default)s")
+    stream.add_argument("--buffer", type=int, default=1024, help="of records; default: %(default)s")
+    stream.add_argument("--folder", type=Path, help="where to write; default: the system's")
+    stream.add_argument("--json", type=Path, help="file for the numbers")
     each = commands.add_parser("endurance", help="memory and threads in thousands of detections")
     each.set_defaults(function="training.benchmarks.endurance:benchmark")
     each.add_argument(

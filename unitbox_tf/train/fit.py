@@ -39,6 +39,7 @@ from unitbox_tf.train.hardware import _hardware
 from unitbox_tf.train.optimizers import optimizer
 from unitbox_tf.train.quality import learn_quality
 from unitbox_tf.train.state import State
+from unitbox_tf.train.streaming import Stream
 from unitbox_tf.train.watching import (
     ProgressLine,
     ShowEpochs,
@@ -139,7 +140,7 @@ def fit(
             shown = examples.training(train, config, problems=problems)
             judged = examples.validation(validation, config, train=train, problems=problems)
             readiness.check(
-                None if isinstance(shown.examples, tf.data.Dataset) else shown.examples,
+                shown.examples if isinstance(shown.examples, list) else None,
                 judged.annotations,
                 config,
             )
@@ -421,7 +422,9 @@ def _batches(
         "max_pixels": config.decode.max_pixels,
     }
     known = None
-    if isinstance(shown.examples, tf.data.Dataset):
+    if isinstance(shown.examples, Stream):
+        state.take_images(shown.examples.count())
+    elif isinstance(shown.examples, tf.data.Dataset):
         state.take_images(None)
     else:
         state.take_images(len(shown.examples))
@@ -445,7 +448,9 @@ def _batches(
     )
 
     def names(places: range) -> list[list[str]]:
-        if known is None:  # elements of a data set have no names
+        if known is None or isinstance(
+            shown.examples, Stream
+        ):  # elements of a stream have no names
             return [[f"element {place} of all that were shown"] for place in places]
         mosaics = order.Mosaics(config.data.mosaic, config.data.mosaic_rows)
         return order.names(shown.examples, known, mosaics, places)

@@ -19,6 +19,7 @@ from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 from unitbox_tf.train import augment, order, reading, targets
+from unitbox_tf.train.streaming import Stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Labels:
 
 
 def training_dataset(
-    examples: Sequence[Annotation] | tf.data.Dataset,
+    examples: Sequence[Annotation] | tf.data.Dataset | Stream,
     data: DataConfig,
     *,
     labels: Labels,
@@ -49,7 +50,8 @@ def training_dataset(
 
     Args:
         examples: annotations, drawn in a random order that depends on `seed`; or a data set of elements
-            as described by `reading.ELEMENT`, read in its own order, again and again.
+            as described by `reading.ELEMENT`, read in its own order, again and again; or shards, whose order
+            depends on `seed`, too.
         data: the settings of size, augmentation and labels.
         labels: how the targets are encoded.
         padding: the colour beyond the border of an image: the `mean_colour` of the backbone.
@@ -57,7 +59,7 @@ def training_dataset(
         seed: the seed of order and augmentation.
         start: the number of images that training has used before.
         known: the orders of annotations, which learn here what cannot be decoded; None makes them.
-        elements: learns how many elements a data set in `examples` has.
+        elements: learns how many elements a data set or the shards in `examples` have.
         max_pixels: larger images are refused like images that cannot be decoded.
         problems: images that cannot be decoded are added here, and others take their place.
 
@@ -67,12 +69,16 @@ def training_dataset(
     """
     size = data.image_size
     problems = Problems.of(problems)
-    if not isinstance(examples, tf.data.Dataset):
+    if not isinstance(examples, tf.data.Dataset | Stream):
         known = known or order.orders(len(examples), seed, data.mosaic_rows)
     mosaics = order.Mosaics(data.mosaic, data.mosaic_rows)
 
     def changed(number: int, side: int, start: int) -> tf.data.Dataset:
-        if known is None:
+        if isinstance(examples, Stream):
+            images = examples.images(
+                seed + number, start, known=elements, max_pixels=max_pixels, problems=problems
+            )
+        elif known is None:
             images = reading.from_elements(
                 examples, labels.num_classes, start, elements, problems=problems
             )
