@@ -112,6 +112,7 @@ def test_the_number_of_records_is_learned_and_whole_passes_are_not_read_again(sh
     assert found.count() is None
     expected = shown(found.images(3, known=known), 90)
     assert found.count() == known.count(90) == 40
+    assert not known.seen  # which would grow with the records
 
     read, records = [], streaming.records
 
@@ -231,9 +232,10 @@ def cut_off_between_records(path):
 def test_a_shard_that_is_damaged_is_named(shards, spoil, message):
     found = stream(shards)
     spoil(shards / sorted(path.name for path in shards.glob("*.tfrecord"))[1])
-    with pytest.raises(
-        tf.errors.OpError, match=rf"file://\S*train-00001-of-\d+\.tfrecord: {message}"
-    ):
+    match = rf"file://\S*train-00001-of-\d+\.tfrecord: {message}"
+    with pytest.raises(tf.errors.OpError, match=match):
+        taken(found.images(3), 40)
+    with pytest.raises((ValueError, OSError), match=f"^{match}"), streaming.named_errors(found):
         taken(found.images(3), 40)
 
 
@@ -277,6 +279,13 @@ def test_an_object_of_an_unknown_class_leaves_its_image_out(tmp_path):
     problems = Problems()
     assert set(shown(stream(tmp_path / "out").images(3, problems=problems), 11)) == {98, 99}
     assert problems.counts == {checks.UNREADABLE: 13}
+
+
+def test_shards_without_records_are_refused(tmp_path):
+    (tmp_path / "train-00000-of-00001.tfrecord").touch()
+    found = stream(tmp_path)
+    with pytest.raises(ValueError, match="found none"), streaming.named_errors(found):
+        taken(found.images(3), 1)
 
 
 def test_if_no_image_of_a_group_can_be_used_it_is_one_black_pixel(tmp_path):
@@ -428,7 +437,7 @@ def test_training_from_urls_ends_as_any_other(streamed, caplog):
     assert stored.data.validation_sources == streamed.data.validation_sources
 
 
-@pytest.mark.parametrize("is_planned", [True, False])
+@pytest.mark.parametrize("is_planned", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_stopped_run_goes_on_with_the_images_that_it_would_have_shown(
     streamed, tmp_path, monkeypatch, is_planned
 ):

@@ -5,7 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from training.benchmarks import compare, detection, environment, postprocess, startup, train
+from training.benchmarks import (
+    compare,
+    detection,
+    environment,
+    postprocess,
+    startup,
+    stream,
+    train,
+)
 from unitbox_tf import boxes as box_ops
 
 SETTINGS = {"what": "train", "rounds": "3", "side": "96"}
@@ -138,3 +146,18 @@ def test_detecting_takes_longer_than_the_bare_backbone(capsys):
     assert all(row["ratio"][0] > 1 for row in found["rows"].values())
     assert len(found["rows"]) == 2
     assert "| ONNX Runtime, float32 | 1 |" in capsys.readouterr().out
+
+
+def test_the_annotations_that_are_written_stream_back(tmp_path):
+    written = stream.write(tmp_path / "shards", 320)
+    assert len(list((tmp_path / "shards").glob("*.tfrecord"))) == stream.SHARDS
+    found = stream.read_all(tmp_path / "shards", 320, 8)
+    for each in (written, found):
+        assert len(each["megabytes_at_tenths"]) == stream.TENTHS
+        assert each["microseconds"] > 0
+    assert found["ratios"][stream.PIPELINE][1] > 0
+
+
+def test_too_few_annotations_to_take_tenths_of_are_refused():
+    with pytest.raises(ValueError, match=r"Expected --count from 320\. Received: 319"):
+        stream.benchmark(319, 8, None)

@@ -39,7 +39,7 @@ from unitbox_tf.train.hardware import _hardware
 from unitbox_tf.train.optimizers import optimizer
 from unitbox_tf.train.quality import learn_quality
 from unitbox_tf.train.state import State
-from unitbox_tf.train.streaming import Stream
+from unitbox_tf.train.streaming import Stream, named_errors
 from unitbox_tf.train.watching import (
     ProgressLine,
     ShowEpochs,
@@ -124,6 +124,7 @@ def fit(
         ValueError: an argument is of another kind, settings or data cannot be used, or `datasets.readiness`
             refuses the data: a class without objects, or validation images among the training images.
         ValueError: another process trains in the folder, or no checkpoint of the resumed run is whole.
+        ValueError: a shard that streams is damaged, or has a record that is no image with boxes.
         Diverged: the loss, a gradient or a weight is not finite. This is a `ValueError`, too.
         OSError: the disk is full. Earlier checkpoints are whole.
     """
@@ -138,6 +139,7 @@ def fit(
     with contextlib.ExitStack() as held:
         with _hardware(config.train) as jit:
             shown = examples.training(train, config, problems=problems)
+            held.enter_context(named_errors(shown.examples))
             judged = examples.validation(validation, config, train=train, problems=problems)
             readiness.check(
                 shown.examples if isinstance(shown.examples, list) else None,

@@ -8,12 +8,13 @@ read, and the mixing in the buffer. So training goes on at any image; the record
 Memory holds the names of the shards, the buffer of records, still encoded, and some records of each open shard.
 
 Python takes records apart, 16 in a call, with the code that reads shards for all other purposes, so that objects,
-problems and errors are the same. `tf.io.parse_single_example` takes several times as long for a record
-(docs/data.md), and cannot say what is wrong with it.
+problems and errors are the same. `tf.io.parse_single_example` cannot say what is wrong with a record, and does not know
+the exact boxes of `unitbox/annotation`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -199,6 +200,8 @@ class Stream:
 
     Attributes:
         sources: the sources.
+        failure: the first error that reading has raised, before TensorFlow has made another one of it; None without
+            one.
     """
 
     def __init__(
@@ -223,6 +226,7 @@ class Stream:
             ValueError: a shard is there twice.
         """
         self.sources = tuple(sources)
+        self.failure: Exception | None = None
         self._class_names = tuple(class_names)
         self._classes = None if classes is None else tuple(classes)
         self._counted = tuple(class_names if counted is None else counted)
@@ -294,6 +298,7 @@ class Stream:
         be decoded, whose objects cannot be read, or whose stated size is that of another image. If all 16 cannot be
         used, it is one black pixel. A shard that is damaged, a record that is no image with boxes, and an object of an
         unknown class raise `tf.errors.OpError` where they are read; the message names the shard and the record.
+        `named_errors` makes an error of one line of it.
 
         Args:
             seed: the seed of the order.
@@ -385,40 +390,56 @@ class Stream:
         def chunk() -> tuple[np.ndarray, ...]:
             return np.full(len(found), shard), np.array(numbers, np.int64), np.array(found, object)
 
-        for number, record in records(self._shards[shard], self._expected[shard]):
-            numbers.append(number)
-            found.append(record)
-            filled += len(record)
-            if len(found) == CHUNK or filled > CHUNK_BYTES:
+        with self.noting():
+            for number, record in records(self._shards[shard], self._expected[shard]):
+                numbers.append(number)
+                found.append(record)
+                filled += len(record)
+                if len(found) == CHUNK or filled > CHUNK_BYTES:
+                    yield chunk()
+                    numbers, found, filled = [], [], 0
+            if found:
                 yield chunk()
-                numbers, found, filled = [], [], 0
-        if found:
-            yield chunk()
-        self._counts[shard] = number
-        counts = [self._counts[each] for each in shards]
-        if None not in counts:
-            total = sum(count for count in counts if count is not None)
-            if not total:
-                raise ValueError(
-                    f"{self._shards[shard]}: expected records in the shards, found none"
-                )
-            if known.count(0) not in (None, total):
-                logger.warning(
-                    "The shards had %s records and have %s: they come in another order than without the interruption",
-                    known.count(0),
-                    total,
-                )
-            known.learn(total)
+            self._counts[shard] = number
+            self._learn(shards, known)
+
+    def _learn(self, shards: Sequence[int], known: reading.Elements) -> None:
+        """Tells `known` the number of records in a pass, once each shard was read. Raises `ValueError` if it is 0."""
+        counts = [count for count in map(self._counts.__getitem__, shards) if count is not None]
+        if len(counts) < len(shards):
+            return
+        total, before = sum(counts), known.count(0)
+        if not total:
+            raise ValueError(
+                f"{self._shards[shards[0]]}: expected records in the shards, found none"
+            )
+        if before not in (None, total):
+            logger.warning(
+                "The shards had %s records and have %s: they come in another order than without the interruption",
+                before,
+                total,
+            )
+        known.learn(total)
+
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[None]:
+        """Keeps an error as `failure`."""
+        try:
+            yield
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
 
     def _annotation(
         self, shard: int, number: int, record: bytes, problems: Problems
     ) -> Annotation | None:
         """The annotation of a record, with the classes of the model; None, after a report, if it cannot be used."""
-        source = self._source_of[shard]
-        found = tfrecord.read_record(
-            record, self._shards[shard], number, source.num_classes, problems=problems
-        )
-        return None if found is None else self._with_classes(source, found, self._shards[shard])
+        source, path = self._source_of[shard], self._shards[shard]
+        with self.noting():
+            found = tfrecord.read_record(
+                record, path, number, source.num_classes, problems=problems
+            )
+            return None if found is None else self._with_classes(source, found, path)
 
     def _checked(
         self, shard: int, annotation: Annotation, size: tuple[int, int] | None, problems: Problems
@@ -461,6 +482,18 @@ class Stream:
                 return annotation
             return dataclasses.replace(annotation, classes=labels)
         return dataclasses.replace(annotation.select(kept), classes=labels[kept])
+
+
+@contextlib.contextmanager
+def named_errors(examples: Any) -> Iterator[None]:
+    """Raises errors of a `Stream` as they were, `ValueError` or `OSError`, and not as TensorFlow passes them on."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        failure = examples.failure if isinstance(examples, Stream) else None
+        if failure is None:
+            raise
+        raise failure from error
 
 
 class _Reader:
