@@ -193,19 +193,30 @@ def _batches(
     labels: Labels,
     batch_size: int,
 ) -> tf.data.Dataset:
-    def encode(image: tf.Tensor, objects: augment.Objects) -> tuple[Any, ...]:
-        boxes = objects["boxes"]
+    """Batches of images, targets and weights. The targets of all images of a batch are encoded at once."""
+
+    def packed(image: tf.Tensor, objects: augment.Objects) -> tuple[tf.Tensor, tf.Tensor]:
+        classes = tf.bitcast(objects["classes"], tf.float32)
+        parts = [classes, tf.cast(objects["ignore"], tf.float32)]
+        return image, tf.concat([objects["boxes"], tf.stack(parts, axis=1)], axis=1)
+
+    def encode(images: tf.Tensor, objects: tf.RaggedTensor) -> tuple[Any, ...]:
+        each = objects.values
+        boxes, ignore = each[:, :4], each[:, 5] > 0
         small = tf.reduce_max(boxes[:, 2:] - boxes[:, :2], axis=-1) < data.min_object
-        heatmaps, weights = targets.encode(
+        heatmaps, weights = targets.encode_batch(
             boxes,
-            objects["classes"],
-            objects["ignore"] | small,
+            tf.bitcast(each[:, 4], tf.int32),
+            ignore | small,
+            tf.cast(objects.value_rowids(), tf.int32),
+            tf.cast(objects.nrows(), tf.int32),
             size,
             size,
             region=data.region,
             positive_weight=data.positive_weight,
             **dataclasses.asdict(labels),
         )
-        return image, heatmaps, weights
+        return images, heatmaps, weights
 
-    return examples.map(encode, tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    batches = examples.map(packed, tf.data.AUTOTUNE).ragged_batch(batch_size)
+    return batches.map(encode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
