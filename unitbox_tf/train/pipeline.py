@@ -31,6 +31,10 @@ class Labels:
     stride: int = 1
 
 
+# An image float32 `[S, S, 3]`, or as `augment.fit_bytes` gives it.
+Shown = tf.Tensor | tuple[tf.Tensor, tf.Tensor]
+
+
 def training_dataset(
     examples: Sequence[Annotation] | tf.data.Dataset,
     data: DataConfig,
@@ -121,10 +125,21 @@ def validation_dataset(
     """
     problems = Problems.of(problems)
     images = reading.from_annotations(annotations, max_pixels=max_pixels, problems=problems)
+    as_bytes = augment.are_levels(padding)
     shown = images.map(
-        lambda image, objects: augment.fit(image, objects, size, padding=padding), tf.data.AUTOTUNE
+        lambda image, objects: _fit(image, objects, size, padding, as_bytes), tf.data.AUTOTUNE
     )
     return _batches(shown, data, size, labels, batch_size)
+
+
+def _fit(
+    image: tf.Tensor, objects: augment.Objects, size: int, padding: augment.Colour, as_bytes: bool
+) -> tuple[Shown, augment.Objects]:
+    """The image as `augment.fit` shows it, or as `augment.fit_bytes` does."""
+    if as_bytes:
+        whole, floats, objects = augment.fit_bytes(image, objects, size, padding=padding)
+        return (whole, floats), objects
+    return augment.fit(image, objects, size, padding=padding)
 
 
 def _changed(
@@ -136,6 +151,8 @@ def _changed(
     start: int,
 ) -> tf.data.Dataset:
     """Images of `size` x `size` pixels with their objects, changed at random as `data` says."""
+    makes_fractions = data.random_crop or data.colour or data.blur or data.mosaic
+    as_bytes = augment.are_levels(padding) and not makes_fractions
 
     def change(count: tf.Tensor, example: tuple[tf.Tensor, augment.Objects]) -> Any:
         image, objects = example
@@ -152,8 +169,12 @@ def _changed(
                 padding=padding,
             )
         else:
-            image, objects = augment.fit(image, objects, size, padding=padding)
-        if data.flip:
+            image, objects = _fit(image, objects, size, padding, as_bytes)
+        if data.flip and as_bytes:
+            (whole, floats), before = image, objects
+            whole, objects = augment.random_flip(whole, before, seeds[1])
+            image = whole, augment.random_flip(floats, before, seeds[1])[0]
+        elif data.flip:
             image, objects = augment.random_flip(image, objects, seeds[1])
         if data.colour:
             image = augment.random_colour(image, data.colour, seeds[2])
@@ -195,12 +216,14 @@ def _batches(
 ) -> tf.data.Dataset:
     """Batches of images, targets and weights. The targets of all images of a batch are encoded at once."""
 
-    def packed(image: tf.Tensor, objects: augment.Objects) -> tuple[tf.Tensor, tf.Tensor]:
+    def packed(image: Shown, objects: augment.Objects) -> tuple[Shown, tf.Tensor]:
         classes = tf.bitcast(objects["classes"], tf.float32)
         parts = [classes, tf.cast(objects["ignore"], tf.float32)]
         return image, tf.concat([objects["boxes"], tf.stack(parts, axis=1)], axis=1)
 
-    def encode(images: tf.Tensor, objects: tf.RaggedTensor) -> tuple[Any, ...]:
+    def encode(images: Any, objects: tf.RaggedTensor) -> tuple[Any, ...]:
+        if isinstance(images, tuple):
+            images = _as_floats(*images)
         each = objects.values
         boxes, ignore = each[:, :4], each[:, 5] > 0
         small = tf.reduce_max(boxes[:, 2:] - boxes[:, :2], axis=-1) < data.min_object
@@ -220,3 +243,19 @@ def _batches(
 
     batches = examples.map(packed, tf.data.AUTOTUNE).ragged_batch(batch_size)
     return batches.map(encode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _as_floats(whole: tf.Tensor, floats: tf.RaggedTensor) -> tf.Tensor:
+    """The images float32 `[B, S, S, 3]` of a batch of bytes and floats of `augment.fit_bytes`.
+
+    A cast of a whole batch writes the floats once. If each image were cast, they would be copied into the batch, too.
+    """
+    values, numbers = floats.values, floats.value_rowids()
+    count, left = tf.shape(whole)[0], tf.shape(values)[0]
+
+    def mixed() -> tf.Tensor:
+        images = tf.cast(whole, tf.float32)
+        put = lambda: tf.tensor_scatter_nd_update(images, numbers[:, None], values)
+        return tf.cond(left > 0, put, lambda: images)
+
+    return tf.ensure_shape(tf.cond(left == count, lambda: values, mixed), whole.shape)
