@@ -18,7 +18,7 @@
     python -m training.benchmarks startup [MODEL ...]
     python -m training.benchmarks compare STORED NEW
     python -m training.benchmarks batch MODEL [PHOTOS] [--count N] [--workers N ...]
-    python -m training.benchmarks input [--photos FOLDER] [--sizes HEIGHTxWIDTH ...] [--boxes N ...]
+    python -m training.benchmarks input [--photos FOLDER] [--sizes HEIGHTxWIDTH ...] [--boxes N ...] [--stages]
     python -m training.benchmarks endurance [MODEL] [--calls N]
     python -m training.benchmarks long_training [--steps 10000]
     python -m training.benchmarks plot_losses [--output FOLDER]
@@ -190,6 +190,8 @@ def _add_input(add: Callable[..., argparse.ArgumentParser]) -> argparse.Argument
     each.add_argument("--stored", nargs="+", choices=places, default=places, help="default: both")
     each.add_argument("--stride", type=int, default=4, help="of targets; default: %(default)s")
     each.add_argument("--batch", type=int, default=8, help="images in a batch")
+    text = "switch the stages on one after the other: what each of them adds"
+    each.add_argument("--stages", action="store_true", help=text)
     return each
 
 

@@ -53,7 +53,7 @@ def place(
 def _placed(
     image: tf.Tensor, objects: Objects, window: tf.Tensor, scale: tf.Tensor, size: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Objects]:
-    """What `place` shows: a part of the image, the size to give it, its top left in the result, and the objects there."""
+    """The part of the image that `place` shows, the size to give it, its top left in the result, and the objects."""
     image_size = tf.cast(tf.shape(image)[:2], tf.float32)  # height, width
     # The part of the image to show, in whole pixels, one more on each side for the interpolation.
     first = tf.clip_by_value(tf.floor(window[::-1]) - 1, 0, image_size - 1)

@@ -69,6 +69,35 @@ def training_dataset(
         Batches of images float32 `[B, S, S, 3]` from 0 to 255, and dicts of targets and weights as
         `targets.encode` makes them.
     """
+    shown = shown_images(
+        examples,
+        data,
+        padding=padding,
+        seed=seed,
+        start=start,
+        known=known,
+        elements=elements,
+        max_pixels=max_pixels,
+        problems=problems,
+        num_classes=labels.num_classes,
+    )
+    return batches(shown, data, data.image_size, labels, batch_size)
+
+
+def shown_images(
+    examples: Sequence[Annotation] | tf.data.Dataset,
+    data: DataConfig,
+    *,
+    num_classes: int,
+    padding: augment.Colour = augment.BLACK,
+    seed: int,
+    start: int = 0,
+    known: Sequence[order.Order] | None = None,
+    elements: reading.Elements | None = None,
+    max_pixels: int = MAX_PIXELS,
+    problems: Problems | None = None,
+) -> tf.data.Dataset:
+    """The images of `training_dataset` (`Shown`), changed at random, with their objects; see there."""
     size = data.image_size
     problems = Problems.of(problems)
     if not isinstance(examples, tf.data.Dataset):
@@ -78,7 +107,7 @@ def training_dataset(
     def changed(number: int, side: int, start: int) -> tf.data.Dataset:
         if known is None:
             images = reading.from_elements(
-                examples, labels.num_classes, start, elements, problems=problems
+                examples, num_classes, start, elements, problems=problems
             )
         else:
             images = reading.in_order(
@@ -96,7 +125,7 @@ def training_dataset(
         kinds = functools.partial(_kind, share=data.mosaic, count=len(parts))
         choices = tf.data.Dataset.counter(start).map(kinds)
         shown = tf.data.Dataset.choose_from_datasets([shown, *parts], choices)
-    return _batches(shown, data, size, labels, batch_size)
+    return shown
 
 
 def _kind(place: tf.Tensor, share: float, count: int) -> tf.Tensor:
@@ -129,7 +158,7 @@ def validation_dataset(
     shown = images.map(
         lambda image, objects: _fit(image, objects, size, padding, as_bytes), tf.data.AUTOTUNE
     )
-    return _batches(shown, data, size, labels, batch_size)
+    return batches(shown, data, size, labels, batch_size)
 
 
 def _fit(
@@ -207,7 +236,7 @@ def _cut(
     return image, augment.clip_objects(objects, size, size)
 
 
-def _batches(
+def batches(
     examples: tf.data.Dataset,
     data: DataConfig,
     size: int,
@@ -241,8 +270,8 @@ def _batches(
         )
         return images, heatmaps, weights
 
-    batches = examples.map(packed, tf.data.AUTOTUNE).ragged_batch(batch_size)
-    return batches.map(encode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    found = examples.map(packed, tf.data.AUTOTUNE).ragged_batch(batch_size)
+    return found.map(encode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def _as_floats(whole: tf.Tensor, floats: tf.RaggedTensor) -> tf.Tensor:
@@ -255,7 +284,10 @@ def _as_floats(whole: tf.Tensor, floats: tf.RaggedTensor) -> tf.Tensor:
 
     def mixed() -> tf.Tensor:
         images = tf.cast(whole, tf.float32)
-        put = lambda: tf.tensor_scatter_nd_update(images, numbers[:, None], values)
-        return tf.cond(left > 0, put, lambda: images)
+        return tf.cond(
+            left > 0,
+            lambda: tf.tensor_scatter_nd_update(images, numbers[:, None], values),
+            lambda: images,
+        )
 
     return tf.ensure_shape(tf.cond(left == count, lambda: values, mixed), whole.shape)

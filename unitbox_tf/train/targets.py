@@ -293,24 +293,20 @@ def _paint(
     `whole` `[N]` says which take their box and not their ellipse, `windows` are from `_windows`, and `starts` from
     `_paint_owners`.
     """
-    widths, heights = tf.unstack(windows[:, 2:] - windows[:, :2], axis=1)
-    across = _offsets(boxes[:, ::2], whole, windows[:, ::2], stride)
-    down = _offsets(boxes[:, 1::2], whole, windows[:, 1::2], stride)
-    # Each row of a window is a line of points. `_pair` carries its place in `down` along.
-    width = tf.gather(widths, down.owner)
-    start = _pair(
-        tf.gather(tf.cumsum(widths, exclusive=True), down.owner), tf.range(tf.size(width))
+    count = tf.shape(boxes)[0]
+    row, owner = _unpair(
+        _ranges(_pair(windows[:, 1], tf.range(count)), _pair(windows[:, 3], tf.range(count)))
     )
-    column, line = _unpair(_ranges(start, start + tf.cast(width, tf.int64)))
-    inside = tf.gather(across.square, column) + tf.gather(down.square, line) < 1
-    first = down.number * columns + tf.gather(starts + windows[:, 0], down.owner)
-    place = tf.where(inside, _ranges(first, first + width), -1)
-    index = tf.gather(down.owner, line)
+    down = _Sides.of(boxes[:, 1::2], whole, owner).squares(row, stride)
+    first, last = _columns(
+        _Sides.of(boxes[:, ::2], whole, owner), down, tf.gather(windows[:, ::2], owner), stride
+    )
+    before = row * columns + tf.gather(starts, owner)
+    place, index = _unpair(_ranges(_pair(before + first, owner), _pair(before + last, owner)))
     if stride > 1:
-        count = tf.shape(boxes)[0]
-        smallest = tf.math.unsorted_segment_min(across.square, across.owner, count)
-        smallest += tf.math.unsorted_segment_min(down.square, down.owner, count)
-        lost = (smallest >= 1) & (widths > 0) & (heights > 0)
+        found = tf.math.unsorted_segment_sum(last - first, owner, count)
+        sides = windows[:, 2:] - windows[:, :2]
+        lost = (found == 0) & tf.reduce_all(sides > 0, axis=1)
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2
         nearest = _nearest(centre, rows, columns, stride)
         nearest = tf.where(lost & (nearest >= 0), starts + nearest, -1)
@@ -319,27 +315,70 @@ def _paint(
     return tf.math.unsorted_segment_max(index, place, points)
 
 
-class _Offsets(NamedTuple):
-    """The columns of all windows one after another, or the rows."""
+class _Sides(NamedTuple):
+    """The boxes of lines `[L]` in one direction."""
 
-    owner: tf.Tensor  # index of the box, int32
-    number: tf.Tensor  # of the column or row in the map, int32
-    square: tf.Tensor  # of the distance from the centre of the box as a share of half its side
+    centre: tf.Tensor
+    radius: tf.Tensor  # half the side
+    whole: tf.Tensor
+
+    @classmethod
+    def of(cls, sides: tf.Tensor, whole: tf.Tensor, owner: tf.Tensor) -> _Sides:
+        """Those of the boxes `owner` `[L]` among boxes with the `sides` `[N, 2]`."""
+        centre, radius = (sides[:, 0] + sides[:, 1]) / 2, (sides[:, 1] - sides[:, 0]) / 2
+        return cls(*(tf.gather(values, owner) for values in (centre, radius, whole)))
+
+    def squares(self, numbers: tf.Tensor, stride: int) -> tf.Tensor:
+        """The squares of the distances of columns or rows from the centres, as shares of half the sides.
+
+        A point is inside if the squares of both directions add up to less than 1. So the squares of a box that is
+        taken `whole` are 0 inside and 2 outside.
+        """
+        offset = tf.abs(_middles(numbers, stride) - self.centre) / self.radius
+        return tf.where(self.whole, tf.where(offset < 1, 0.0, 2.0), tf.square(offset))
 
 
-def _offsets(sides: tf.Tensor, whole: tf.Tensor, windows: tf.Tensor, stride: int) -> _Offsets:
-    """The offsets in one direction of boxes with the `sides` `[N, 2]` and `windows` `[N, 2]`.
+def _columns(
+    across: _Sides, down: tf.Tensor, windows: tf.Tensor, stride: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The first column inside on each line, and the one after the last; int32 `[L]` each.
 
-    A point is inside if the squares of both directions add up to less than 1. So the squares of a box that is taken
-    `whole` are 0 inside and 2 outside.
+    The columns inside a box are neighbours, since squares grow to both sides of the centre, rounded as they are. So it
+    is enough to compute where they end, and to test the columns there: their number grows or shrinks until it is right.
+
+    Args:
+        across: the boxes of the lines.
+        down: the squares `[L]` of the rows.
+        windows: the columns that may be inside, `[L, 2]`, the first and the one after the last.
+        stride: pixels from one point to the next.
     """
-    boxes = tf.range(tf.shape(sides)[0])
-    number, owner = _unpair(_ranges(_pair(windows[:, 0], boxes), _pair(windows[:, 1], boxes)))
-    centre, radius = (sides[:, 0] + sides[:, 1]) / 2, (sides[:, 1] - sides[:, 0]) / 2
-    offset = tf.abs(_middles(number, stride) - tf.gather(centre, owner)) / tf.gather(radius, owner)
-    of_box = tf.where(offset < 1, 0.0, 2.0)
-    square = tf.where(tf.gather(whole, owner), of_box, tf.square(offset))
-    return _Offsets(owner, number, square)
+    low, high = tf.unstack(windows, axis=1)
+    reach = across.radius * tf.where(across.whole, 1.0, tf.sqrt(tf.maximum(1 - down, 0.0)))
+
+    def from_left(position: tf.Tensor) -> tf.Tensor:
+        """The first column of the window at a position or right of it."""
+        number = tf.math.ceil(position / stride - 0.5)
+        limits = tf.cast(low, tf.float32), tf.cast(high, tf.float32)
+        return tf.cast(tf.clip_by_value(number, *limits), tf.int32)
+
+    def inside(column: tf.Tensor) -> tf.Tensor:
+        return across.squares(column, stride) + down < 1
+
+    def more(wanted: tf.Tensor) -> tf.Tensor:
+        return tf.cast(wanted, tf.int32)
+
+    middle = from_left(across.centre)
+
+    def correct(_: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        left = more((first > low) & inside(first - 1)) - more((first < middle) & ~inside(first))
+        right = more((last < high) & inside(last)) - more((last > middle) & ~inside(last - 1))
+        changes = tf.reduce_any((left != 0) | (right != 0))
+        return changes, first - left, last + right
+
+    guess = from_left(across.centre - reach), from_left(across.centre + reach)
+    start = (tf.constant(True), tf.minimum(guess[0], middle), tf.maximum(guess[1], middle))
+    _, first, last = tf.while_loop(lambda wrong, *_: wrong, correct, start, parallel_iterations=1)
+    return first, last
 
 
 def _nearest(
