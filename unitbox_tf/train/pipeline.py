@@ -1,6 +1,6 @@
 """Annotations in, batches for `model.fit` out: `(images, targets, weights)` as a `tf.data.Dataset`.
 
-    annotation ─ reading ─ augment (or only fit) ─ mosaic ─ targets.encode ─ batch
+    annotation ─ reading ─ augment (or only fit) ─ mosaic ─ batch ─ targets.encode_batch
 
 Images are resized before heatmaps are painted, so that these are exact at the size that the network sees.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -32,7 +32,7 @@ class Labels:
 
 
 # An image float32 `[S, S, 3]`, or as `augment.fit_bytes` gives it.
-Shown = tf.Tensor | tuple[tf.Tensor, tf.Tensor]
+Shown: TypeAlias = "tf.Tensor | tuple[tf.Tensor, tf.Tensor]"
 
 
 def training_dataset(
