@@ -5,8 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from training.benchmarks import compare, detection, environment, postprocess, startup, train
+from training.benchmarks import (
+    compare,
+    detection,
+    environment,
+    memory,
+    postprocess,
+    precision,
+    resident,
+    startup,
+    train,
+)
 from unitbox_tf import boxes as box_ops
+from unitbox_tf.records import Detections
 
 SETTINGS = {"what": "train", "rounds": "3", "side": "96"}
 
@@ -138,3 +149,33 @@ def test_detecting_takes_longer_than_the_bare_backbone(capsys):
     assert all(row["ratio"][0] > 1 for row in found["rows"].values())
     assert len(found["rows"]) == 2
     assert "| ONNX Runtime, float32 | 1 |" in capsys.readouterr().out
+
+
+def test_the_peak_of_memory_is_above_what_is_held_before():
+    def take():
+        return np.ones(40_000_000, np.uint8).sum()
+
+    before, peak = resident.peak_above(take)
+    assert 35e6 < peak < 80e6
+    assert before > 20e6
+
+
+@pytest.mark.slow
+def test_memory_of_a_large_photo_is_measured(capsys):
+    rows = memory.benchmark(["faces_light"], megapixels=[3])["rows"]
+    assert [*rows] == [f"faces_light, 3 megapixels, {way}" for way in memory.WAYS]
+    assert all(row["peak"] > 3 * 3e6 for row in rows.values())  # the decoded image
+    assert "| faces_light | 3 | tiles |" in capsys.readouterr().out
+
+
+def test_boxes_in_an_enlarged_image_are_returned_in_pixels_of_the_image():
+    image = np.zeros((40, 30, 3), np.uint8)
+    large = precision.enlarged(image, 80)
+    assert large.shape == (80, 60, 3)
+    assert precision.enlarged(image, 0) is image
+    found = Detections(
+        np.array([[10, 20, 30, 60]], np.float32), np.ones(1), np.zeros(1, int), (80, 60)
+    )
+    small = precision.in_pixels_of(found, image)
+    np.testing.assert_allclose(small.boxes, [[5, 10, 15, 30]])
+    assert small.image_size == (40, 30)

@@ -32,6 +32,8 @@ COMMANDS = [
     "training.benchmarks shards coco:x --folder FOLDER",
     "training.benchmarks serving SAVED_MODEL photo.jpg --rounds 2",
     f"training.benchmarks parity faces coco:x --calibration a.jpg b.jpg {SHARED}",
+    "training.benchmarks memory faces a.onnx --megapixels 12 0.5 --json FILE",
+    "training.benchmarks precision faces coco:x --data DATA --count 3 --sides 0 800 --json FILE",
     "training.benchmarks long_training --steps 100 --epochs 2 --folder FOLDER",
     "training.benchmarks plot_losses",
     f"training.rivals coco:x fddb:y#8 --ours faces --rivals haar --yunet FILE {SHARED}",

@@ -13,6 +13,8 @@
     python -m training.benchmarks normalisation [--batch N] [--side PX]
     python -m training.benchmarks train [--networks vgg16 light] [--precisions float32 mixed_bfloat16] [--xla]
     python -m training.benchmarks detection MODEL [--batches 1 8]
+    python -m training.benchmarks memory MODEL [MODEL ...] [--megapixels N ...]
+    python -m training.benchmarks precision MODEL FORMAT:PATH#SPLIT [--data FOLDER] [--count N] [--sides PX ...]
     python -m training.benchmarks postprocess
     python -m training.benchmarks scaling
     python -m training.benchmarks startup [MODEL ...]
@@ -60,6 +62,10 @@ normalisation.py.
 train: a step of training with its input, and its memory, against the bare backbone; see train.py.
 
 detection: bytes of photos to boxes, against the bare backbone in the same runtime; see detection.py.
+
+memory: peak memory of detecting in a large photo, whole and in tiles; see memory.py.
+
+precision: the ONNX file in OpenVINO, in bfloat16 beside float32, also in large images; see precision.py.
 
 postprocess: heatmaps to boxes, with 1, 50 and 500 objects; see postprocess.py.
 
@@ -146,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     for each in (*written, *loads, *_add_against_backbone(add), *_add_parts(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
+    _add_precision(add)
     _add_endurance(commands)
 
     each = commands.add_parser("compare", help="a json file against a stored one")
@@ -270,6 +277,18 @@ def _add_exports(add: Callable[..., argparse.ArgumentParser]) -> None:
     parity.add_argument("--output", type=Path, required=True, help="folder to write")
 
 
+def _add_precision(add: Callable[..., argparse.ArgumentParser]) -> None:
+    text = "the ONNX file in OpenVINO, in bfloat16 beside float32"
+    each = add("precision", "precision:compare", 5, text)
+    each.add_argument("model", help="folder of a run, or a published name")
+    each.add_argument("source", help="annotated images as FORMAT:PATH#SPLIT")
+    each.add_argument("--data", default=".", help="folder that the relative path starts from")
+    each.add_argument("--count", type=int, help="of images; default: all")
+    text = "longer sides to which images are enlarged; 0, the default: as they are"
+    each.add_argument("--sides", type=int, nargs="+", default=[0], metavar="PX", help=text)
+    each.add_argument("--json", type=Path, help="file for the numbers")
+
+
 def _add_endurance(commands: Any) -> None:
     long = commands.add_parser("long_training", help="memory and open files in many tiny steps")
     long.set_defaults(function="training.benchmarks.long_training:benchmark")
@@ -284,6 +303,11 @@ def _add_endurance(commands: Any) -> None:
     )
     each.add_argument("--calls", type=int, default=10_000, help="detections; default: %(default)s")
     each.add_argument("--json", type=Path, help="file for the numbers")
+    large = commands.add_parser("memory", help="peak memory of detecting in a large photo")
+    large.set_defaults(function="training.benchmarks.memory:benchmark")
+    large.add_argument("models", nargs="+", metavar="MODEL", help="names or paths of detectors")
+    large.add_argument("--megapixels", nargs="+", type=float, default=[12, 100], help="12 100")
+    large.add_argument("--json", type=Path, help="file for the numbers")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from training.benchmarks.apart import call_apart
 from training.benchmarks.backbones import multiply_adds
-from training.benchmarks.endurance import resident
+from training.benchmarks.resident import resident
 from training.benchmarks.turns import quartiles, take_turns
 from unitbox_tf.config import Config
 from unitbox_tf.datasets import multiscale
