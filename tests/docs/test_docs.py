@@ -117,7 +117,6 @@ CHECKED = [
     ("docs/export.md", "benchmarks parity", "five exports, each run on a hundred images"),
     ("docs/export.md", "benchmarks precision", "measures for minutes"),
     ("docs/export.md", "--yunet YUNET --processors", "needs another detector and its exports"),
-    ("docs/large_pictures.md", "benchmarks memory", "measures for minutes"),
     ("docs/large_pictures.md", "pytest", "one of the slow tests itself"),
     ("docs/serving.md", SERVER, "another program, and a server"),
     ("docs/serving.md", "unitbox serve detector", "installs from the network, and a server"),
