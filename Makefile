@@ -28,7 +28,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 slow: $(VENV)/installed-dev
-	$(BIN)/pytest -m "slow and not nightly" $(MEASURE) $(if $(COVERAGE),--cov-append)
+	$(BIN)/pytest -m "slow and not nightly" --numprocesses 2 --dist loadfile --max-worker-restart 0 $(MEASURE) $(if $(COVERAGE),--cov-append)
 
 # What the last `make test COVERAGE=1` measured, and `make slow COVERAGE=1` after it.
 coverage: $(VENV)/installed-dev

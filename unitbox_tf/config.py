@@ -68,6 +68,17 @@ class DataConfig(Settings):
         "images to judge each epoch by, written in the same way; training must not use any of them",
         not_empty(),
     )
+    stream: bool = setting(
+        False,
+        "read training images from shards (tfrecord) while training, and keep no annotation in memory; turn it on "
+        "where annotations do not fit into memory. Sources with a URL (tfrecord:gs://bucket/shards#train) always do",
+    )
+    stream_buffer: int = setting(
+        1024,
+        "with stream: records in memory, still encoded, whose order is mixed; raise it if neighbours in a shard are "
+        "alike, lower it if images are large",
+        at_least(1),
+    )
     classes: tuple[str, ...] = setting(
         (),
         "train only on objects of these classes of the data; objects of other classes are background. None "

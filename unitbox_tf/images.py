@@ -122,13 +122,19 @@ def graph_orientation(encoded: bytes, max_pixels: int = MAX_PIXELS) -> int | Non
     Raises:
         ValueError: see `decode_photo`.
     """
+    header = graph_header(encoded, max_pixels)
+    return None if header is None else header.orientation
+
+
+def graph_header(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Header | None:
+    """The header of an image that the graph decodes; None of one that it does not. See `graph_orientation`."""
     kind = _checked_kind(encoded)
     image_headers.check(io.BytesIO(encoded), kind, max_pixels)
     _check_whole(encoded, kind)
     if kind not in ("JPEG", "PNG"):
         return None
     header = _header(io.BytesIO(encoded), kind)
-    return header.orientation if header.height * header.width <= TENSORFLOW_PIXELS else None
+    return header if header.height * header.width <= TENSORFLOW_PIXELS else None
 
 
 def _decode_with_tensorflow(encoded: bytes, kind: str, orientation: int) -> tf.Tensor:
@@ -300,13 +306,16 @@ def _unusual_values(mode: str, low: float, high: float) -> str:
     )
 
 
-class _Header(NamedTuple):
-    height: int  # before turning
+class Header(NamedTuple):
+    """Height and width in pixels before turning, and the EXIF orientation (1 to 8)."""
+
+    height: int
     width: int
     orientation: int
 
     @property
     def size(self) -> tuple[int, int]:
+        """Height and width as displayed."""
         turned = self.orientation in TURNED
         return (self.width, self.height) if turned else (self.height, self.width)
 
@@ -319,7 +328,7 @@ def _checked_kind(start: bytes, size: int | None = None) -> str:
     return kind
 
 
-def _header(file: BinaryIO, kind: str) -> _Header:
+def _header(file: BinaryIO, kind: str) -> Header:
     """The header of an image. Raises `ValueError` if it cannot be read."""
     stated = image_headers.size(file, kind)
     try:
@@ -332,22 +341,22 @@ def _header(file: BinaryIO, kind: str) -> _Header:
         width, height = image.size
         if kind == "TIFF":  # some versions of Pillow turn its size
             width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
-        return _Header(height, width, _orientation(image))
+        return Header(height, width, _orientation(image))
     except Exception as error:  # Pillow raises errors of many classes for damaged files
         file.seek(0)
         raise ValueError(_undecodable(file.read(), kind, _reason(error))) from error
 
 
-def _webp_header(file: BinaryIO, stated: image_headers.Size) -> _Header:
+def _webp_header(file: BinaryIO, stated: image_headers.Size) -> Header:
     """The header of a WebP. Pillow's decoder would allocate its pixels, and get the metadata in the same way."""
     if not stated.height * stated.width:
         raise ValueError("no size in the header")
     holder = Image.new("L", (1, 1))
     holder.info.update(image_headers.webp_metadata(file))
-    return _Header(*stated, _orientation(holder))
+    return Header(*stated, _orientation(holder))
 
 
-def _png_header(file: BinaryIO) -> _Header:
+def _png_header(file: BinaryIO) -> Header:
     """The size in a PNG, and the orientation in its chunks, some of which may stand after the pixels.
 
     Pillow would decode the pixels before it sees these. So it gets the chunks around a single pixel.
@@ -367,7 +376,7 @@ def _png_header(file: BinaryIO) -> _Header:
     if not width or not height:
         raise ValueError("no size in the header")
     if not texts:
-        return _Header(height, width, UPRIGHT)
+        return Header(height, width, UPRIGHT)
     one_pixel = [
         _png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)),
         *texts,
@@ -376,9 +385,9 @@ def _png_header(file: BinaryIO) -> _Header:
     ]
     try:
         with Image.open(io.BytesIO(PNG_START + b"".join(one_pixel)), formats=["PNG"]) as image:
-            return _Header(height, width, _orientation(image))
+            return Header(height, width, _orientation(image))
     except Exception:  # broken metadata, which TensorFlow does not heed
-        return _Header(height, width, UPRIGHT)
+        return Header(height, width, UPRIGHT)
 
 
 def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
@@ -569,7 +578,7 @@ def orientation(photo: Path | Part | bytes) -> int:
     return _header_of(photo).orientation
 
 
-def _header_of(photo: Path | Part | bytes) -> _Header:
+def _header_of(photo: Path | Part | bytes) -> Header:
     if isinstance(photo, Path):
         with files.open_regular(photo) as file:
             return _header(file, _checked_kind(_start(file), os.fstat(file.fileno()).st_size))

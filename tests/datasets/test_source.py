@@ -196,3 +196,11 @@ def test_a_source_is_written_so_that_it_opens_from_another_folder(tmp_path, monk
 def test_data_that_were_given_in_python_are_asked_for_again():
     with pytest.raises(ValueError, match=r"data given in Python\. Give train= and validation="):
         datasets.open("5 annotations given in Python")
+
+
+@pytest.mark.parametrize("text", ["coco:gs://bucket/a.json", "tfrecord:s3://bucket/shards#train"])
+def test_a_url_is_no_path(text):
+    with pytest.raises(
+        ValueError, match=r"expected a path\. Received: a URL\. Only training reads"
+    ):
+        datasets.open(text)

@@ -15,7 +15,7 @@ from tests.helpers import light_models
 from unitbox_tf import config, formats
 from unitbox_tf.detect import graph, padding
 from unitbox_tf.detect.model import UnitBox
-from unitbox_tf.formats import litert, numpy_decoder, onnx_graph, saved_graph
+from unitbox_tf.formats import litert, numpy_decoder, onnx, onnx_graph, saved_graph
 from unitbox_tf.network import folding, layers
 from unitbox_tf.network.backbones import Backbone
 
@@ -282,3 +282,21 @@ def test_the_padding_of_a_dilation_is_stated_for_onnx(random):
     assert "auto_pad" not in {each.name for each in node.attribute}
     [found] = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"images": image})
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 640), (24, 2000)], ids=["smaller", "the same"])
+def test_images_are_resized_in_bfloat16(size):
+    """OpenVINO's precision where the processor can; it would round places in the image to 8 bits, so to 8 px here."""
+    tf2onnx = pytest.importorskip("tf2onnx")
+    openvino = pytest.importorskip("openvino")
+    y, x = np.mgrid[:24, :2000]
+    image = np.stack([x * 255 / 2000, 127 + 100 * np.sin(x / 30), y * 10], axis=-1)
+    image = image.astype(np.uint8)[None]
+    specs = [graph.IMAGES, tf.TensorSpec([2], tf.int32, "size")]
+    function = tf.function(onnx_graph.resize_by_matrices, input_signature=specs)
+    proto, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=onnx.OPSET)
+    core, given = openvino.Core(), {"images": image, "size": np.array(size, np.int32)}
+    network = core.read_model(proto.SerializeToString())
+    for hint, close in (("f32", 1e-3), ("bf16", 1.0)):
+        compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+        np.testing.assert_allclose(compiled(given)[0], graph.resize(image, size), atol=close)

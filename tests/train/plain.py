@@ -60,6 +60,15 @@ def place(image, objects, window, scale, size, *, padding=augment.BLACK):
     return image, augment.clip_objects({**objects, "boxes": boxes}, size, size)
 
 
+def fit_bytes(image, objects, size, *, padding=augment.BLACK):
+    image, objects = augment.fit(image, objects, size, padding=padding)
+    return tf.zeros([size, size, 3], tf.uint8), _of_any_number(image[None]), objects
+
+
+def _of_any_number(images):
+    return tf.raw_ops.PlaceholderWithDefault(input=images, shape=[None, *images.shape[1:]])
+
+
 def _paste(part, corner, size, padding):
     start = tf.maximum(-corner, 0)
     corner = tf.maximum(corner, 0)
@@ -71,13 +80,46 @@ def _paste(part, corner, size, padding):
 
 
 def random_flip(image, objects, seed):
-    width = tf.cast(tf.shape(image)[1], tf.float32)
+    width = tf.cast(tf.shape(image)[-2], tf.float32)
     flip = tf.random.stateless_uniform([], seed) < 0.5
     x0, y0, x1, y1 = tf.unstack(objects["boxes"], axis=-1)
     mirrored = tf.stack([width - x1, y0, width - x0, y1], axis=-1)
     boxes = tf.where(flip, mirrored, objects["boxes"])
-    image = tf.cond(flip, lambda: image[:, ::-1], lambda: image)
+    image = tf.cond(flip, lambda: image[..., ::-1, :], lambda: image)
     return image, {**objects, "boxes": boxes}
+
+
+def random_colour(image, strength, seed):
+    brightness, contrast, saturation = tf.unstack(
+        tf.random.stateless_uniform([3], seed, -strength, strength)
+    )
+    grey = tf.image.rgb_to_grayscale(image)
+    image = grey + (image - grey) * (1 + saturation)
+    mean = tf.reduce_mean(grey)
+    image = mean + (image - mean) * (1 + contrast)
+    return tf.clip_by_value(image * (1 + brightness), 0.0, 255.0)
+
+
+def mosaic(images, objects, rows):
+    size = tf.shape(images)[1]
+    lines = [tf.concat(tf.unstack(images[r * rows : (r + 1) * rows]), axis=1) for r in range(rows)]
+    step = tf.cast(size, tf.float32)
+    moved = []
+    for index, part in enumerate(objects):
+        shift = tf.stack([index % rows * step, index // rows * step] * 2)
+        moved.append({**part, "boxes": part["boxes"] + shift})
+    merged = {name: tf.concat([part[name] for part in moved], axis=0) for name in moved[0]}
+    return tf.concat(lines, axis=0), merged
+
+
+def encode_batch(boxes, classes, ignore, images, count, height, width, **options):
+    def of_image(number):
+        own = images == number
+        each = (tf.boolean_mask(values, own) for values in (boxes, classes, ignore))
+        return encode(*each, height, width, **options)
+
+    maps = {"confidence": tf.float32, "distances": tf.float32}
+    return tf.map_fn(of_image, tf.range(count), fn_output_signature=(maps, dict(maps)))
 
 
 def encode(
@@ -151,8 +193,8 @@ def put_in_place(monkeypatch):
     """Makes `pipeline` use this module."""
     for module, names in (
         (reading, ("in_order", "from_annotations")),
-        (augment, ("place", "random_flip")),
-        (targets, ("encode",)),
+        (augment, ("place", "fit_bytes", "random_flip", "random_colour", "mosaic")),
+        (targets, ("encode_batch",)),
     ):
         for name in names:
             monkeypatch.setattr(module, name, globals()[name])

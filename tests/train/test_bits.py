@@ -126,10 +126,15 @@ def assert_same_bits(one, other):
             5,
             {"padding": (0.1, 9.7, 250.3)},
         ),
+        (
+            dataclasses.replace(LETTERBOX, image_size=40, flip=True),
+            5,
+            {"padding": augment.BLACK},
+        ),
         (CROPS, 0, {}),
         (CROPS, 91, {"padding": augment.BLACK, "stride": 1}),
     ],
-    ids=["letterbox", "letterbox, later", "shrunk", "crops", "crops, later"],
+    ids=["letterbox", "letterbox, later", "shrunk", "some are shrunk", "crops", "crops, later"],
 )
 def test_batches_are_those_of_the_plainest_pipeline_to_the_bit(
     annotations, data, start, more, monkeypatch

@@ -94,7 +94,7 @@ def test_a_data_set_gives_the_batches_of_its_annotations():
     got = pipeline.training_dataset(elements, data, **options).take(3)
     in_order = reading.from_annotations(source).repeat()
     changed = pipeline._changed(in_order, data, 64, (0.0, 0.0, 0.0), 3, tf.data.Dataset.counter())
-    expected = pipeline._batches(changed, data, 64, pipeline.Labels(1), 2).take(3)
+    expected = pipeline.batches(changed, data, 64, pipeline.Labels(1), 2).take(3)
     for a, b in zip(got, expected, strict=True):
         tf.nest.map_structure(np.testing.assert_array_equal, a, b)
 

@@ -64,3 +64,14 @@ def test_a_share_has_its_part_of_each_batch():
     share = order.Share(1, 2, 6)
     assert [place for place in range(12) if share.has(place)] == [3, 4, 5, 9, 10, 11]
     assert share.size == 3
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_images_that_a_worker_has_shown_are_counted(index, monkeypatch):
+    monkeypatch.setattr(pipeline, "CHUNK", 5)
+    share, mosaics = order.Share(index, 2, 6), order.Mosaics(0.4, (2, 3))
+    shown = [place for place in range(18) if share.has(place)]
+    kinds = [mosaics.at(place) for place in shown]
+    counted = [pipeline._shown_before(share, mosaics, kind, 18) for kind in range(3)]
+    assert counted == [kinds.count(None), 4 * kinds.count(0), 9 * kinds.count(1)]
+    assert all(counted)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 BOUND = 1e-4  # float32, added up in another order, after three steps; 3e-5 is usual
 
 
 @pytest.fixture(scope="module")
 def compared():
-    """What `tests.train.devices` prints."""
+    """The numbers that `tests.train.devices` prints."""
     process = subprocess.run(
         [sys.executable, "-m", "tests.train.devices"],
         cwd=ROOT,

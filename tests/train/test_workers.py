@@ -55,7 +55,7 @@ def start(folder, count, epochs=2, resume=False, seeds=(0, 0, 0)):
 
 
 def end(processes):
-    """What each process has printed."""
+    """The output of each process, once all have ended."""
     try:
         return [process.communicate(timeout=400)[0] for process in processes]
     finally:

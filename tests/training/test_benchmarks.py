@@ -5,8 +5,20 @@ import json
 import numpy as np
 import pytest
 
-from training.benchmarks import compare, detection, environment, postprocess, startup, train
+from training.benchmarks import (
+    compare,
+    detection,
+    environment,
+    memory,
+    postprocess,
+    precision,
+    resident,
+    startup,
+    stream,
+    train,
+)
 from unitbox_tf import boxes as box_ops
+from unitbox_tf.records import Detections
 
 SETTINGS = {"what": "train", "rounds": "3", "side": "96"}
 
@@ -122,6 +134,7 @@ def test_a_step_of_training_takes_longer_than_the_bare_backbone(capsys):
         batch=2,
         steps=1,
         xla=False,
+        stages=False,
         rounds=2,
     )
     row = found["rows"]["light, float32"]
@@ -132,9 +145,65 @@ def test_a_step_of_training_takes_longer_than_the_bare_backbone(capsys):
 
 
 @pytest.mark.slow
+def test_the_parts_of_a_step_are_measured(capsys):
+    options = {"side": 64, "batch": 2, "steps": 1, "xla": False, "rounds": 2}
+    found = train.benchmark(networks=["light"], precisions=["float32"], stages=True, **options)
+    ratios = found["rows"]["light, float32"]["ratio"]
+    assert list(ratios) == list(train.STAGES)
+    assert all(low > 1 for low, *_ in ratios.values())
+    assert "| light, float32 |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_detecting_takes_longer_than_the_bare_backbone(capsys):
     runtimes = ["TensorFlow, float32", "ONNX Runtime, float32"]
     found = detection.benchmark("faces_light", runtimes=runtimes, batches=[1], photos=[], rounds=2)
     assert all(row["ratio"][0] > 1 for row in found["rows"].values())
     assert len(found["rows"]) == 2
     assert "| ONNX Runtime, float32 | 1 |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_annotations_that_are_written_stream_back(tmp_path):
+    written = stream.write(tmp_path / "shards", 320)
+    assert len(list((tmp_path / "shards").glob("*.tfrecord"))) == stream.SHARDS
+    found = stream.read_all(tmp_path / "shards", 320, 8)
+    for each in (written, found):
+        assert len(each["megabytes_at_tenths"]) == stream.TENTHS
+        assert each["microseconds"] > 0
+    assert found["ratios"][stream.PIPELINE][1] > 0
+
+
+def test_too_few_annotations_to_take_tenths_of_are_refused():
+    with pytest.raises(ValueError, match=r"Expected --count from 320\. Received: 319"):
+        stream.benchmark(319, 8, None)
+
+
+def test_the_peak_of_memory_is_above_what_is_held_before():
+    def take():
+        return np.ones(40_000_000, np.uint8).sum()
+
+    before, peak = resident.peak_above(take)
+    assert 35e6 < peak < 80e6
+    assert before > 20e6
+
+
+@pytest.mark.slow
+def test_memory_of_a_large_photo_is_measured(capsys):
+    rows = memory.benchmark(["faces_light"], megapixels=[3])["rows"]
+    assert [*rows] == [f"faces_light, 3 megapixels, {way}" for way in memory.WAYS]
+    assert all(row["peak"] > 3 * 3e6 for row in rows.values())  # the decoded image
+    assert "| faces_light | 3 | tiles |" in capsys.readouterr().out
+
+
+def test_boxes_in_an_enlarged_image_are_returned_in_pixels_of_the_image():
+    image = np.zeros((40, 30, 3), np.uint8)
+    large = precision.enlarged(image, 80)
+    assert large.shape == (80, 60, 3)
+    assert precision.enlarged(image, 0) is image
+    found = Detections(
+        np.array([[10, 20, 30, 60]], np.float32), np.ones(1), np.zeros(1, int), (80, 60)
+    )
+    small = precision.in_pixels_of(found, image)
+    np.testing.assert_allclose(small.boxes, [[5, 10, 15, 30]])
+    assert small.image_size == (40, 30)

@@ -11,16 +11,19 @@
     python -m training.benchmarks backbones [NAME ...] [--counts]
     python -m training.benchmarks inference MODEL [MODEL ...] [--yunet FILE] [--processors] [--operators]
     python -m training.benchmarks normalisation [--batch N] [--side PX]
-    python -m training.benchmarks train [--networks vgg16 light] [--precisions float32 mixed_bfloat16] [--xla]
+    python -m training.benchmarks train [--networks vgg16 light] [--precisions POLICY ...] [--xla] [--stages]
     python -m training.benchmarks detection MODEL [--batches 1 8]
+    python -m training.benchmarks memory MODEL [MODEL ...] [--megapixels N ...]
+    python -m training.benchmarks precision MODEL FORMAT:PATH#SPLIT [--data FOLDER] [--count N] [--sides PX ...]
     python -m training.benchmarks postprocess
     python -m training.benchmarks scaling
     python -m training.benchmarks startup [MODEL ...]
     python -m training.benchmarks compare STORED NEW
     python -m training.benchmarks batch MODEL [PHOTOS] [--count N] [--workers N ...]
-    python -m training.benchmarks input [--photos FOLDER] [--sizes HEIGHTxWIDTH ...] [--boxes N ...]
+    python -m training.benchmarks input [--photos FOLDER] [--sizes HEIGHTxWIDTH ...] [--boxes N ...] [--stages]
     python -m training.benchmarks endurance [MODEL] [--calls N]
     python -m training.benchmarks long_training [--steps 10000]
+    python -m training.benchmarks stream [--count 1000000]
     python -m training.benchmarks plot_losses [--output FOLDER]
 
 Variants take turns in a changing order, so that other programs on the machine slow all of them alike. A
@@ -61,6 +64,10 @@ train: a step of training with its input, and its memory, against the bare backb
 
 detection: bytes of photos to boxes, against the bare backbone in the same runtime; see detection.py.
 
+memory: peak memory of detecting in a large photo, whole and in tiles; see memory.py.
+
+precision: the ONNX file in OpenVINO, in bfloat16 beside float32, also in large images; see precision.py.
+
 postprocess: heatmaps to boxes, with 1, 50 and 500 objects; see postprocess.py.
 
 scaling: how costs grow with area, batch, boxes and workers; see scaling.py.
@@ -74,6 +81,9 @@ input: the input pipeline of training, from files and shards to batches, against
 endurance: memory, traced functions and threads in thousands of detections; see endurance.py.
 
 long_training: memory, open files and threads over many tiny steps of training; see long_training.py.
+
+stream: memory and time of a million annotations that are written into shards and stream through the pipeline; see
+stream.py.
 
 plot_losses: the images of docs/losses.md; nothing is measured.
 """
@@ -146,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     for each in (*written, *loads, *_add_against_backbone(add), *_add_parts(add)):
         each.add_argument("--json", type=Path, help="file for the numbers")
     _add_exports(add)
+    _add_precision(add)
     _add_endurance(commands)
 
     each = commands.add_parser("compare", help="a json file against a stored one")
@@ -190,6 +201,8 @@ def _add_input(add: Callable[..., argparse.ArgumentParser]) -> argparse.Argument
     each.add_argument("--stored", nargs="+", choices=places, default=places, help="default: both")
     each.add_argument("--stride", type=int, default=4, help="of targets; default: %(default)s")
     each.add_argument("--batch", type=int, default=8, help="images in a batch")
+    text = "switch the stages on one after the other: what each of them adds"
+    each.add_argument("--stages", action="store_true", help=text)
     return each
 
 
@@ -218,6 +231,8 @@ def _add_against_backbone(
     train.add_argument("--batch", type=int, default=8, help="images; default: %(default)s")
     train.add_argument("--steps", type=int, default=3, help="in a turn; default: %(default)s")
     train.add_argument("--xla", action="store_true", help="compile both with XLA")
+    text = "switch the parts of a step on one after the other: what each of them adds"
+    train.add_argument("--stages", action="store_true", help=text)
 
     detection = add("detection", "detection:benchmark", 15, "bytes to boxes against the backbone")
     detection.add_argument("model", help="folder of a run, or a published name")
@@ -270,6 +285,18 @@ def _add_exports(add: Callable[..., argparse.ArgumentParser]) -> None:
     parity.add_argument("--output", type=Path, required=True, help="folder to write")
 
 
+def _add_precision(add: Callable[..., argparse.ArgumentParser]) -> None:
+    text = "the ONNX file in OpenVINO, in bfloat16 beside float32"
+    each = add("precision", "precision:compare", 5, text)
+    each.add_argument("model", help="folder of a run, or a published name")
+    each.add_argument("source", help="annotated images as FORMAT:PATH#SPLIT")
+    each.add_argument("--data", default=".", help="folder that the relative path starts from")
+    each.add_argument("--count", type=int, help="of images; default: all")
+    text = "longer sides to which images are enlarged; 0, the default: as they are"
+    each.add_argument("--sides", type=int, nargs="+", default=[0], metavar="PX", help=text)
+    each.add_argument("--json", type=Path, help="file for the numbers")
+
+
 def _add_endurance(commands: Any) -> None:
     long = commands.add_parser("long_training", help="memory and open files in many tiny steps")
     long.set_defaults(function="training.benchmarks.long_training:benchmark")
@@ -277,6 +304,12 @@ def _add_endurance(commands: Any) -> None:
     long.add_argument("--epochs", type=int, default=4, help="in which they are taken")
     long.add_argument("--folder", type=Path, help="of the run; default: a temporary one")
     long.add_argument("--json", type=Path, help="file for the numbers")
+    stream = commands.add_parser("stream", help="memory of annotations that stream from shards")
+    stream.set_defaults(function="training.benchmarks.stream:benchmark")
+    stream.add_argument("--count", type=int, default=1_000_000, help="default: %(default)s")
+    stream.add_argument("--buffer", type=int, default=1024, help="of records; default: %(default)s")
+    stream.add_argument("--folder", type=Path, help="where to write; default: the system's")
+    stream.add_argument("--json", type=Path, help="file for the numbers")
     each = commands.add_parser("endurance", help="memory and threads in thousands of detections")
     each.set_defaults(function="training.benchmarks.endurance:benchmark")
     each.add_argument(
@@ -284,6 +317,11 @@ def _add_endurance(commands: Any) -> None:
     )
     each.add_argument("--calls", type=int, default=10_000, help="detections; default: %(default)s")
     each.add_argument("--json", type=Path, help="file for the numbers")
+    large = commands.add_parser("memory", help="peak memory of detecting in a large photo")
+    large.set_defaults(function="training.benchmarks.memory:benchmark")
+    large.add_argument("models", nargs="+", metavar="MODEL", help="names or paths of detectors")
+    large.add_argument("--megapixels", nargs="+", type=float, default=[12, 100], help="12 100")
+    large.add_argument("--json", type=Path, help="file for the numbers")
 
 
 if __name__ == "__main__":

@@ -7,16 +7,13 @@ the warm-up and of the whole run. Threads share one detector, and must find what
 from __future__ import annotations
 
 import concurrent.futures
-import ctypes
-import functools
-import gc
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from training.benchmarks.resident import resident
 from unitbox_tf import images
 from unitbox_tf.config import DecodeConfig
 from unitbox_tf.detect import graph, padding
@@ -109,17 +106,3 @@ def differences(detector: Detector, photos: Sequence[bytes]) -> int:
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         together = list(pool.map(detector, photos))
     return sum(one != other for one, other in zip(alone, together, strict=True))
-
-
-def resident() -> int:
-    """The resident memory of this process in bytes, without garbage."""
-    gc.collect()
-    _trim()(0)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
-
-
-@functools.cache
-def _trim() -> Callable[[int], int]:
-    """Gives free memory back to the system, where the C library can."""
-    return getattr(ctypes.CDLL(None), "malloc_trim", lambda kept: 0)

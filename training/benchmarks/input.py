@@ -4,6 +4,8 @@ Decoding alone reads and decodes the same files with TensorFlow, in parallel lik
 seconds until all work for the images has ended, also that of other threads, so that other programs count less. Every
 image was read once before, as in all passes of training but the first. Labels are those of the preset `faces_light`.
 With augmentation, images are cropped, flipped and changed as in that preset; without it, they keep their size.
+
+With `--stages`, the stages of the pipeline are switched on one after the other, and take turns.
 """
 
 from __future__ import annotations
@@ -30,11 +32,20 @@ from unitbox_tf.datasets import tfrecord
 from unitbox_tf.presets import PRESETS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
-from unitbox_tf.train import pipeline
+from unitbox_tf.train import order, pipeline, reading
 
 SIZES = ((224, 224), (320, 320), (480, 640))  # height and width
 BOX_SIDES = (8.0, 80.0)  # px, shortest and longest long side of a box
 DECODING = "decoding alone"
+WARMING = 3  # rounds before those that are measured: memory and the number of threads settle
+# Changes of images in their order, with the settings that switch them off.
+CHANGES: dict[str, dict[str, Any]] = {
+    "cutting and resizing": {},
+    "flip": {"flip": False},
+    "colour": {"colour": 0.0},
+    "blur": {"blur": 0.0},
+    "mosaics": {"mosaic": 0.0, "mosaic_rows": (2,)},
+}
 QUIET, QUIETS = (
     0.05,
     4,
@@ -64,6 +75,7 @@ def benchmark(
     stored: Sequence[str],
     stride: int,
     batch: int,
+    stages: bool,
     rounds: int,
 ) -> dict[str, Any]:
     """Prints the table; returns its numbers.
@@ -76,6 +88,7 @@ def benchmark(
         stored: "files", "shards" or both.
         stride: of the targets.
         batch: images in a batch.
+        stages: True measures each stage of the pipelines with all before it.
         rounds: of taking turns.
 
     Raises:
@@ -97,9 +110,17 @@ def benchmark(
             paths = _photos(Path(folder), photos, count, height, width)
             variants = {DECODING: _drawing(_decoding(paths), batch * (count // batch))}
             for case in cases:
-                batches = _batches(Path(folder), paths, case, max(height, width), stride, batch)
-                variants[str(case)] = _drawing(batches, count // batch)
-            for draw in variants.values():  # reads each image, and makes graphs
+                whole = Pipeline(Path(folder), paths, case, max(height, width), stride, batch)
+                if stages:
+                    for name, images_of_stage in whole.stages().items():
+                        variants[f"{case}: {name}"] = _drawing(
+                            images_of_stage, batch * (count // batch)
+                        )
+                    variants[f"{case}: batches"] = _drawing(whole.batches(False), count // batch)
+                variants[f"{case}: targets" if stages else str(case)] = _drawing(
+                    whole.batches(), count // batch
+                )
+            for draw in [*variants.values()] * WARMING:
                 draw()
             seconds = take_turns(variants, rounds, time.process_time)
         rows = {}
@@ -183,26 +204,64 @@ def _decoding(paths: Sequence[Path]) -> tf.data.Dataset:
     return each.map(decode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _batches(
-    folder: Path, paths: Sequence[Path], case: Case, side: int, stride: int, batch: int
-) -> tf.data.Dataset:
-    annotations = _annotations(paths, case.boxes, side)
-    if case.stored == "shards":
-        shards = folder / f"shards{case.boxes}"
-        if not shards.exists():
-            tfrecord.write(annotations, shards, "train", ["object"], problems=Problems())
-        annotations = list(tfrecord.Shards(shards, "train").annotations(problems=Problems()))
-    data = (
-        dataclasses.replace(PRESETS["faces_light"].data, image_size=side)
-        if case.augmented
-        else DataConfig(image_size=side)
-    )
-    labels = pipeline.Labels(1, equal_objects=True, share_power=0.5, stride=stride)
-    # Boxes outside their images are reported once, and are not of interest.
-    problems = Problems(logged=False)
-    return pipeline.training_dataset(
-        annotations, data, labels=labels, batch_size=batch, seed=0, problems=problems
-    )
+class Pipeline:
+    """The input pipeline of a case, and its stages."""
+
+    def __init__(
+        self, folder: Path, paths: Sequence[Path], case: Case, side: int, stride: int, batch: int
+    ) -> None:
+        """The pipeline of images in `paths`; shards are written to `folder`."""
+        annotations = _annotations(paths, case.boxes, side)
+        if case.stored == "shards":
+            shards = folder / f"shards{case.boxes}"
+            if not shards.exists():
+                tfrecord.write(annotations, shards, "train", ["object"], problems=Problems())
+            annotations = list(tfrecord.Shards(shards, "train").annotations(problems=Problems()))
+        self._annotations = annotations
+        self._data = (
+            dataclasses.replace(PRESETS["faces_light"].data, image_size=side)
+            if case.augmented
+            else DataConfig(image_size=side)
+        )
+        self._labels = pipeline.Labels(1, equal_objects=True, share_power=0.5, stride=stride)
+        self._batch = batch
+
+    def batches(self, with_objects: bool = True) -> tf.data.Dataset:
+        """Batches as training gets them, or without objects in their targets."""
+        shown = self._shown(self._data)
+        if not with_objects:
+            shown = shown.map(_without_objects, tf.data.AUTOTUNE)
+        return pipeline.batches(shown, self._data, self._data.image_size, self._labels, self._batch)
+
+    def stages(self) -> dict[str, tf.data.Dataset]:
+        """Single images after each stage before batches, by its name; each stage has all stages before it."""
+        known = order.Order(len(self._annotations), 0)
+        found = {
+            "reading and decoding": reading.in_order(
+                self._annotations, known, tf.data.Dataset.counter(), problems=_unreported()
+            )
+        }
+        names = list(CHANGES) if self._data.random_crop else list(CHANGES)[:1]
+        for place, name in enumerate(names):
+            off: dict[str, Any] = {}
+            for later in names[place + 1 :]:
+                off |= CHANGES[later]
+            found[name] = self._shown(dataclasses.replace(self._data, **off))
+        return {name: shown.prefetch(tf.data.AUTOTUNE) for name, shown in found.items()}
+
+    def _shown(self, data: DataConfig) -> tf.data.Dataset:
+        return pipeline.shown_images(
+            self._annotations, data, num_classes=1, seed=0, problems=_unreported()
+        )
+
+
+def _without_objects(image: Any, objects: dict[str, tf.Tensor]) -> tuple[Any, Any]:
+    return image, {name: value[:0] for name, value in objects.items()}
+
+
+def _unreported() -> Problems:
+    """Boxes outside their images are reported once, and are not of interest."""
+    return Problems(logged=False)
 
 
 def _drawing(dataset: tf.data.Dataset, elements: int) -> Callable[[], None]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from training.benchmarks.endurance import resident
+from training.benchmarks.resident import resident
 from unitbox_tf import registry
 from unitbox_tf.config import Config
 from unitbox_tf.network.backbones import Backbone, Preprocessing

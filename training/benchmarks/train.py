@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from training.benchmarks.apart import call_apart
 from training.benchmarks.backbones import multiply_adds
-from training.benchmarks.endurance import resident
+from training.benchmarks.resident import resident
 from training.benchmarks.turns import quartiles, take_turns
 from unitbox_tf.config import Config
 from unitbox_tf.datasets import multiscale
@@ -36,6 +36,8 @@ from unitbox_tf.train.steps import CheckedStep
 NETWORKS = {"vgg16": "faces", "light": "faces_light"}  # by the preset that trains it
 BACKBONE, STEP, WHOLE = "backbone", "step", "step and input"
 PRODUCT = "product of matrices"
+# Each has all before it. The last but one has the optimizer, and the last one the check of each gradient.
+STAGES = ("and heads", "and losses", "Keras' step", "step")
 PRODUCT_SIDE = 2048
 PHOTOS, PHOTO_SIDE = 64, 640  # px
 MEMORY_STEPS = 4
@@ -49,6 +51,7 @@ def benchmark(
     batch: int,
     steps: int,
     xla: bool,
+    stages: bool,
     rounds: int,
 ) -> dict[str, Any]:
     """Prints the table, and returns its numbers.
@@ -60,8 +63,11 @@ def benchmark(
         batch: images in a step.
         steps: in a turn.
         xla: True compiles both with XLA.
+        stages: True measures the parts of a step in place of the step with its input.
         rounds: of taking turns.
     """
+    if stages:
+        return _benchmark_stages(networks, precisions, side, batch, steps, xla, rounds)
     print(
         "| network, precision | step / backbone | with input / backbone | memory / backbone's | "
         "backbone, share of the peak of products |\n|---|---|---|---|---|"
@@ -82,6 +88,80 @@ def benchmark(
                 flush=True,
             )
     return {"rows": rows}
+
+
+def _benchmark_stages(
+    networks: Sequence[str],
+    precisions: Sequence[str],
+    side: int,
+    batch: int,
+    steps: int,
+    xla: bool,
+    rounds: int,
+) -> dict[str, Any]:
+    print(f"| network, precision | {' | '.join(STAGES)} |\n|---{'|---' * len(STAGES)}|")
+    rows = {}
+    for name in networks:
+        for precision in precisions:
+            row = call_apart(stage_times, name, precision, side, batch, steps, xla, rounds)
+            rows[f"{name}, {precision}"] = {"ratio": row}
+            cells = [f"{m:.2f} ({low:.2f} to {high:.2f})" for low, m, high in row.values()]
+            print(f"| {name}, {precision} | {' | '.join(cells)} |", flush=True)
+    return {"rows": rows}
+
+
+def stage_times(
+    name: str, precision: str, side: int, batch: int, steps: int, xla: bool, rounds: int
+) -> dict[str, list[float]]:
+    """The time of each of `STAGES` for the same batch, as a share of that of the bare backbone."""
+    keras.config.set_dtype_policy(precision)
+    config = config_of(name, side, batch)
+    network = network_of(config)
+    fixed = next(iter(batches(network, config, 1)))
+    fit.compile_model(network, config, jit=xla)
+    plain = network_of(config)
+    fit.compile_model(plain, config, jit=xla)
+    plain.make_train_function()
+    bare = backbone_step(network, tf.cast(fixed[0], tf.float32), xla)
+    only_maps = gradient_step(network, fixed, xla, losses=False)
+    losses = gradient_step(network, fixed, xla, losses=True)
+    learn = training_step(network, config, xla)
+    variants: dict[str, Callable[[], object]] = {
+        BACKBONE: lambda: [bare() for _ in range(steps)],
+        "and heads": lambda: [only_maps() for _ in range(steps)],
+        "and losses": lambda: [losses() for _ in range(steps)],
+        "Keras' step": lambda: [
+            float(plain.train_function(itertools.repeat(fixed, 1))["loss"]) for _ in range(steps)
+        ],
+        "step": lambda: [learn(fixed) for _ in range(steps)],
+    }
+    for run in variants.values():
+        run()
+    has_gpu = bool(tf.config.list_physical_devices("GPU"))
+    seconds = take_turns(variants, rounds, time.perf_counter if has_gpu else time.process_time)
+    return {each: quartiles(seconds[each], seconds[BACKBONE]) for each in STAGES}
+
+
+def gradient_step(
+    network: UnitBox, batch: Any, xla: bool, *, losses: bool
+) -> Callable[[], np.ndarray]:
+    """Forward and backward of the whole network: of its losses, or else of the squares of its maps."""
+    images, truth, weights = batch
+    variables = [each.value for each in network.trainable_variables]
+
+    @tf.function(jit_compile=xla, autograph=False)
+    def run() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            maps = network(images, training=True)
+            if losses:
+                loss = network.compute_loss(x=images, y=truth, y_pred=maps, sample_weight=weights)
+            else:
+                squares = [tf.reduce_mean(tf.square(tf.cast(m, tf.float32))) for m in maps.values()]
+                loss = tf.add_n(squares)
+        found = tape.gradient(loss, variables)
+        return tf.add_n([tf.reduce_sum(each) for each in found if each is not None])
+
+    return lambda: run().numpy()
 
 
 def times(

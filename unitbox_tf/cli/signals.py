@@ -14,6 +14,8 @@ from types import FrameType
 INTERRUPTED, TERMINATED = 130, 143
 AGAIN = 0.05  # seconds after which a signal that came within an import comes again
 LONGEST_IMPORT = 60.0  # seconds; then a signal ends the import, too
+# C code calls these modules and may swallow their errors: imports, and `isinstance` with abstract classes.
+UNSAFE = frozenset(["importlib._bootstrap", "abc"])
 
 
 @dataclasses.dataclass
@@ -33,14 +35,15 @@ class Received:
     def end(self, number: int, frame: FrameType | None) -> None:
         """Raises `KeyboardInterrupt`: the handler of SIGTERM and Ctrl-C.
 
-        It waits for the end of an import. Modules in C swallow errors while they are imported, as those of
-        `numpy.random` do, or turn them into errors of their own.
+        It waits for the end of an import, and of `isinstance` with an abstract class. Modules in C swallow errors
+        while they are imported, as those of `numpy.random` do, or turn them into errors of their own. TensorFlow does
+        so while it looks at the structure of arguments.
         """
         if not self.came:
             self.came, self._first = True, time.monotonic()
         self.status = 128 + number
         self.forget()
-        if _imports(frame) and time.monotonic() - self._first < LONGEST_IMPORT:
+        if _is_unsafe(frame) and time.monotonic() - self._first < LONGEST_IMPORT:
             thread = threading.get_ident()
             self._waiting = threading.Timer(AGAIN, signal.pthread_kill, [thread, number])
             self._waiting.daemon = True
@@ -56,10 +59,10 @@ class Received:
         return waiting is not None
 
 
-def _imports(frame: FrameType | None) -> bool:
-    """True if a module is being imported in `frame`, or in one of those that called it."""
+def _is_unsafe(frame: FrameType | None) -> bool:
+    """True if `frame`, or one of those that called it, is in a module of `UNSAFE`."""
     while frame is not None:
-        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+        if frame.f_globals.get("__name__") in UNSAFE:
             return True
         frame = frame.f_back
     return False

@@ -28,7 +28,7 @@ def check(
     No image is decoded. Files are read only where others have the same length.
 
     Args:
-        training: the training images; None if they stream from a `tf.data.Dataset`, which cannot be checked.
+        training: the training images; None if they stream, from a `tf.data.Dataset` or shards, and cannot be checked.
         validation: the validation images.
         config: the settings of the run, with the names of the classes of both.
 
@@ -38,8 +38,8 @@ def check(
     """
     if training is None:
         logger.info(
-            "The training data is a tf.data.Dataset, which cannot be looked at before training: its classes, "
-            "sizes and images are not checked"
+            "The training data streams, so it cannot be looked at before training: its classes, sizes and images "
+            "are not checked"
         )
         return
     class_names = config.model.class_names

@@ -81,6 +81,28 @@ def check_sizes(
     return [annotation for annotation in checked if annotation is not None]
 
 
+def check_size(
+    annotation: Annotation, size: tuple[int, int] | None, *, problems: Problems | None = None
+) -> Annotation | None:
+    """The annotation as `check_sizes` gives it, if it is the only one of its source; None if it is left out.
+
+    So it does without other images of the source, which would tell about boxes of an image that is square, mirrored
+    or upside down. Boxes as shares of the image are no error here: the image is left out.
+
+    Args:
+        annotation: an image with its boxes.
+        size: height and width of the image as displayed; None if its header cannot be read.
+        problems: what was turned or left out is added here.
+    """
+    problems = Problems.of(problems)
+    if _has_shares(annotation, problems):
+        return None
+    if size is None or annotation.size in (None, size):
+        return annotation
+    spaces = _spaces([annotation], {id(annotation): size})
+    return _checked(annotation, size, spaces.get(id(annotation)), problems)
+
+
 class _Space(NamedTuple):
     """In which image the boxes of an annotation are, if it is not just the image as displayed.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +44,11 @@ class Source:
         name, path, split = parts(text, "source", registry.DATASETS)
         if not isinstance(data, str | os.PathLike):
             raise ValueError(f"data: expected the path of a folder. Received: {data!r:.200}")
+        if is_url(path):
+            raise ValueError(
+                f"{text!r}: expected a path. Received: a URL. Only training reads from URLs, and only shards: "
+                "tfrecord:gs://bucket/folder#train"
+            )
         root = Path(data) / path
         if path and not root.exists():
             raise ValueError(
@@ -157,6 +163,11 @@ def _beside(path: Path) -> str:
     except OSError:
         return ""
     return spelling.resembling(path.name, names)
+
+
+def is_url(path: str) -> bool:
+    """True if a path begins with the scheme of a file system, as `gs://`."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
 
 
 def parts(text: str, argument: str, formats: Iterable[str]) -> tuple[str, str, str]:

@@ -28,7 +28,7 @@ import operator
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -66,6 +66,8 @@ EXACT = {"boxes": "<f8", "classes": "<i4", "ignore": "|u1", "ellipses": "<f8", "
 ATTRIBUTE = "attributes/"  # begins the names of arrays that are attributes
 # The errors that Python raises for content of an unexpected form.
 MALFORMED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+CUT_OFF = "cut off or damaged, or no TFRecord file without compression"
+DAMAGED = "damaged, or no TFRecord file without compression: its checksum is another"
 AGAIN = "if `unitbox convert` wrote it, delete it and run the same command again"
 
 
@@ -98,28 +100,59 @@ class Shards(DataSet):
         for path in _shards(self._root, self._split):
             number = 0
             for number, offset, record in _records(path):
-                where = f"{path}: record {number}"
-                try:
-                    facts = _facts(path, offset, record)
-                    faults = _faults(facts, num_classes)
-                    annotation = None if faults else Annotation(**facts)
-                except MALFORMED as error:
-                    message = f"{where}: expected an image with its boxes: {error}"
-                    raise ValueError(message) from error
-                fault = checks.fault_of_name(facts["name"])
-                if fault:
-                    problems.add(fault[0], where, fault[1])
-                    continue
-                for index, message in faults.items():
-                    place = f"{path}: {facts['name']}, object {index + 1}"
-                    checks.unreadable(problems, place, message)
-                if annotation is not None:
-                    yield _checked(annotation, problems)
-            expected = _planned(path)
-            if expected not in (None, number):
-                raise ValueError(
-                    f"{path}: expected {expected} records, received {number}: it is cut off; {AGAIN}"
+                annotation = read_record(
+                    record, str(path), number, num_classes, Part(path, offset, 0), problems=problems
                 )
+                if annotation is not None:
+                    yield annotation
+            check_planned(str(path), number, _planned(path))
+
+
+def read_record(
+    record: bytes,
+    path: str,
+    number: int,
+    num_classes: int,
+    part: Part | None = None,
+    *,
+    problems: Problems | None = None,
+) -> Annotation | None:
+    """The annotation in a record; None, after a report, if it has no usable name or an object that cannot be read.
+
+    Args:
+        record: the data of the record.
+        path: the shard, for messages.
+        number: the number of the record in the shard, from 1.
+        num_classes: the number of classes; an object of another class cannot be read.
+        part: where the data begin in the shard, of which the image becomes a part; None holds its bytes in memory.
+        problems: what cannot be used is added here.
+
+    Raises:
+        ValueError: the record is no image with boxes.
+    """
+    problems = Problems.of(problems)
+    where = f"{path}: record {number}"
+    try:
+        facts = _facts(record, part)
+        faults = _faults(facts, num_classes)
+        annotation = None if faults else Annotation(**facts)
+    except MALFORMED as error:
+        raise ValueError(f"{where}: expected an image with its boxes: {error}") from error
+    fault = checks.fault_of_name(facts["name"])
+    if fault:
+        problems.add(fault[0], where, fault[1])
+        return None
+    for index, message in faults.items():
+        checks.unreadable(problems, f"{path}: {facts['name']}, object {index + 1}", message)
+    return None if annotation is None else _checked(annotation, path, problems)
+
+
+def check_planned(path: str, received: int, expected: int | None) -> None:
+    """Raises `ValueError` if a shard has another number of records than planned. None is any number."""
+    if expected not in (None, received):
+        raise ValueError(
+            f"{path}: expected {expected} records, received {received}: it is cut off; {AGAIN}"
+        )
 
 
 def _faults(facts: Mapping[str, Any], num_classes: int) -> dict[int, str]:
@@ -135,12 +168,14 @@ def _faults(facts: Mapping[str, Any], num_classes: int) -> dict[int, str]:
     }
 
 
-def _checked(annotation: Annotation, problems: Problems) -> Annotation:
+def _checked(annotation: Annotation, path: str, problems: Problems) -> Annotation:
     """`annotation`, whose boxes without area are ignored and reported."""
-    count = len(annotation.boxes)
-    places = [f"{annotation.where}, object {number}" for number in range(1, count + 1)]
+    where, count = f"{path}: {annotation.name}", len(annotation.boxes)
+    places = [f"{where}, object {number}" for number in range(1, count + 1)]
     boxes, ignore, size = annotation.boxes, annotation.ignore, annotation.size
     ignored = checks.ignored(boxes, ignore, places, size, problems=problems)
+    if np.array_equal(ignored, ignore):
+        return annotation
     return dataclasses.replace(annotation, ignore=ignored)
 
 
@@ -150,36 +185,58 @@ def _shards(root: Path, split: str) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder, and no TFRecord file")
-    found: dict[str, dict[tuple[int, int], Path]] = {}  # by split; by index and count
-    for path in _whole_files(root):
-        if path.name.endswith(PLAN_SUFFIX):
-            found.setdefault(path.name.removesuffix(PLAN_SUFFIX), {})
-        elif match := SHARD_NAME.fullmatch(path.name) or WHOLE_NAME.fullmatch(path.name):
-            key = int(match.groupdict().get("index", 0)), int(match.groupdict().get("count", 1))
-            other = found.setdefault(match["split"], {}).setdefault(key, path)
-            if other != path:
-                raise ValueError(f"{path}: expected one of this and {other.name}, not both")
-    chosen = {name: parts for name, parts in found.items() if split in ("", name)}
+    names = [path.name for path in _whole_files(root)]
     folder, shards = checks.Folder(root), []
-    for name, parts in chosen.items():
-        plan = _Plan.read(root / f"{name}{PLAN_SUFFIX}")
+    for name in arranged(names, str(root), split, lambda plan: Plan.read(root / plan)):
+        path = root / name
+        if os.path.lexists(path) and not os.path.isfile(path):
+            raise ValueError(f"{path}: expected a shard. Received: no regular file")
+        if not folder.contains(path):
+            raise ValueError(f"{path}: is a link that leaves the folder")
+        shards.append(path)
+    return shards
+
+
+def arranged(
+    names: Iterable[str], root: str, split: str, plan_of: Callable[[str], Plan | None]
+) -> list[str]:
+    """The names of the shards of a split, or of all splits if it is empty, in order.
+
+    Args:
+        names: the names of the files in the folder, sorted.
+        root: the folder, for messages.
+        split: the split; empty for all.
+        plan_of: gives the plan in a file; None if there is no such file.
+
+    Raises:
+        ValueError: a shard is missing or there is none, or two files are the same shard.
+    """
+    names = list(names)
+    found: dict[str, dict[tuple[int, int], str]] = {}  # by split; by index and count
+    for name in names:
+        if name.endswith(PLAN_SUFFIX):
+            found.setdefault(name.removesuffix(PLAN_SUFFIX), {})
+        elif match := SHARD_NAME.fullmatch(name) or WHOLE_NAME.fullmatch(name):
+            key = int(match.groupdict().get("index", 0)), int(match.groupdict().get("count", 1))
+            other = found.setdefault(match["split"], {}).setdefault(key, name)
+            if other != name:
+                raise ValueError(f"{root}/{name}: expected one of this and {other}, not both")
+    there, shards = set(names), []
+    for each in found if not split else {split} & found.keys():
+        parts, plan = found[each], plan_of(f"{each}{PLAN_SUFFIX}")
         counts = {count for _, count in parts} if plan is None else {len(plan.photos)}
         if len(counts) != 1:
-            expected = f"shards {name}-00000-of-N.tfrecord of one N"
+            expected = f"shards {each}-00000-of-N.tfrecord of one N"
             raise ValueError(f"{root}: expected {expected}, found N of {sorted(counts)}")
         (count,) = counts
         for index in range(count):
-            path = parts.get((index, count), root / _shard_name(name, index, count))
-            if os.path.lexists(path) and not os.path.isfile(path):
-                raise ValueError(f"{path}: expected a shard. Received: no regular file")
-            if not path.is_file():
+            name = parts.get((index, count), _shard_name(each, index, count))
+            if name not in there:
                 raise ValueError(
-                    f"{path}: no such file, one of {count} shards. If "
+                    f"{root}/{name}: no such file, one of {count} shards. If "
                     "`unitbox convert` was interrupted, run the same command again: it goes on"
                 )
-            if not folder.contains(path):
-                raise ValueError(f"{path}: is a link that leaves the folder")
-            shards.append(path)
+            shards.append(name)
     if not shards:
         name = f"{split or 'NAME'}-00000-of-00001.tfrecord"
         known = checks.known_splits(split, sorted(found))
@@ -187,16 +244,18 @@ def _shards(root: Path, split: str) -> list[Path]:
     return shards
 
 
-def _planned(path: Path) -> int | None:
-    """The number of records that the shard should have; None if no plan says it."""
-    match = SHARD_NAME.fullmatch(path.name)
-    if not match:
-        return None
-    plan = _Plan.read(path.parent / f"{match['split']}{PLAN_SUFFIX}")
-    if plan is None:
+def planned(name: str, plan_of: Callable[[str], Plan | None]) -> int | None:
+    """The number of records that a shard should have; None if no plan says it. `plan_of` is as for `arranged`."""
+    match = SHARD_NAME.fullmatch(name)
+    plan = plan_of(f"{match['split']}{PLAN_SUFFIX}") if match else None
+    if match is None or plan is None:
         return None
     index, count = int(match["index"]), int(match["count"])
     return plan.photos[index] if index < count == len(plan.photos) else None
+
+
+def _planned(path: Path) -> int | None:
+    return planned(path.name, lambda plan: Plan.read(path.parent / plan))
 
 
 def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
@@ -211,10 +270,38 @@ def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
                 raise ValueError(f"{path}: record {number}: the file changes while it is read")
             if header[8:] != _checksum(header[:8]) or footer != _checksum(record):
                 raise ValueError(
-                    f"{path}: record {number}, at byte {offset - HEADER}: damaged, or no TFRecord file "
-                    f"without compression: its checksum is another; {AGAIN}"
+                    f"{path}: record {number}, at byte {offset - HEADER}: {DAMAGED}; {AGAIN}"
                 )
             yield number, offset, record
+
+
+def records_in(file: Any, size: int, path: str) -> Iterator[tuple[int, bytes]]:
+    """Number, from 1, and data of each record in a file that is read once, from its begin to its end.
+
+    Args:
+        file: has a method `read`.
+        size: the length of the file in bytes.
+        path: the file, for messages.
+
+    Raises:
+        ValueError: the file is cut off or damaged.
+    """
+    at, number = 0, 0
+    while at < size:
+        number += 1
+        where = f"{path}: record {number}, at byte {at}"
+        header = file.read(HEADER)
+        length = int.from_bytes(header[:8], "little")
+        if len(header) < HEADER or at + HEADER + length + FOOTER > size or length > LARGEST_RECORD:
+            raise ValueError(f"{where}: {CUT_OFF}: the file ends at byte {size}; {AGAIN}")
+        body = file.read(length + FOOTER)
+        if len(body) < length + FOOTER:
+            raise ValueError(f"{path}: record {number}: the file changes while it is read")
+        record = body[:length]
+        if header[8:] != _checksum(header[:8]) or body[length:] != _checksum(record):
+            raise ValueError(f"{where}: {DAMAGED}; {AGAIN}")
+        yield number, record
+        at += HEADER + length + FOOTER
 
 
 def _checksum(*parts: bytes) -> bytes:
@@ -235,15 +322,15 @@ def _lengths(path: Path, file: BinaryIO) -> Iterator[tuple[int, int]]:
         length = int.from_bytes(file.read(8), "little")
         if offset + length + FOOTER > size or length > LARGEST_RECORD:
             raise ValueError(
-                f"{path}: record {number}, at byte {offset - HEADER}: cut off or damaged, or no TFRecord "
-                f"file without compression: the file ends at byte {size}; {AGAIN}"
+                f"{path}: record {number}, at byte {offset - HEADER}: {CUT_OFF}: the file ends at byte {size}; "
+                f"{AGAIN}"
             )
         yield offset, length
         offset += length + FOOTER + HEADER
 
 
-def _facts(path: Path, offset: int, record: bytes) -> dict[str, Any]:
-    """The fields of the annotation in a record whose data begin at `offset`.
+def _facts(record: bytes, part: Part | None) -> dict[str, Any]:
+    """The fields of the annotation in a record, whose data begin at `part`. Its image is in memory if that is None.
 
     Raises one of `MALFORMED` if there is none.
     """
@@ -256,7 +343,7 @@ def _facts(path: Path, offset: int, record: bytes) -> dict[str, Any]:
         if PHOTO not in spans:
             raise ValueError(f"received no feature {PHOTO!r}, but {sorted(spans)[:20]}")
     begin, end = _only_bytes(record, *spans[PHOTO])
-    photo = Part(path, offset + begin, end - begin)
+    photo = record[begin:end] if part is None else Part(part.path, part.offset + begin, end - begin)
     if OWN not in spans:
         return _usual(record, spans, photo)
     begin, end = _only_bytes(record, *spans[OWN])
@@ -288,7 +375,9 @@ def _size(sides: Sequence[Any]) -> tuple[int, int]:
     return height, width
 
 
-def _usual(record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part) -> dict[str, Any]:
+def _usual(
+    record: bytes, spans: Mapping[str, tuple[int, int]], photo: Part | bytes
+) -> dict[str, Any]:
     """The fields from the Object Detection API's features alone: classes count from 1, boxes are shares."""
 
     def values(name: str) -> Sequence[Any]:
@@ -415,7 +504,7 @@ def _before_bytes(name: str, length: int) -> bytes:
 # Writing
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """The plan for the shards of a split. It is written first, so that later runs can go on.
 
     Attributes:
@@ -427,12 +516,17 @@ class _Plan(NamedTuple):
     photos: list[int]
 
     @staticmethod
-    def read(path: Path) -> _Plan | None:
+    def read(path: Path) -> Plan | None:
         """The plan in a file; None if there is no such file. Raises `ValueError` if it is no plan."""
         if not os.path.lexists(path):
             return None
+        return Plan.parse(files.read(path, limits.MAX_SETTINGS_BYTES), str(path))
+
+    @staticmethod
+    def parse(encoded: bytes, path: str) -> Plan:
+        """The plan in the bytes of the file `path`. Raises `ValueError` if it is no plan."""
         try:
-            content = json.loads(files.read(path, limits.MAX_SETTINGS_BYTES))
+            content = json.loads(encoded)
             version, digest, photos = (content[key] for key in ("version", "digest", "photos"))
             if not all(type(count) is int and count >= 0 for count in [version, *photos]):
                 raise ValueError(f"received {version!r:.50} and {photos!r:.50}")
@@ -442,7 +536,7 @@ class _Plan(NamedTuple):
             ) from error
         if version != VERSION:
             raise ValueError(f"{path}: expected shards of version {VERSION}, received {version}")
-        return _Plan(digest, photos)
+        return Plan(digest, photos)
 
     def write(self, path: Path) -> None:
         """Writes it as a whole or not at all."""
@@ -505,9 +599,73 @@ def write(
     return out.written
 
 
+def write_once(
+    annotations: Iterable[Annotation],
+    root: Path,
+    split: str,
+    class_names: Sequence[str],
+    *,
+    shard_bytes: int | None = None,
+    problems: Problems | None = None,
+) -> writing.Written:
+    """Writes shards as `write` does, but reads each annotation once and keeps none: memory does not grow.
+
+    The folder appears at the end, as a whole. An interrupted run begins anew. Two images of one name are both written.
+
+    Args:
+        annotations: the images, such as a generator gives them one after another.
+        root: a new or empty folder.
+        split: the split; empty for `photos`.
+        class_names: the names of the classes.
+        shard_bytes: the bytes of images after which a shard ends; None: `SHARD_BYTES`.
+        problems: images that cannot be written are added here.
+
+    Raises:
+        ValueError: `root` has files, or an object has a class without a name.
+        OSError: an image cannot be read, or a shard cannot be written.
+    """
+    problems = Problems.of(problems)
+    stem = writing.usable_split(split or "photos")
+    writing.check_class_names(class_names)
+    if os.path.lexists(root) and (not root.is_dir() or any(root.iterdir())):
+        raise ValueError(f"{root}: expected a new or empty folder, as nothing is overwritten")
+    shard_bytes = shard_bytes or SHARD_BYTES
+    out = writing.Destination(root, root, class_names, frozenset(), "copy", problems=problems)
+    digest = hashlib.sha256(repr(out.class_names).encode())
+    photos: list[int] = []
+    filled = 0
+    with _complete(root) as folder, contextlib.ExitStack() as opened:
+        folder.mkdir()
+        for annotation in annotations:
+            out.check_classes(annotation)
+            fault = checks.fault_of_name(annotation.name)
+            if fault:
+                problems.add(fault[0], annotation.where, fault[1])
+                continue
+            length = _length(annotation.image)
+            if not photos or filled + length > shard_bytes:
+                opened.close()
+                file = opened.enter_context((folder / str(len(photos))).open("xb"))
+                photos.append(0)
+                filled = 0
+            _write_record(file, annotation, length, out.class_names)
+            out.count(annotation)
+            photos[-1] += 1
+            filled += length
+            own = _own(annotation)
+            digest.update(struct.pack("<QQ", length, len(own)) + own)
+        opened.close()
+        for index in range(len(photos)):
+            (folder / str(index)).rename(folder / _shard_name(stem, index, len(photos)))
+        Plan(digest.hexdigest(), photos).write(folder / f"{stem}{PLAN_SUFFIX}")
+        names = "".join(f"{name}\n" for name in out.class_names)
+        (folder / checks.LABEL_FILES[0]).write_text(names, encoding="utf-8")
+    return out.written
+
+
 def _make_plan(
     annotations: Iterable[Annotation], out: writing.Destination, problems: Problems
-) -> tuple[list[int | None], _Plan]:
+) -> tuple[list[int | None], Plan]:
     """The length of each image in bytes, and the plan. A length is None for an image that is left out and reported."""
     digest = hashlib.sha256(repr(out.class_names).encode())
     lengths: list[int | None] = []
@@ -531,10 +689,10 @@ def _make_plan(
         filled += length
         own = _own(annotation)
         digest.update(struct.pack("<QQ", length, len(own)) + own)
-    return lengths, _Plan(digest.hexdigest(), photos)
+    return lengths, Plan(digest.hexdigest(), photos)
 
 
-def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None:
+def _claim(root: Path, stem: str, plan: Plan, out: writing.Destination) -> None:
     """Prepares `root` for these shards, and deletes the partial files of an interrupted run.
 
     Raises `ValueError` if it has anything else.
@@ -547,7 +705,7 @@ def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None
             f"{root}: expected a new or empty folder, or one of shards, as nothing is overwritten"
         )
     if path in there:
-        if _Plan.read(path) != plan:
+        if Plan.read(path) != plan:
             raise ValueError(
                 f"{path}: shards of other images, boxes or classes have been begun here: expected the "
                 "same, to go on; write to another folder, or delete this one"
@@ -571,7 +729,12 @@ def _claim(root: Path, stem: str, plan: _Plan, out: writing.Destination) -> None
 
 def _whole_files(folder: Path) -> list[Path]:
     """The files in `folder`, sorted, without those that an interrupted run leaves."""
-    return [path for path in sorted(folder.iterdir()) if files.whole_name(path) is None]
+    return [path for path in sorted(folder.iterdir()) if is_whole(path.name)]
+
+
+def is_whole(name: str) -> bool:
+    """False for the name of a file that an interrupted run leaves."""
+    return files.whole_name(Path(name)) is None
 
 
 @contextlib.contextmanager
@@ -611,9 +774,15 @@ def _write_shard(
     """Writes annotations, each with the length of its image."""
     with _complete(path) as partial, partial.open("xb") as file:
         for annotation, length in annotations:
-            parts = _example(annotation, length, class_names)
-            header = struct.pack("<Q", sum(map(len, parts)))
-            file.writelines([header, _checksum(header), *parts, _checksum(*parts)])
+            _write_record(file, annotation, length, class_names)
+
+
+def _write_record(
+    file: BinaryIO, annotation: Annotation, length: int, class_names: Sequence[str]
+) -> None:
+    parts = _example(annotation, length, class_names)
+    header = struct.pack("<Q", sum(map(len, parts)))
+    file.writelines([header, _checksum(header), *parts, _checksum(*parts)])
 
 
 def _length(image: Path | Part | bytes) -> int:

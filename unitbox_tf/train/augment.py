@@ -46,6 +46,14 @@ def place(
     Returns:
         The image float32 `[size, size, 3]`, and its objects in its pixels.
     """
+    part, part_size, corner, objects = _placed(image, objects, window, scale, size)
+    return _shown(part, part_size, corner, size, padding), objects
+
+
+def _placed(
+    image: tf.Tensor, objects: Objects, window: tf.Tensor, scale: tf.Tensor, size: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Objects]:
+    """The part of the image that `place` shows, the size to give it, its top left in the result, and the objects."""
     image_size = tf.cast(tf.shape(image)[:2], tf.float32)  # height, width
     # The part of the image to show, in whole pixels, one more on each side for the interpolation.
     first = tf.clip_by_value(tf.floor(window[::-1]) - 1, 0, image_size - 1)
@@ -57,10 +65,10 @@ def place(
     # The result has whole pixels. So this is the real scale of the resizing, and the boxes must share it.
     true_scale = part_size / (last - first)
     corner = tf.round((first - window[::-1]) * scale)  # of the part in the result, y and x
-    image = _shown(part, tf.cast(part_size, tf.int32), tf.cast(corner, tf.int32), size, padding)
     shift = tf.reverse(corner - first * true_scale, [0])
     boxes = objects["boxes"] * tf.tile(true_scale[::-1], [2]) + tf.tile(shift, [2])
-    return image, clip_objects({**objects, "boxes": boxes}, size, size)
+    objects = clip_objects({**objects, "boxes": boxes}, size, size)
+    return part, tf.cast(part_size, tf.int32), tf.cast(corner, tf.int32), objects
 
 
 def _shown(
@@ -71,22 +79,33 @@ def _shown(
     Resizing to the same size gives the same numbers, and takes several times as long as decoding.
     """
     # Numbers of a byte are a quarter of the memory, which takes longer than all else.
-    as_bytes = part.dtype == tf.uint8 and _are_levels(padding)
+    as_bytes = part.dtype == tf.uint8 and are_levels(padding)
 
     def unchanged() -> tf.Tensor:
         if as_bytes:
             return tf.cast(_paste(part, corner, size, padding), tf.float32)
         return _paste(_rounded(tf.cast(part, tf.float32), padding), corner, size, padding)
 
-    def changed() -> tf.Tensor:
-        resized = tf.image.resize(part, part_size, antialias=True)
-        return _paste(_rounded(resized, padding), corner, size, padding)
+    shown = tf.cond(
+        _keeps_size(part, part_size),
+        unchanged,
+        lambda: _resized(part, part_size, corner, size, padding),
+    )
+    return tf.ensure_shape(shown, [size, size, 3])
 
-    same = tf.reduce_all(part_size == tf.shape(part)[:2])
-    return tf.ensure_shape(tf.cond(same, unchanged, changed), [size, size, 3])
+
+def _keeps_size(part: tf.Tensor, part_size: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_all(part_size == tf.shape(part)[:2])
 
 
-def _are_levels(colour: Colour) -> bool:
+def _resized(
+    part: tf.Tensor, part_size: tf.Tensor, corner: tf.Tensor, size: int, padding: Colour
+) -> tf.Tensor:
+    resized = tf.image.resize(part, part_size, antialias=True)
+    return _paste(_rounded(resized, padding), corner, size, padding)
+
+
+def are_levels(colour: Colour) -> bool:
     """True if a colour has whole numbers from 0 to 255, with which `_rounded` changes no whole number."""
     return all(number in range(256) for number in colour)
 
@@ -149,9 +168,40 @@ def fit(
 
     The rest of the square has the colour `padding`.
     """
-    long_side = tf.cast(tf.reduce_max(tf.shape(image)[:2]), tf.float32)
-    scale = tf.minimum(1.0, size / long_side)
-    return place(image, objects, tf.zeros([2]), scale, size, padding=padding)
+    return place(image, objects, tf.zeros([2]), _fits(image, size), size, padding=padding)
+
+
+def fit_bytes(
+    image: tf.Tensor, objects: Objects, size: int, *, padding: Colour = BLACK
+) -> tuple[tf.Tensor, tf.Tensor, Objects]:
+    """The image of `fit` as bytes if it keeps its size: they are a quarter of the memory.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        objects: the objects.
+        size: the side of the square.
+        padding: a colour that `are_levels`.
+
+    Returns:
+        Bytes uint8 `[S, S, 3]`, which count if there are no floats; floats `[0, S, S, 3]` or `[1, S, S, 3]`; and the
+        objects.
+    """
+    window = tf.zeros([2])
+    part, part_size, corner, objects = _placed(image, objects, window, _fits(image, size), size)
+    bytes_, floats = tf.cond(
+        _keeps_size(part, part_size),
+        lambda: (_paste(part, corner, size, padding), tf.zeros([0, size, size, 3])),
+        lambda: (
+            tf.zeros([size, size, 3], tf.uint8),
+            _resized(part, part_size, corner, size, padding)[None],
+        ),
+    )
+    return bytes_, tf.ensure_shape(floats, [None, size, size, 3]), objects
+
+
+def _fits(image: tf.Tensor, size: int) -> tf.Tensor:
+    """The scale at which a whole image fits a square, at most 1."""
+    return tf.minimum(1.0, size / tf.cast(tf.reduce_max(tf.shape(image)[:2]), tf.float32))
 
 
 def random_crop(
@@ -221,13 +271,13 @@ def _random_window(box: tf.Tensor, shape: tf.Tensor, side: tf.Tensor, seed: tf.T
 
 
 def random_flip(image: tf.Tensor, objects: Objects, seed: tf.Tensor) -> tuple[tf.Tensor, Objects]:
-    """The image or, every other time, its mirror image."""
-    width = tf.cast(tf.shape(image)[1], tf.float32)
+    """The image `[..., H, W, 3]` or, every other time, its mirror image."""
+    width = tf.cast(tf.shape(image)[-2], tf.float32)
     flip = tf.random.stateless_uniform([], seed) < 0.5
     x0, y0, x1, y1 = tf.unstack(objects["boxes"], axis=-1)
     mirrored = tf.stack([width - x1, y0, width - x0, y1], axis=-1)
     boxes = tf.where(flip, mirrored, objects["boxes"])
-    image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
+    image = tf.cond(flip, lambda: tf.reverse(image, [-2]), lambda: image)
     return image, {**objects, "boxes": boxes}
 
 
@@ -237,10 +287,15 @@ def random_colour(image: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tens
         tf.random.stateless_uniform([3], seed, -strength, strength)
     )
     grey = tf.image.rgb_to_grayscale(image)
-    image = grey + (image - grey) * (1 + saturation)
     mean = tf.reduce_mean(grey)
+    # Three equal numbers for each pixel. A product with 1 is exact, and quicker than TensorFlow's broadcasting.
+    grey = tf.reshape(tf.matmul(tf.reshape(grey, [-1, 1]), tf.ones([1, 3])), tf.shape(image))
+    image = grey + (image - grey) * (1 + saturation)
     image = mean + (image - mean) * (1 + contrast)
-    return tf.clip_by_value(image * (1 + brightness), 0.0, 255.0)
+    # `tf.clip_by_value` goes over the numbers twice.
+    return tf.raw_ops.ClipByValue(
+        t=image * (1 + brightness), clip_value_min=0.0, clip_value_max=255.0
+    )
 
 
 def random_blur(

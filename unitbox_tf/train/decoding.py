@@ -170,3 +170,53 @@ def _finish(
         tf.reduce_all(inside), lambda: objects, lambda: augment.select(objects, inside)
     )
     return image, objects
+
+
+def from_groups(
+    groups: tf.data.Dataset,
+    start: int,
+    load: Callable[..., Sequence[Any]],
+) -> tf.data.Dataset:
+    """As `decoded`, of groups whose records are at hand, without the first `start` images, which are not decoded.
+
+    Args:
+        groups: pairs of a tuple of tensors and of the `Group` that Python has found in them. Boxes outside their
+            images have been reported.
+        start: the number of images that are left out.
+        load: is called with the number of an image in its group and with the tensors, and decodes the image, or
+            another one: image, boxes, classes and ignore, cut to the image.
+    """
+
+    def each(given: tuple[tf.Tensor, ...], group: Group) -> tf.data.Dataset:
+        numbers = tf.data.Dataset.range(tf.size(group.index, tf.int64))
+        same = tf.data.Dataset.from_tensors((given, group)).repeat()
+        return tf.data.Dataset.zip(numbers, same)
+
+    def in_python(number: tf.Tensor, given: tuple[tf.Tensor, ...]) -> Example:
+        types = [tf.uint8, *OBJECT_TYPES]
+        image, *objects = tf.py_function(load, [number, *given], types)
+        return tf.ensure_shape(image, [None, None, 3]), named(*objects)
+
+    def read(number: tf.Tensor, of_group: tuple[tuple[tf.Tensor, ...], Group]) -> Example:
+        given, group = of_group
+        image = _decode(number, group)
+        image, objects = tf.cond(
+            tf.size(image) > 0,
+            lambda: _finish(image, number, group, lambda *_: None),
+            lambda: in_python(number, given),
+        )
+        return tf.ensure_shape(image, [None, None, 3]), named(**objects)
+
+    as_it_is = tf.autograph.experimental.do_not_convert
+    return groups.flat_map(as_it_is(each)).skip(start).map(as_it_is(read), tf.data.AUTOTUNE)
+
+
+def group_of(
+    look_up: Callable[..., Group], given: Sequence[tf.Tensor]
+) -> tuple[tuple[tf.Tensor, ...], Group]:
+    """The tensors, and the group that `look_up` finds in them in Python, in a graph."""
+    types = [spec.dtype for spec in _SPECS]
+    parts = tf.numpy_function(lambda *arrays: tuple(look_up(*arrays)), list(given), types)
+    for part, spec in zip(parts, _SPECS, strict=True):
+        part.set_shape(spec.shape)
+    return tuple(given), Group(*parts)

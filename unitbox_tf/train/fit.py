@@ -46,6 +46,7 @@ from unitbox_tf.train.quality import learn_quality
 from unitbox_tf.train.shared_step import SharedStep
 from unitbox_tf.train.state import State
 from unitbox_tf.train.steps import CheckedStep
+from unitbox_tf.train.streaming import Stream, named_errors
 from unitbox_tf.train.watching import (
     ProgressLine,
     ShowEpochs,
@@ -131,6 +132,7 @@ def fit(
         ValueError: an argument is of another kind, settings or data cannot be used, or `datasets.readiness`
             refuses the data: a class without objects, or validation images among the training images.
         ValueError: another process trains in the folder, or no checkpoint of the resumed run is whole.
+        ValueError: a shard that streams is damaged, or has a record that is no image with boxes.
         Diverged: the loss, a gradient or a weight is not finite. This is a `ValueError`, too.
         OSError: the disk is full, or another worker has ended (`distribution.WorkerLost`). Earlier checkpoints are
             whole.
@@ -146,9 +148,10 @@ def fit(
         config = examples.with_class_names(config, train, validation, resume)
         with _hardware(config.train) as hardware:
             shown = examples.training(train, config, problems=problems)
+            held.enter_context(named_errors(shown.examples))
             judged = examples.validation(validation, config, train=train, problems=problems)
             readiness.check(
-                None if isinstance(shown.examples, tf.data.Dataset) else shown.examples,
+                shown.examples if isinstance(shown.examples, list) else None,
                 judged.annotations,
                 config,
             )
@@ -312,7 +315,7 @@ def _locked(run: Path, new: bool) -> Iterator[None]:
 
 
 class _Learner(NamedTuple):
-    """What learns.
+    """The network that learns, and all that belongs to it.
 
     Attributes:
         model: the compiled network.
@@ -509,7 +512,9 @@ def _batches(
         "max_pixels": config.decode.max_pixels,
     }
     known = None
-    if isinstance(shown.examples, tf.data.Dataset):
+    if isinstance(shown.examples, Stream):
+        state.take_images(shown.examples.count())
+    elif isinstance(shown.examples, tf.data.Dataset):
         state.take_images(None)
     else:
         state.take_images(len(shown.examples))
@@ -534,7 +539,9 @@ def _batches(
     )
 
     def names(places: range) -> list[list[str]]:
-        if known is None:  # elements of a data set have no names
+        if known is None or isinstance(
+            shown.examples, Stream
+        ):  # elements of a stream have no names
             return [[f"element {place} of all that were shown"] for place in places]
         mosaics = order.Mosaics(config.data.mosaic, config.data.mosaic_rows)
         return order.names(shown.examples, known, mosaics, places)

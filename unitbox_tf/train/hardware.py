@@ -29,7 +29,7 @@ _TYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16", "mixed_float16": "
 
 
 class Hardware(NamedTuple):
-    """What trains.
+    """The hardware of a training.
 
     Attributes:
         jit: Keras' `jit_compile`.

@@ -56,6 +56,12 @@ class Order:
         raise ValueError(f"none of the {self._count} images can be decoded")
 
 
+def of_pass(count: int, seed: int, number: int) -> tuple[np.ndarray, int]:
+    """The order of `count` shards in a pass, int64 `[count]`, and a seed from 1 on for mixing their records."""
+    raw = _generator(seed, number, 2).random_raw(count + 1)
+    return np.argsort(raw[:count], kind="stable"), 1 + int(raw[count] % (2**31 - 2))
+
+
 def _generator(seed: int, number: int, purpose: int) -> np.random.Philox:
     return np.random.Philox(np.random.SeedSequence([seed, number, purpose]))
 

@@ -1,6 +1,6 @@
 """Annotations in, batches for `model.fit` out: `(images, targets, weights)` as a `tf.data.Dataset`.
 
-    annotation ─ reading ─ augment (or only fit) ─ mosaic ─ targets.encode ─ batch
+    annotation ─ reading ─ augment (or only fit) ─ mosaic ─ batch ─ targets.encode_batch
 
 Images are resized before heatmaps are painted, so that these are exact at the size that the network sees.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -19,6 +19,7 @@ from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
 from unitbox_tf.train import augment, order, reading, targets
+from unitbox_tf.train.streaming import Stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +32,14 @@ class Labels:
     stride: int = 1
 
 
+CHUNK = 1 << 20  # places that are counted at once
+
+# An image float32 `[S, S, 3]`, or as `augment.fit_bytes` gives it.
+Shown: TypeAlias = "tf.Tensor | tuple[tf.Tensor, tf.Tensor]"
+
+
 def training_dataset(
-    examples: Sequence[Annotation] | tf.data.Dataset,
+    examples: Sequence[Annotation] | tf.data.Dataset | Stream,
     data: DataConfig,
     *,
     labels: Labels,
@@ -50,7 +57,8 @@ def training_dataset(
 
     Args:
         examples: annotations, drawn in a random order that depends on `seed`; or a data set of elements
-            as described by `reading.ELEMENT`, read in its own order, again and again.
+            as described by `reading.ELEMENT`, read in its own order, again and again; or shards, whose order
+            depends on `seed`, too.
         data: the settings of size, augmentation and labels.
         labels: how the targets are encoded.
         padding: the colour beyond the border of an image: the `mean_colour` of the backbone.
@@ -58,8 +66,9 @@ def training_dataset(
         seed: the seed of order and augmentation.
         start: the number of images that training has used before.
         known: the orders of annotations, which learn here what cannot be decoded; None makes them.
-        elements: learns how many elements a data set in `examples` has.
-        share: the places whose images are shown, and the devices, each of which gets a batch; None shows all.
+        elements: learns how many elements a data set or the shards in `examples` have.
+        share: the places whose images are shown, and the devices, each of which gets a batch; None shows all. Workers
+            that share a `Stream` read shards of their own, so together they show other images than one alone.
         max_pixels: larger images are refused like images that cannot be decoded.
         problems: images that cannot be decoded are added here, and others take their place.
 
@@ -67,19 +76,62 @@ def training_dataset(
         Batches of images float32 `[B, S, S, 3]` from 0 to 255, and dicts of targets and weights as
         `targets.encode` makes them.
     """
+    shown = shown_images(
+        examples,
+        data,
+        padding=padding,
+        seed=seed,
+        start=start,
+        known=known,
+        elements=elements,
+        share=share,
+        max_pixels=max_pixels,
+        problems=problems,
+        num_classes=labels.num_classes,
+    )
+    size = share.size_of_device if share else batch_size
+    return batches(shown, data, data.image_size, labels, size)
+
+
+def shown_images(
+    examples: Sequence[Annotation] | tf.data.Dataset | Stream,
+    data: DataConfig,
+    *,
+    num_classes: int,
+    padding: augment.Colour = augment.BLACK,
+    seed: int,
+    start: int = 0,
+    known: Sequence[order.Order] | None = None,
+    elements: reading.Elements | None = None,
+    share: order.Share | None = None,
+    max_pixels: int = MAX_PIXELS,
+    problems: Problems | None = None,
+) -> tf.data.Dataset:
+    """The images of `training_dataset` (`Shown`), changed at random, with their objects; see there."""
     size = data.image_size
     problems = Problems.of(problems)
-    if not isinstance(examples, tf.data.Dataset):
+    if not isinstance(examples, tf.data.Dataset | Stream):
         known = known or order.orders(len(examples), seed, data.mosaic_rows)
     mosaics = order.Mosaics(data.mosaic, data.mosaic_rows)
 
     def changed(number: int, side: int, first: int, shown: tf.data.Dataset) -> tf.data.Dataset:
         """`shown` says of each image from the place `first` on, in the order `number`, if it is shown."""
         places = _places(first, shown if share else None)
-        if known is None:
+        if isinstance(examples, Stream):
+            own = share is not None and share.count > 1
+            images = examples.images(
+                seed + number,
+                _shown_before(share, mosaics, number, start) if share and own else first,
+                known=None if own else elements,
+                index=share.index if share else 0,
+                count=share.count if share else 1,
+                max_pixels=max_pixels,
+                problems=problems,
+            )
+        elif known is None:
             images = reading.from_elements(
                 examples,
-                labels.num_classes,
+                num_classes,
                 first,
                 elements,
                 shown=shown if share else None,
@@ -105,7 +157,7 @@ def training_dataset(
             joined = changed(1 + kind, -(-size // row), first, each_part)
             parts.append(_mosaics(joined, size, row))
         shown = tf.data.Dataset.choose_from_datasets([shown, *parts], mine.map(mosaics.kind_at))
-    return _batches(shown, data, size, labels, share.size_of_device if share else batch_size)
+    return shown
 
 
 def _places(first: int, shown: tf.data.Dataset | None) -> tf.data.Dataset:
@@ -115,6 +167,16 @@ def _places(first: int, shown: tf.data.Dataset | None) -> tf.data.Dataset:
         return places
     pairs = tf.data.Dataset.zip(places, shown).filter(lambda _, is_shown: is_shown)
     return pairs.map(lambda place, _: place)
+
+
+def _shown_before(share: order.Share, mosaics: order.Mosaics, kind: int, place: int) -> int:
+    """The number of images that `share` has shown before a place: whole ones for the kind 0, else parts of mosaics."""
+    found = 0
+    for first in range(0, place, CHUNK):
+        places = tf.range(first, min(first + CHUNK, place), dtype=tf.int64)
+        shown = share.has(places) & (mosaics.kind_at(places) == kind)
+        found += int(tf.math.count_nonzero(shown))
+    return found * (mosaics.parts(kind - 1) if kind else 1)
 
 
 def _is_kind(mosaics: order.Mosaics, kind: int, place: tf.Tensor) -> tf.Tensor:
@@ -143,10 +205,21 @@ def validation_dataset(
     """
     problems = Problems.of(problems)
     images = reading.from_annotations(annotations, max_pixels=max_pixels, problems=problems)
+    as_bytes = augment.are_levels(padding)
     shown = images.map(
-        lambda image, objects: augment.fit(image, objects, size, padding=padding), tf.data.AUTOTUNE
+        lambda image, objects: _fit(image, objects, size, padding, as_bytes), tf.data.AUTOTUNE
     )
-    return _batches(shown, data, size, labels, batch_size)
+    return batches(shown, data, size, labels, batch_size)
+
+
+def _fit(
+    image: tf.Tensor, objects: augment.Objects, size: int, padding: augment.Colour, as_bytes: bool
+) -> tuple[Shown, augment.Objects]:
+    """The image as `augment.fit` shows it, or as `augment.fit_bytes` does."""
+    if as_bytes:
+        whole, floats, objects = augment.fit_bytes(image, objects, size, padding=padding)
+        return (whole, floats), objects
+    return augment.fit(image, objects, size, padding=padding)
 
 
 def _changed(
@@ -158,6 +231,8 @@ def _changed(
     places: tf.data.Dataset,
 ) -> tf.data.Dataset:
     """Images of `size` x `size` pixels with their objects, changed at random as `data` and their `places` say."""
+    makes_fractions = data.random_crop or data.colour or data.blur or data.mosaic
+    as_bytes = augment.are_levels(padding) and not makes_fractions
 
     def change(place: tf.Tensor, example: tuple[tf.Tensor, augment.Objects]) -> Any:
         image, objects = example
@@ -174,8 +249,12 @@ def _changed(
                 padding=padding,
             )
         else:
-            image, objects = augment.fit(image, objects, size, padding=padding)
-        if data.flip:
+            image, objects = _fit(image, objects, size, padding, as_bytes)
+        if data.flip and as_bytes:
+            (whole, floats), before = image, objects
+            whole, objects = augment.random_flip(whole, before, seeds[1])
+            image = whole, augment.random_flip(floats, before, seeds[1])[0]
+        elif data.flip:
             image, objects = augment.random_flip(image, objects, seeds[1])
         if data.colour:
             image = augment.random_colour(image, data.colour, seeds[2])
@@ -207,26 +286,58 @@ def _cut(
     return image, augment.clip_objects(objects, size, size)
 
 
-def _batches(
+def batches(
     examples: tf.data.Dataset,
     data: DataConfig,
     size: int,
     labels: Labels,
     batch_size: int,
 ) -> tf.data.Dataset:
-    def encode(image: tf.Tensor, objects: augment.Objects) -> tuple[Any, ...]:
-        boxes = objects["boxes"]
+    """Batches of images, targets and weights. The targets of all images of a batch are encoded at once."""
+
+    def packed(image: Shown, objects: augment.Objects) -> tuple[Shown, tf.Tensor]:
+        classes = tf.bitcast(objects["classes"], tf.float32)
+        parts = [classes, tf.cast(objects["ignore"], tf.float32)]
+        return image, tf.concat([objects["boxes"], tf.stack(parts, axis=1)], axis=1)
+
+    def encode(images: Any, objects: tf.RaggedTensor) -> tuple[Any, ...]:
+        if isinstance(images, tuple):
+            images = _as_floats(*images)
+        each = objects.values
+        boxes, ignore = each[:, :4], each[:, 5] > 0
         small = tf.reduce_max(boxes[:, 2:] - boxes[:, :2], axis=-1) < data.min_object
-        heatmaps, weights = targets.encode(
+        heatmaps, weights = targets.encode_batch(
             boxes,
-            objects["classes"],
-            objects["ignore"] | small,
+            tf.bitcast(each[:, 4], tf.int32),
+            ignore | small,
+            tf.cast(objects.value_rowids(), tf.int32),
+            tf.cast(objects.nrows(), tf.int32),
             size,
             size,
             region=data.region,
             positive_weight=data.positive_weight,
             **dataclasses.asdict(labels),
         )
-        return image, heatmaps, weights
+        return images, heatmaps, weights
 
-    return examples.map(encode, tf.data.AUTOTUNE).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    found = examples.map(packed, tf.data.AUTOTUNE).ragged_batch(batch_size)
+    return found.map(encode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _as_floats(whole: tf.Tensor, floats: tf.RaggedTensor) -> tf.Tensor:
+    """The images float32 `[B, S, S, 3]` of a batch of bytes and floats of `augment.fit_bytes`.
+
+    A cast of a whole batch writes the floats once. If each image were cast, they would be copied into the batch, too.
+    """
+    values, numbers = floats.values, floats.value_rowids()
+    count, left = tf.shape(whole)[0], tf.shape(values)[0]
+
+    def mixed() -> tf.Tensor:
+        images = tf.cast(whole, tf.float32)
+        return tf.cond(
+            left > 0,
+            lambda: tf.tensor_scatter_nd_update(images, numbers[:, None], values),
+            lambda: images,
+        )
+
+    return tf.ensure_shape(tf.cond(left == count, lambda: values, mixed), whole.shape)

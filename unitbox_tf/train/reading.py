@@ -197,6 +197,10 @@ class Elements:
             self._count = most
         return self._count
 
+    def learn(self, count: int) -> None:
+        """Takes the number of elements from a reader that has seen all of them."""
+        self._count = count
+
 
 def from_elements(
     elements: tf.data.Dataset,

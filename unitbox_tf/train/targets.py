@@ -67,42 +67,109 @@ def encode(
         owns the point, and `[H, W, 4]` `tblr` in pixels, 0 if no object owns it. Weights: `[H, W]` each,
         0 at points that do not count. With a stride, H and W are divided by it and rounded up.
     """
+    found = encode_batch(
+        boxes,
+        classes,
+        ignore,
+        tf.zeros_like(classes),
+        1,
+        height,
+        width,
+        num_classes=num_classes,
+        region=region,
+        positive_weight=positive_weight,
+        equal_objects=equal_objects,
+        share_power=share_power,
+        stride=stride,
+    )
+    heatmaps, weights = ({name: value[0] for name, value in maps.items()} for maps in found)
+    return heatmaps, weights
+
+
+def encode_batch(
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    ignore: tf.Tensor,
+    images: tf.Tensor,
+    count: int | tf.Tensor,
+    height: int | tf.Tensor,
+    width: int | tf.Tensor,
+    *,
+    num_classes: int = 1,
+    region: Region = "ellipse",
+    positive_weight: float = 1.0,
+    equal_objects: bool = False,
+    share_power: float = 0.0,
+    stride: int = 1,
+) -> tuple[Heatmaps, Heatmaps]:
+    """The targets of `encode` for each of `count` images of one size, to the bit: `[B, H, W, C]`, `[B, H, W, 4]`, ...
+
+    A graph takes most of its time for starting operations, which are as many for a batch as for an image.
+
+    Args:
+        boxes: of all images, `xyxy` `[N, 4]`, in pixels of their images.
+        classes: `[N]` int32.
+        ignore: `[N]` bool.
+        images: int32 `[N]`, the number in the batch of the image of each object.
+        count: B, the number of images.
+        height: of an image.
+        width: of an image.
+        num_classes: see `encode`, also for the rest.
+        region: the positive points of a box.
+        positive_weight: weight of positive points.
+        equal_objects: True gives each object the same weight.
+        share_power: of the pixels of an object.
+        stride: pixels from one point to the next.
+    """
     rows, columns = -(-height // stride), -(-width // stride)
-    count, size = tf.shape(boxes)[0], rows * columns
+    objects, size = tf.shape(boxes)[0], rows * columns
+    points = count * size
     # Large boxes first, so that a small one keeps its points: of the boxes at a point, the last one owns it.
     order = tf.argsort(box_ops.areas(boxes), direction="DESCENDING", stable=True)
-    boxes, classes, ignore = (tf.gather(values, order) for values in (boxes, classes, ignore))
-    owners = _paint_owners(boxes, ignore, rows, columns, region, stride)  # [H * W], below 0: nobody
+    boxes, classes, ignore, images = (
+        tf.gather(values, order) for values in (boxes, classes, ignore, images)
+    )
+    # [B * H * W], below 0: nobody
+    owners = _paint_owners(boxes, ignore, images * size, points, rows, columns, region, stride)
     place = tf.cast(tf.where(owners >= 0)[:, 0], tf.int32)  # [K], the points that are owned
     index = tf.gather(owners, place)  # of their boxes
 
     ignored = tf.gather(ignore, index)
-    points = _points(place, columns, stride)  # [K, 2]
-    distances = box_ops.boxes_to_distances(tf.gather(boxes, index), points)  # [K, 4]
+    image = tf.gather(images, index)
+    in_image = place - image * size
+    distances = box_ops.boxes_to_distances(
+        tf.gather(boxes, index), _points(in_image, columns, stride)
+    )  # [K, 4]
     if stride > 1:
         ignored |= tf.reduce_any(distances <= 0, axis=-1)
     counts = tf.cast(~ignored, tf.float32)
-    shares = tf.math.divide_no_nan(1.0, tf.math.unsorted_segment_sum(counts, index, count))  # [N]
+    shares = tf.math.divide_no_nan(1.0, tf.math.unsorted_segment_sum(counts, index, objects))  # [N]
     positive: float | tf.Tensor = positive_weight
     if share_power:
-        positive *= _powers(shares, share_power, index, place, owners)
-    label = tf.gather(classes, index)
-    cell = tf.where((label >= 0) & (label < num_classes), place * num_classes + label, -1)
+        positive *= _powers(shares, share_power, index, image, in_image, owners, size)
+    label = tf.cast(tf.gather(classes, index), tf.int64)
+    cell = tf.cast(place, tf.int64) * num_classes + label
+    cell = tf.where((label >= 0) & (label < num_classes), cell, -1)
 
     heatmaps = {
-        "confidence": tf.math.unsorted_segment_sum(counts, cell, size * num_classes),
-        "distances": _put(distances * counts[:, None], place, tf.tile([NOBODY], [size, 1])),
+        "confidence": tf.math.unsorted_segment_sum(
+            counts, cell, tf.cast(points, tf.int64) * num_classes
+        ),
+        "distances": _put(distances * counts[:, None], place, tf.tile([NOBODY], [points, 1])),
     }
     weights = {
-        "confidence": _put(tf.where(ignored, 0.0, positive), place, tf.ones([size])),
+        "confidence": _put(tf.where(ignored, 0.0, positive), place, tf.ones([points])),
         "distances": tf.math.unsorted_segment_sum(
-            counts * tf.gather(shares, index) if equal_objects else counts, place, size
+            counts * tf.gather(shares, index) if equal_objects else counts, place, points
         ),
     }
-    shapes = {"confidence": [rows, columns, num_classes], "distances": [rows, columns, 4]}
+    shapes = {
+        "confidence": [count, rows, columns, num_classes],
+        "distances": [count, rows, columns, 4],
+    }
     return (
         {name: tf.reshape(value, shapes[name]) for name, value in heatmaps.items()},
-        {name: tf.reshape(value, [rows, columns]) for name, value in weights.items()},
+        {name: tf.reshape(value, [count, rows, columns]) for name, value in weights.items()},
     )
 
 
@@ -118,24 +185,31 @@ def _middles(numbers: tf.Tensor, stride: int) -> tf.Tensor:
 
 
 def _powers(
-    shares: tf.Tensor, power: float, index: tf.Tensor, place: tf.Tensor, owners: tf.Tensor
+    shares: tf.Tensor,
+    power: float,
+    index: tf.Tensor,
+    image: tf.Tensor,
+    place: tf.Tensor,
+    owners: tf.Tensor,
+    size: int | tf.Tensor,
 ) -> tf.Tensor:
-    """`shares` `[N]` of the objects `index` `[K]` to a power, with the bits of a power of the whole map.
+    """`shares` `[N]` of the objects `index` `[K]` to a power, with the bits of a power of each whole map.
 
     TensorFlow computes the numbers at the end of an array that do not fill a vector of the processor by another
-    function, whose last bit may differ. Such numbers are the last ones of the map.
+    function, whose last bit may differ. Such numbers are the last ones of each map of `size` points.
     """
-    count, size = tf.shape(shares)[0], tf.shape(owners)[0]
-    full = tf.pow(tf.pad(shares, [[0, -count % LANES]]), power)
+    full = tf.pow(tf.pad(shares, [[0, -tf.shape(shares)[0] % LANES]]), power)
     rest = size % LANES
-    owner = owners[size - rest :]
-    padded = tf.concat([shares, [0.0]], axis=0)
-    last = tf.pow(tf.gather(padded, tf.where(owner < 0, count, owner)), power)
+    if isinstance(rest, int) and not rest:
+        return tf.gather(full, index)
+    owner = tf.reshape(owners, [-1, size])[:, size - rest :]
+    of_owner = tf.gather(tf.pad(shares, [[0, 1]]), tf.where(owner < 0, tf.size(shares), owner))
+    last = tf.reshape(tf.map_fn(lambda numbers: tf.pow(numbers, power), of_owner), [-1])
     from_end = place - (size - rest)
     return tf.where(
         from_end < 0,
         tf.gather(full, index),
-        tf.gather(tf.concat([last, [0.0]], axis=0), tf.maximum(from_end, 0)),
+        tf.gather(tf.pad(last, [[0, 1]]), tf.where(from_end < 0, 0, image * rest + from_end)),
     )
 
 
@@ -150,37 +224,41 @@ def _put(values: tf.Tensor, place: tf.Tensor, ground: tf.Tensor) -> tf.Tensor:
 def _paint_owners(
     boxes: tf.Tensor,
     ignore: tf.Tensor,
+    starts: tf.Tensor,
+    points: int | tf.Tensor,
     rows: int | tf.Tensor,
     columns: int | tf.Tensor,
     region: Region,
     stride: int,
 ) -> tf.Tensor:
-    """For each point `[H * W]`, the index of the last box that has it; a negative number for none.
+    """For each of the `points` of all maps, the index of the last box that has it; a negative number for none.
 
-    Boxes are painted in groups whose windows have as many points as the map at most, because the boxes of a crowd
-    may each cover the whole image.
+    `starts` `[N]` has the first point of the map of each box. Boxes are painted in groups whose windows have `points`
+    points at most, because the boxes of a crowd may each cover the whole image.
     """
     windows = _windows(boxes, rows, columns, stride)  # [N, 4]
     sides = windows[:, 2:] - windows[:, :2]
-    size = tf.cast(rows * columns, tf.int64)
+    most = tf.cast(points, tf.int64)
     ends = tf.cumsum(tf.reduce_prod(tf.cast(sides, tf.int64), axis=1))  # of the points of each box
     whole = region == "box"
 
     def paint(first: tf.Tensor, owners: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         before = tf.where(first > 0, ends[tf.maximum(first - 1, 0)], 0)
-        last = tf.searchsorted(ends, [before + size], side="right")[0]
+        last = tf.searchsorted(ends, [before + most], side="right")[0]
         group = slice(first, last)
         found = _paint(
             boxes[group],
             ignore[group] | whole,
             windows[group],
+            starts[group],
+            points,
             rows,
             columns,
             stride,
         )
         return last, tf.maximum(owners, found + first)
 
-    start = (tf.constant(0), tf.fill([rows * columns], -1))
+    start = (tf.constant(0), tf.fill([points], -1))
     count = tf.shape(boxes)[0]
     return tf.while_loop(lambda first, _: first < count, paint, start, parallel_iterations=1)[1]
 
@@ -204,60 +282,103 @@ def _paint(
     boxes: tf.Tensor,
     whole: tf.Tensor,
     windows: tf.Tensor,
+    starts: tf.Tensor,
+    points: int | tf.Tensor,
     rows: int | tf.Tensor,
     columns: int | tf.Tensor,
     stride: int,
 ) -> tf.Tensor:
-    """For each point `[H * W]`, the index of the last of `boxes` `[N, 4]` that has it; a negative number for none.
+    """For each of the `points`, the index of the last of `boxes` `[N, 4]` that has it; a negative number for none.
 
-    `whole` `[N]` says which take their box and not their ellipse, and `windows` are from `_windows`.
+    `whole` `[N]` says which take their box and not their ellipse, `windows` are from `_windows`, and `starts` from
+    `_paint_owners`.
     """
-    widths, heights = tf.unstack(windows[:, 2:] - windows[:, :2], axis=1)
-    across = _offsets(boxes[:, ::2], whole, windows[:, ::2], stride)
-    down = _offsets(boxes[:, 1::2], whole, windows[:, 1::2], stride)
-    # Each row of a window is a line of points. `_pair` carries its place in `down` along.
-    width = tf.gather(widths, down.owner)
-    start = _pair(
-        tf.gather(tf.cumsum(widths, exclusive=True), down.owner), tf.range(tf.size(width))
+    count = tf.shape(boxes)[0]
+    row, owner = _unpair(
+        _ranges(_pair(windows[:, 1], tf.range(count)), _pair(windows[:, 3], tf.range(count)))
     )
-    column, line = _unpair(_ranges(start, start + tf.cast(width, tf.int64)))
-    inside = tf.gather(across.square, column) + tf.gather(down.square, line) < 1
-    first = down.number * columns + tf.gather(windows[:, 0], down.owner)
-    place = tf.where(inside, _ranges(first, first + width), -1)
-    index = tf.gather(down.owner, line)
+    down = _Sides.of(boxes[:, 1::2], whole, owner).squares(row, stride)
+    first, last = _columns(
+        _Sides.of(boxes[:, ::2], whole, owner), down, tf.gather(windows[:, ::2], owner), stride
+    )
+    before = row * columns + tf.gather(starts, owner)
+    place, index = _unpair(_ranges(_pair(before + first, owner), _pair(before + last, owner)))
     if stride > 1:
-        count = tf.shape(boxes)[0]
-        smallest = tf.math.unsorted_segment_min(across.square, across.owner, count)
-        smallest += tf.math.unsorted_segment_min(down.square, down.owner, count)
-        lost = (smallest >= 1) & (widths > 0) & (heights > 0)
+        found = tf.math.unsorted_segment_sum(last - first, owner, count)
+        sides = windows[:, 2:] - windows[:, :2]
+        lost = (found == 0) & tf.reduce_all(sides > 0, axis=1)
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-        nearest = tf.where(lost, _nearest(centre, rows, columns, stride), -1)
+        nearest = _nearest(centre, rows, columns, stride)
+        nearest = tf.where(lost & (nearest >= 0), starts + nearest, -1)
         place = tf.concat([place, nearest], axis=0)
         index = tf.concat([index, tf.range(count)], axis=0)
-    return tf.math.unsorted_segment_max(index, place, rows * columns)
+    return tf.math.unsorted_segment_max(index, place, points)
 
 
-class _Offsets(NamedTuple):
-    """The columns of all windows one after another, or the rows."""
+class _Sides(NamedTuple):
+    """The boxes of lines `[L]` in one direction."""
 
-    owner: tf.Tensor  # index of the box, int32
-    number: tf.Tensor  # of the column or row in the map, int32
-    square: tf.Tensor  # of the distance from the centre of the box as a share of half its side
+    centre: tf.Tensor
+    radius: tf.Tensor  # half the side
+    whole: tf.Tensor
+
+    @classmethod
+    def of(cls, sides: tf.Tensor, whole: tf.Tensor, owner: tf.Tensor) -> _Sides:
+        """The values of the boxes `owner` `[L]` among boxes with the `sides` `[N, 2]`."""
+        centre, radius = (sides[:, 0] + sides[:, 1]) / 2, (sides[:, 1] - sides[:, 0]) / 2
+        return cls(*(tf.gather(values, owner) for values in (centre, radius, whole)))
+
+    def squares(self, numbers: tf.Tensor, stride: int) -> tf.Tensor:
+        """The squares of the distances of columns or rows from the centres, as shares of half the sides.
+
+        A point is inside if the squares of both directions add up to less than 1. So the squares of a box that is
+        taken `whole` are 0 inside and 2 outside.
+        """
+        offset = tf.abs(_middles(numbers, stride) - self.centre) / self.radius
+        return tf.where(self.whole, tf.where(offset < 1, 0.0, 2.0), tf.square(offset))
 
 
-def _offsets(sides: tf.Tensor, whole: tf.Tensor, windows: tf.Tensor, stride: int) -> _Offsets:
-    """The offsets in one direction of boxes with the `sides` `[N, 2]` and `windows` `[N, 2]`.
+def _columns(
+    across: _Sides, down: tf.Tensor, windows: tf.Tensor, stride: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The first column inside on each line, and the one after the last; int32 `[L]` each.
 
-    A point is inside if the squares of both directions add up to less than 1. So the squares of a box that is taken
-    `whole` are 0 inside and 2 outside.
+    The columns inside a box are neighbours, since squares grow to both sides of the centre, rounded as they are. So it
+    is enough to compute where they end, and to test the columns there: their number grows or shrinks until it is right.
+
+    Args:
+        across: the boxes of the lines.
+        down: the squares `[L]` of the rows.
+        windows: the columns that may be inside, `[L, 2]`, the first and the one after the last.
+        stride: pixels from one point to the next.
     """
-    boxes = tf.range(tf.shape(sides)[0])
-    number, owner = _unpair(_ranges(_pair(windows[:, 0], boxes), _pair(windows[:, 1], boxes)))
-    centre, radius = (sides[:, 0] + sides[:, 1]) / 2, (sides[:, 1] - sides[:, 0]) / 2
-    offset = tf.abs(_middles(number, stride) - tf.gather(centre, owner)) / tf.gather(radius, owner)
-    of_box = tf.where(offset < 1, 0.0, 2.0)
-    square = tf.where(tf.gather(whole, owner), of_box, tf.square(offset))
-    return _Offsets(owner, number, square)
+    low, high = tf.unstack(windows, axis=1)
+    reach = across.radius * tf.where(across.whole, 1.0, tf.sqrt(tf.maximum(1 - down, 0.0)))
+
+    def from_left(position: tf.Tensor) -> tf.Tensor:
+        """The first column of the window at a position or right of it."""
+        number = tf.math.ceil(position / stride - 0.5)
+        limits = tf.cast(low, tf.float32), tf.cast(high, tf.float32)
+        return tf.cast(tf.clip_by_value(number, *limits), tf.int32)
+
+    def inside(column: tf.Tensor) -> tf.Tensor:
+        return across.squares(column, stride) + down < 1
+
+    def more(wanted: tf.Tensor) -> tf.Tensor:
+        return tf.cast(wanted, tf.int32)
+
+    middle = from_left(across.centre)
+
+    def correct(_: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        left = more((first > low) & inside(first - 1)) - more((first < middle) & ~inside(first))
+        right = more((last < high) & inside(last)) - more((last > middle) & ~inside(last - 1))
+        changes = tf.reduce_any((left != 0) | (right != 0))
+        return changes, first - left, last + right
+
+    guess = from_left(across.centre - reach), from_left(across.centre + reach)
+    start = (tf.constant(True), tf.minimum(guess[0], middle), tf.maximum(guess[1], middle))
+    _, first, last = tf.while_loop(lambda wrong, *_: wrong, correct, start, parallel_iterations=1)
+    return first, last
 
 
 def _nearest(
