@@ -45,7 +45,7 @@ from unitbox_tf.train.optimizers import optimizer
 from unitbox_tf.train.quality import learn_quality
 from unitbox_tf.train.shared_step import SharedStep
 from unitbox_tf.train.state import State
-from unitbox_tf.train.steps import CheckedStep
+from unitbox_tf.train.steps import CheckedStep, Step
 from unitbox_tf.train.streaming import Stream, named_errors
 from unitbox_tf.train.watching import (
     ProgressLine,
@@ -351,7 +351,7 @@ def _learner(config: Config, hardware: Hardware, run: _Run) -> _Learner:
         logger.info("%s", taken)
     momentum = config.train.ema_momentum
     average = None if momentum is None else Average(model, momentum)
-    step: CheckedStep | SharedStep
+    step: Step
     together = None
     if devices is None:
         step = CheckedStep(model, average)

@@ -12,21 +12,20 @@ from unitbox_tf import losses
 from unitbox_tf.train.average import Average
 from unitbox_tf.train.keras_distribution import adds_nothing
 from unitbox_tf.train.objective import SharedLosses
-from unitbox_tf.train.steps import build_metrics, not_finite
+from unitbox_tf.train.steps import Step
 
 SUM = tf.distribute.ReduceOp.SUM
 _Maps = Mapping[str, tf.Tensor]
 
 
-class SharedStep:
+class SharedStep(Step):
     """The training step of a compiled model whose variables are mirrored on several devices.
 
     Each device takes its part of the batch. Losses, gradients and their checks are sums over all devices, so that each
     device does the same, and the step is that of one device with the whole batch. If the loss or a gradient is not
     finite, no variable changes.
 
-    Attributes:
-        steps, bad, average, metrics: as in `CheckedStep`. They are variables of each worker, and equal in all.
+    The variables of `Step` are those of each worker, and equal in all.
     """
 
     def __init__(
@@ -51,36 +50,16 @@ class SharedStep:
         with strategy.scope():
             model.optimizer.build(model.trainable_variables)
         adds_nothing(model.optimizer)
-        build_metrics(judged)
-        self.metrics = [variable for metric in judged.metrics for variable in metric.variables]
-        self.steps = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.bad = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.average = average
+        logs = ["loss", "confidence_loss", "distances_loss"]
+        super().__init__(judged, model.trainable_variables, average, logs)
         self._model = model
-        self._judged = judged
         self._means = {metric.name: metric.variables for metric in judged.metrics}
         self._shared = shared
         self._strategy = strategy
         self._batch_size = batch_size
-        self._weights = list(model.trainable_variables)
         self._learning: list[keras.Variable] = []  # those that have a gradient
-        self._logs = ["loss", "confidence_loss", "distances_loss"]
-        flags = [True] * (len(self._logs) + len(self._weights))
-        self._finite = tf.Variable(flags, trainable=False)  # in the last bad step
         model.make_train_function = self._make
         self._make()
-
-    def reset_means(self) -> None:
-        """As in `CheckedStep`."""
-        self._judged.reset_metrics()
-
-    def means(self) -> dict[str, float]:
-        """As in `CheckedStep`."""
-        return {name: float(value) for name, value in self._judged.get_metrics_result().items()}
-
-    def not_finite(self) -> dict[str, list[str]]:
-        """As in `CheckedStep`."""
-        return not_finite(self._finite, self._logs, self._weights)
 
     def _make(self, force: bool = False) -> None:
         """Traces the step, anew with `force`; a step keeps the weights that learned when it was traced."""

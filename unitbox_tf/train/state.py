@@ -14,8 +14,7 @@ from unitbox_tf import checkpoints, runs
 from unitbox_tf.checkpoints import Checkpoint, Spec
 from unitbox_tf.config import TrainConfig
 from unitbox_tf.train.reading import Elements
-from unitbox_tf.train.shared_step import SharedStep
-from unitbox_tf.train.steps import CheckedStep
+from unitbox_tf.train.steps import Step
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +35,7 @@ class State:
         training_images: the number of training images; None if they are a data set.
     """
 
-    def __init__(
-        self, run: Path, model: keras.Model, settings: TrainConfig, step: CheckedStep | SharedStep
-    ) -> None:
+    def __init__(self, run: Path, model: keras.Model, settings: TrainConfig, step: Step) -> None:
         """The state at the start of training, stored in `run`. `model` is compiled, and `step` is its step."""
         self.step = step
         self.history: list[dict[str, Any]] = []

@@ -11,7 +11,61 @@ import tensorflow as tf
 from unitbox_tf.train.average import Average
 
 
-class CheckedStep:
+class Step:
+    """The parts that each training step has.
+
+    Attributes:
+        steps: the number of steps, bad ones included.
+        bad: the number of bad steps.
+        average: the moving average of the weights, or None.
+        metrics: the variables of the running means.
+    """
+
+    def __init__(
+        self,
+        judged: keras.Model,
+        weights: Sequence[keras.Variable],
+        average: Average | None,
+        logs: Sequence[str] | None = None,
+    ) -> None:
+        """Builds the metrics of `judged`, which get the running means.
+
+        Args:
+            judged: the model whose metrics they are.
+            weights: those that learn.
+            average: good steps update it.
+            logs: the running means that are checked; None checks all.
+        """
+        build_metrics(judged)
+        self.metrics = [variable for metric in judged.metrics for variable in metric.variables]
+        self.steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.bad = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.average = average
+        self._judged = judged
+        self._weights = list(weights)
+        self._logs = list(judged.get_metrics_result() if logs is None else logs)
+        flags = [True] * (len(self._logs) + len(self._weights))
+        self._finite = tf.Variable(flags, trainable=False)  # in the last bad step
+
+    def reset_means(self) -> None:
+        """Begins the running means anew."""
+        self._judged.reset_metrics()
+
+    def means(self) -> dict[str, float]:
+        """The running means, by their names in logs."""
+        return {name: float(value) for name, value in self._judged.get_metrics_result().items()}
+
+    def not_finite(self) -> dict[str, list[str]]:
+        """Parts of the loss, and gradients by the names of their weights, that were not finite in the last bad step."""
+        names = [*self._logs, *(weight.path for weight in self._weights)]
+        wrong = [name for name, fine in zip(names, self._finite.numpy(), strict=True) if not fine]
+        return {
+            "loss": [name for name in wrong if name in self._logs],
+            "gradients": [name for name in wrong if name not in self._logs],
+        }
+
+
+class CheckedStep(Step):
     """The training step of a compiled model, in place of Keras' own.
 
     It computes what Keras' step computes. If the loss or a gradient is not finite, no variable changes: neither
@@ -20,39 +74,14 @@ class CheckedStep:
 
     With mixed float16, `keras.optimizers.LossScaleOptimizer` lowers the scale of the loss where gradients overflow,
     and leaves out the step by itself. Such steps are not bad, unless the scale cannot be lowered any further.
-
-    Attributes:
-        steps: the number of steps, bad ones included.
-        bad: the number of bad steps.
-        average: the moving average of the weights, or None.
     """
 
     def __init__(self, model: keras.Model, average: Average | None = None) -> None:
         """Makes this the step of `model`, and builds its optimizer and its metrics. Good steps update `average`."""
         model.optimizer.build(model.trainable_variables)
-        build_metrics(model)
-        self.metrics = [variable for metric in model.metrics for variable in metric.variables]
-        self.steps = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.bad = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.average = average
+        super().__init__(model, model.trainable_variables, average)
         self._model = model
-        self._weights = list(model.trainable_variables)
-        self._logs = list(model.get_metrics_result())
-        flags = [True] * (len(self._logs) + len(self._weights))
-        self._finite = tf.Variable(flags, trainable=False)  # in the last bad step
         model.train_step = self._run
-
-    def reset_means(self) -> None:
-        """Begins the running means anew."""
-        self._model.reset_metrics()
-
-    def means(self) -> dict[str, float]:
-        """The running means, by their names in logs."""
-        return {name: float(value) for name, value in self._model.get_metrics_result().items()}
-
-    def not_finite(self) -> dict[str, list[str]]:
-        """Parts of the loss, and gradients by the names of their weights, that were not finite in the last bad step."""
-        return not_finite(self._finite, self._logs, self._weights)
 
     def _run(self, data: Any) -> dict[str, tf.Tensor]:
         """One step. Returns the running means of the epoch."""
@@ -131,18 +160,6 @@ def build_metrics(model: keras.Model) -> None:
     model.compute_loss(x=None, y=maps, y_pred=maps, sample_weight=weights)
     model.compute_metrics(None, maps, maps, weights)
     model.reset_metrics()
-
-
-def not_finite(
-    finite: tf.Variable, logs: Sequence[str], weights: Sequence[keras.Variable]
-) -> dict[str, list[str]]:
-    """The names of logs, and the paths of weights, for which `finite` is False."""
-    names = [*logs, *(weight.path for weight in weights)]
-    wrong = [name for name, fine in zip(names, finite.numpy(), strict=True) if not fine]
-    return {
-        "loss": [name for name in wrong if name in logs],
-        "gradients": [name for name in wrong if name not in logs],
-    }
 
 
 def first_names(names: Sequence[str], count: int = 5) -> str:
