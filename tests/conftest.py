@@ -6,6 +6,8 @@ import contextlib
 import ctypes
 import gc
 import os
+import sys
+import threading
 from pathlib import Path
 
 import hypothesis
@@ -26,6 +28,22 @@ def pytest_addoption(parser):
     parser.addoption(
         "--data", type=Path, default=DATA, help="folder with fddb, wider, other and vgg16_notop.h5"
     )
+
+
+def pytest_configure():
+    """Lets coverage see the Python that TensorFlow calls in its own threads, where Python does not start a trace."""
+    if threading.gettrace() is None:
+        return
+    from tensorflow.python.ops import script_ops
+
+    call = script_ops.FuncRegistry.__call__
+
+    def traced(self, token, device, args):
+        if sys.gettrace() is None:
+            sys.settrace(threading.gettrace())
+        return call(self, token, device, args)
+
+    script_ops.FuncRegistry.__call__ = traced
 
 
 def pytest_collection_modifyitems(items):

@@ -25,6 +25,9 @@ GROUP = 16  # images that Python looks up in one call
 IN_PYTHON = 0  # in place of an orientation: Python decodes the image
 OBJECT_TYPES = (tf.float32, tf.int32, tf.bool)  # of boxes, classes, ignore
 
+# Functions of a pipeline have no Python to convert into a graph. TensorFlow would rewrite all that they call.
+as_it_is = tf.autograph.experimental.do_not_convert
+
 
 class Group(NamedTuple):
     """The facts that Python knows about n images and their M objects.
@@ -102,7 +105,6 @@ def decoded(
         )
         return tf.ensure_shape(image, [None, None, 3]), named(**objects)
 
-    as_it_is = tf.autograph.experimental.do_not_convert  # the graph has no Python to convert
     groups = places.batch(GROUP).map(as_it_is(group_at), tf.data.AUTOTUNE)
     return groups.flat_map(as_it_is(each)).map(as_it_is(read), tf.data.AUTOTUNE)
 
@@ -207,7 +209,6 @@ def from_groups(
         )
         return tf.ensure_shape(image, [None, None, 3]), named(**objects)
 
-    as_it_is = tf.autograph.experimental.do_not_convert
     return groups.flat_map(as_it_is(each)).skip(start).map(as_it_is(read), tf.data.AUTOTUNE)
 
 

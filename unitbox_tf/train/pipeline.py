@@ -18,7 +18,7 @@ from unitbox_tf.config import DataConfig
 from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
-from unitbox_tf.train import augment, order, reading, targets
+from unitbox_tf.train import augment, decoding, order, reading, targets
 from unitbox_tf.train.streaming import Stream
 
 
@@ -206,9 +206,11 @@ def validation_dataset(
     problems = Problems.of(problems)
     images = reading.from_annotations(annotations, max_pixels=max_pixels, problems=problems)
     as_bytes = augment.are_levels(padding)
-    shown = images.map(
-        lambda image, objects: _fit(image, objects, size, padding, as_bytes), tf.data.AUTOTUNE
-    )
+
+    def fitted(image: tf.Tensor, objects: augment.Objects) -> tuple[Shown, augment.Objects]:
+        return _fit(image, objects, size, padding, as_bytes)
+
+    shown = images.map(decoding.as_it_is(fitted), tf.data.AUTOTUNE)
     return batches(shown, data, size, labels, batch_size)
 
 
@@ -264,7 +266,7 @@ def _changed(
             )
         return image, objects
 
-    return tf.data.Dataset.zip(places, images).map(change, tf.data.AUTOTUNE)
+    return tf.data.Dataset.zip(places, images).map(decoding.as_it_is(change), tf.data.AUTOTUNE)
 
 
 def _mosaics(parts: tf.data.Dataset, size: int, rows: int) -> tf.data.Dataset:
@@ -275,7 +277,8 @@ def _mosaics(parts: tf.data.Dataset, size: int, rows: int) -> tf.data.Dataset:
         each = [{name: value[i] for name, value in objects.items()} for i in range(count)]
         return _cut(*augment.mosaic(images, each, rows), size)
 
-    return parts.ragged_batch(rows * rows, drop_remainder=True).map(join, tf.data.AUTOTUNE)
+    images = parts.ragged_batch(rows * rows, drop_remainder=True)
+    return images.map(decoding.as_it_is(join), tf.data.AUTOTUNE)
 
 
 def _cut(
@@ -320,8 +323,8 @@ def batches(
         )
         return images, heatmaps, weights
 
-    found = examples.map(packed, tf.data.AUTOTUNE).ragged_batch(batch_size)
-    return found.map(encode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    found = examples.map(decoding.as_it_is(packed), tf.data.AUTOTUNE).ragged_batch(batch_size)
+    return found.map(decoding.as_it_is(encode), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def _as_floats(whole: tf.Tensor, floats: tf.RaggedTensor) -> tf.Tensor:

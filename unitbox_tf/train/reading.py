@@ -251,7 +251,7 @@ def from_elements(
     if shown is not None:
         pairs = tf.data.Dataset.zip(rest, shown).filter(lambda _, is_shown: is_shown)
         rest = pairs.map(lambda element, _: element)
-    return rest.map(examine_in_graph, tf.data.AUTOTUNE)
+    return rest.map(decoding.as_it_is(examine_in_graph), tf.data.AUTOTUNE)
 
 
 def check_elements(elements: tf.data.Dataset) -> None:

@@ -324,10 +324,9 @@ class Stream:
         passes, used = divmod(start, total) if total else (0, start)
         reader = _Reader(self, max_pixels, Problems.of(problems))
         groups = self._groups(shards, seed, passes, known).skip(used // decoding.GROUP)
+        look_up = decoding.as_it_is(lambda *given: decoding.group_of(reader.look_up, given))
         found = decoding.from_groups(
-            groups.map(lambda *given: decoding.group_of(reader.look_up, given), tf.data.AUTOTUNE),
-            used % decoding.GROUP,
-            reader.load,
+            groups.map(look_up, tf.data.AUTOTUNE), used % decoding.GROUP, reader.load
         )
         return found.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
@@ -376,8 +375,7 @@ class Stream:
             )
             return read.batch(decoding.GROUP)
 
-        as_it_is = tf.autograph.experimental.do_not_convert
-        return tf.data.Dataset.counter(passes).flat_map(as_it_is(one_pass))
+        return tf.data.Dataset.counter(passes).flat_map(decoding.as_it_is(one_pass))
 
     def _chunks(
         self, shard: np.int64, shards: Sequence[int], known: reading.Elements
