@@ -57,6 +57,53 @@ def test_classes_and_ignore_may_be_missing():
     assert objects["ignore"].numpy().tolist() == [False]
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.float64])
+def test_the_graph_reads_elements_as_python_does(random, kind, monkeypatch):
+    first = random.uniform(-9, 25, (40, 3, 2))
+    corners = np.concatenate([first, first + random.uniform(1, 30, (40, 3, 2))], axis=-1)
+    given = [
+        {"image": IMAGE, "boxes": boxes.astype(kind), "classes": np.uint8([0, 2, 1])}
+        for boxes in corners
+    ]
+    spec = {
+        "image": tf.TensorSpec([None, None, 3], tf.uint8),
+        "boxes": tf.TensorSpec([None, 4], tf.as_dtype(kind)),
+        "classes": tf.TensorSpec([None], tf.uint8),
+    }
+    elements = tf.data.Dataset.from_generator(lambda: iter(given), output_signature=spec)
+    in_python = []
+    check = reading.checked_element
+
+    def checked(index, *parts, **more):
+        in_python.append(index)
+        return check(index, *parts, **more)
+
+    monkeypatch.setattr(reading, "checked_element", checked)
+    problems = Problems()
+    found = list(reading.from_elements(elements, 3, problems=problems).take(40))
+    for part, (_, objects) in zip(given, found, strict=True):
+        whole = Annotation("a", b"", part["boxes"], part["classes"])
+        expected = reading.within(whole, *IMAGE.shape[:2], problems=Problems())
+        for name, value in objects.items():
+            np.testing.assert_array_equal(value, getattr(expected, name))
+    outside = {problem.where.split(",")[0] for problem in problems.found}
+    assert outside == {f"element {index}" for index in in_python}
+    assert 0 < len(in_python) < 40
+
+
+def test_elements_whose_shapes_are_not_known_beforehand_are_checked(monkeypatch):
+    spec = {
+        "image": tf.TensorSpec([None, None, 3], tf.uint8),
+        "boxes": tf.TensorSpec(None, tf.float32),
+    }
+    given = [{"image": IMAGE, "boxes": [[1, 2, 9, 8]]}, {"image": IMAGE, "boxes": [[1, 2, 3]]}]
+    elements = tf.data.Dataset.from_generator(lambda: iter(given), output_signature=spec)
+    found = iter(reading.from_elements(elements, 1))
+    assert next(found)[1]["boxes"].numpy().tolist() == [[1, 2, 9, 8]]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"element 1: expected boxes \[N, 4\]"):
+        next(found)
+
+
 def test_boxes_that_leave_the_image_are_cut_and_those_outside_are_reported_once():
     problems = Problems()
     boxes = [[-5, 2, 9, 80], [40, 2, 50, 8]]
@@ -119,12 +166,13 @@ def test_a_data_set_goes_on_at_the_element_after_those_that_were_used(count):
     assert len(read) < 9 if count else len(read) >= 9
 
 
-def test_the_number_of_elements_is_known_when_more_were_used():
+def test_the_number_of_elements_is_known_when_a_pass_was_read():
     known = reading.Elements()
-    assert known.count(0) is None
-    for _ in reading.from_elements(dataset(element(), element()), 1, known=known).take(3):
-        pass
-    assert [known.count(used) for used in (1, 2, 3, 1)] == [None, None, 2, 2]
+    read = iter(reading.from_elements(dataset(element(), element()), 1, known=known))
+    assert known.count is None
+    for _ in range(3):
+        next(read)
+    assert known.count == 2
 
 
 def test_images_in_memory_come_back_pixel_by_pixel(random):

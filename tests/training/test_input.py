@@ -43,9 +43,10 @@ def test_the_stages_are_switched_on_one_after_the_other():
     assert changed == [*plain[:2], "flip", "colour", "blur", "mosaics", *plain[2:]]
 
 
-def test_stages_show_images_and_objects_are_the_last_one(tmp_path):
+@pytest.mark.parametrize("stored", ["files", "dataset"])
+def test_stages_show_images_and_objects_are_the_last_one(tmp_path, stored):
     paths = measured._photos(tmp_path, None, 4, 40, 48)
-    whole = measured.Pipeline(tmp_path, paths, measured.Case(3, False, "files"), 48, 4, 2)
+    whole = measured.Pipeline(tmp_path, paths, measured.Case(3, False, stored), 48, 4, 2)
     shapes = [next(iter(stage))[0] for stage in whole.stages().values()]
     assert [shapes[0].shape, shapes[1][0].shape] == [(40, 48, 3), (48, 48, 3)]
     for batches, has_objects in ((whole.batches(), True), (whole.batches(False), False)):

@@ -197,8 +197,9 @@ def _add_input(add: Callable[..., argparse.ArgumentParser]) -> argparse.Argument
     text = "of the images; default: 224x224 320x320 480x640"
     each.add_argument("--sizes", nargs="+", metavar="HEIGHTxWIDTH", help=text)
     each.add_argument("--boxes", nargs="+", type=int, default=[10, 500], help="in each image")
-    places = ["files", "shards"]
-    each.add_argument("--stored", nargs="+", choices=places, default=places, help="default: both")
+    places = ["files", "shards", "dataset"]
+    text = "default: files shards; dataset: a tf.data.Dataset of a user's own"
+    each.add_argument("--stored", nargs="+", choices=places, default=places[:2], help=text)
     each.add_argument("--stride", type=int, default=4, help="of targets; default: %(default)s")
     each.add_argument("--batch", type=int, default=8, help="images in a batch")
     text = "switch the stages on one after the other: what each of them adds"

@@ -59,7 +59,7 @@ class Case(NamedTuple):
 
     boxes: int  # in each image
     augmented: bool
-    stored: str  # in "files" or "shards"
+    stored: str  # in "files" or "shards"; or "dataset": a `tf.data.Dataset` that decodes the files
 
     def __str__(self) -> str:
         """The case in words."""
@@ -85,7 +85,7 @@ def benchmark(
         count: of images; a round takes each once.
         sizes: `HEIGHTxWIDTH` of the images; None: `SIZES`.
         boxes: in each image.
-        stored: "files", "shards" or both.
+        stored: "files", "shards", "dataset" or several; see `Case`.
         stride: of the targets.
         batch: images in a batch.
         stages: True measures each stage of the pipelines with all before it.
@@ -217,7 +217,9 @@ class Pipeline:
             if not shards.exists():
                 tfrecord.write(annotations, shards, "train", ["object"], problems=Problems())
             annotations = list(tfrecord.Shards(shards, "train").annotations(problems=Problems()))
-        self._annotations = annotations
+        self._examples: Sequence[Annotation] | tf.data.Dataset = annotations
+        if case.stored == "dataset":
+            self._examples = _dataset(annotations)
         self._data = (
             dataclasses.replace(PRESETS["faces_light"].data, image_size=side)
             if case.augmented
@@ -235,12 +237,13 @@ class Pipeline:
 
     def stages(self) -> dict[str, tf.data.Dataset]:
         """Single images after each stage before batches, by its name; each stage has all stages before it."""
-        known = order.Order(len(self._annotations), 0)
-        found = {
-            "reading and decoding": reading.in_order(
-                self._annotations, known, tf.data.Dataset.counter(), problems=_unreported()
-            )
-        }
+        given = self._examples
+        if isinstance(given, tf.data.Dataset):
+            read = reading.from_elements(given, 1, problems=_unreported())
+        else:
+            known = order.Order(len(given), 0)
+            read = reading.in_order(given, known, tf.data.Dataset.counter(), problems=_unreported())
+        found = {"reading and decoding": read}
         names = list(CHANGES) if self._data.random_crop else list(CHANGES)[:1]
         for place, name in enumerate(names):
             off: dict[str, Any] = {}
@@ -251,8 +254,19 @@ class Pipeline:
 
     def _shown(self, data: DataConfig) -> tf.data.Dataset:
         return pipeline.shown_images(
-            self._annotations, data, num_classes=1, seed=0, problems=_unreported()
+            self._examples, data, num_classes=1, seed=0, problems=_unreported()
         )
+
+
+def _dataset(annotations: Sequence[Annotation]) -> tf.data.Dataset:
+    """The images and boxes as a data set of a user's own."""
+
+    def read(path: tf.Tensor, boxes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"image": tf.io.decode_jpeg(tf.io.read_file(path), channels=3), "boxes": boxes}
+
+    paths = [str(annotation.image) for annotation in annotations]
+    boxes = np.stack([annotation.boxes for annotation in annotations])
+    return tf.data.Dataset.from_tensor_slices((paths, boxes)).map(read, tf.data.AUTOTUNE)
 
 
 def _without_objects(image: Any, objects: dict[str, tf.Tensor]) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ from unitbox_tf import images as image_ops
 from unitbox_tf.limits import MAX_PIXELS
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation
-from unitbox_tf.train import decoding, order
+from unitbox_tf.train import augment, decoding, order
 
 # The parts of an element in a user's data set: kind of numbers and shape. The first two are required.
 ELEMENT = {
@@ -183,23 +183,15 @@ class Reader:
         return tf.zeros([1, 1, 3], tf.uint8), empty.boxes, empty.classes, empty.ignore
 
 
+@dataclasses.dataclass
 class Elements:
-    """The number of elements in a user's data set, which is known as soon as more elements than that were used."""
+    """What is known of a user's data set, or of records in shards.
 
-    def __init__(self, count: int | None = None) -> None:
-        """`count` is the number if it is known."""
-        self._count = count
-        self.seen: set[int] = set()  # the numbers of elements that were read, from 0 in each pass
+    Attributes:
+        count: the number of elements in a pass; None until a pass was read.
+    """
 
-    def count(self, used: int) -> int | None:
-        """The number of elements when `used` were used in all; None if it is not known."""
-        if self._count is None and used > (most := max(self.seen, default=used) + 1):
-            self._count = most
-        return self._count
-
-    def learn(self, count: int) -> None:
-        """Takes the number of elements from a reader that has seen all of them."""
-        self._count = count
+    count: int | None = None
 
 
 def from_elements(
@@ -214,7 +206,8 @@ def from_elements(
     """The images of a user's data set without end, in its order, with their objects.
 
     `check_elements` has passed the data set. `within` cuts boxes to their images. An element that
-    `checked_element` refuses raises `tf.errors.InvalidArgumentError` where it is read.
+    `checked_element` refuses raises `tf.errors.InvalidArgumentError` where it is read. The graph reads an element
+    without either; Python reads one with a box outside its image, to report it, and one that cannot be used.
 
     Args:
         elements: the data set.
@@ -227,31 +220,73 @@ def from_elements(
     """
     problems = Problems.of(problems)
     known = Elements() if known is None else known
+    reported: set[int] = set()  # numbers of elements, from 0 in each pass
 
     def examine(number: tf.Tensor, *parts: tf.Tensor) -> tuple[Any, ...]:
         index, (height, width, _) = int(number), parts[0].numpy()
         annotation = checked_element(index, parts[0].numpy(), *parts[1:], num_classes=num_classes)
-        if index in known.seen:  # elements have no names, and shuffling changes their order
+        if index in reported:  # elements have no names, and shuffling changes their order
             annotation, _ = _cut(annotation, height, width)
         else:
             annotation = within(annotation, height, width, problems=problems)
-        known.seen.add(index)
+        reported.add(index)
         return annotation.boxes, annotation.classes, annotation.ignore
 
-    def examine_in_graph(number: tf.Tensor, element: Mapping[str, tf.Tensor]) -> tuple[Any, ...]:
-        image, boxes, classes, ignore = parts_of(element)
-        found = tf.py_function(
-            examine, [number, tf.shape(image), boxes, classes, ignore], decoding.OBJECT_TYPES
-        )
+    def objects_of(
+        number: tf.Tensor, element: Mapping[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, augment.Objects]:
+        image, *objects = parts_of(element)
+
+        def in_python() -> Sequence[tf.Tensor]:
+            given = [number, tf.shape(image), *objects]
+            return tf.py_function(examine, given, decoding.OBJECT_TYPES)
+
+        if all(part.shape.rank for part in objects) and objects[0].shape[-1] == 4:
+            is_plain, plain = _plain(tf.shape(image), *objects, num_classes=num_classes)
+            found = tf.cond(is_plain, lambda: plain, in_python)
+        else:
+            found = in_python()
         return tf.ensure_shape(image, [None, None, 3]), decoding.named(*found)
 
-    count = known.count(start)
-    used = start if count is None else start % count
+    def counted(last: tf.Tensor, element: Any) -> tuple[tf.Tensor, Any]:
+        """Passes elements on. When a pass begins, `last` is the number of the last element of the pass before."""
+        number = element[0]
+
+        def learn(last: np.int64) -> np.bool_:
+            known.count = int(last) + 1
+            return np.True_
+
+        def call() -> tf.Tensor:
+            return tf.ensure_shape(tf.numpy_function(learn, [last], tf.bool), [])
+
+        with tf.control_dependencies([tf.cond((number == 0) & (last >= 0), call, lambda: False)]):
+            return tf.identity(number), element
+
+    used = start if known.count is None else start % known.count
     rest = elements.enumerate().repeat().skip(used)
+    rest = rest.scan(tf.constant(-1, tf.int64), decoding.as_it_is(counted))
     if shown is not None:
         pairs = tf.data.Dataset.zip(rest, shown).filter(lambda _, is_shown: is_shown)
         rest = pairs.map(lambda element, _: element)
-    return rest.map(decoding.as_it_is(examine_in_graph), tf.data.AUTOTUNE)
+    return rest.map(decoding.as_it_is(objects_of), tf.data.AUTOTUNE)
+
+
+def _plain(
+    shape: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, ignore: tf.Tensor, *, num_classes: int
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """True if an element with an image of this shape needs no report; and its objects, cut to the image."""
+    exact, count = tf.cast(boxes, tf.float32), tf.shape(boxes)[0]
+    cut = tf.clip_by_value(exact, 0.0, tf.cast(tf.gather(shape, [1, 0, 1, 0]), tf.float32))
+    labels = tf.cast(classes, tf.int64)
+    is_plain = (
+        tf.reduce_all(shape > 0)
+        & (tf.size(classes) == count)
+        & (tf.size(ignore) == count)
+        & tf.reduce_all(tf.math.is_finite(exact))
+        & tf.reduce_all(cut[:, 2:] > cut[:, :2])
+        & tf.reduce_all((labels >= 0) & (labels < num_classes))
+    )
+    return is_plain, [cut, tf.cast(labels, tf.int32), ignore]
 
 
 def check_elements(elements: tf.data.Dataset) -> None:

@@ -186,7 +186,7 @@ class State:
             "steps_of_epoch": self.steps_of_epoch,
             "bad_steps": int(self.step.bad),
             "images": self.images,
-            "elements": self.elements.count(self.images),
+            "elements": self.elements.count,
             "training_images": self.training_images,
             **{name: getattr(self._settings, name) for name in ("learning_rate", *_LENGTHS)},
         }

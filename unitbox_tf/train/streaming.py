@@ -337,9 +337,8 @@ class Stream:
             return sum(count for count in counts if count is not None)
         if not start:
             return None
-        total = known.count(start)
-        if total is not None:
-            return total
+        if known.count is not None:
+            return known.count
         seen = 0
         for shard in shards:
             for _ in records(self._shards[shard], self._expected[shard]):
@@ -406,7 +405,7 @@ class Stream:
         counts = [count for count in map(self._counts.__getitem__, shards) if count is not None]
         if len(counts) < len(shards):
             return
-        total, before = sum(counts), known.count(0)
+        total, before = sum(counts), known.count
         if not total:
             raise ValueError(
                 f"{self._shards[shards[0]]}: expected records in the shards, found none"
@@ -417,7 +416,7 @@ class Stream:
                 before,
                 total,
             )
-        known.learn(total)
+        known.count = total
 
     @contextlib.contextmanager
     def noting(self) -> Iterator[None]:
