@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 LOWEST := tests/test_*.py tests/datasets tests/demo tests/detect tests/evaluation tests/formats \
 	tests/serve tests/web
 
-# `make test COVERAGE=1` and `make slow COVERAGE=1` also measure which branches the tests take.
+# `make test COVERAGE=1` also measures which branches the tests take.
 COVERAGE ?=
 MEASURE := $(if $(COVERAGE),--cov --cov-report=)
 
@@ -28,9 +28,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 slow: $(VENV)/installed-dev
-	$(BIN)/pytest -m "slow and not nightly" --numprocesses 2 --dist loadfile --max-worker-restart 0 $(MEASURE) $(if $(COVERAGE),--cov-append)
+	$(BIN)/pytest -m "slow and not nightly" --numprocesses 2 --dist loadfile --max-worker-restart 0
 
-# What the last `make test COVERAGE=1` measured, and `make slow COVERAGE=1` after it.
+# What the last `make test COVERAGE=1` measured.
 coverage: $(VENV)/installed-dev
 	$(BIN)/coverage report --fail-under 95
 

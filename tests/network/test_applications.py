@@ -117,11 +117,18 @@ def test_files_of_keras_give_the_model_that_was_saved(name, models, tmp_path):
         again.load_weights(tmp_path / "a.weights.h5")
 
 
-@slow
-@pytest.mark.parametrize(
-    ("name", "format"),
-    [(name, format) for name in NAMES for format in ("onnx", "litert", "litert-int8")],
-)
+CONVERTED = ("onnx", "litert", "litert-int8")  # what a SavedModel contains is tested below
+
+
+def conversions():
+    """The smallest network goes into each format on each change, and the others into one in turn."""
+    for place, name in enumerate(NAMES):
+        for format in CONVERTED:
+            is_quick = name == SMALLEST or CONVERTED[place % len(CONVERTED)] == format
+            yield pytest.param(name, format, marks=slow if is_quick else pytest.mark.nightly)
+
+
+@pytest.mark.parametrize(("name", "format"), list(conversions()))
 def test_each_network_goes_into_each_format(name, format, models, tmp_path):
     check_export(models(name), format, tmp_path)
 

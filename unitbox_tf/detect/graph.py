@@ -149,19 +149,19 @@ class InferenceModule(tf.Module):
         # TensorFlow Serving makes a vector of each setting in its row format and in batches (tensorflow/serving#494).
         self.detect_encoded = self._with_options(self._detect_encoded, ENCODED, EACH)
 
-    @tf.function(input_signature=[IMAGES])
+    @tf.function(input_signature=[IMAGES], autograph=False)
     def heatmaps(self, images: tf.Tensor) -> Outputs:
         """`confidence` logits and `distances` of the images as shown to the network, a point each `stride` pixels."""
         return self.heatmaps_at(self._checked(images), 1.0)
 
-    @tf.function(input_signature=[IMAGES, SCALE])
+    @tf.function(input_signature=[IMAGES, SCALE], autograph=False)
     def heatmaps_at(self, images: tf.Tensor, scale: float | tf.Tensor) -> Outputs:
         """`heatmaps` at another scale, such as one of `decode.scales`."""
         shape = tf.shape(images)
         size = decoders.shown_size(shape[1], shape[2], self._decode.max_side, scale)
         return self.model(self._resize(images, size), training=False)
 
-    @tf.function(input_signature=[IMAGES])
+    @tf.function(input_signature=[IMAGES], autograph=False)
     def detect_images(self, images: tf.Tensor) -> Outputs:
         """Detections in RGB images uint8 `[B, H, W, 3]` of one size, with all settings as configured."""
         return self.decoded(self._checked(images), self._decode)
@@ -189,7 +189,7 @@ class InferenceModule(tf.Module):
         # From here tf.function takes names and defaults, which would stand twice if spelled out.
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         specs = [tf.TensorSpec(shape, dtype, name) for name, dtype in dtypes.items()]
-        return tf.function(with_options, input_signature=[data, *specs])
+        return tf.function(with_options, input_signature=[data, *specs], autograph=False)
 
     def _all_heatmaps(self, images: tf.Tensor) -> list[Outputs]:
         return [self.heatmaps_at(images, scale) for scale in self._decode.scales]

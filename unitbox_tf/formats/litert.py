@@ -135,7 +135,8 @@ def _converted(
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     spec = tf.TensorSpec([1, side, side, 3], tf.float32, "image")
-    function = tf.function(network, input_signature=[spec]).get_concrete_function()
+    traced = tf.function(network, input_signature=[spec], autograph=False)
+    function = traced.get_concrete_function()
     # Otherwise the converter makes the weights resource variables, which LiteRT leaves uninitialised.
     frozen = convert_variables_to_constants_v2(function)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen], network)

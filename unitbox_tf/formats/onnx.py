@@ -72,7 +72,9 @@ def save(
     specs = [graph.IMAGES, *(tf.TensorSpec([], dtype, name) for name, dtype in OPTIONS.items())]
     with _garbage_collected():
         proto, _ = tf2onnx.convert.from_function(
-            tf.function(detect, input_signature=specs), input_signature=specs, opset=OPSET
+            tf.function(detect, input_signature=specs, autograph=False),
+            input_signature=specs,
+            opset=OPSET,
         )
     onnx_graph.state_padding(proto.graph)
     if module.stride > 1:

@@ -77,7 +77,7 @@ def save(
     def encoded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         return module.detect_encoded(encoded)
 
-    without_options = tf.function(encoded, input_signature=[ENCODED])
+    without_options = tf.function(encoded, input_signature=[ENCODED], autograph=False)
     signatures = {
         "serving_default": without_options,
         "images": module.detect_images,
@@ -105,7 +105,7 @@ def _constant(value: str | list[str] | int) -> Any:
     """A function without arguments that returns `value`. In this way a SavedModel keeps text and numbers."""
     import tensorflow as tf
 
-    return tf.function(lambda: tf.constant(value), input_signature=[])
+    return tf.function(lambda: tf.constant(value), input_signature=[], autograph=False)
 
 
 def warm_up_records() -> list[bytes]:

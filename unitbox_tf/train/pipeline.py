@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import tensorflow as tf
@@ -144,19 +144,20 @@ def shown_images(
         return _changed(images, data, side, padding, seed + number, places)
 
     every = tf.data.Dataset.counter(start)
-    mine = every if share is None else every.filter(share.has)
-    has = share.has if share else lambda place: True
-    whole = every.filter(lambda place: mosaics.kind_at(place) == 0).map(has)
+    has = decoding.as_it_is(share.has if share else lambda place: True)
+    mine = every if share is None else every.filter(has)
+    whole = every.filter(_of_kind(mosaics, 0)).map(has)
     shown = changed(0, size, start - mosaics.before(start), whole)
     if data.mosaic:
         parts = []
         for kind, row in enumerate(data.mosaic_rows):
             first = row**2 * mosaics.of_kind_before(kind, start)
-            of_kind = every.filter(functools.partial(_is_kind, mosaics, kind)).map(has)
+            of_kind = every.filter(_of_kind(mosaics, 1 + kind)).map(has)
             each_part = of_kind.flat_map(functools.partial(_repeated, row**2))
             joined = changed(1 + kind, -(-size // row), first, each_part)
             parts.append(_mosaics(joined, size, row))
-        shown = tf.data.Dataset.choose_from_datasets([shown, *parts], mine.map(mosaics.kind_at))
+        kinds = mine.map(decoding.as_it_is(mosaics.kind_at))
+        shown = tf.data.Dataset.choose_from_datasets([shown, *parts], kinds)
     return shown
 
 
@@ -179,8 +180,12 @@ def _shown_before(share: order.Share, mosaics: order.Mosaics, kind: int, place: 
     return found * (mosaics.parts(kind - 1) if kind else 1)
 
 
-def _is_kind(mosaics: order.Mosaics, kind: int, place: tf.Tensor) -> tf.Tensor:
-    return mosaics.kind_at(place) == 1 + kind
+def _of_kind(mosaics: order.Mosaics, kind: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Says of a place if its image is of a kind; see `order.Mosaics.kind_at`."""
+    is_kind: Callable[[tf.Tensor], tf.Tensor] = decoding.as_it_is(
+        lambda place: mosaics.kind_at(place) == kind
+    )
+    return is_kind
 
 
 def _repeated(count: int, value: tf.Tensor) -> tf.data.Dataset:
