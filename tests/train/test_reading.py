@@ -114,6 +114,22 @@ def test_boxes_that_leave_the_image_are_cut_and_those_outside_are_reported_once(
     assert [problem.where for problem in problems.found] == ["element 1, object 2"]
 
 
+def test_boxes_outside_are_reported_in_the_first_pass_alone():
+    """Also if a data set is shuffled, so that another element has the number."""
+    problems = Problems()
+    passes = iter(
+        [[element(((40, 2, 50, 8),)), element()], [element(), element(((41, 2, 50, 8),))]]
+    )
+    spec = {
+        "image": tf.TensorSpec([None, None, 3], tf.uint8),
+        "boxes": tf.TensorSpec([None, 4], tf.float32),
+    }
+    elements = tf.data.Dataset.from_generator(lambda: iter(next(passes)), output_signature=spec)
+    found = list(reading.from_elements(elements, 1, problems=problems).take(4))
+    assert [len(objects["boxes"]) for _, objects in found] == [0, 1, 1, 0]
+    assert [problem.where for problem in problems.found] == ["element 0, object 1"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

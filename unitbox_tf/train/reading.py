@@ -220,25 +220,23 @@ def from_elements(
     """
     problems = Problems.of(problems)
     known = Elements() if known is None else known
-    reported: set[int] = set()  # numbers of elements, from 0 in each pass
 
-    def examine(number: tf.Tensor, *parts: tf.Tensor) -> tuple[Any, ...]:
+    def examine(number: tf.Tensor, is_again: tf.Tensor, *parts: tf.Tensor) -> tuple[Any, ...]:
         index, (height, width, _) = int(number), parts[0].numpy()
         annotation = checked_element(index, parts[0].numpy(), *parts[1:], num_classes=num_classes)
-        if index in reported:  # elements have no names, and shuffling changes their order
+        if is_again:
             annotation, _ = _cut(annotation, height, width)
         else:
             annotation = within(annotation, height, width, problems=problems)
-        reported.add(index)
         return annotation.boxes, annotation.classes, annotation.ignore
 
     def objects_of(
-        number: tf.Tensor, element: Mapping[str, tf.Tensor]
+        number: tf.Tensor, is_again: tf.Tensor, element: Mapping[str, tf.Tensor]
     ) -> tuple[tf.Tensor, augment.Objects]:
         image, *objects = parts_of(element)
 
         def in_python() -> Sequence[tf.Tensor]:
-            given = [number, tf.shape(image), *objects]
+            given = [number, is_again, tf.shape(image), *objects]
             return tf.py_function(examine, given, decoding.OBJECT_TYPES)
 
         if all(part.shape.rank for part in objects) and objects[0].shape[-1] == 4:
@@ -248,26 +246,33 @@ def from_elements(
             found = in_python()
         return tf.ensure_shape(image, [None, None, 3]), decoding.named(*found)
 
-    def counted(last: tf.Tensor, element: Any) -> tuple[tf.Tensor, Any]:
-        """Passes elements on. When a pass begins, `last` is the number of the last element of the pass before."""
-        number = element[0]
+    def counted(
+        state: tuple[tf.Tensor, ...], element: tuple[tf.Tensor, Any]
+    ) -> tuple[tuple[tf.Tensor, ...], tuple[Any, ...]]:
+        """Adds to each element if it was read before: shuffling changes numbers, but a pass has each element once.
 
-        def learn(last: np.int64) -> np.bool_:
+        The state is the number of the last element, how many were read, and how many a pass has, or -1.
+        """
+        (last, read, length), (number, content) = state, element
+
+        def learn(last: np.int64) -> np.int64:
             known.count = int(last) + 1
-            return np.True_
+            return last + 1
 
         def call() -> tf.Tensor:
-            return tf.ensure_shape(tf.numpy_function(learn, [last], tf.bool), [])
+            return tf.ensure_shape(tf.numpy_function(learn, [last], tf.int64), [])
 
-        with tf.control_dependencies([tf.cond((number == 0) & (last >= 0), call, lambda: False)]):
-            return tf.identity(number), element
+        length = tf.cond((number == 0) & (last >= 0), call, lambda: length)
+        is_again = (length >= 0) & (read >= length)
+        return (number, read + 1, length), (number, is_again, content)
 
     used = start if known.count is None else start % known.count
     rest = elements.enumerate().repeat().skip(used)
-    rest = rest.scan(tf.constant(-1, tf.int64), decoding.as_it_is(counted))
+    state = [tf.constant(each, tf.int64) for each in (-1, 0, known.count or -1)]
+    rest = rest.scan(tuple(state), decoding.as_it_is(counted))
     if shown is not None:
         pairs = tf.data.Dataset.zip(rest, shown).filter(lambda _, is_shown: is_shown)
-        rest = pairs.map(lambda element, _: element)
+        rest = pairs.map(decoding.as_it_is(lambda element, _: element))
     return rest.map(decoding.as_it_is(objects_of), tf.data.AUTOTUNE)
 
 
