@@ -91,7 +91,7 @@ def test_the_graph_reads_elements_as_python_does(random, kind, monkeypatch):
     assert 0 < len(in_python) < 40
 
 
-def test_elements_whose_shapes_are_not_known_beforehand_are_checked(monkeypatch):
+def test_elements_whose_shapes_are_not_known_beforehand_are_checked():
     spec = {
         "image": tf.TensorSpec([None, None, 3], tf.uint8),
         "boxes": tf.TensorSpec(None, tf.float32),
@@ -112,6 +112,15 @@ def test_boxes_that_leave_the_image_are_cut_and_those_outside_are_reported_once(
         _, (_, objects) = found.take(2).as_numpy_iterator()
         assert objects["boxes"].tolist() == [[0, 2, 9, 20]]
     assert [problem.where for problem in problems.found] == ["element 1, object 2"]
+
+
+def test_readers_of_one_data_set_report_a_box_once():
+    """Mosaics of each size have a reader."""
+    problems, known = Problems(), reading.Elements()
+    for _ in range(2):
+        elements = dataset(element(((40, 2, 50, 8),)))
+        [_] = reading.from_elements(elements, 1, known=known, problems=problems).take(1)
+    assert len(problems.found) == 1
 
 
 def test_boxes_outside_are_reported_in_the_first_pass_alone():

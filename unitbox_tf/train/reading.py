@@ -185,13 +185,15 @@ class Reader:
 
 @dataclasses.dataclass
 class Elements:
-    """What is known of a user's data set, or of records in shards.
+    """Facts about a user's data set, or about records in shards, which reading finds. All its readers share them.
 
     Attributes:
         count: the number of elements in a pass; None until a pass was read.
+        reported: the numbers of elements whose boxes outside their images were reported.
     """
 
     count: int | None = None
+    reported: set[int] = dataclasses.field(default_factory=set)
 
 
 def from_elements(
@@ -224,10 +226,11 @@ def from_elements(
     def examine(number: tf.Tensor, is_again: tf.Tensor, *parts: tf.Tensor) -> tuple[Any, ...]:
         index, (height, width, _) = int(number), parts[0].numpy()
         annotation = checked_element(index, parts[0].numpy(), *parts[1:], num_classes=num_classes)
-        if is_again:
+        if is_again or index in known.reported:  # another reader of mosaics may have reported it
             annotation, _ = _cut(annotation, height, width)
         else:
             annotation = within(annotation, height, width, problems=problems)
+            known.reported.add(index)
         return annotation.boxes, annotation.classes, annotation.ignore
 
     def objects_of(
