@@ -120,9 +120,11 @@ class Site:
         """Sizes of the files of the server on the disk, by name; those without a name are "deleted"."""
         [folder] = self.temporary.glob("unitbox-demo-*")
         found = {}
-        for path in [p for p in folder.rglob("*") if p.name != ".lock"]:
-            if path.is_file():
-                found[path.name] = path.stat().st_size
+        for parent, _, names in os.walk(folder):  # the server deletes folders meanwhile, which os.walk skips
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    found[name] = (Path(parent) / name).stat().st_size
+        found.pop(".lock", None)
         for link in Path(f"/proc/{self.process.pid}/fd").iterdir():
             try:
                 if str(self.temporary) in os.readlink(link):
