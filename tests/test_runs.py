@@ -59,6 +59,7 @@ def test_published_weights_are_those_of_the_run(untrained_run, squares):
     assert not np.allclose(other["distances"], ours["distances"], rtol=0.1)
 
 
+@pytest.mark.slow
 def test_every_command_takes_the_name(squares, tmp_path, capsys):
     picture = tmp_path / "a.png"
     picture.write_bytes(synthetic.draw(0).image)

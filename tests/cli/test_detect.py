@@ -201,6 +201,7 @@ def interrupted_and_continued(folder, count, height):
     return results[1].stdout + errors
 
 
+@pytest.mark.slow
 def test_detect_goes_on_after_it_was_killed(tmp_path):
     printed = interrupted_and_continued(tmp_path, 30, 40)
     assert "14 of 30 images were done before" in printed
@@ -414,6 +415,7 @@ def test_a_video_that_was_stopped_is_begun_again_under_its_name(quick, monkeypat
     assert names == {"clip.mp4", "clip.json", "journal.jsonl"}
 
 
+@pytest.mark.slow
 def test_detect_looks_at_tiles_and_blurs(untrained_run, photos, tmp_path):
     large = np.tile(inputs.read_image(photos / "a.png"), (2, 2, 1))
     assert cv2.imwrite(str(tmp_path / "large.png"), large[..., ::-1])

@@ -163,6 +163,7 @@ print("imported:", [name for name in ("tensorflow", "keras") if name in sys.modu
 STARTING = ("oneDNN custom operations", "cuInit", "cuda", "absl", "cpu_feature_guard", "rebuild")
 
 
+@pytest.mark.slow
 def test_tensorflow_starts_quietly(untrained_run, photos, tmp_path):
     command = ["detect", str(untrained_run), str(photos / "a.png"), "--output", str(tmp_path)]
     result = unitbox(*command, "--quiet")
@@ -197,6 +198,7 @@ except ImportError as error:
     assert result.stderr == "no such instruction\nfailed: it is broken\n"
 
 
+@pytest.mark.slow
 def test_quiet_hides_what_is_logged_and_json_prints_one_object(untrained_run, photos, tmp_path):
     (photos / "b.jpg").write_bytes(b"")
     command = ["detect", str(untrained_run), str(photos), "--output"]
@@ -248,6 +250,7 @@ def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path, monkeypatch, capsys
     assert capsys.readouterr().err.endswith("unitbox: interrupted\n")
 
 
+@pytest.mark.slow
 def test_scales_and_size_are_those_of_the_command_line(untrained_run, photos, tmp_path, capsys):
     exported, out = str(tmp_path / "exported"), tmp_path / "found"
     decoding = ["--max-side", "64", "--scales", "1", "0.5"]

@@ -125,6 +125,7 @@ def test_problems_before_a_fatal_one_are_told(tmp_path):
         registry.DATASETS.unregister("broken")
 
 
+@pytest.mark.slow
 def test_what_coco_keeps_is_no_more_than_its_annotations(tmp_path):
     """Arrays of annotations are views of those that are kept: nothing is there twice."""
     count = 50_000

@@ -120,7 +120,8 @@ class Site:
         """Sizes of the files of the server on the disk, by name; those without a name are "deleted"."""
         [folder] = self.temporary.glob("unitbox-demo-*")
         found = {}
-        for parent, _, names in os.walk(folder):  # the server deletes folders meanwhile, which os.walk skips
+        # The server deletes folders meanwhile. `os.walk` skips them.
+        for parent, _, names in os.walk(folder):
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
                     found[name] = (Path(parent) / name).stat().st_size

@@ -145,6 +145,7 @@ def test_a_list_of_detections_is_judged_like_a_file_of_them(tmp_path):
     assert not list((tmp_path / "out").rglob("*.jpg"))
 
 
+@pytest.mark.slow
 def test_every_decoder_is_judged_by_its_name_or_one(untrained_run):
     both = evaluate(untrained_run, "synthetic:#200-202", max_side=64)
     assert list(both.metrics) == list(registry.DECODERS)

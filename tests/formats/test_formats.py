@@ -89,6 +89,7 @@ def test_what_is_no_export_is_left_to_the_caller(tmp_path):
         unitbox_tf.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_saved_model_heeds_its_options(untrained_run):
     image = np.full((60, 80, 3), 120, np.uint8)
     folder = untrained_run / "saved_model"

@@ -57,6 +57,7 @@ def test_photos_of_all_sizes_go_in_one_batch(loaded, photos, expected, assert_sa
         assert_same(one, wanted, pixels=0.5, scores=1e-3)
 
 
+@pytest.mark.slow
 def test_each_decoder_and_threshold_is_that_of_python(model, loaded, photos, assert_same):
     for options in (
         {"decoder": "ellipse"},

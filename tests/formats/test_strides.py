@@ -133,6 +133,7 @@ class EnlargedByFour(keras.layers.Layer):
         return (shape[0], *(length and 4 * length for length in shape[1:3]), shape[3])
 
 
+@pytest.mark.slow
 def test_resizing_by_a_backbone_of_ones_own_stays_as_it_is(tmp_path):
     """Beside that of the neck, which then keeps its sizes, too."""
     pytest.importorskip("onnxruntime")

@@ -119,6 +119,7 @@ def test_targets_of_a_stride_are_drawn_where_their_points_are():
     assert sum(marked) >= 1
 
 
+@pytest.mark.slow
 def test_random_changes_are_those_of_the_settings():
     given = [synthetic.draw(number) for number in range(4)]
     cropped = pictures.batch(given, config(random_crop=True, mosaic=1.0, image_size=64), 1, 4)

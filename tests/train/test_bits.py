@@ -131,7 +131,7 @@ def assert_same_bits(one, other):
             5,
             {"padding": augment.BLACK},
         ),
-        (CROPS, 0, {}),
+        pytest.param(CROPS, 0, {}, marks=pytest.mark.slow),
         (CROPS, 91, {"padding": augment.BLACK, "stride": 1}),
     ],
     ids=["letterbox", "letterbox, later", "shrunk", "some are shrunk", "crops", "crops, later"],
@@ -227,6 +227,7 @@ def scenes(draw):
     return height, width, boxes, random.integers(-1, 4, count), random.random(count) < 0.2
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     scenes(),

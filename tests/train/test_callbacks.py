@@ -23,7 +23,12 @@ class Logs(keras.callbacks.Callback):
 
 # In batches of 2: one, two with a smaller last one, two, three with a smaller last one.
 @pytest.mark.parametrize(
-    ("count", "reduction"), [(1, "mean"), (3, "sum"), (4, "mean"), (5, "mean")]
+    ("count", "reduction"),
+    [
+        (1, "mean"),
+        (3, "sum"),
+        *(pytest.param(n, "mean", marks=pytest.mark.slow) for n in (4, 5)),
+    ],
 )
 def test_the_parts_of_the_validation_loss_add_up_to_it(
     tiny_config, small_model, tmp_path, count, reduction

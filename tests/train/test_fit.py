@@ -146,6 +146,7 @@ def test_a_resumed_run_starts_from_the_stored_state(tiny_config, tiny_run):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_training_starts_from_the_weights_of_another_run(
     tiny_config, untrained_run, tmp_path, unfinished
 ):
@@ -208,6 +209,7 @@ def test_ctrl_c_keeps_what_was_learned(tiny_config, tmp_path, monkeypatch):
     assert [row["epoch"] for row in again.history] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_corrupt_photo_is_survived_and_counted(tiny_config, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -385,6 +387,7 @@ def test_objects_are_equal_where_their_mean_is_asked_for(
     assert set(asked) == {equal}
 
 
+@pytest.mark.slow
 def test_a_shown_batch_does_not_change_the_order_of_training(
     tiny_config, tmp_path, unfinished, monkeypatch
 ):
@@ -515,6 +518,7 @@ def test_annotations_in_memory_are_trained_on_and_callbacks_see_the_logs(
     assert dataclasses.replace(stored, data=quick.data) == dataclasses.replace(quick, train=train)
 
 
+@pytest.mark.slow
 def test_the_callbacks_of_the_docs_get_the_metrics_of_each_epoch(quick, tmp_path, monkeypatch):
     page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
@@ -572,6 +576,7 @@ def test_the_labels_of_a_teacher_in_the_docs_are_read_with_doubtful_ones_ignored
         assert by_name[name].ignore.tolist() == (detections.scores < 0.6).tolist()
 
 
+@pytest.mark.slow
 def test_a_tf_dataset_is_trained_on_and_judged_by(quick, monkeypatch):
     given = [synthetic.draw(number) for number in range(6)]
     config = changed(quick, validation_images=2)
@@ -596,6 +601,7 @@ def test_a_tf_dataset_is_trained_on_and_judged_by(quick, monkeypatch):
         )
 
 
+@pytest.mark.slow
 def test_what_fails_before_a_checkpoint_leaves_no_folder(quick, tmp_path):
     for _ in range(2):
         with pytest.raises(RuntimeError, match="out of memory, perhaps"):
@@ -684,6 +690,7 @@ def my_loss(y_true, y_pred):
     return 0.5 * losses.l2_loss(y_true, y_pred)
 
 
+@pytest.mark.slow
 def test_a_loss_of_a_user_is_trained_with(quick, monkeypatch):
     registry.LOSSES.register("mine", MyLoss)
     try:
@@ -720,6 +727,7 @@ def test_without_matplotlib_the_curves_are_left_out_and_the_log_says_so(
     assert "pip install 'unitbox_tf[plots]'" in record.getMessage()
 
 
+@pytest.mark.slow
 def test_a_decoder_that_cannot_be_exported_still_gets_its_results(whole):
     ours = dataclasses.replace(registry.DECODERS["peaks"], engines=())
     registry.DECODERS.register("ours", ours)
@@ -736,6 +744,7 @@ def test_a_decoder_that_cannot_be_exported_still_gets_its_results(whole):
     assert "Expected a decoder that runs in saved_model" in report
 
 
+@pytest.mark.slow
 def test_a_run_on_data_from_python_goes_on_with_them_and_asks_for_them(whole, unfinished):
     given = [synthetic.draw(number) for number in range(3)]
     run = fit.fit(whole, train=given, validation=given)

@@ -54,6 +54,7 @@ def annotated_photos(draw):
 
 
 # Each example builds a pipeline, which takes far longer than an image does.
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(
     st.lists(annotated_photos(), min_size=4, max_size=6),
@@ -97,6 +98,7 @@ def test_boxes_lie_on_the_objects_after_all_augmentation():
         assert pictures[inside & (off_centre > 0.75)].mean() > 130
 
 
+@pytest.mark.slow
 def test_the_seed_fixes_the_batches():
     first, again, other = batches(), batches(), batches(seed=2)
     for (a, _, _), (b, _, _), (c, _, _) in zip(first, again, other, strict=True):
@@ -108,8 +110,14 @@ def test_the_seed_fixes_the_batches():
     ("data", "parts"),
     [
         (AUGMENTED, {1, 4}),
-        (dataclasses.replace(AUGMENTED, mosaic=0.6, mosaic_rows=(2, 3)), {1, 4, 9}),
-        (DataConfig(image_size=SIZE, mosaic=1.0, mosaic_rows=(3,)), {9}),
+        pytest.param(
+            dataclasses.replace(AUGMENTED, mosaic=0.6, mosaic_rows=(2, 3)),
+            {1, 4, 9},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            DataConfig(image_size=SIZE, mosaic=1.0, mosaic_rows=(3,)), {9}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_training_that_goes_on_sees_what_it_would_have_seen(data, parts):

@@ -37,6 +37,7 @@ def joined(of_workers):
     ]
 
 
+@pytest.mark.slow
 def test_the_shares_of_a_batch_are_the_batch():
     """Also in the middle, and where an image takes the place of one that cannot be decoded."""
     source = [*annotations(3), Annotation("broken", b"no image", [(1, 1, 5, 5)])]

@@ -422,6 +422,7 @@ def streamed(whole, tmp_path, monkeypatch):
     return changed(dataclasses.replace(whole, data=data, model=model), validation_images=3)
 
 
+@pytest.mark.slow
 def test_training_from_urls_ends_as_any_other(streamed, caplog):
     caplog.set_level("INFO")
     done = fit.fit(streamed)
