@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import logging
 import os
 import shutil
@@ -520,12 +521,14 @@ def _batches(
         state.take_images(len(shown.examples))
         known = order.orders(len(shown.examples), config.train.seed, config.data.mosaic_rows)
 
-    def training() -> tf.data.Dataset:
+    # The batch that is shown and the first one that is trained on are of one data set: its graph takes seconds.
+    @functools.lru_cache(maxsize=1)
+    def from_image(start: int) -> tf.data.Dataset:
         return pipeline.training_dataset(
             shown.examples,
             config.data,
             seed=config.train.seed,
-            start=state.images,
+            start=start,
             known=known,
             elements=state.elements,
             share=share,
@@ -546,7 +549,7 @@ def _batches(
         mosaics = order.Mosaics(config.data.mosaic, config.data.mosaic_rows)
         return order.names(shown.examples, known, mosaics, places)
 
-    return training, validation, names
+    return lambda: from_image(state.images), validation, names
 
 
 def _callbacks(
