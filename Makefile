@@ -27,8 +27,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# In the order of the files: xdist would run files of one test last, and one of them trains for ten minutes.
 slow: $(VENV)/installed-dev
-	$(BIN)/pytest -m "slow and not nightly" --numprocesses 2 --dist loadfile --max-worker-restart 0
+	$(BIN)/pytest -m "slow and not nightly" --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 # What the last `make test COVERAGE=1` measured.
 coverage: $(VENV)/installed-dev
