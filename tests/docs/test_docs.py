@@ -78,7 +78,7 @@ SLOW = [
     ("README.md", "faces.onnx", "converts, half a minute"),
     ("README.md", 'PRESETS["smoke"]', "trains"),
     ("README.md", "faces.keras", "opens a model, stores it, and opens it twice"),
-    ("docs/performance.md", "--stored dataset", "measures two pipelines"),
+    ("docs/performance.md", "--stored dataset", "measures four pipelines"),
     ("docs/time.md", "benchmarks normalisation", "trains four networks"),
     ("docs/data.md", "tfrecord:shards#train", "trains"),
     ("docs/export.md", "detector.onnx       #", "converts, a minute"),

@@ -77,23 +77,6 @@ def test_the_parts_of_the_validation_loss_add_up_to_it(
         assert logs.logs[f"val_{name}_loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_batches_from_a_place_on_are_made_once(tiny_config, small_model, tmp_path, monkeypatch):
-    given, problems = [synthetic.draw(0)], Problems()
-    shown = examples.training(given, tiny_config, problems=problems)
-    judged = examples.validation(given, tiny_config, problems=problems)
-    fit.compile_model(small_model, tiny_config, False)
-    begun = State(tmp_path, small_model, tiny_config.train, CheckedStep(small_model))
-    starts = []
-    monkeypatch.setattr(
-        pipeline, "training_dataset", lambda *_, start, **__: starts.append(start) or [start]
-    )
-    batches, _, _ = fit._batches(small_model, tiny_config, shown, judged, begun, problems)
-    assert [batches(), batches()] == [[0], [0]]
-    monkeypatch.setattr(State, "images", 6)
-    assert [batches(), batches()] == [[6], [6]]
-    assert starts == [0, 6]
-
-
 def test_an_image_that_vanishes_later_leaves_the_number_of_batches(tiny_config, tmp_path):
     file = tmp_path / "a.png"
     file.write_bytes(synthetic.draw(0).image)

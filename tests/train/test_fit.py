@@ -19,7 +19,8 @@ from unitbox_tf.datasets import synthetic
 from unitbox_tf.detect.model import UnitBox
 from unitbox_tf.problems import Problems
 from unitbox_tf.records import Annotation, Detections
-from unitbox_tf.train import callbacks, finish, fit, loop, pipeline, state
+from unitbox_tf.train import callbacks, examples, finish, fit, loop, pipeline, state
+from unitbox_tf.train.steps import CheckedStep
 
 
 def changed(config, **settings):
@@ -385,6 +386,23 @@ def test_objects_are_equal_where_their_mean_is_asked_for(
     config = changed(tiny_config, output=str(tmp_path), run="run")
     fit.fit(dataclasses.replace(config, loss=LossConfig(reduction=reduction)))
     assert set(asked) == {equal}
+
+
+def test_the_batches_from_a_place_on_are_made_once(tiny_config, small_model, tmp_path, monkeypatch):
+    given, problems = [synthetic.draw(0)], Problems()
+    shown = examples.training(given, tiny_config, problems=problems)
+    judged = examples.validation(given, tiny_config, problems=problems)
+    fit.compile_model(small_model, tiny_config, False)
+    begun = state.State(tmp_path, small_model, tiny_config.train, CheckedStep(small_model))
+    starts = []
+    monkeypatch.setattr(
+        pipeline, "training_dataset", lambda *_, start, **__: starts.append(start) or [start]
+    )
+    batches, _, _ = fit._batches(small_model, tiny_config, shown, judged, begun, problems)
+    assert [batches(), batches()] == [[0], [0]]
+    monkeypatch.setattr(state.State, "images", 6)
+    assert [batches(), batches()] == [[6], [6]]
+    assert starts == [0, 6]
 
 
 @pytest.mark.slow
